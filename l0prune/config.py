@@ -1,0 +1,221 @@
+"""Settings of a run: frozen dataclasses, read from and written to TOML."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from l0prune.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """Hard Concrete gates."""
+
+    temperature: float = 2 / 3
+    """beta of eq. 3."""
+    low: float = -0.1
+    """Lower end of the stretched interval."""
+    high: float = 1.1
+    """Upper end of the stretched interval."""
+    drop_rate: float = 0.01
+    """Where gates start: log_alpha is the logit of 1 - drop_rate."""
+    drop_rates: Mapping[str, float] = field(default_factory=dict)
+    """Other starts by kind of unit, { ffn = 0.5 } say."""
+    mask_value: str = "mean"
+    """Value of a kept unit's gate: "mean" of its distribution, or "published_mask", sigmoid(0.8 log_alpha / beta)."""
+    round_to: int = 1
+    """Keep a multiple of this many units in each group."""
+
+    def __post_init__(self) -> None:
+        for rate in (self.drop_rate, *self.drop_rates.values()):
+            _check(0 < rate < 1, "drop rate out of range", rate, "between 0 and 1, exclusive")
+        values = ("mean", "published_mask")
+        _check(self.mask_value in values, "unknown gates.mask_value", self.mask_value, " or ".join(values))
+        _check(self.round_to >= 1, "gates.round_to out of range", self.round_to, "1 or more")
+
+    def drop_rate_of(self, kind: str) -> float:
+        """The drop rate that gates of this kind of unit start from."""
+        return self.drop_rates.get(kind, self.drop_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerConfig:
+    """The augmented Lagrangian that holds the expected size at its target."""
+
+    learning_rate: float = 0.02
+    """Of gates and multipliers."""
+    warmup_steps: int = 100
+    """Steps over which the target rises linearly from 0."""
+
+    def __post_init__(self) -> None:
+        _check(self.learning_rate > 0, "controller.learning_rate out of range", self.learning_rate, "above 0")
+        _check(self.warmup_steps >= 0, "controller.warmup_steps out of range", self.warmup_steps, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One of the two training stages."""
+
+    steps: int
+    """Optimizer steps."""
+    learning_rate: float
+    """Peak learning rate of the weights; falls linearly to 0 at the end."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay, on weights alone."""
+    max_gradient_norm: float = 10.0
+    """Gradients are scaled down to this norm."""
+
+    def __post_init__(self) -> None:
+        _check(self.steps >= 0, "steps out of range", self.steps, "0 or more")
+        _check(self.learning_rate > 0, "learning_rate out of range", self.learning_rate, "above 0")
+        _check(0 <= self.warmup_steps <= self.steps, "warmup_steps out of range", self.warmup_steps, "0 to steps")
+        _check(self.max_gradient_norm > 0, "max_gradient_norm out of range", self.max_gradient_norm, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole compression run."""
+
+    plugin: str
+    """Which plugin prepares model, groups, objective and data."""
+    recipe: str = ""
+    """The named recipe that these settings came from."""
+    target_sparsity: float = 0.75
+    """Share of the parameters to remove."""
+    metric: str = "params"
+    """What the target counts."""
+    seed: int = 0
+    """Of every random draw."""
+    device: str = "auto"
+    """A torch device, or "auto": a GPU where there is one."""
+    precision: str = "auto"
+    """ "float32", "bfloat16" (autocast), or "auto": bfloat16 where the hardware has it."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints."""
+    gates: GateConfig = field(default_factory=GateConfig)
+    controller: ControllerConfig = field(default_factory=ControllerConfig)
+    joint: StageConfig = field(default_factory=lambda: StageConfig(steps=1000, learning_rate=2e-4))
+    """Step 1: distillation and pruning together."""
+    further: StageConfig = field(default_factory=lambda: StageConfig(steps=500, learning_rate=1e-4))
+    """Step 2: further distillation of the pruned network."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The plugin's own settings."""
+
+    def __post_init__(self) -> None:
+        in_range = 0 < self.target_sparsity < 1
+        _check(in_range, "target sparsity out of range", self.target_sparsity, "between 0 and 1, exclusive")
+        _check(self.metric == "params", "unknown metric", self.metric, "params")
+        precisions = ("auto", "float32", "bfloat16")
+        _check(self.precision in precisions, "unknown precision", self.precision, ", ".join(precisions))
+        _check(self.log_every >= 1, "log_every out of range", self.log_every, "1 or more")
+        _check(self.joint.steps >= 1, "joint.steps out of range", self.joint.steps, "1 or more")
+
+
+def _check(good: bool, what: str, got: object, expected: str) -> None:
+    if not good:
+        raise ConfigError(what, got=got, expected=expected)
+
+
+def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
+    """Make a settings dataclass from a mapping, checking names and types.
+
+    Args:
+        cls: A dataclass, whose fields may be dataclasses.
+        values: Values by field name, tables as mappings.
+        where: Dotted name of the table, for messages.
+
+    Raises:
+        ConfigError: A key does not exist (the nearest name is given), is missing or has the wrong type.
+    """
+    hints = get_type_hints(cls)
+    names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else key
+        if key not in names:
+            raise ConfigError("no such setting", where=path, hint=nearest(key, names))
+        built[key] = _convert(hints[key], value, path)
+    try:
+        return cls(**built)
+    except TypeError as error:
+        raise ConfigError("setting is missing", where=where or cls.__name__, got=str(error)) from error
+    except ConfigError as error:
+        if where and error.where is None:
+            raise type(error)(error.what, where=where, got=error.got, expected=error.expected) from error
+        raise
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    if is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError("setting is not a table", where=path, got=repr(value))
+        return build(hint, value, where=path)  # type: ignore[arg-type]
+    choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for choice in choices:
+        origin, item = get_origin(choice) or choice, get_args(choice)
+        if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if origin is tuple and isinstance(value, list | tuple):
+            return tuple(_convert(item[0], element, path) for element in value)
+        if origin is Mapping and isinstance(value, Mapping):
+            return {key: _convert(item[1], element, f"{path}.{key}") for key, element in value.items()}
+        if origin in (int, str, bool) and type(value) is origin:
+            return value
+        if choice is Any or (choice is type(None) and value is None):
+            return value
+    expected = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
+    raise ConfigError("setting has the wrong type", where=path, got=repr(value), expected=expected)
+
+
+def to_mapping(settings: Any) -> dict[str, Any]:
+    """The nested plain mapping of a settings dataclass."""
+    return json.loads(json.dumps(asdict(settings), default=str))
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested tables; later layers win."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: It cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("cannot read the configuration", where=path, got=error.strerror) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("not a TOML file", where=path, got=str(error)) from error
+
+
+def write_toml(values: Mapping[str, Any], prefix: str = "") -> str:
+    """TOML text of nested tables of numbers, strings, booleans and lists; None is left out."""
+    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{prefix}{key}]", write_toml(value, f"{prefix}{key}.").rstrip()]
+    return "\n".join(lines).strip() + "\n"
+
+
+def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
+    """The same run with other plugin settings."""
+    return replace(config, options=options)

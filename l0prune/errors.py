@@ -1,0 +1,81 @@
+"""Errors a user can cause. Each is one line: what, where, got, expected, and what to do next."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class L0PruneError(Exception):
+    """Base of every error that a user can cause; the command line prints it and exits with status 2.
+
+    Args:
+        what: What went wrong, as a short sentence without a full stop.
+        where: The file, module, setting or step it concerns.
+        got: The value that was found.
+        expected: What would have been right.
+        hint: What to do next.
+    """
+
+    def __init__(
+        self, what: str, *, where: object = None, got: object = None, expected: object = None, hint: str | None = None
+    ) -> None:
+        self.what, self.where, self.got, self.expected, self.hint = what, where, got, expected, hint
+        line = what if where is None else f"{what}: {where}"
+        facts = [f"{name} {value}" for name, value in (("got", got), ("expected", expected)) if value is not None]
+        line = f"{line} ({', '.join(facts)})" if facts else line
+        super().__init__(f"{line}; {hint}" if hint else line)
+
+
+class ConfigError(L0PruneError):
+    """A setting, recipe or flag that cannot be used."""
+
+
+class TargetError(ConfigError):
+    """A size target that no plan can meet."""
+
+
+class PluginError(L0PruneError):
+    """A plugin that is missing, broken or incompatible."""
+
+
+class DataError(L0PruneError):
+    """Input data that cannot be used."""
+
+
+class GroupError(L0PruneError):
+    """A prune group that does not fit its model."""
+
+
+class PlanError(L0PruneError):
+    """A removal plan that does not fit its model."""
+
+
+class ProofError(L0PruneError):
+    """A model whose pruned outputs would differ from its gated outputs."""
+
+
+class RunError(L0PruneError):
+    """A run directory or checkpoint that cannot be used."""
+
+
+class TrainingError(L0PruneError):
+    """A training run that cannot go on."""
+
+
+class Interrupted(L0PruneError):
+    """A run stopped by a signal after saving its state.
+
+    Args:
+        signal_number: The signal that stopped it.
+        hint: How to go on.
+    """
+
+    def __init__(self, signal_number: int, *, where: object, hint: str) -> None:
+        self.signal_number = signal_number
+        super().__init__("interrupted, state saved", where=where, hint=hint)
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A hint naming the choice most like `name`, or all of them when none is near."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(choices) or '(none)'}"

@@ -1,0 +1,127 @@
+"""Normalisation over the open channels only, so that cutting the closed ones changes nothing.
+
+Legend: B batch, C channels, n open channels.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from l0prune.errors import GroupError
+
+
+class _OpenNorm(torch.autograd.Function):
+    """weight * (x - mean) / sqrt(variance + eps) + bias, with mean and variance over the open channels of `dim`.
+
+    Saves its input and two numbers a row, as the dense kernels do, so that gating adds no activation-sized memory.
+    """
+
+    @staticmethod
+    def forward(ctx, x, share, weight, bias, dim, eps, centred):  # type: ignore[override]
+        """share, weight and bias broadcast to x; share is 1/n at open channels and 0 at closed ones."""
+        mean = (x * share).sum(dim, keepdim=True) if centred else x.new_zeros(())
+        y = x - mean
+        scale = ((y * y) * share).sum(dim, keepdim=True).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, mean, scale, share, weight)
+        ctx.dim, ctx.centred, ctx.has_bias = dim, centred, bias is not None
+        y.mul_(scale)
+        if weight is not None:
+            y.mul_(weight)
+        return y if bias is None else y.add_(bias)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[override]
+        x, mean, scale, share, weight = ctx.saved_tensors
+        normalized = (x - mean).mul_(scale)
+        others = [d for d in range(x.ndim) if share.shape[d] == 1]
+        grad_bias = grad.sum(others, keepdim=True) if ctx.has_bias else None
+        grad_weight = None
+        if weight is not None:
+            grad_weight = (grad * normalized).sum(others, keepdim=True)
+            grad = grad * weight
+        correction = normalized.mul_((grad * normalized).sum(ctx.dim, keepdim=True))
+        if ctx.centred:
+            correction += grad.sum(ctx.dim, keepdim=True)
+        grad_x = correction.mul_(share).neg_().add_(grad).mul_(scale)
+        return grad_x, None, grad_weight, grad_bias, None, None, None
+
+
+def open_norm(
+    x: Tensor,
+    opened: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    dim: int = -1,
+    eps: float = 1e-5,
+    centred: bool = True,
+) -> Tensor:
+    """Normalise over the open channels of one dimension, then scale and shift.
+
+    Args:
+        x: Any shape with C along `dim`.
+        opened: (C,) 1 for open channels, 0 for closed ones.
+        weight: (C,) or None.
+        bias: (C,) or None.
+        dim: The channel dimension.
+        eps: Added to the variance.
+        centred: Subtract the mean (LayerNorm) or not (RMSNorm).
+
+    Returns:
+        The shape of `x`, float32 at least; closed channels hold finite values that nothing reads.
+    """
+    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    view = [1] * x.ndim
+    view[dim] = -1
+    share = (opened / opened.sum().clamp_min(1)).to(x).view(view)
+    weight, bias = (None if p is None else p.to(x.dtype).view(view) for p in (weight, bias))
+    return _OpenNorm.apply(x, share, weight, bias, dim, eps, centred)  # type: ignore[return-value]
+
+
+class GatedNorm(nn.Module):
+    """Stands in for a LayerNorm, RMSNorm or GroupNorm while gates are attached; shares its parameters.
+
+    Args:
+        norm: The module it stands in for.
+        opened: Gives (C,) 1 for open channels, 0 for closed ones.
+        channel_dim: The dimension of the input on which the channels stand.
+
+    Raises:
+        GroupError: `norm` is of another kind, or normalises over more than the channels.
+    """
+
+    def __init__(self, norm: nn.Module, opened: Callable[[bool], Tensor], channel_dim: int) -> None:
+        super().__init__()
+        if isinstance(norm, nn.LayerNorm | nn.RMSNorm):
+            if len(norm.normalized_shape) != 1:
+                raise GroupError("cannot gate a norm over several dimensions", got=tuple(norm.normalized_shape))
+        elif not isinstance(norm, nn.GroupNorm):
+            raise GroupError("cannot gate this kind of norm", got=type(norm).__name__)
+        # A tuple hides the dense module from `parameters()`: the parameters are listed once, under their own names.
+        self._dense = (norm,)
+        self.weight, self.bias = norm.weight, getattr(norm, "bias", None)
+        self.opened, self.channel_dim = opened, channel_dim
+
+    @property
+    def dense(self) -> nn.Module:
+        """The module this one stands in for."""
+        return self._dense[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: the dense module's input -> its output over the open channels."""
+        norm, opened = self.dense, self.opened(self.training)
+        if isinstance(norm, nn.GroupNorm):
+            return self._group_norm(x, opened, norm)
+        eps = norm.eps if norm.eps is not None else torch.finfo(x.dtype).eps
+        centred = isinstance(norm, nn.LayerNorm)
+        return open_norm(x, opened, self.weight, self.bias, dim=self.channel_dim, eps=eps, centred=centred)
+
+    def _group_norm(self, x: Tensor, opened: Tensor, norm: nn.GroupNorm) -> Tensor:
+        # x: (B, C, ...). Each position of a channel counts alike: a group is one row of channels x positions.
+        rows = x.reshape(x.shape[0], norm.num_groups, -1)
+        masks = opened.view(norm.num_groups, -1).repeat_interleave(x[0, 0].numel(), dim=1)
+        groups = [open_norm(rows[:, g], masks[g], eps=norm.eps) for g in range(norm.num_groups)]
+        normalized = torch.stack(groups, dim=1).view(x.shape)
+        view = [1, -1] + [1] * (x.ndim - 2)
+        return normalized if self.weight is None else normalized * self.weight.view(view) + self.bias.view(view)

@@ -1,0 +1,207 @@
+"""Prune groups: what is kept or removed together, and where it stands in the weights.
+
+A group counts `units` (channels, heads, hidden units, blocks). Every place of a unit is a `Place`: indices along one
+dimension of one tensor. Groups written by hand and groups found by tracing are the same thing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+import numpy as np
+
+from l0prune.errors import GroupError, PlanError
+
+
+class Role(StrEnum):
+    """What a tensor does with the units that stand on it."""
+
+    PRODUCES = "produces"
+    """Makes the unit, or passes it on unit by unit: cut only."""
+    CONSUMES = "consumes"
+    """Reads the unit: scaled by the unit's gate in training, folded and cut at removal."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Place:
+    """Where a group's units stand on one dimension of one parameter or buffer."""
+
+    tensor: str
+    """Dotted name in the model."""
+    dim: int | None
+    """The dimension; None when the whole tensor lives and dies with a group of one unit."""
+    role: Role
+    index: np.ndarray = field(repr=False)
+    """(units, width) indices along `dim`: row u holds the places of unit u."""
+    in_order: bool = field(init=False, repr=False)
+    """Whether the units follow each other from index 0 on."""
+
+    def __post_init__(self) -> None:
+        index = np.asarray(self.index, dtype=np.int64)
+        object.__setattr__(self, "index", index)
+        plain = index.ndim == 2 and np.array_equal(index, consecutive(*index.shape))
+        object.__setattr__(self, "in_order", plain)
+
+    @property
+    def width(self) -> int:
+        """Indices a unit takes along the dimension."""
+        return self.index.shape[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON; consecutive indices as their offset and width alone."""
+        units, width = self.index.shape
+        offset = int(self.index[0, 0]) if self.index.size else 0
+        plain = np.array_equal(self.index, consecutive(units, width, offset))
+        index = {"offset": offset, "width": width} if plain else self.index.tolist()
+        return {"tensor": self.tensor, "dim": self.dim, "role": str(self.role), "index": index}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], units: int) -> "Place":
+        """The inverse of `to_json` for a group of `units` units."""
+        index = data["index"]
+        if isinstance(index, dict):
+            index = consecutive(units, index["width"], index["offset"])
+        return cls(tensor=data["tensor"], dim=data["dim"], role=Role(data["role"]), index=np.asarray(index))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """A normalisation whose statistics mix the group's units: it must see the open ones only."""
+
+    module: str
+    """Dotted name of an nn.LayerNorm, nn.GroupNorm or nn.RMSNorm."""
+    channel_dim: int = -1
+    """The dimension of its input on which the units stand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute:
+    """A number on a module that counts the group's units, mended after a cut (`num_heads`, say)."""
+
+    module: str
+    name: str
+    per_unit: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bypass:
+    """The residual block that contributes nothing once the group is empty."""
+
+    module: str
+    returns: Literal["tensor", "pair"] = "tensor"
+    """What the block's forward returns: its output, or its output and a second value that may be None."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PruneGroup:
+    """Units that are kept or removed together wherever they stand."""
+
+    name: str
+    kind: str
+    """What a unit is, in the field's words: "conv", "head", "ffn", ..."""
+    units: int
+    places: tuple[Place, ...]
+    norms: tuple[Norm, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    alive_with: tuple[str, ...] = ()
+    """Tensors that count, and act, only while any unit is open: the output bias of a residual block."""
+    bypass: Bypass | None = None
+    """Present exactly when the group may be emptied."""
+
+    def __post_init__(self) -> None:
+        for place in self.places:
+            if place.index.ndim != 2 or len(place.index) != self.units or place.index.size == 0:
+                raise GroupError(
+                    "index map does not fit the group",
+                    where=f"{self.name}, {place.tensor}",
+                    got=f"shape {place.index.shape}",
+                    expected=f"({self.units}, width)",
+                )
+            if place.dim is None and self.units != 1:
+                raise GroupError("only a group of one unit can own a whole tensor", where=f"{self.name}, {place.tensor}")
+        if not any(place.role is Role.CONSUMES for place in self.places):
+            raise GroupError("group has no consumer to gate", where=self.name)
+
+    @property
+    def least_units(self) -> int:
+        """The fewest units that removal can leave: 0 for a block that can be bypassed, else 1."""
+        return 0 if self.bypass else 1
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "units": self.units,
+            "places": [place.to_json() for place in self.places],
+            "norms": [vars(norm) for norm in self.norms],
+            "attributes": [vars(attribute) for attribute in self.attributes],
+            "alive_with": list(self.alive_with),
+            "bypass": vars(self.bypass) if self.bypass else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "PruneGroup":
+        """Read `to_json`'s object.
+
+        Raises:
+            PlanError: A key is missing or has the wrong type.
+        """
+        try:
+            return cls(
+                name=data["name"],
+                kind=data["kind"],
+                units=data["units"],
+                places=tuple(Place.from_json(place, data["units"]) for place in data["places"]),
+                norms=tuple(Norm(**norm) for norm in data["norms"]),
+                attributes=tuple(Attribute(**attribute) for attribute in data["attributes"]),
+                alive_with=tuple(data["alive_with"]),
+                bypass=Bypass(**data["bypass"]) if data["bypass"] else None,
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise PlanError("malformed prune group", where=data.get("name", "?"), got=repr(error)) from error
+
+
+def consecutive(units: int, width: int = 1, offset: int = 0) -> np.ndarray:
+    """The index map (units, width) in which unit u takes `width` indices from `offset + u * width` on."""
+    return offset + np.arange(units * width, dtype=np.int64).reshape(units, width)
+
+
+def check_groups(groups: Sequence[PruneGroup], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check that groups fit a model.
+
+    Args:
+        groups: The groups.
+        shapes: Shape of every parameter and buffer of the model, by name.
+
+    Raises:
+        GroupError: A name is used twice, a tensor does not exist, an index is out of range or claimed twice.
+    """
+    names: set[str] = set()
+    claimed: dict[tuple[str, int], set[int]] = {}
+    for group in groups:
+        if group.name in names:
+            raise GroupError("two groups have one name", where=group.name)
+        names.add(group.name)
+        for place in group.places:
+            shape = shapes.get(place.tensor)
+            if shape is None:
+                raise GroupError("no such tensor in the model", where=f"{group.name}, {place.tensor}")
+            if place.dim is None:
+                continue
+            if not 0 <= place.dim < len(shape) or place.index.min() < 0 or place.index.max() >= shape[place.dim]:
+                raise GroupError(
+                    "units lie outside the tensor",
+                    where=f"{group.name}, {place.tensor}",
+                    got=f"indices up to {int(place.index.max())} on dimension {place.dim}",
+                    expected=f"within shape {tuple(shape)}",
+                )
+            indices = set(place.index.ravel().tolist())
+            taken = claimed.setdefault((place.tensor, place.dim), set())
+            if taken & indices or len(indices) != place.index.size:
+                raise GroupError("an index belongs to two units", where=f"{group.name}, {place.tensor}")
+            taken |= indices
+        for tensor in group.alive_with:
+            if tensor not in shapes:
+                raise GroupError("no such tensor in the model", where=f"{group.name}, {tensor}")

@@ -1,0 +1,137 @@
+"""Which units stay: the highest keep probabilities whose exact size meets the budget from below.
+
+Legend: N units of all groups, G groups.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from l0prune.errors import TargetError
+from l0prune.groups import PruneGroup
+from l0prune.size_model import SizeModel
+
+
+def budget_for(size_model: SizeModel, target_sparsity: float) -> int:
+    """The largest size that a target sparsity allows.
+
+    Raises:
+        TargetError: The target lies outside (0, 1) or below the floor of what can be removed.
+    """
+    if not 0 < target_sparsity < 1:
+        raise TargetError("target sparsity out of range", got=target_sparsity, expected="between 0 and 1, exclusive")
+    total, floor = size_model.total, size_model.floor
+    # Rounding guards against 1 - 0.9 = 0.09999999999999998.
+    budget = int(np.floor(round(total * (1 - target_sparsity), 6)))
+    if budget < floor:
+        # Rounded down, so that the advice itself is feasible.
+        most = np.floor((1 - floor / total) * 10_000) / 10_000
+        raise TargetError(
+            "target sparsity is more than can be removed",
+            got=target_sparsity,
+            expected=f"at most {most:.4f}",
+            hint=f"{floor:,} of {total:,} parameters belong to no unit or to a last one that must stay: "
+            "lower the target or prune more kinds of unit",
+        )
+    return budget
+
+
+def select(
+    keep_probabilities: np.ndarray,
+    groups: Sequence[PruneGroup],
+    size_model: SizeModel,
+    budget: int,
+    *,
+    round_to: int = 1,
+) -> np.ndarray:
+    """Choose the kept units.
+
+    Units are taken in order of keep probability while they fit; once the next one does not, smaller units further down
+    still may, so that the gap to the budget ends below the smallest unit.
+
+    Args:
+        keep_probabilities: (N,) the groups' units one after the other.
+        groups: The prune groups.
+        size_model: Their exact size.
+        budget: The largest size allowed.
+        round_to: Keep multiples of this many units in each group (or all of them).
+
+    Returns:
+        (N,) bool, True for kept units.
+
+    Raises:
+        TargetError: With `round_to`, even the smallest choice is above the budget.
+    """
+    chunks, owners = _ranked_chunks(keep_probabilities, groups, round_to)
+    sizes = np.array([len(chunk) for chunk in chunks])
+
+    def counts(first: int) -> np.ndarray:
+        return np.bincount(owners[:first], weights=sizes[:first], minlength=len(groups)).astype(np.int64)
+
+    # What must stay comes first; the exact size grows with every chunk after it.
+    low, high = int((size_model.least > 0).sum()), len(chunks)
+    if size_model.exact(counts(low)) > budget:
+        smallest = size_model.exact(counts(low))
+        raise TargetError("no plan meets the budget", got=f"a smallest size of {smallest:,}", expected=f"{budget:,}")
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size_model.exact(counts(middle)) <= budget else (low, middle - 1)
+    taken = list(range(low))
+    taken += _fill(counts(low), owners[low:], sizes[low:], size_model, budget, first=low)
+    kept = np.zeros(len(keep_probabilities), dtype=bool)
+    if taken:
+        kept[np.concatenate([chunks[i] for i in taken])] = True
+    return kept
+
+
+def _ranked_chunks(
+    keep_probabilities: np.ndarray, groups: Sequence[PruneGroup], round_to: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Chunks of `round_to` units, best first, with the group of each; the obligatory first ones lead."""
+    chunks, owners, scores, obligatory = [], [], [], []
+    start = 0
+    for g, group in enumerate(groups):
+        probabilities = keep_probabilities[start : start + group.units]
+        order = np.argsort(-probabilities, kind="stable")
+        for first in range(0, group.units, round_to):
+            units = order[first : first + round_to]
+            chunks.append(start + units)
+            owners.append(g)
+            scores.append(probabilities[units].mean())
+            obligatory.append(first == 0 and group.least_units > 0)
+        start += group.units
+    ranking = np.lexsort((np.arange(len(chunks)), -np.array(scores), ~np.array(obligatory)))
+    return [chunks[i] for i in ranking], np.array(owners)[ranking]
+
+
+def _fill(
+    kept: np.ndarray, owners: np.ndarray, sizes: np.ndarray, size_model: SizeModel, budget: int, *, first: int
+) -> list[int]:
+    """Indices, counted from `first`, of later chunks that still fit, taken in order."""
+    taken, closed = [], set()
+    for offset, (g, size) in enumerate(zip(owners, sizes, strict=True)):
+        if g in closed:
+            continue
+        kept[g] += size
+        if size_model.exact(kept) <= budget:
+            taken.append(first + offset)
+        else:
+            kept[g] -= size
+            # Room only shrinks from here and a group's next chunk costs as much: it will not fit either.
+            closed.add(g)
+            if len(closed) == len(kept):
+                break
+    return taken
+
+
+def split_by_group(flat: np.ndarray, groups: Sequence[PruneGroup]) -> dict[str, np.ndarray]:
+    """Split a flat (N,) vector into one vector per group, by name."""
+    ends = np.cumsum([group.units for group in groups])
+    return dict(zip([group.name for group in groups], np.split(flat, ends[:-1]), strict=True))
+
+
+def kept_indices(kept: np.ndarray, groups: Sequence[PruneGroup]) -> dict[str, tuple[int, ...]]:
+    """Kept units by group name from a flat (N,) bool vector."""
+    return {
+        name: tuple(int(i) for i in np.flatnonzero(values)) for name, values in split_by_group(kept, groups).items()
+    }

@@ -1,0 +1,147 @@
+"""Size as a polynomial of kept counts, in expectation and exactly.
+
+Every parameter tensor has as many elements as the product, over its dimensions, of what is kept there; the model is
+their sum. The polynomial is compiled once into index arrays, so that both evaluations are a handful of vector
+operations whatever the number of tensors.
+
+Legend: G groups, N units of all groups, M monomials, F factors of the longest monomial, K_g kept units of group g.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from l0prune.errors import GroupError
+from l0prune.groups import PruneGroup
+
+_MAX_POWER = 4
+_ALIVE = 0  # The column, beside the powers 1 to _MAX_POWER of K_g, that holds 1[K_g > 0].
+
+Monomial = tuple[tuple[int, int], ...]
+"""Sorted factors (group, power); power 0 stands for 1[K_g > 0]."""
+
+
+class SizeModel:
+    """A size that depends on how many units of each group are kept.
+
+    Args:
+        groups: The prune groups, in the order of the flat vectors.
+        coefficients: Integer coefficient of each monomial.
+    """
+
+    def __init__(self, groups: Sequence[PruneGroup], coefficients: Mapping[Monomial, int]) -> None:
+        self.units = np.array([group.units for group in groups], dtype=np.int64)
+        self.least = np.array([group.least_units for group in groups], dtype=np.int64)
+        width = 1 + _MAX_POWER
+        # One entry past the table is the constant 1 that pads short monomials.
+        pad = len(groups) * width
+        longest = max((len(factors) for factors in coefficients), default=0)
+        rows = [[g * width + power for g, power in factors] for factors in coefficients]
+        self._factors = np.array([row + [pad] * (longest - len(row)) for row in rows], dtype=np.int64)
+        self._coefficients = np.array(list(coefficients.values()), dtype=np.int64)
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def exact(self, kept: np.ndarray) -> int:
+        """The size for kept counts (G,), as an integer."""
+        table = np.concatenate([(kept > 0)[:, None], kept[:, None] ** np.arange(1, 1 + _MAX_POWER)], axis=1)
+        table = np.append(table.astype(np.int64).ravel(), 1)
+        return int((table[self._factors].prod(axis=1) * self._coefficients).sum())
+
+    @property
+    def total(self) -> int:
+        """The size with every unit kept."""
+        return self.exact(self.units)
+
+    @property
+    def floor(self) -> int:
+        """The smallest size that removal can reach."""
+        return self.exact(self.least)
+
+    def expected(self, keep_probabilities: Tensor) -> Tensor:
+        """The expected size when unit i is kept independently with probability p_i; differentiable.
+
+        Powers of one K_g use its raw moments (E[K^2] = Var[K] + E[K]^2, and so on): a group that stands on two
+        dimensions of a tensor is counted right.
+
+        Args:
+            keep_probabilities: (N,) the groups' units one after the other.
+
+        Returns:
+            Float64 scalar.
+        """
+        p = keep_probabilities.double()
+        factors, coefficients, lengths = self._tensors(p.device)
+        table = torch.cat([_moments(p, lengths).ravel(), p.new_ones(1)])
+        return (table[factors].prod(dim=1) * coefficients).sum()
+
+    def _tensors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        if device not in self._on_device:
+            arrays = (self._factors, self._coefficients.astype(np.float64), self.units)
+            factors, coefficients, lengths = (torch.from_numpy(array).to(device) for array in arrays)
+            self._on_device[device] = (factors, coefficients, lengths)
+        return self._on_device[device]
+
+
+def _moments(p: Tensor, lengths: Tensor) -> Tensor:
+    """P(K > 0) and E[K], ..., E[K^4] of each group's kept count. p: (N,), lengths: (G,) -> (G, 5)."""
+    q = 1 - p
+    log_closed = q.clamp_min(torch.finfo(p.dtype).tiny).log()
+    # The cumulants of independent Bernoulli variables add up.
+    columns = torch.stack([log_closed, p, p * q, p * q * (q - p), p * q * (1 - 6 * p * q)], dim=1)
+    all_closed, k1, k2, k3, k4 = torch.segment_reduce(columns, "sum", lengths=lengths, axis=0).unbind(1)
+    moments = [1 - all_closed.exp(), k1, k2 + k1**2, k3 + 3 * k2 * k1 + k1**3]
+    moments.append(k4 + 4 * k3 * k1 + 3 * k2**2 + 6 * k2 * k1**2 + k1**4)
+    return torch.stack(moments, dim=1)
+
+
+def parameter_size(model: nn.Module, groups: Sequence[PruneGroup]) -> SizeModel:
+    """Count a model's parameters as a polynomial of its groups' kept counts.
+
+    Args:
+        model: The dense model; a parameter that is shared counts once.
+        groups: Its prune groups.
+
+    Raises:
+        GroupError: A group's units take different numbers of indices on one tensor, or one group stands on more than
+            four dimensions of a tensor.
+    """
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    dimensions: dict[str, dict[int, list[tuple[int, int]]]] = {name: {} for name in shapes}
+    switches: dict[str, list[tuple[int, int]]] = {name: [] for name in shapes}
+    for g, group in enumerate(groups):
+        for place in group.places:
+            if place.tensor not in shapes:
+                continue  # a buffer: cut, but not counted
+            if place.dim is None:
+                switches[place.tensor].append((g, 1))
+            else:
+                dimensions[place.tensor].setdefault(place.dim, []).append((g, place.width))
+        for tensor in group.alive_with:
+            switches[tensor].append((g, _ALIVE))
+    coefficients: Counter[Monomial] = Counter()
+    for name, shape in shapes.items():
+        sums = []
+        for dim, extent in enumerate(shape):
+            standing = dimensions[name].get(dim, [])
+            fixed = extent - sum(width * groups[g].units for g, width in standing)
+            sums.append([(fixed, None), *((width, (g, 1)) for g, width in standing)])
+        for term in itertools.product(*sums):
+            coefficient = int(np.prod([c for c, _ in term], dtype=np.int64))
+            factors = [factor for _, factor in term if factor is not None]
+            if coefficient:
+                coefficients[_merge([*factors, *switches[name]], name)] += coefficient
+    return SizeModel(groups, coefficients)
+
+
+def _merge(factors: list[tuple[int, int]], name: str) -> Monomial:
+    powers: dict[int, int] = {}
+    for g, power in factors:
+        # 1[K > 0] adds nothing beside a power of the same K.
+        powers[g] = powers.get(g, 0) + power
+    if any(power > _MAX_POWER for power in powers.values()):
+        raise GroupError("one group stands on more than four dimensions of a tensor", where=name)
+    return tuple(sorted(powers.items()))
