@@ -1,0 +1,82 @@
+"""Prune any PyTorch network to an exact budget with Hard Concrete gates.
+
+The names below are the public surface. They are imported at first use, so that importing the package is instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from l0prune.config import ControllerConfig, GateConfig, RunConfig, StageConfig, build, read_toml, write_toml
+    from l0prune.errors import (
+        ConfigError,
+        DataError,
+        GroupError,
+        Interrupted,
+        L0PruneError,
+        PlanError,
+        PluginError,
+        ProofError,
+        RunError,
+        TargetError,
+        TrainingError,
+        nearest,
+    )
+    from l0prune.gating import GatedModel
+    from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
+    from l0prune.inspection import inspect_groups, summarise_kinds
+    from l0prune.measure import pick_device
+    from l0prune.model_file import load, save
+    from l0prune.pipeline import Observer, compress, describe, resolve
+    from l0prune.plan import RemovalPlan
+    from l0prune.plugin import Plugin, Task, get_plugin, plugin_names
+    from l0prune.proof import prove_groups
+    from l0prune.removal import Bypassed, apply_plan
+    from l0prune.report import CompressionReport
+    from l0prune.size_model import SizeModel, parameter_size
+    from l0prune.training import Losses, Objective, Record
+
+_HOMES = {
+    "config": ("ControllerConfig", "GateConfig", "RunConfig", "StageConfig", "build", "read_toml", "write_toml"),
+    "errors": (
+        "ConfigError",
+        "DataError",
+        "GroupError",
+        "Interrupted",
+        "L0PruneError",
+        "PlanError",
+        "PluginError",
+        "ProofError",
+        "RunError",
+        "TargetError",
+        "TrainingError",
+        "nearest",
+    ),
+    "gating": ("GatedModel",),
+    "groups": ("Attribute", "Bypass", "Norm", "Place", "PruneGroup", "Role", "consecutive"),
+    "inspection": ("inspect_groups", "summarise_kinds"),
+    "measure": ("pick_device",),
+    "model_file": ("load", "save"),
+    "pipeline": ("Observer", "compress", "describe", "resolve"),
+    "plan": ("RemovalPlan",),
+    "plugin": ("Plugin", "Task", "get_plugin", "plugin_names"),
+    "proof": ("prove_groups",),
+    "removal": ("Bypassed", "apply_plan"),
+    "report": ("CompressionReport",),
+    "size_model": ("SizeModel", "parameter_size"),
+    "training": ("Losses", "Objective", "Record"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"l0prune.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

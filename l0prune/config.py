@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -72,11 +72,14 @@ class StageConfig:
     """AdamW's decoupled weight decay, on weights alone."""
     max_gradient_norm: float = 10.0
     """Gradients are scaled down to this norm."""
+    micro_batches: int = 1
+    """Batches whose gradients are averaged in one optimizer step."""
 
     def __post_init__(self) -> None:
         _check(self.steps >= 0, "steps out of range", self.steps, "0 or more")
         _check(self.learning_rate > 0, "learning_rate out of range", self.learning_rate, "above 0")
         _check(0 <= self.warmup_steps <= self.steps, "warmup_steps out of range", self.warmup_steps, "0 to steps")
+        _check(self.micro_batches >= 1, "micro_batches out of range", self.micro_batches, "1 or more")
         _check(self.max_gradient_norm > 0, "max_gradient_norm out of range", self.max_gradient_norm, "above 0")
 
 
@@ -214,8 +217,3 @@ def write_toml(values: Mapping[str, Any], prefix: str = "") -> str:
         if isinstance(value, Mapping):
             lines += ["", f"[{prefix}{key}]", write_toml(value, f"{prefix}{key}.").rstrip()]
     return "\n".join(lines).strip() + "\n"
-
-
-def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
-    """The same run with other plugin settings."""
-    return replace(config, options=options)

@@ -4,6 +4,7 @@ Legend: B batch, C channels, n open channels.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,8 @@ class GatedNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: the dense module's input -> its output over the open channels."""
-        norm, opened = self.dense, self.opened(self.training)
+        norm: Any = self.dense
+        opened = self.opened(self.training)
         if isinstance(norm, nn.GroupNorm):
             return self._group_norm(x, opened, norm)
         eps = norm.eps if norm.eps is not None else torch.finfo(x.dtype).eps
@@ -124,4 +126,6 @@ class GatedNorm(nn.Module):
         groups = [open_norm(rows[:, g], masks[g], eps=norm.eps) for g in range(norm.num_groups)]
         normalized = torch.stack(groups, dim=1).view(x.shape)
         view = [1, -1] + [1] * (x.ndim - 2)
-        return normalized if self.weight is None else normalized * self.weight.view(view) + self.bias.view(view)
+        if self.weight is None or self.bias is None:
+            return normalized
+        return normalized * self.weight.view(view) + self.bias.view(view)

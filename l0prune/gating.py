@@ -247,4 +247,4 @@ def _own_class(module: nn.Module) -> None:
     """Give a parametrized module a class of its own: deep copies share one, and removal would strip both."""
     cls = type(module)
     body = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
-    module.__class__ = type(cls.__name__, cls.__bases__, body)
+    module.__class__ = type(cls.__name__, cls.__bases__, body)  # pyright: ignore[reportAttributeAccessIssue]

@@ -119,7 +119,9 @@ class PruneGroup:
                     expected=f"({self.units}, width)",
                 )
             if place.dim is None and self.units != 1:
-                raise GroupError("only a group of one unit can own a whole tensor", where=f"{self.name}, {place.tensor}")
+                raise GroupError(
+                    "only a group of one unit can own a whole tensor", where=f"{self.name}, {place.tensor}"
+                )
         if not any(place.role is Role.CONSUMES for place in self.places):
             raise GroupError("group has no consumer to gate", where=self.name)
 

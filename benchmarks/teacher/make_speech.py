@@ -54,7 +54,7 @@ def make_voices(count: int, rng: random.Random) -> list[Voice]:
 
 
 def synthesise(text: str, voice: Voice, seed: int) -> np.ndarray:
-    """Speak `text`: float32 samples at 16 kHz, peak between 0.2 and 0.9, over a faint noise floor (35 to 55 dB down)."""
+    """Speak `text`: float32 samples at 16 kHz, peak 0.2 to 0.9, over a faint noise floor 35 to 55 dB down."""
     command = ["espeak-ng", "-v", f"{voice.accent}+{voice.variant}", "-p", str(voice.pitch)]
     command += ["-s", str(voice.words_per_minute), "--stdout", text]
     wav = subprocess.run(command, check=True, capture_output=True).stdout

@@ -59,7 +59,7 @@ MASKING = {
 
 
 def mfcc_features(waveform: Tensor) -> Tensor:
-    """39 MFCCs with deltas at 50 frames a second. waveform: (samples,) -> (frames, 39), aligned with the convolutions."""
+    """39 MFCCs with deltas, aligned with the encoder's 50 frames a second. waveform: (samples,) -> (frames, 39)."""
     mfcc = torchaudio.compliance.kaldi.mfcc(waveform[None] * 32768, sample_frequency=RATE, dither=0.0).T
     delta = torchaudio.functional.compute_deltas(mfcc)
     features = torch.cat([mfcc, delta, torchaudio.functional.compute_deltas(delta)]).T
@@ -203,7 +203,11 @@ def main() -> None:
         "corpus_voices": len(voices),
         "held_out_voices": len(unseen),
         "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items() if k != "results"},
-        "versions": {"torch": torch.__version__, "torchaudio": torchaudio.__version__, "python": platform.python_version()},
+        "versions": {
+            "torch": torch.__version__,
+            "torchaudio": torchaudio.__version__,
+            "python": platform.python_version(),
+        },
         "rounds": record + second,
     }
     result["settings"].pop("corpus"), result["settings"].pop("out")

@@ -24,8 +24,10 @@ _PLACES = """behind the station|near the old mill|across the valley|in the libra
 along the coast|above the bakery|inside the museum|between two tall houses|beside the frozen lake|on the third floor|
 around the corner|through the narrow gate|below the surface|opposite the theatre""".replace("\n", "").split("|")
 _TIMES = """yesterday morning|last Thursday|before the storm|after lunch|in the middle of the night|every other week|
-during the summer|at exactly four o'clock|when the music stopped|just before sunrise|twenty years ago|on the first of May|
-while the others were talking|as usual|until the rain began|since early February""".replace("\n", "").split("|")
+during the summer|at exactly four o'clock|when the music stopped|just before sunrise|twenty years ago|
+on the first of May|while the others were talking|as usual|until the rain began|since early February""".replace(
+    "\n", ""
+).split("|")
 _DIGITS = "zero one two three four five six seven eight nine".split()
 
 
@@ -64,10 +66,12 @@ def sentence(rng: random.Random) -> str:
     elif pattern < 0.75:
         text = f"{rng.choice(_TIMES)}, {clause()} {rng.choice(_PLACES)}"
     elif pattern < 0.85:
-        text = f"{rng.choice(['why', 'where', 'when', 'how'])} did {noun_phrase()} find {noun_phrase()} {rng.choice(_PLACES)}?"
+        word = rng.choice(["why", "where", "when", "how"])
+        text = f"{word} did {noun_phrase()} find {noun_phrase()} {rng.choice(_PLACES)}?"
     elif pattern < 0.93:
         text = f"please call {rng.choice(_NAMES).replace('-', ' ')}: the number is {telephone()}"
     else:
-        text = f"{noun_phrase()} costs {rng.randint(2, 9999)} pounds and weighs {rng.randint(2, 400)} grams, said {noun_phrase()}"
+        text = f"{noun_phrase()} costs {rng.randint(2, 9999)} pounds"
+        text = f"{text} and weighs {rng.randint(2, 400)} grams, said {noun_phrase()}"
     text = text[0].upper() + text[1:]
     return text if text.endswith("?") else text + "."

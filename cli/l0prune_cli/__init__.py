@@ -1,0 +1,1 @@
+"""The command line of l0prune."""

@@ -1,0 +1,1 @@
+"""The speech plugin of l0prune."""

@@ -1,0 +1,167 @@
+"""Everything the terminal shows. A pipe or a log gets plain lines, a terminal live progress."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from l0prune import CompressionReport, GatedModel, Observer, Record, RunConfig, Task, summarise_kinds
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that never breaks the lines of a pipe or a log."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, highlight=False, soft_wrap=True, width=200)
+    return console
+
+
+class TerminalObserver(Observer):
+    """Shows a run as it goes.
+
+    Args:
+        console: Where to show it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.live = console, console.is_terminal
+        self.unit = "batches"
+        self._progress: Progress | None = None
+        self._display: Live | None = None
+        self._bar = TaskID(0)
+
+    def __enter__(self) -> "TerminalObserver":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._end_stage()
+
+    def prepared(self, task: Task, gated: GatedModel, config: RunConfig, folder: Path) -> None:
+        """Show what will be pruned."""
+        self.unit = task.unit
+        total, floor = gated.size_model.total, gated.size_model.floor
+        table = Table(title=f"To prune: {task.teacher}", title_justify="left")
+        for heading in ("unit", "groups", "units", "parameters", "share"):
+            table.add_column(heading, justify="left" if heading == "unit" else "right")
+        for row in summarise_kinds(gated):
+            share = f"{row['parameters'] / total:.1%}"
+            table.add_row(row["kind"], str(row["groups"]), f"{row['units']:,}", f"{row['parameters']:,}", share)
+        self.console.print(table)
+        kept = f"{gated.gates.budget:,}"
+        self.console.print(f"{total:,} parameters; at most {kept} will stay, {floor:,} at least must")
+        for name, value in task.facts.items():
+            self.console.print(f"{name}: {value}")
+        self.console.print(f"recipe: {config.recipe}; every group proved; run directory: {folder}")
+
+    def stage_begins(self, name: str, steps: int, done: int) -> None:
+        """Begin a progress bar."""
+        self._end_stage()
+        title = {"joint": "step 1, distil and prune", "further": "step 2, distil further"}.get(name, name)
+        if not self.live:
+            self.console.print(f"{title}: {steps} steps" + (f", going on from {done}" if done else ""))
+            return
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self.console,
+        )
+        self._bar = self._progress.add_task(title, total=steps, completed=done, left="")
+        self._display = Live(self._progress, console=self.console, refresh_per_second=4)
+        self._display.start()
+
+    def record(self, record: Record) -> None:
+        """Show a logging step."""
+        if self._progress is None or self._display is None:
+            left = _duration(record.seconds_left)
+            self.console.print(
+                f"{record.stage} {record.step}/{record.steps}  {_status(record, self.unit)}  left {left}"
+            )
+            return
+        self._progress.update(self._bar, completed=record.step, left=f"{_duration(record.seconds_left)} left")
+        grid = Table.grid()
+        grid.add_row(self._progress)
+        grid.add_row(Text("  " + _status(record, self.unit), style="dim"))
+        self._display.update(grid)
+
+    def note(self, text: str) -> None:
+        """Show a line."""
+        self._end_stage()
+        self.console.print(text)
+
+    def finished(self, report: CompressionReport) -> None:
+        """Show what was achieved."""
+        self._end_stage()
+        self.console.print(report_table(report))
+        self.console.print(f"files: {report.run_directory}/ (model.safetensors, model.json, report.json, ...)")
+        self.console.print(f'open it: l0prune.load("{report.run_directory}")')
+
+    def _end_stage(self) -> None:
+        if self._display is not None:
+            self._display.stop()
+        self._progress = self._display = None
+
+
+def report_table(report: CompressionReport) -> Table:
+    """Before and after."""
+    table = Table(title=f"{report.teacher} at sparsity {report.sparsity:.4f}", title_justify="left")
+    for heading in ("", "before", "after", "ratio"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    ratio = report.params_before / report.params_after
+    table.add_row("parameters", f"{report.params_before:,}", f"{report.params_after:,}", f"{ratio:.2f}x")
+    ratio = report.macs_before / max(1, report.macs_after)
+    macs = f"MACs per {report.macs_per.split(',')[0]}"
+    table.add_row(macs, f"{report.macs_before / 1e9:.3f} G", f"{report.macs_after / 1e9:.3f} G", f"{ratio:.2f}x")
+    losses = (
+        ("loss before the cut", report.distill_loss_before_removal),
+        ("loss after the cut", report.distill_loss_after_removal),
+        ("loss at the end", report.distill_loss_final),
+    )
+    for name, loss in losses:
+        if loss is not None:
+            table.add_row(name, "", f"{loss:.4f}", "")
+    table.add_row("gated against pruned", "", f"{report.max_relative_difference:.1e}", "")
+    minutes = sum(report.stage_seconds.values()) / 60
+    table.add_row("training", "", f"{minutes:.1f} min", "")
+    return table
+
+
+def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a prune group."""
+    table = Table(title="Prune groups", title_justify="left")
+    for heading in ("group", "kind", "units", "parameters a unit", "proved"):
+        table.add_column(heading, justify="right" if heading in ("units", "parameters a unit") else "left")
+    for row in rows:
+        proved = "yes" if row["proved"] else row["reason"]
+        table.add_row(row["name"], row["kind"], f"{row['units']:,}", f"{row['unit_parameters']:,}", proved)
+    return table
+
+
+def plugin_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a plugin."""
+    table = Table("plugin", "description", "recipes")
+    for row in rows:
+        table.add_row(row["name"], row["description"], ", ".join(row["recipes"]))
+    return table
+
+
+def _status(record: Record, unit: str) -> str:
+    parts = "  ".join(f"{name} {value:.3f}" for name, value in record.parts.items())
+    pieces = [f"loss {record.loss:.4f}", f"({parts})"] if parts else [f"loss {record.loss:.4f}"]
+    if record.sparsity is not None and record.target is not None and record.multipliers is not None:
+        pieces.append(f"sparsity {record.sparsity:.3f} / {record.target:.3f}")
+        pieces.append("lambda {:+.3f} {:+.3f}".format(*record.multipliers))
+    pieces.append(f"{record.amount_per_second:.0f} {unit}/s")
+    return "  ".join(pieces)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

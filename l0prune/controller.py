@@ -1,0 +1,32 @@
+"""The augmented Lagrangian that drives the expected sparsity to its target (DPHuBERT, eq. 5 and 6)."""
+
+import torch
+from torch import Tensor, nn
+
+
+class AugmentedLagrangian(nn.Module):
+    """lambda1 (s - t) + lambda2 (s - t)^2, to be minimised over the gates and maximised over the multipliers.
+
+    Args:
+        target_sparsity: t once the warm-up is over.
+        warmup_steps: Steps over which t rises linearly from 0.
+
+    Source: Wang et al. 2020, "Structured Pruning of Large Language Models"; DPHuBERT (arXiv 2305.17651), eq. 6.
+    """
+
+    def __init__(self, target_sparsity: float, warmup_steps: int) -> None:
+        super().__init__()
+        self.target_sparsity, self.warmup_steps = target_sparsity, warmup_steps
+        self.multipliers = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+        """lambda1 and lambda2; ascend on them (`maximize=True` in their optimizer group)."""
+
+    def target_at(self, step: int) -> float:
+        """The target t at optimizer step `step`, counted from 0."""
+        if step >= self.warmup_steps:
+            return self.target_sparsity
+        return self.target_sparsity * step / self.warmup_steps
+
+    def penalty(self, sparsity: Tensor, step: int) -> Tensor:
+        """The penalty for the expected sparsity s at a step; a float64 scalar to be added to the loss."""
+        gap = sparsity - self.target_at(step)
+        return self.multipliers[0] * gap + self.multipliers[1] * gap**2

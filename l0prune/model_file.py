@@ -1,0 +1,88 @@
+"""Pruned networks on disk: weights as safetensors, plan and architecture as JSON; no pickle."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from l0prune.errors import L0PruneError, PlanError, RunError
+from l0prune.files import read_json, write_atomic, write_json
+from l0prune.plan import RemovalPlan
+from l0prune.plugin import get_plugin
+from l0prune.removal import apply_plan
+
+FORMAT, VERSION = "l0prune", 1
+
+
+def save(module: nn.Module, plan: RemovalPlan, path: str | Path, **description: Any) -> None:
+    """Save a pruned network as `model.safetensors` and `model.json`.
+
+    Args:
+        module: The pruned network.
+        plan: The plan that made it.
+        path: A folder; it is made if need be.
+        description: More JSON for `model.json`: plugin, architecture, provenance.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    folder = Path(path)
+    write_atomic(folder / "model.safetensors", lambda temporary: save_model(module, str(temporary)))
+    write_json(folder / "model.json", {"format": FORMAT, "version": VERSION, **description, "plan": plan.to_json()})
+
+
+def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.Module:
+    """Load a pruned network in evaluation mode.
+
+    Args:
+        path: A folder that `save` or a compression run made.
+        build: Makes the dense network; a plugin's run directory needs none.
+
+    Returns:
+        The pruned network: for a speech run a module with torchaudio's interface.
+
+    Raises:
+        RunError: Files are missing, damaged or of another version.
+        PlanError: `build` makes another network than the one that was pruned; names the first difference.
+        L0PruneError: The run's plugin is missing, or `build` is.
+    """
+    folder = Path(path)
+    if not (folder / "model.json").is_file():
+        if (folder / "checkpoints").is_dir():
+            raise RunError("the run has no model yet", where=folder, hint="finish it with --resume")
+        raise RunError("no pruned model here", where=folder, expected="a folder with model.json and model.safetensors")
+    description = read_description(folder)
+    dense = build() if build else _build_by_plugin(description, folder)
+    pruned = apply_plan(dense, RemovalPlan.from_json(description.get("plan", {})))
+    weights = folder / "model.safetensors"
+    try:
+        load_model(pruned, weights)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RunError("damaged or missing weights", where=weights, got=error) from error
+    except RuntimeError as error:
+        raise PlanError("weights do not fit the plan", where=weights, got=" ".join(str(error).split())) from error
+    return pruned.eval()
+
+
+def read_description(folder: Path) -> Mapping[str, Any]:
+    """The JSON beside a pruned network's weights.
+
+    Raises:
+        RunError: It is missing, damaged or of another version.
+    """
+    description = read_json(folder / "model.json")
+    got = (description.get("format"), description.get("version")) if isinstance(description, dict) else None
+    if got != (FORMAT, VERSION):
+        raise RunError("not a pruned model", where=folder / "model.json", got=got, expected=(FORMAT, VERSION))
+    return description
+
+
+def _build_by_plugin(description: Mapping[str, Any], folder: Path) -> nn.Module:
+    if not description.get("plugin"):
+        raise L0PruneError(
+            "nothing tells how to build the dense network", where=folder, hint="pass `build`, a function that makes it"
+        )
+    return get_plugin(description["plugin"]).build(description["architecture"])

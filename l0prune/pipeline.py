@@ -1,0 +1,295 @@
+"""The whole story: prove, train with gates, cut, train on, save, report."""
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from l0prune.checkpoint import save_checkpoint
+from l0prune.config import RunConfig, build, merge, read_toml, to_mapping
+from l0prune.errors import ConfigError, Interrupted, ProofError, nearest
+from l0prune.files import write_atomic, write_json
+from l0prune.gating import GatedModel
+from l0prune.measure import macs, parameters, peak_memory_bytes
+from l0prune.model_file import save
+from l0prune.plan import RemovalPlan
+from l0prune.plugin import Plugin, Task, get_plugin
+from l0prune.proof import TOLERANCE, compare, prove_groups
+from l0prune.removal import apply_plan
+from l0prune.report import CompressionReport, versions
+from l0prune.run_directory import RunDirectory, free_run_directory
+from l0prune.training import Record, Stage, catch_signals, evaluate
+
+
+class Observer:
+    """Watches a run; every method may be overridden, none needs to be."""
+
+    def prepared(self, task: Task, gated: GatedModel, config: RunConfig, folder: Path) -> None:
+        """Model, groups and data are ready and the groups are proved."""
+
+    def stage_begins(self, name: str, steps: int, done: int) -> None:
+        """A training stage begins, or goes on after `done` steps."""
+
+    def record(self, record: Record) -> None:
+        """A logging step."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def finished(self, report: CompressionReport) -> None:
+        """The run is complete."""
+
+
+def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = None) -> RunConfig:
+    """Settings of a run: the recipe's, overlaid by others.
+
+    Args:
+        plugin: The plugin; its own settings stand in the table of its name.
+        layers: Nested tables, later ones win; a `recipe` key in one names the recipe.
+        recipe: A recipe of the plugin; by default what the layers say, else the plugin's first.
+
+    Raises:
+        ConfigError: The recipe or a setting does not exist or has a wrong value.
+    """
+    given = merge(*layers)
+    recipe = str(recipe or given.get("recipe") or next(iter(plugin.recipes)))
+    if recipe not in plugin.recipes:
+        raise ConfigError("no such recipe", where=recipe, hint=nearest(recipe, plugin.recipes))
+    values = merge(plugin.recipes[recipe], given, {"plugin": plugin.name, "recipe": recipe})
+    options = values.pop(plugin.name, {})
+    if not isinstance(options, Mapping):
+        raise ConfigError("setting is not a table", where=plugin.name, got=repr(options))
+    if "options" in values:
+        raise ConfigError("no such setting", where="options", hint=f"the plugin's settings stand in [{plugin.name}]")
+    # Checked here, so that a wrong key is found before anything is loaded.
+    values["options"] = to_mapping(build(plugin.options, options, where=plugin.name))
+    return build(RunConfig, values)
+
+
+def describe(config: RunConfig) -> dict[str, Any]:
+    """The nested tables of `config`, as they stand in a TOML file."""
+    values = to_mapping(config)
+    options = values.pop("options")
+    return {**values, config.plugin: options}
+
+
+def compress(
+    plugin: str | Plugin = "speech",
+    *,
+    recipe: str | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> CompressionReport:
+    """Compress a network by joint distillation and pruning, then further distillation.
+
+    Args:
+        plugin: An installed plugin's name, or a plugin object of your own.
+        recipe: One of the plugin's named settings; its first by default.
+        config: A TOML file whose settings go over the recipe's.
+        settings: Nested settings that go over both, {"target_sparsity": 0.5, "joint": {"steps": 2000}} say.
+        out: The run directory; by default the first free one below `runs/`.
+        resume: Continue the interrupted run in `out`.
+        observer: Watches the run.
+
+    Returns:
+        What was achieved; the same is in report.json. `l0prune.load(report.run_directory)` opens the network.
+
+    Raises:
+        L0PruneError: A setting, the data, the target or the run directory cannot be used.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    chosen = get_plugin(plugin) if isinstance(plugin, str) else plugin
+    layers = [read_toml(Path(config))] if config else []
+    run = resolve(chosen, *layers, settings or {}, recipe=recipe)
+    if out is None and resume:
+        raise ConfigError("--resume needs the run directory", expected="--out DIR")
+    base = Path("runs") / f"{run.plugin}-{run.recipe}"
+    folder = RunDirectory(Path(out) if out else free_run_directory(base))
+    state = folder.resume(_recorded(run)) if resume else None
+    if not resume:
+        folder.check_free()
+    torch.manual_seed(run.seed)
+    task = chosen.prepare(build(chosen.options, run.options), run)
+    return _Run(chosen, task, run, folder, observer or Observer(), resume=resume, state=state).execute()
+
+
+def _recorded(config: RunConfig) -> dict[str, Any]:
+    return {key: value for key, value in describe(config).items() if value is not None}
+
+
+class _Run:
+    """One run from the dense network to the report."""
+
+    def __init__(
+        self,
+        plugin: Plugin,
+        task: Task,
+        config: RunConfig,
+        folder: RunDirectory,
+        observer: Observer,
+        *,
+        resume: bool,
+        state: dict[str, Any] | None,
+    ) -> None:
+        self.plugin, self.task, self.config = plugin, task, config
+        self.folder, self.observer, self.resume, self.state = folder, observer, resume, state
+        self.results: dict[str, Any] = copy.deepcopy(state["results"]) if state else {}
+        for key in ("stage_seconds", "step_seconds"):
+            self.results.setdefault(key, {})
+        self.plan: RemovalPlan | None = None
+        self._saved_at = time.monotonic()
+        self._stopped: Callable[[], int | None] = lambda: None
+
+    def execute(self) -> CompressionReport:
+        objective = self.task.objective
+        gated = GatedModel(
+            objective.student,
+            self.task.groups,
+            target_sparsity=self.config.target_sparsity,
+            config=self.config.gates,
+        )
+        gated.eval()
+        prove_groups(gated, self.task.observe)
+        if not self.resume:
+            self.folder.begin(_recorded(self.config))
+        self.observer.prepared(self.task, gated, self.config, self.folder.path)
+        if "macs_before" not in self.results:
+            with gated.gates.fixed(torch.ones_like(gated.gates.log_alpha)):
+                self.results["macs_before"] = self._macs(gated.model)
+        if self.state:
+            self.folder.rewind_metrics(self.state["position"])
+        with catch_signals() as self._stopped:
+            if self.state is None or self.state["stage"] == "joint":
+                self._joint(gated)
+                objective.student = self._cut(gated)
+            else:
+                self.plan = RemovalPlan.from_json(self.state["plan"])
+                objective.student = apply_plan(gated.detach(), self.plan)
+            further = self._stage("further", None)
+            if self.resume and self.state and self.state["stage"] == "further":
+                further.restore(self.state)
+            else:
+                self._checkpoint(further)
+            self._train(further)
+        return self._finish(gated.size_model.total)
+
+    def _joint(self, gated: GatedModel) -> None:
+        """Step 1: distil and prune together."""
+        stage = self._stage("joint", gated)
+        if self.state:
+            stage.restore(self.state)
+        self._train(stage)
+
+    def _cut(self, gated: GatedModel) -> nn.Module:
+        """Remove what is closed, and check that nothing else changed."""
+        objective, batches = self.task.objective, list(self.task.evaluation)
+        gated.eval()
+        if batches:
+            self.results["distill_loss_before_removal"] = evaluate(objective, batches)[0]
+        difference = compare(gated, self.task.observe)
+        if not difference <= TOLERANCE:
+            raise ProofError("the cut changed the outputs", got=f"{difference:.1e}", expected=f"at most {TOLERANCE}")
+        self.results["max_relative_difference"] = difference
+        student, self.plan = gated.pruned()
+        objective.student = student
+        if batches:
+            self.results["distill_loss_after_removal"] = evaluate(objective, batches)[0]
+        sparsity = 1 - parameters(student) / gated.size_model.total
+        self.observer.note(
+            f"cut: {parameters(student):,} of {gated.size_model.total:,} parameters stay (sparsity {sparsity:.4f}); "
+            f"gated against pruned outputs differ by {difference:.1e}"
+        )
+        return student
+
+    def _finish(self, params_before: int) -> CompressionReport:
+        objective, task, config, plan = self.task.objective, self.task, self.config, self.plan
+        assert plan is not None
+        student = objective.student.eval()
+        loss, parts = evaluate(objective, list(task.evaluation)) if task.evaluation else (None, {})
+        params_after = parameters(student)
+        results = {"distill_loss_before_removal": None, "distill_loss_after_removal": None, **self.results}
+        device = next(student.parameters()).device
+        report = CompressionReport(
+            plugin=config.plugin,
+            recipe=config.recipe,
+            teacher=task.teacher,
+            run_directory=str(self.folder.path),
+            params_before=params_before,
+            params_after=params_after,
+            target_sparsity=config.target_sparsity,
+            sparsity=1 - params_after / params_before,
+            macs_after=self._macs(student),
+            macs_per=task.macs_per,
+            kept_units={g.name: {"units": g.units, "kept": plan.kept_counts[g.name]} for g in plan.groups},
+            distill_loss_final=loss,
+            losses_final=parts,
+            peak_memory_bytes=peak_memory_bytes(device),
+            device=str(device),
+            precision=config.precision,
+            versions=versions(),
+            seed=config.seed,
+            **results,
+        )
+        provenance = {"teacher": task.teacher, "settings": _recorded(config), "versions": report.versions}
+        architecture = dict(task.architecture)
+        description = {"plugin": config.plugin, "architecture": architecture, "provenance": provenance}
+        save(student, plan, self.folder.path, **description)
+        if task.draw:
+            draw = task.draw
+            write_atomic(self.folder.picture, lambda temporary: draw(plan, temporary))
+        # Last: a run with a report is complete.
+        write_json(self.folder.report, report.to_json())
+        self.observer.finished(report)
+        return report
+
+    def _stage(self, name: str, gated: GatedModel | None) -> Stage:
+        settings = self.config.joint if name == "joint" else self.config.further
+        objective, precision = self.task.objective, self.config.precision
+        return Stage(name, objective, settings, precision=precision, gated=gated, controller=self.config.controller)
+
+    def _train(self, stage: Stage) -> None:
+        before = 0 if stage.name == "joint" else self.config.joint.steps
+        self.observer.stage_begins(stage.name, stage.config.steps, stage.step)
+
+        def on_record(record: Record) -> None:
+            self.folder.append_metrics({"position": before + record.step, **asdict(record)})
+            self.observer.record(record)
+
+        def after_step() -> None:
+            signal_number = self._stopped()
+            due = time.monotonic() - self._saved_at > self.config.checkpoint_minutes * 60
+            if signal_number is not None or due:
+                self._checkpoint(stage)
+            if signal_number is not None:
+                hint = f"go on with --resume --out {self.folder.path}"
+                raise Interrupted(signal_number, where=f"{stage.name} step {stage.step}", hint=hint)
+
+        batches = self.task.batches(self._batches_before(stage))
+        stage.run(batches, log_every=self.config.log_every, on_record=on_record, after_step=after_step)
+        self.results["stage_seconds"][stage.name] = stage.seconds
+        self.results["step_seconds"][stage.name] = stage.seconds / max(1, stage.step)
+        self.results["skipped_steps"] = self.results.get("skipped_steps", 0) + stage.skipped_steps
+
+    def _batches_before(self, stage: Stage) -> int:
+        joint = self.config.joint
+        consumed = 0 if stage.name == "joint" else joint.steps * joint.micro_batches
+        return consumed + stage.step * stage.config.micro_batches
+
+    def _checkpoint(self, stage: Stage) -> None:
+        position = stage.step + (0 if stage.name == "joint" else self.config.joint.steps)
+        plan = self.plan.to_json() if self.plan else None
+        state = {**stage.state(), "position": position, "plan": plan, "results": self.results}
+        save_checkpoint(self.folder.checkpoints, position, state)
+        self._saved_at = time.monotonic()
+
+    def _macs(self, model: nn.Module) -> int:
+        observe = self.task.observe_for_macs or self.task.observe
+        return round(macs(lambda: observe(model)) * self.task.macs_scale)

@@ -1,0 +1,106 @@
+"""The plugin seam: what a plugin gives the pipeline, and how plugins are found.
+
+A plugin is a class registered under the entry-point group `l0prune.plugins`. Its `prepare` returns a `Task`: the dense
+network, its prune groups, an objective and data. Nothing else is needed to compress it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import nn
+
+from l0prune.config import RunConfig
+from l0prune.errors import PluginError, nearest
+from l0prune.groups import PruneGroup
+from l0prune.plan import RemovalPlan
+from l0prune.training import Objective
+
+ENTRY_POINT_GROUP = "l0prune.plugins"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One network to compress, with all that it takes."""
+
+    objective: Objective
+    """Its `student` is the dense network to prune, on the run's device."""
+    groups: Sequence[PruneGroup]
+    """Prune groups of the student."""
+    batches: Callable[[int], Iterator[Any]]
+    """Endless batches for the objective, from batch number `position` on: the same ones at every call."""
+    observe: Callable[[nn.Module], Any]
+    """Runs a network on example inputs and returns its outputs."""
+    evaluation: Sequence[Any] = ()
+    """Fixed batches on which the losses of the report are measured."""
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    """JSON from which the plugin's `build` makes the dense network again."""
+    teacher: str = ""
+    """Where the dense network came from."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Lines to show before the run starts (the data, what was skipped)."""
+    unit: str = "batches"
+    """What `Losses.amount` counts."""
+    macs_per: str = "example input"
+    """What MACs are quoted for."""
+    observe_for_macs: Callable[[nn.Module], Any] | None = None
+    """Runs a network on the input whose MACs are counted; `observe` by default."""
+    macs_scale: float = 1.0
+    """Factor from the MACs counted to those quoted."""
+    draw: Callable[[RemovalPlan, Path], None] | None = None
+    """Draws the pruned architecture into a PNG file."""
+
+
+@runtime_checkable
+class Plugin(Protocol):
+    """What a plugin class provides."""
+
+    name: str
+    """As in `--plugin NAME`."""
+    description: str
+    """One line."""
+    options: type
+    """A frozen dataclass of the plugin's own settings, the table [NAME] of the TOML file."""
+    recipes: Mapping[str, Mapping[str, Any]]
+    """Named settings; the first is the default."""
+
+    def prepare(self, options: Any, run: RunConfig) -> Task:
+        """Everything to compress one network."""
+        ...
+
+    def build(self, architecture: Mapping[str, Any]) -> nn.Module:
+        """The dense network of a task's `architecture`, with any weights."""
+        ...
+
+
+def plugin_names() -> list[str]:
+    """Names of the installed plugins."""
+    return sorted({entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)})
+
+
+def get_plugin(name: str) -> Plugin:
+    """Find and check a plugin.
+
+    Raises:
+        PluginError: There is none of that name, it cannot be imported, or it lacks something.
+    """
+    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in found:
+        raise PluginError("no such plugin", where=name, hint=nearest(name, found))
+    try:
+        plugin = found[name].load()()
+    except Exception as error:
+        raise PluginError(
+            "plugin cannot be loaded", where=f"{name} ({found[name].value})", got=f"{type(error).__name__}: {error}"
+        ) from error
+    missing = [
+        attribute
+        for attribute in ("name", "description", "options", "recipes", "prepare", "build")
+        if not hasattr(plugin, attribute)
+    ]
+    if missing:
+        where = f"{name} ({found[name].value})"
+        raise PluginError("plugin is incomplete", where=where, expected=f"attributes {', '.join(missing)}")
+    return plugin

@@ -1,0 +1,132 @@
+"""Checks that removal changes nothing: gated outputs equal pruned outputs, planned size equals counted size."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from l0prune.errors import ProofError
+from l0prune.gating import GatedModel
+from l0prune.groups import PruneGroup
+from l0prune.measure import parameters
+
+Observe = Callable[[nn.Module], Any]
+"""Runs a model on example inputs and returns its outputs: tensors in any nesting."""
+
+TOLERANCE = 1e-5
+"""Largest relative difference in float32."""
+
+
+def relative_difference(expected: object, got: object) -> float:
+    """Largest |expected - got| / max |expected| over the tensors of two outputs of one structure."""
+    first, second = ([leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)] for tree in (expected, got))
+    worst = 0.0
+    for a, b in zip(first, second, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if a.numel() and a.is_floating_point():
+            a, b = a.double(), b.double()
+            difference = float((a - b).abs().max() / a.abs().max().clamp_min(1e-30))
+            worst = max(worst, float("inf") if math.isnan(difference) else difference)
+    return worst
+
+
+@torch.no_grad()
+def compare(gated: GatedModel, observe: Observe) -> float:
+    """Relative difference between the gated model's evaluation outputs and those of the pruned copy.
+
+    Raises:
+        ProofError: The pruned copy has not the size that was planned, or does not run.
+    """
+    training = gated.training
+    gated.eval()
+    try:
+        expected = observe(gated.model)
+        pruned, plan = gated.pruned()
+        counts = np.array([len(plan.kept[group.name]) for group in gated.groups])
+        planned, counted = gated.size_model.exact(counts), parameters(pruned)
+        if planned != counted:
+            raise ProofError("pruned size differs from the plan", got=f"{counted:,}", expected=f"{planned:,}")
+        return relative_difference(expected, observe(pruned))
+    finally:
+        gated.train(training)
+
+
+def prove_groups(gated: GatedModel, observe: Observe, *, tolerance: float = TOLERANCE) -> float:
+    """Check every group on the caller's model, with random units closed and some blocks emptied.
+
+    Args:
+        gated: The gated model; its gates are left as they were.
+        observe: Runs a model on example inputs.
+        tolerance: Largest relative difference allowed.
+
+    Returns:
+        The largest relative difference seen.
+
+    Raises:
+        ProofError: Names the first group whose removal changes outputs or size, and why.
+    """
+    difference, faults = find_faults(gated, observe, tolerance=tolerance)
+    for name, reason in faults.items():
+        hint = "its places in the weights are incomplete or wrong: leave it out of the groups"
+        raise ProofError("pruning this group is not exact", where=name, got=reason, hint=hint)
+    return difference
+
+
+def find_faults(gated: GatedModel, observe: Observe, *, tolerance: float = TOLERANCE) -> tuple[float, dict[str, str]]:
+    """The largest difference seen, and the reason against each group that cannot be pruned exactly, by name.
+
+    All groups are closed together first; only when that fails is each tried alone, to name the ones to blame.
+    """
+    everything = range(len(gated.groups))
+    worst = 0.0
+    for seed, empty_share in enumerate((0.0, 0.25)):
+        difference, reason = _try(gated, observe, everything, seed, empty_share)
+        worst = max(worst, difference)
+        if not difference <= tolerance:
+            faults = _blame(gated, observe, tolerance)
+            return worst, faults or {"all groups together": reason or f"relative difference {difference:.1e}"}
+    return worst, {}
+
+
+def _blame(gated: GatedModel, observe: Observe, tolerance: float) -> dict[str, str]:
+    faults = {}
+    for g, group in enumerate(gated.groups):
+        for empty_share in (0.0, 1.0) if group.bypass else (0.0,):
+            difference, reason = _try(gated, observe, [g], seed=1, empty_share=empty_share)
+            if not difference <= tolerance:
+                faults[group.name] = reason or f"relative difference {difference:.1e}, at most {tolerance:.0e} allowed"
+    return faults
+
+
+def _try(
+    gated: GatedModel, observe: Observe, closing: Sequence[int], seed: int, empty_share: float
+) -> tuple[float, str]:
+    values = _pattern(gated.groups, closing, torch.Generator().manual_seed(seed), empty_share)
+    try:
+        with gated.gates.fixed(values):
+            return compare(gated, observe), ""
+    except (ProofError, RuntimeError, ValueError, IndexError) as error:
+        return float("inf"), " ".join(str(error).split())
+
+
+def _pattern(
+    groups: Sequence[PruneGroup], closing: Sequence[int], generator: torch.Generator, empty_share: float
+) -> Tensor:
+    """Random gate values (N,): about half the units of the groups in `closing` are closed, a share of them emptied."""
+    parts = []
+    for g, group in enumerate(groups):
+        values = torch.ones(group.units)
+        if g in closing:
+            values = 0.3 + 0.7 * torch.rand(group.units, generator=generator)
+            values[torch.rand(group.units, generator=generator) < 0.5] = 0
+            if group.bypass and torch.rand((), generator=generator) < empty_share:
+                values.zero_()
+            elif not values.any():
+                values[0] = 1
+        parts.append(values)
+    return torch.cat(parts)

@@ -1,0 +1,60 @@
+"""What a compression run achieved."""
+
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
+from typing import Any
+
+_PACKAGES = ("l0prune", "torch", "torch-pruning", "torchaudio", "numpy", "safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressionReport:
+    """The content of report.json."""
+
+    plugin: str
+    recipe: str
+    teacher: str
+    run_directory: str
+    params_before: int
+    params_after: int
+    target_sparsity: float
+    sparsity: float
+    macs_before: int
+    """Multiply-accumulates, per `macs_per`."""
+    macs_after: int
+    macs_per: str
+    kept_units: dict[str, dict[str, int]]
+    """By group: its kind's name is in the plan; `units` and `kept`."""
+    max_relative_difference: float
+    """Between the gated and the pruned network's outputs, at the cut."""
+    distill_loss_before_removal: float | None
+    distill_loss_after_removal: float | None
+    distill_loss_final: float | None
+    losses_final: dict[str, float]
+    """Parts of the final loss."""
+    stage_seconds: dict[str, float]
+    step_seconds: dict[str, float]
+    """Mean over the stage's optimizer steps."""
+    skipped_steps: int
+    """Optimizer steps left out because of a non-finite loss or gradient."""
+    peak_memory_bytes: int
+    device: str
+    precision: str
+    versions: dict[str, str]
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return asdict(self)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and the packages that matter to a result."""
+    found = {"python": python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

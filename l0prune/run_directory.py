@@ -1,0 +1,103 @@
+"""A run's folder: its settings, metrics, checkpoints and results."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from l0prune.checkpoint import checkpoints, load_checkpoint
+from l0prune.config import read_toml, write_toml
+from l0prune.errors import RunError
+from l0prune.files import write_text
+
+
+class RunDirectory:
+    """Paths of a run, and the rules for beginning and continuing one.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings = path / "config.toml"
+        self.metrics = path / "metrics.jsonl"
+        self.report = path / "report.json"
+        self.picture = path / "architecture.png"
+        self.checkpoints = path / "checkpoints"
+
+    def check_free(self) -> None:
+        """Raise a `RunError` where something is already there."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError("not a folder", where=self.path, hint="choose another --out")
+        if self.settings.exists():
+            hint = "choose another --out" if self.report.exists() else "go on with --resume or choose another --out"
+            raise RunError("folder holds another run", where=self.path, hint=hint)
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise RunError("folder is not empty", where=self.path, hint="choose another --out")
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Make the folder and record the settings.
+
+        Raises:
+            RunError: The folder is taken or cannot be written.
+        """
+        self.check_free()
+        write_text(self.settings, write_toml(settings))
+        self.checkpoints.mkdir(exist_ok=True)
+
+    def resume(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The newest checkpoint, or None where the run had not saved one yet.
+
+        Raises:
+            RunError: There is nothing to resume, or the settings differ from those the run began with.
+        """
+        if not self.settings.exists():
+            raise RunError("nothing to resume", where=self.path, hint="start the run without --resume")
+        if self.report.exists():
+            raise RunError("nothing to resume: the run is complete", where=self.path, hint="choose another --out")
+        began, now = _flatten(read_toml(self.settings)), _flatten(json.loads(json.dumps(settings)))
+        for key in sorted({*began, *now}):
+            if began.get(key) != now.get(key):
+                raise RunError(
+                    "settings differ from those the run began with",
+                    where=key,
+                    got=now.get(key),
+                    expected=began.get(key),
+                    hint="resume with the same settings, or choose another --out",
+                )
+        found = checkpoints(self.checkpoints)
+        return load_checkpoint(found[-1]) if found else None
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise RunError("cannot write", where=self.metrics, got=error.strerror, hint="free some space") from error
+
+    def rewind_metrics(self, position: int) -> None:
+        """Drop lines that were written after optimizer step `position`: they will be written again."""
+        if self.metrics.exists():
+            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["position"] <= position]
+            write_text(self.metrics, "".join(kept))
+
+
+def free_run_directory(base: Path) -> Path:
+    """`base`, or `base-2`, `base-3`, ...: the first that does not exist."""
+    candidate, number = base, 2
+    while candidate.exists():
+        candidate, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return candidate
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,261 @@
+"""Finding and decoding clips. Frames count at a file's own rate, samples at 16 kHz."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+import torch
+from torch import Tensor
+
+from l0prune.errors import DataError
+
+SAMPLE_RATE = 16_000
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+
+# torchaudio's defaults, spelled out because the margin around a partial decode depends on them.
+_FILTER_WIDTH, _ROLLOFF = 6, 0.99
+# The resampling kernel grows with the reduced ratio: a 16001 Hz file would need gigabytes and seconds a clip.
+_MAX_RATIO = 1000
+# These decoders carry state from packet to packet, and libsndfile lands wrongly in a Vorbis file's last page: starting
+# early and dropping the lead gives the samples of a whole decode, and decoding is hundreds of times real time.
+_LOSSY, _LEAD_SECONDS = ("OGG", "MP3"), 10
+_DECODE_ERRORS = (soundfile.SoundFileError, OSError, UnicodeError)
+_SHOWN = 5
+_REMOVE = "replace the file or remove it from the data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """An audio file that can be read, with the length its header gives."""
+
+    path: Path
+    sample_rate: int
+    """The file's own rate in Hz."""
+    frames: int
+    """Length at the file's own rate."""
+
+    @property
+    def duration_seconds(self) -> float:
+        """Length in seconds."""
+        return self.frames / self.sample_rate
+
+    @property
+    def samples(self) -> int:
+        """Length at 16 kHz: what a whole `read` returns."""
+        return -(-self.frames * SAMPLE_RATE // self.sample_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A file that was found and left out."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSet:
+    """What `find_clips` found, in order, and what it left out."""
+
+    clips: tuple[Clip, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Total duration of the clips."""
+        return sum(clip.duration_seconds for clip in self.clips)
+
+    def describe(self) -> str:
+        """One line: how many clips and minutes, and what was skipped for which reason."""
+        text = f"{_count(len(self.clips), 'clip')}, {self.seconds / 60:.1f} minutes"
+        if not self.skipped:
+            return text
+        names = _shorten([f"{file.path.name} ({file.reason})" for file in self.skipped])
+        counts = f" ({_reasons(self.skipped)})" if len(self.skipped) > _SHOWN else ""
+        return f"{text}; {len(self.skipped)} skipped{counts}: {names}"
+
+
+def find_clips(paths: Sequence[Path], *, min_seconds: float) -> ClipSet:
+    """Find every usable clip under some paths; a file reached twice counts once.
+
+    Args:
+        paths: Audio files, folders (searched recursively, in sorted order) or tsv manifests: the root folder on the
+            first line, then `relative_path<TAB>num_samples` lines.
+        min_seconds: Shorter clips are skipped.
+
+    Returns:
+        The clips in the order of `paths`, and the files that were skipped.
+
+    Raises:
+        DataError: A path is missing or holds no audio, a manifest is malformed, or no usable clip remains.
+    """
+    files: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        for file in _files_under(path):
+            files.setdefault(file.resolve(), file)
+    found = [_probe(file) for file in files.values()]
+    readable = [file for file in found if isinstance(file, Clip)]
+    checked = [_long_enough(file, min_seconds) if isinstance(file, Clip) else file for file in found]
+    clips = tuple(file for file in checked if isinstance(file, Clip))
+    skipped = tuple(file for file in checked if isinstance(file, Skipped))
+    if not clips:
+        longest = max((clip.duration_seconds for clip in readable), default=0.0)
+        # Rounded down, so that a clip just under the bound does not read as if it met it.
+        too_short = f"the longest is {math.floor(longest * 100) / 100:g} s: lower `min_seconds`"
+        raise DataError(
+            "no usable clips",
+            where=_shorten([str(path) for path in paths]) or None,
+            got=f"{_count(len(skipped), 'file')}{': ' if skipped else ''}{_reasons(skipped)}",
+            expected=f"at least one clip of {float(min_seconds)} s or more",
+            hint=too_short if readable else "check the files and their paths",
+        )
+    return ClipSet(clips=clips, skipped=skipped)
+
+
+def read(clip: Clip, *, start_seconds: float = 0.0, duration_seconds: float | None = None) -> Tensor:
+    """Decode a clip, or the part of it asked for, as 16 kHz mono.
+
+    A part equals the same slice of the whole clip. As with a slice, what lies beyond the end is left out.
+
+    Args:
+        clip: What to decode.
+        start_seconds: Where to start, rounded to a 16 kHz sample.
+        duration_seconds: How much to read, rounded to a 16 kHz sample; None reads to the end.
+
+    Returns:
+        Waveform, float32 (samples,), the channels mixed down by their mean.
+
+    Raises:
+        DataError: The file cannot be decoded there, ends early, or holds values that are not finite.
+    """
+    start = min(max(round(start_seconds * SAMPLE_RATE), 0), clip.samples)
+    stop = clip.samples if duration_seconds is None else start + max(round(duration_seconds * SAMPLE_RATE), 0)
+    stop = min(stop, clip.samples)
+    if start == stop:
+        return torch.zeros(0)
+    if clip.sample_rate == SAMPLE_RATE:
+        return _decode(clip, start, stop)
+    from torchaudio.functional import resample
+
+    # `old` frames become `new` samples, phase for phase, so a decode that starts on a block boundary gives the whole
+    # clip's samples; the filter reaches `reach` blocks to either side.
+    old, new = _ratio(clip.sample_rate)
+    reach = math.ceil(math.ceil(_FILTER_WIDTH * old / (min(old, new) * _ROLLOFF)) / old)
+    first_block, end_block = max(0, start // new - reach), (stop - 1) // new + 1 + reach
+    waveform = _decode(clip, first_block * old, min(end_block * old, clip.frames))
+    # Zeros to the block's end: torchaudio takes the output length in float32, which can lose the last samples.
+    waveform = torch.nn.functional.pad(waveform, (0, (end_block - first_block) * old - len(waveform)))
+    resampled = resample(waveform, old, new, lowpass_filter_width=_FILTER_WIDTH, rolloff=_ROLLOFF)
+    return resampled[start - first_block * new : stop - first_block * new].clone()
+
+
+def _decode(clip: Clip, start_frame: int, stop_frame: int) -> Tensor:
+    """The mean of the channels at the file's own rate, float32 (stop_frame - start_frame,)."""
+    try:
+        with soundfile.SoundFile(clip.path) as file:
+            lead = _LEAD_SECONDS * clip.sample_rate if file.format in _LOSSY else 0
+            seek_frame = max(0, start_frame - lead) if file.seekable() else 0
+            if seek_frame:
+                file.seek(seek_frame)
+            frames = file.read(stop_frame - seek_frame, dtype="float32", always_2d=True)[start_frame - seek_frame :]
+    except _DECODE_ERRORS as error:
+        raise DataError("clip cannot be decoded", where=clip.path, got=error, hint=_REMOVE) from error
+    if len(frames) < stop_frame - start_frame:
+        got, expected = f"{start_frame + len(frames)} frames", f"{clip.frames} as its header says"
+        raise DataError("clip ends early", where=clip.path, got=got, expected=expected, hint=_REMOVE)
+    waveform = torch.from_numpy(frames.mean(axis=1))
+    if not waveform.isfinite().all():
+        raise DataError("clip holds values that are not finite", where=clip.path, hint=_REMOVE)
+    return waveform
+
+
+def _ratio(sample_rate: int) -> tuple[int, int]:
+    """How many frames become how many samples, in lowest terms."""
+    common = math.gcd(sample_rate, SAMPLE_RATE)
+    return sample_rate // common, SAMPLE_RATE // common
+
+
+def _probe(path: Path) -> Clip | Skipped:
+    """Read a file's header."""
+    try:
+        info = soundfile.info(path)
+    except _DECODE_ERRORS:
+        return Skipped(path=path, reason=_why_unreadable(path))
+    if info.frames <= 0:
+        return Skipped(path=path, reason="zero length")
+    if max(_ratio(info.samplerate)) > _MAX_RATIO:
+        return Skipped(path=path, reason=f"cannot be resampled from {info.samplerate} Hz")
+    return Clip(path=path, sample_rate=info.samplerate, frames=info.frames)
+
+
+def _long_enough(clip: Clip, min_seconds: float) -> Clip | Skipped:
+    if clip.duration_seconds >= min_seconds:
+        return clip
+    return Skipped(path=clip.path, reason=f"shorter than {float(min_seconds)} s")
+
+
+def _why_unreadable(path: Path) -> str:
+    """Why the decoder refused a file; its own messages call any broken mp3 a missing file."""
+    try:
+        with path.open("rb") as file:
+            return "not readable as audio" if file.read(1) else "zero length"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return (error.strerror or "cannot be opened").lower()
+
+
+def _files_under(path: Path) -> Iterator[Path]:
+    """The candidate files that a path stands for."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        if not files:
+            raise DataError("no audio in this folder", where=path, expected=f"files ending in {', '.join(SUFFIXES)}")
+        yield from files
+    elif not path.exists():
+        raise DataError("no such file or folder", where=path, hint="check the path")
+    elif path.suffix.lower() == ".tsv":
+        yield from _manifest_files(path)
+    elif path.suffix.lower() in SUFFIXES:
+        yield path
+    else:
+        expected = f"a folder, a .tsv manifest or a file ending in {', '.join(SUFFIXES)}"
+        raise DataError("not an audio file", where=path, got=path.suffix or "no suffix", expected=expected)
+
+
+def _manifest_files(manifest: Path) -> Iterator[Path]:
+    """The files a manifest lists; their lengths are left to the headers."""
+    try:
+        root_line, *lines = manifest.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeError) as error:
+        raise DataError("manifest cannot be read", where=manifest, got=error, expected="UTF-8 text") from error
+    root = manifest.parent / root_line.strip()
+    if not root_line.strip() or not root.is_dir():
+        raise DataError(
+            "manifest names no root folder", where=f"{manifest}:1", got=repr(root_line), expected="an existing folder"
+        )
+    for number, line in enumerate(lines, start=2):
+        name, tab, num_samples = line.partition("\t")
+        if name.strip() and tab and num_samples.strip().isdecimal():
+            yield root / name
+        elif line.strip():
+            expected = "relative_path<TAB>num_samples"
+            raise DataError("malformed manifest line", where=f"{manifest}:{number}", got=repr(line), expected=expected)
+
+
+def _reasons(skipped: Sequence[Skipped]) -> str:
+    """How many files were skipped for each reason, the most frequent first."""
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(file.reason for file in skipped).most_common())
+
+
+def _shorten(names: Sequence[str]) -> str:
+    """The first few names and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
