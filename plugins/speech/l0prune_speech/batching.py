@@ -46,8 +46,6 @@ class AudioBatches:
     workers: int = 0
     """Decoding processes; 0 decodes in this one. The batches are the same."""
     pin_memory: bool = False
-    normalize_waveform: bool = False
-    """Zero mean and unit variance for each crop, as torchaudio's Large models expect."""
     rank: int = 0
     world_size: int = 1
 
@@ -110,7 +108,7 @@ class AudioBatches:
 
     def _stream(self, position: int) -> Iterator[Tensor]:
         loader = DataLoader(
-            _Crops(self.clips, seed=self.seed, normalize_waveform=self.normalize_waveform),
+            _Crops(self.clips, seed=self.seed),
             batch_sampler=self._schedule(position),
             num_workers=self.workers,
             collate_fn=_stack,
@@ -126,16 +124,13 @@ class AudioBatches:
             yield batch
 
 
-def fixed_batches(
-    clips: Sequence[Clip], *, batch_seconds: float, max_seconds: float, normalize_waveform: bool = False
-) -> list[Tensor]:
+def fixed_batches(clips: Sequence[Clip], *, batch_seconds: float, max_seconds: float) -> list[Tensor]:
     """Read evaluation batches: every clip once, longest first, each cropped at its start.
 
     Args:
         clips: What to read.
         batch_seconds: At most this much audio a batch, counted before cropping to the shortest clip.
         max_seconds: Longer clips are cropped to this length (or `batch_seconds`, if that is less).
-        normalize_waveform: Whether each crop gets zero mean and unit variance.
 
     Returns:
         Waveforms, each float32 (B, samples).
@@ -147,33 +142,29 @@ def fixed_batches(
     _check_seconds(batch_seconds, max_seconds)
     lengths = np.array(_capped_lengths(clips, batch_seconds=batch_seconds, max_seconds=max_seconds))
     batches = _fill(lengths, order=np.argsort(-lengths, kind="stable"), batch_seconds=batch_seconds)
-    return [
-        torch.stack([_read_crop(clips[clip], 0, samples, normalize_waveform) for clip in batch])
-        for batch, samples in batches
-    ]
+    return [torch.stack([_read_crop(clips[clip], 0, samples) for clip in batch]) for batch, samples in batches]
 
 
 class _Crops(Dataset[Tensor | DataError]):
     """Reads crops; where each starts depends on seed, epoch and clip alone, so any worker reads the same one."""
 
-    def __init__(self, clips: Sequence[Clip], *, seed: int, normalize_waveform: bool) -> None:
-        self.clips, self.seed, self.normalize_waveform = clips, seed, normalize_waveform
+    def __init__(self, clips: Sequence[Clip], *, seed: int) -> None:
+        self.clips, self.seed = clips, seed
 
     def __getitem__(self, crop: Crop) -> Tensor | DataError:
         clip = self.clips[crop.clip]
         place = np.random.default_rng((self.seed, crop.epoch, 1 + crop.clip))
         start = int(place.integers(clip.samples - crop.samples, endpoint=True))
         try:
-            return _read_crop(clip, start, crop.samples, self.normalize_waveform)
+            return _read_crop(clip, start, crop.samples)
         except DataError as error:
             # Returned, because the loader would wrap an error raised in a worker in that worker's traceback.
             return error
 
 
-def _read_crop(clip: Clip, start: int, samples: int, normalize_waveform: bool) -> Tensor:
+def _read_crop(clip: Clip, start: int, samples: int) -> Tensor:
     """Part of a clip, float32 (samples,)."""
-    waveform = read(clip, start_seconds=start / SAMPLE_RATE, duration_seconds=samples / SAMPLE_RATE)
-    return torch.nn.functional.layer_norm(waveform, waveform.shape) if normalize_waveform else waveform
+    return read(clip, start_seconds=start / SAMPLE_RATE, duration_seconds=samples / SAMPLE_RATE)
 
 
 def _stack(crops: list[Tensor | DataError]) -> Tensor | DataError:

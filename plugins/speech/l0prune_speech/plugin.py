@@ -165,8 +165,9 @@ def _split(clips: tuple[Clip, ...], evaluation_seconds: float) -> tuple[list[Cli
     total = sum(clip.duration_seconds for clip in clips)
     wanted = min(evaluation_seconds, total / 5)
     stride = max(2, round(total / wanted))
-    held_out = list(clips[stride // 2 :: stride])
-    train = [clip for clip in clips if clip not in held_out]
+    first = stride // 2
+    held_out = list(clips[first::stride])
+    train = [clip for number, clip in enumerate(clips) if number % stride != first]
     if not held_out or not train:
         raise DataError("too few clips to hold some out", got=len(clips), expected="at least 2")
     return held_out, train
