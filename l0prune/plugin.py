@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from l0prune.config import RunConfig
 from l0prune.errors import PluginError, nearest
-from l0prune.groups import PruneGroup
-from l0prune.plan import RemovalPlan
-from l0prune.training import Objective
+
+# A network is opened without the training code: what a task is made of matters to type checkers alone.
+if TYPE_CHECKING:
+    from torch import nn
+
+    from l0prune.groups import PruneGroup
+    from l0prune.plan import RemovalPlan
+    from l0prune.training import Objective
 
 ENTRY_POINT_GROUP = "l0prune.plugins"
 
@@ -25,13 +28,13 @@ ENTRY_POINT_GROUP = "l0prune.plugins"
 class Task:
     """One network to compress, with all that it takes."""
 
-    objective: Objective
+    objective: "Objective"
     """Its `student` is the dense network to prune, on the run's device."""
-    groups: Sequence[PruneGroup]
+    groups: "Sequence[PruneGroup]"
     """Prune groups of the student."""
     batches: Callable[[int], Iterator[Any]]
     """Endless batches for the objective, from batch number `position` on: the same ones at every call."""
-    observe: Callable[[nn.Module], Any]
+    observe: "Callable[[nn.Module], Any]"
     """Runs a network on example inputs and returns its outputs."""
     evaluation: Sequence[Any] = ()
     """Fixed batches on which the losses of the report are measured."""
@@ -45,11 +48,11 @@ class Task:
     """What `Losses.amount` counts."""
     macs_per: str = "example input"
     """What MACs are quoted for."""
-    observe_for_macs: Callable[[nn.Module], Any] | None = None
+    observe_for_macs: "Callable[[nn.Module], Any] | None" = None
     """Runs a network on the input whose MACs are counted; `observe` by default."""
     macs_scale: float = 1.0
     """Factor from the MACs counted to those quoted."""
-    draw: Callable[[RemovalPlan, Path], None] | None = None
+    draw: "Callable[[RemovalPlan, Path], None] | None" = None
     """Draws the pruned architecture into a PNG file."""
 
 
@@ -70,7 +73,7 @@ class Plugin(Protocol):
         """Everything to compress one network."""
         ...
 
-    def build(self, architecture: Mapping[str, Any]) -> nn.Module:
+    def build(self, architecture: Mapping[str, Any]) -> "nn.Module":
         """The dense network of a task's `architecture`, with any weights."""
         ...
 

@@ -1,0 +1,49 @@
+"""The speech plugin's own settings."""
+
+from dataclasses import dataclass
+
+from l0prune import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechOptions:
+    """The table [speech] of a configuration."""
+
+    teacher: str = "embedded"
+    """ "embedded", a torchaudio bundle name, or a teacher file."""
+    data: tuple[str, ...] = ()
+    """Audio files, folders or tsv manifests; the embedded clips by default."""
+    units: tuple[str, ...] = ("conv", "head", "ffn")
+    """Kinds of unit to prune: conv, head, ffn, attention, feed_forward."""
+    matched_layers: tuple[int, ...] = ()
+    """Teacher layers to match; 0 and each third of the depth by default."""
+    mode: str = "layers"
+    """ "layers" (the paper's) or "prediction" (DistilHuBERT's)."""
+    l1_weight: float = 1.0
+    l2_weight: float = 0.0
+    cosine_weight: float = 1.0
+    cosine_form: str = "linear"
+    """ "linear" or "log_sigmoid"."""
+    dropout: bool = True
+    """Train the student with its teacher's dropout rates."""
+    layer_drop: float = 0.0
+    """Probability of skipping a transformer layer of the student; the published code has none in effect."""
+    batch_seconds: float = 40.0
+    """Seconds of audio in a batch."""
+    min_seconds: float = 2.0
+    """Shorter clips are left out, and counted."""
+    max_seconds: float = 15.6
+    """Longer clips are cropped to this."""
+    evaluation_seconds: float = 60.0
+    """Audio held out from training, on which the reported losses are measured."""
+    workers: int = 1
+    """Processes that decode audio."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.layer_drop < 1:
+            raise ConfigError("layer_drop out of range", got=self.layer_drop, expected="0 up to 1")
+        for name in ("batch_seconds", "min_seconds", "max_seconds", "evaluation_seconds"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} out of range", got=getattr(self, name), expected="above 0")
+        if self.workers < 0:
+            raise ConfigError("workers out of range", got=self.workers, expected="0 or more")

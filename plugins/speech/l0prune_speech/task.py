@@ -1,0 +1,109 @@
+"""One speech run: teacher, student, groups, objective and data put together."""
+
+import copy
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from l0prune import ConfigError, DataError, RunConfig, Task, pick_device
+from l0prune_speech.audio import SAMPLE_RATE, Clip, ClipSet, find_clips
+from l0prune_speech.batching import AudioBatches, fixed_batches
+from l0prune_speech.distill import DistanceWeights, Distillation, matched_layers, set_dropout
+from l0prune_speech.figure import draw_architecture
+from l0prune_speech.groups import encoder_groups
+from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.options import SpeechOptions
+from l0prune_speech.teachers import load_teacher
+
+_MACS_SECONDS = 10
+
+
+def make_task(options: SpeechOptions, run: RunConfig) -> Task:
+    """Load teacher and data; the student begins as a copy of the teacher."""
+    device = pick_device(run.device)
+    teacher = load_teacher(options.teacher)
+    layers = _layers(options, depth=int(teacher.config["encoder_num_layers"]))
+    student = copy.deepcopy(teacher.encoder).requires_grad_(True)
+    set_dropout(student, dropout=options.dropout, layer_drop=options.layer_drop)
+    groups = encoder_groups(student, options.units)
+    objective = Distillation(
+        student,
+        teacher.encoder.to(device),
+        layers=layers,
+        mode=options.mode,
+        weights=_weights(options),
+    ).to(device)
+    data = _find(options)
+    held_out, train = _split(data.clips, options.evaluation_seconds)
+    batches = AudioBatches(
+        clips=train,
+        batch_seconds=options.batch_seconds,
+        max_seconds=options.max_seconds,
+        seed=run.seed,
+        workers=options.workers,
+        pin_memory=device.type == "cuda",
+    )
+    probe = torch.randn(2, SAMPLE_RATE // 2, generator=torch.Generator().manual_seed(0)).to(device)
+    ten_seconds = torch.zeros(1, _MACS_SECONDS * SAMPLE_RATE, device=device)
+    return Task(
+        objective=objective,
+        groups=groups,
+        batches=batches,
+        observe=lambda model: _hidden_states(model, probe),
+        evaluation=fixed_batches(held_out, batch_seconds=options.batch_seconds, max_seconds=options.max_seconds),
+        architecture=teacher.config,
+        teacher=teacher.name,
+        facts={
+            "data": data.describe(),
+            "held out": f"{len(held_out)} clips, {sum(clip.duration_seconds for clip in held_out):.0f} seconds",
+            "matched layers": ", ".join(map(str, layers)),
+        },
+        unit="seconds of audio",
+        macs_per="second of audio, in a clip of 10 seconds",
+        observe_for_macs=lambda model: _hidden_states(model, ten_seconds),
+        macs_scale=1 / _MACS_SECONDS,
+        draw=draw_architecture,
+    )
+
+
+def _weights(options: SpeechOptions) -> DistanceWeights:
+    return DistanceWeights(
+        l1=options.l1_weight,
+        l2=options.l2_weight,
+        cosine=options.cosine_weight,
+        cosine_form=options.cosine_form,
+    )
+
+
+def _hidden_states(model: nn.Module, waveforms: torch.Tensor) -> list[torch.Tensor]:
+    assert isinstance(model, SpeechEncoder)
+    return model.hidden_states(waveforms)
+
+
+def _layers(options: SpeechOptions, depth: int) -> tuple[int, ...]:
+    layers = options.matched_layers or matched_layers(depth)
+    if not all(0 <= layer <= depth for layer in layers):
+        raise ConfigError("matched layer does not exist", got=list(layers), expected=f"0 to {depth}")
+    return layers
+
+
+def _find(options: SpeechOptions) -> ClipSet:
+    if options.data:
+        return find_clips([Path(path) for path in options.data], min_seconds=options.min_seconds)
+    with as_file(files("l0prune_speech") / "assets" / "speech") as folder:
+        return find_clips([folder], min_seconds=options.min_seconds)
+
+
+def _split(clips: tuple[Clip, ...], evaluation_seconds: float) -> tuple[list[Clip], list[Clip]]:
+    """Evenly spaced clips for evaluation, at most a fifth of the audio, and the others for training."""
+    total = sum(clip.duration_seconds for clip in clips)
+    wanted = min(evaluation_seconds, total / 5)
+    stride = max(2, round(total / wanted))
+    first = stride // 2
+    held_out = list(clips[first::stride])
+    train = [clip for number, clip in enumerate(clips) if number % stride != first]
+    if not held_out or not train:
+        raise DataError("too few clips to hold some out", got=len(clips), expected="at least 2")
+    return held_out, train
