@@ -3,9 +3,9 @@
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -79,7 +79,7 @@ def describe(config: RunConfig) -> dict[str, Any]:
 
 
 def compress(
-    plugin: str | Plugin = "speech",
+    plugin: str | Plugin | Task,
     *,
     recipe: str | None = None,
     config: str | Path | None = None,
@@ -91,7 +91,7 @@ def compress(
     """Compress a network by joint distillation and pruning, then further distillation.
 
     Args:
-        plugin: An installed plugin's name, or a plugin object of your own.
+        plugin: An installed plugin's name, a plugin object, or a task made of your own objective and data.
         recipe: One of the plugin's named settings; its first by default.
         config: A TOML file whose settings go over the recipe's.
         settings: Nested settings that go over both, {"target_sparsity": 0.5, "joint": {"steps": 2000}} say.
@@ -106,7 +106,7 @@ def compress(
         L0PruneError: A setting, the data, the target or the run directory cannot be used.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    chosen = get_plugin(plugin) if isinstance(plugin, str) else plugin
+    chosen = get_plugin(plugin) if isinstance(plugin, str) else _OwnTask(plugin) if isinstance(plugin, Task) else plugin
     layers = [read_toml(Path(config))] if config else []
     run = resolve(chosen, *layers, settings or {}, recipe=recipe)
     if out is None and resume:
@@ -119,6 +119,27 @@ def compress(
     torch.manual_seed(run.seed)
     task = chosen.prepare(build(chosen.options, run.options), run)
     return _Run(chosen, task, run, folder, observer or Observer(), resume=resume, state=state).execute()
+
+
+@dataclass(frozen=True)
+class _NoOptions:
+    """A caller's own task has no settings of its own."""
+
+
+class _OwnTask:
+    """A caller's own task in a plugin's place."""
+
+    name, description, options = "task", "a caller's own task", _NoOptions
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"own": {}}
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def prepare(self, options: Any, run: RunConfig) -> Task:
+        return self.task
+
+    def build(self, architecture: Mapping[str, Any]) -> nn.Module:
+        raise NotImplementedError  # Never called: the saved network names no plugin.
 
 
 def _recorded(config: RunConfig) -> dict[str, Any]:
@@ -240,7 +261,8 @@ class _Run:
         )
         provenance = {"teacher": task.teacher, "settings": _recorded(config), "versions": report.versions}
         architecture = dict(task.architecture)
-        description = {"plugin": config.plugin, "architecture": architecture, "provenance": provenance}
+        name = None if isinstance(self.plugin, _OwnTask) else config.plugin
+        description = {"plugin": name, "architecture": architecture, "provenance": provenance}
         save(student, plan, self.folder.path, **description)
         if task.draw:
             draw = task.draw
