@@ -11,6 +11,7 @@ from l0prune.files import write_atomic
 
 CHECKPOINT_VERSION = 1
 _KEPT = 2
+_DAMAGE = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError)
 
 
 def save_checkpoint(folder: Path, position: int, state: dict[str, Any]) -> Path:
@@ -41,8 +42,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise RunError("damaged checkpoint", where=path, got=str(error).splitlines()[0]) from error
+    except _DAMAGE as error:
+        got = "more than data" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
+        hint = "delete it to go on from the one before, if there is one"
+        raise RunError("damaged checkpoint", where=path, got=got, hint=hint) from error
     if not isinstance(state, dict) or state.get("version") != CHECKPOINT_VERSION:
         got = state.get("version") if isinstance(state, dict) else type(state).__name__
         raise RunError("checkpoint of another version", where=path, got=got, expected=CHECKPOINT_VERSION)

@@ -1,6 +1,8 @@
 """Settings of a run: frozen dataclasses, read from and written to TOML."""
 
 import json
+import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -33,6 +35,9 @@ class GateConfig:
     """Keep a multiple of this many units in each group."""
 
     def __post_init__(self) -> None:
+        _check(self.temperature > 0, "gates.temperature out of range", self.temperature, "above 0")
+        _check(self.low < 0, "gates.low out of range", self.low, "below 0")
+        _check(self.high > 1, "gates.high out of range", self.high, "above 1")
         for rate in (self.drop_rate, *self.drop_rates.values()):
             _check(0 < rate < 1, "drop rate out of range", rate, "between 0 and 1, exclusive")
         values = ("mean", "published_mask")
@@ -118,9 +123,12 @@ class RunConfig:
         in_range = 0 < self.target_sparsity < 1
         _check(in_range, "target sparsity out of range", self.target_sparsity, "between 0 and 1, exclusive")
         _check(self.metric == "params", "unknown metric", self.metric, "params")
+        _check(0 <= self.seed < 2**63, "seed out of range", self.seed, "0 to 2^63 - 1")
         precisions = ("auto", "float32", "bfloat16")
         _check(self.precision in precisions, "unknown precision", self.precision, ", ".join(precisions))
         _check(self.log_every >= 1, "log_every out of range", self.log_every, "1 or more")
+        minutes = self.checkpoint_minutes
+        _check(minutes >= 0, "checkpoint_minutes out of range", minutes, "0 or more")
         _check(self.joint.steps >= 1, "joint.steps out of range", self.joint.steps, "1 or more")
 
 
@@ -158,6 +166,17 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
         raise
 
 
+_TYPE_NAMES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    bool: "true or false",
+    tuple: "a list",
+    Mapping: "a table",
+    type(None): "nothing",
+}
+
+
 def _convert(hint: Any, value: Any, path: str) -> Any:
     if is_dataclass(hint):
         if not isinstance(value, Mapping):
@@ -176,7 +195,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             return value
         if choice is Any or (choice is type(None) and value is None):
             return value
-    expected = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
+    expected = " or ".join(_TYPE_NAMES.get(get_origin(choice) or choice, str(choice)) for choice in choices)
     raise ConfigError("setting has the wrong type", where=path, got=repr(value), expected=expected)
 
 
@@ -211,9 +230,20 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def write_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     """TOML text of nested tables of numbers, strings, booleans and lists; None is left out."""
+    quoted = {key: key if re.fullmatch("[A-Za-z0-9_-]+", key) else _toml_value(key) for key in values}
     plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    lines = [f"{quoted[key]} = {_toml_value(value)}" for key, value in plain.items()]
     for key, value in values.items():
         if isinstance(value, Mapping):
-            lines += ["", f"[{prefix}{key}]", write_toml(value, f"{prefix}{key}.").rstrip()]
+            path = f"{prefix}{quoted[key]}"
+            lines += ["", f"[{path}]", write_toml(value, f"{path}.").rstrip()]
     return "\n".join(lines).strip() + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    """JSON's notation, but for what TOML writes in another way: inf and nan, text beyond ASCII, the DEL character."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

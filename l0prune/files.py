@@ -3,10 +3,15 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from l0prune.errors import RunError
+
+_REFUSALS = ("No space left", "write failed", "unexpected pos", "cannot be opened", "I/O error", "os error")
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -38,13 +43,15 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         raise RunError(
             "cannot write", where=path, got=error.strerror or error, hint="free some space or choose another folder"
         ) from error
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         # torch and safetensors report the operating system's refusal as errors of their own.
-        if not any(word in str(error) for word in ("No space left", "write failed", "unexpected pos", "I/O error")):
+        if not any(sign in str(error) for sign in _REFUSALS):
             raise
-        raise RunError("cannot write", where=path, got=error, hint="free some space") from error
+        raise RunError("cannot write", where=path, got="disk full or not writable", hint="free some space") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # What prevented the writing may prevent this too, and is the error worth telling.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

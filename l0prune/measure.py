@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from l0prune.errors import ConfigError
+
 
 def parameters(model: nn.Module) -> int:
     """Number of parameters; shared ones count once."""
@@ -36,9 +38,19 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device for a setting: "auto" is CUDA where there is a GPU."""
+    """The device for a setting: "auto" is CUDA where there is a GPU.
+
+    Raises:
+        ConfigError: There is no such device, or it cannot compute here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        # A round trip: some names are known to torch and yet no tensor can live there.
+        torch.zeros((), device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        expected = "auto, cpu, cuda or cuda:N" if torch.cuda.is_available() else "auto or cpu: no GPU is in reach"
+        raise ConfigError("device cannot be used", where=name, expected=expected) from error
     return torch.device(name)
 
 

@@ -85,4 +85,8 @@ def _build_by_plugin(description: Mapping[str, Any], folder: Path) -> nn.Module:
         raise L0PruneError(
             "nothing tells how to build the dense network", where=folder, hint="pass `build`, a function that makes it"
         )
-    return get_plugin(description["plugin"]).build(description["architecture"])
+    plugin = get_plugin(str(description["plugin"]))
+    try:
+        return plugin.build(description["architecture"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError("damaged architecture", where=folder / "model.json", got=f"{type(error).__name__}: {error}") from error

@@ -3,16 +3,17 @@
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from l0prune.checkpoint import save_checkpoint
 from l0prune.config import RunConfig, build, merge, read_toml, to_mapping
-from l0prune.errors import ConfigError, Interrupted, ProofError, nearest
+from l0prune.errors import ConfigError, Interrupted, ProofError, RunError, TrainingError, nearest
 from l0prune.files import write_atomic, write_json
 from l0prune.gating import GatedModel
 from l0prune.measure import macs, parameters, peak_memory_bytes
@@ -66,6 +67,9 @@ def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = Non
         raise ConfigError("setting is not a table", where=plugin.name, got=repr(options))
     if "options" in values:
         raise ConfigError("no such setting", where="options", hint=f"the plugin's settings stand in [{plugin.name}]")
+    settings = {field.name for field in fields(RunConfig)} - {"options"}
+    if unknown := sorted(values.keys() - settings):
+        raise ConfigError("no such setting", where=unknown[0], hint=nearest(unknown[0], {*settings, plugin.name}))
     # Checked here, so that a wrong key is found before anything is loaded.
     values["options"] = to_mapping(build(plugin.options, options, where=plugin.name))
     return build(RunConfig, values)
@@ -129,10 +133,9 @@ class _NoOptions:
 class _OwnTask:
     """A caller's own task in a plugin's place."""
 
-    name, description, options = "task", "a caller's own task", _NoOptions
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"own": {}}
-
     def __init__(self, task: Task) -> None:
+        self.name, self.description, self.options = "task", "a caller's own task", _NoOptions
+        self.recipes: Mapping[str, Mapping[str, Any]] = {"own": {}}
         self.task = task
 
     def prepare(self, options: Any, run: RunConfig) -> Task:
@@ -185,8 +188,9 @@ class _Run:
         if "macs_before" not in self.results:
             with gated.gates.fixed(torch.ones_like(gated.gates.log_alpha)):
                 self.results["macs_before"] = self._macs(gated.model)
-        if self.state:
-            self.folder.rewind_metrics(self.state["position"])
+        if self.resume:
+            self.folder.sweep()
+            self.folder.rewind_metrics(self.state["position"] if self.state else 0)
         with catch_signals() as self._stopped:
             if self.state is None or self.state["stage"] == "joint":
                 self._joint(gated)
@@ -195,8 +199,8 @@ class _Run:
                 self.plan = RemovalPlan.from_json(self.state["plan"])
                 objective.student = apply_plan(gated.detach(), self.plan)
             further = self._stage("further", None)
-            if self.resume and self.state and self.state["stage"] == "further":
-                further.restore(self.state)
+            if self.state and self.state["stage"] == "further":
+                self._restore(further, self.state)
             else:
                 self._checkpoint(further)
             self._train(further)
@@ -206,8 +210,15 @@ class _Run:
         """Step 1: distil and prune together."""
         stage = self._stage("joint", gated)
         if self.state:
-            stage.restore(self.state)
+            self._restore(stage, self.state)
         self._train(stage)
+
+    def _restore(self, stage: Stage, state: dict[str, Any]) -> None:
+        try:
+            stage.restore(state)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            hint = "is the teacher still the one the run began with?"
+            raise RunError("checkpoint does not fit the run", where=self.folder.path, hint=hint) from error
 
     def _cut(self, gated: GatedModel) -> nn.Module:
         """Remove what is closed, and check that nothing else changed."""
@@ -226,7 +237,7 @@ class _Run:
         sparsity = 1 - parameters(student) / gated.size_model.total
         self.observer.note(
             f"cut: {parameters(student):,} of {gated.size_model.total:,} parameters stay (sparsity {sparsity:.4f}); "
-            f"gated against pruned outputs differ by {difference:.1e}"
+            f"outputs changed by {difference:.1e}"
         )
         return student
 
@@ -235,6 +246,8 @@ class _Run:
         assert plan is not None
         student = objective.student.eval()
         loss, parts = evaluate(objective, list(task.evaluation)) if task.evaluation else (None, {})
+        if loss is not None and not isfinite(loss):
+            raise TrainingError("final loss is not finite", got=loss, hint="lower the learning rate")
         params_after = parameters(student)
         results = {"distill_loss_before_removal": None, "distill_loss_after_removal": None, **self.results}
         device = next(student.parameters()).device

@@ -5,7 +5,7 @@ network, its prune groups, an objective and data. Nothing else is needed to comp
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -98,12 +98,16 @@ def get_plugin(name: str) -> Plugin:
         raise PluginError(
             "plugin cannot be loaded", where=f"{name} ({found[name].value})", got=f"{type(error).__name__}: {error}"
         ) from error
+    where = f"{name} ({found[name].value})"
     missing = [
         attribute
         for attribute in ("name", "description", "options", "recipes", "prepare", "build")
         if not hasattr(plugin, attribute)
     ]
     if missing:
-        where = f"{name} ({found[name].value})"
         raise PluginError("plugin is incomplete", where=where, expected=f"attributes {', '.join(missing)}")
+    if not is_dataclass(plugin.options):
+        raise PluginError("plugin's options are no dataclass", where=where, got=repr(plugin.options))
+    if not plugin.recipes:
+        raise PluginError("plugin has no recipe", where=where, expected="at least one, the default")
     return plugin

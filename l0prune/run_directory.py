@@ -1,6 +1,7 @@
 """A run's folder: its settings, metrics, checkpoints and results."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,14 @@ class RunDirectory:
         """Add a line to metrics.jsonl."""
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(_finite(row), allow_nan=False) + "\n")
         except OSError as error:
             raise RunError("cannot write", where=self.metrics, got=error.strerror, hint="free some space") from error
+
+    def sweep(self) -> None:
+        """Delete what a killed process was about to write."""
+        for leftover in self.path.rglob(".*.partial*"):
+            leftover.unlink(missing_ok=True)
 
     def rewind_metrics(self, position: int) -> None:
         """Drop lines that were written after optimizer step `position`: they will be written again."""
@@ -91,6 +97,15 @@ def free_run_directory(base: Path) -> Path:
     while candidate.exists():
         candidate, number = base.with_name(f"{base.name}-{number}"), number + 1
     return candidate
+
+
+def _finite(value: Any) -> Any:
+    """The same value with null for inf and nan, which JSON lacks."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
