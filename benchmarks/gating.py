@@ -102,7 +102,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     config = encoder_config(arguments.model)
-    stages = {name: make_stage(config, gated=name == "gated", precision=arguments.precision) for name in ("dense", "gated")}
+    stages = {
+        name: make_stage(config, gated=name == "gated", precision=arguments.precision) for name in ("dense", "gated")
+    }
     samples = int(arguments.seconds / arguments.clips * 16_000)
     batches = iter(lambda: torch.randn(arguments.clips, samples), None)
     times: dict[str, list[float]] = {"dense": [], "gated": []}

@@ -1,6 +1,7 @@
 """The state of a run on disk: saved atomically, loaded without executing anything."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         RunError: The file is damaged, of another version, or holds more than data.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # What torch warns of in a file that it then refuses is of no use.
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         got = "more than data" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
         hint = "delete it to go on from the one before, if there is one"

@@ -57,9 +57,12 @@ class ControllerConfig:
     """Of gates and multipliers."""
     warmup_steps: int = 100
     """Steps over which the target rises linearly from 0."""
+    quadratic_start: float = 0.0
+    """Where lambda2 starts. Above 0 the gap itself pulls from the first step on, and lambda1 does not wind up."""
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, "controller.learning_rate out of range", self.learning_rate, "above 0")
+        _check(self.quadratic_start >= 0, "controller.quadratic_start out of range", self.quadratic_start, "0 or more")
         _check(self.warmup_steps >= 0, "controller.warmup_steps out of range", self.warmup_steps, "0 or more")
 
 

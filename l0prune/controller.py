@@ -10,14 +10,15 @@ class AugmentedLagrangian(nn.Module):
     Args:
         target_sparsity: t once the warm-up is over.
         warmup_steps: Steps over which t rises linearly from 0.
+        quadratic_start: Where lambda2 starts; lambda1 starts at 0.
 
     Source: Wang et al. 2020, "Structured Pruning of Large Language Models"; DPHuBERT (arXiv 2305.17651), eq. 6.
     """
 
-    def __init__(self, target_sparsity: float, warmup_steps: int) -> None:
+    def __init__(self, target_sparsity: float, warmup_steps: int, quadratic_start: float = 0.0) -> None:
         super().__init__()
         self.target_sparsity, self.warmup_steps = target_sparsity, warmup_steps
-        self.multipliers = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+        self.multipliers = nn.Parameter(torch.tensor([0.0, quadratic_start], dtype=torch.float64))
         """lambda1 and lambda2; ascend on them (`maximize=True` in their optimizer group)."""
 
     def target_at(self, step: int) -> float:

@@ -49,7 +49,7 @@ class Gates(nn.Module):
         self.log_alpha = nn.Parameter(start.to(device=reference.device, dtype=reference.dtype))
         self._units = [group.units for group in groups]
         self._sampled: tuple[Tensor, ...] | None = None
-        self._decided: tuple[tuple[int, int], tuple[Tensor, ...]] | None = None
+        self._decided: tuple[Tensor, tuple[Tensor, ...]] | None = None
         self._fixed: tuple[Tensor, ...] | None = None
 
     def keep_probabilities(self) -> Tensor:
@@ -68,12 +68,12 @@ class Gates(nn.Module):
 
     def decide(self) -> tuple[Tensor, ...]:
         """Deterministic gate values by group: 0 for closed units, the configured value for kept ones."""
-        state = (id(self.log_alpha), self.log_alpha._version)
-        if self._decided is None or self._decided[0] != state:
-            with torch.no_grad():
-                kept = torch.from_numpy(self.select()).to(self.log_alpha.device)
-                value = getattr(self.distribution, self.config.mask_value)(self.log_alpha.detach())
-                self._decided = (state, (value * kept).split(self._units))
+        now = self.log_alpha.detach()
+        # Compared by value: a fused optimizer writes without counting up the tensor's version.
+        if self._decided is None or not _same(self._decided[0], now):
+            kept = torch.from_numpy(self.select()).to(now.device)
+            value = getattr(self.distribution, self.config.mask_value)(now)
+            self._decided = (now.clone(), (value * kept).split(self._units))
         return self._decided[1]
 
     def of(self, g: int, training: bool) -> Tensor:
@@ -235,6 +235,10 @@ class GatedModel(nn.Module):
             setattr(parent, name, getattr(parent, name).dense)
         self._gated, self._norms = [], []
         return self.model
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _opened(gates: Gates, g: int, place: Place, training: bool) -> Tensor:

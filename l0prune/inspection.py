@@ -9,7 +9,8 @@ from l0prune.plugin import Task
 from l0prune.proof import find_faults
 from l0prune.size_model import SizeModel
 
-_KEEP_NEARLY_ALL = 1e-9
+# Small enough that the budget rounds to the dense size.
+_KEEP_ALL = 1e-15
 
 
 def inspect_groups(task: Task) -> list[dict[str, Any]]:
@@ -18,7 +19,7 @@ def inspect_groups(task: Task) -> list[dict[str, Any]]:
     Args:
         task: Network, groups and example inputs; gates are attached to its student and taken off again.
     """
-    gated = GatedModel(task.objective.student, task.groups, target_sparsity=_KEEP_NEARLY_ALL).eval()
+    gated = GatedModel(task.objective.student, task.groups, target_sparsity=_KEEP_ALL).eval()
     _, faults = find_faults(gated, task.observe)
     gated.detach()
     everything = faults.get("all groups together", "")

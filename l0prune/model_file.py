@@ -89,4 +89,6 @@ def _build_by_plugin(description: Mapping[str, Any], folder: Path) -> nn.Module:
     try:
         return plugin.build(description["architecture"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError("damaged architecture", where=folder / "model.json", got=f"{type(error).__name__}: {error}") from error
+        raise RunError(
+            "damaged architecture", where=folder / "model.json", got=f"{type(error).__name__}: {error}"
+        ) from error

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,17 @@ class RunDirectory:
     """Paths of a run, and the rules for beginning and continuing one.
 
     Args:
-        path: The folder.
+        path: The folder; it need not exist.
+
+    Raises:
+        RunError: No folder can have this path.
     """
 
     def __init__(self, path: Path) -> None:
+        try:
+            path.exists()
+        except OSError as error:
+            raise RunError("cannot be a folder", where=path, got=error.strerror, hint="choose another --out") from error
         self.path = path
         self.settings = path / "config.toml"
         self.metrics = path / "metrics.jsonl"
@@ -44,7 +52,14 @@ class RunDirectory:
             RunError: The folder is taken or cannot be written.
         """
         self.check_free()
-        write_text(self.settings, write_toml(settings))
+        existed = self.path.exists()
+        try:
+            write_text(self.settings, write_toml(settings))
+        except RunError:
+            if not existed:
+                with suppress(OSError):
+                    self.path.rmdir()
+            raise
         self.checkpoints.mkdir(exist_ok=True)
 
     def resume(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:

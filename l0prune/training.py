@@ -101,7 +101,9 @@ class Stage:
         self.lagrangian: AugmentedLagrangian | None = None
         if gated is not None:
             settings = controller or ControllerConfig()
-            self.lagrangian = AugmentedLagrangian(gated.target_sparsity, settings.warmup_steps).to(self.device)
+            self.lagrangian = AugmentedLagrangian(
+                gated.target_sparsity, settings.warmup_steps, settings.quadratic_start
+            ).to(self.device)
             own = {"lr": settings.learning_rate, "weight_decay": 0.0}
             groups.append({"params": [gated.gates.log_alpha], **own})
             groups.append({"params": [self.lagrangian.multipliers], "maximize": True, **own})

@@ -36,7 +36,8 @@ def command(
     if print_config:
         layers = [l0prune.read_toml(config)] if config else []
         chosen = l0prune.resolve(l0prune.get_plugin(plugin), *layers, settings, recipe=recipe)
-        print(l0prune.write_toml(l0prune.describe(chosen)), end="")
+        values = l0prune.describe(chosen)
+        print(json.dumps(values, indent=1) + "\n" if as_json else l0prune.write_toml(values), end="")
         return
 
     from l0prune_cli.rendering import TerminalObserver, make_console

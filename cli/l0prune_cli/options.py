@@ -22,7 +22,7 @@ def plugin_settings(
     values = {
         "teacher": teacher,
         "data": data or None,
-        "units": [unit.strip() for unit in units.split(",")] if units is not None else None,
+        "units": [unit.strip() for unit in units.split(",") if unit.strip()] if units is not None else None,
     }
     given = {key: value for key, value in values.items() if value is not None}
     return {plugin: given} if given else {}

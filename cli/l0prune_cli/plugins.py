@@ -12,8 +12,13 @@ def command(as_json: options.JsonFlag = False) -> None:
 
     rows = []
     for name in l0prune.plugin_names():
-        plugin = l0prune.get_plugin(name)
-        rows.append({"name": name, "description": plugin.description, "recipes": list(plugin.recipes)})
+        try:
+            plugin = l0prune.get_plugin(name)
+        except l0prune.PluginError as error:
+            # One broken plugin must not hide the others.
+            rows.append({"name": name, "description": str(error), "recipes": []})
+        else:
+            rows.append({"name": name, "description": plugin.description, "recipes": list(plugin.recipes)})
     if as_json:
         print(json.dumps(rows, indent=1))
     else:

@@ -14,11 +14,15 @@ from l0prune import CompressionReport, GatedModel, Observer, Record, RunConfig, 
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that never breaks the lines of a pipe or a log."""
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    """A console that shows names as they are and never breaks the lines of a pipe or a log."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(stderr=stderr, highlight=False, soft_wrap=True, width=200)
+        console.width = _UNBOUNDED
     return console
+
+
+_UNBOUNDED = 10_000
+"""Columns of a pipe or a log: more than any table needs."""
 
 
 class TerminalObserver(Observer):
@@ -79,15 +83,15 @@ class TerminalObserver(Observer):
     def record(self, record: Record) -> None:
         """Show a logging step."""
         if self._progress is None or self._display is None:
-            left = _duration(record.seconds_left)
-            self.console.print(
-                f"{record.stage} {record.step}/{record.steps}  {_status(record, self.unit)}  left {left}"
-            )
+            place, left = f"{record.stage} {record.step}/{record.steps}", f"left {_duration(record.seconds_left)}"
+            pieces = (place, _status(record, self.unit), _parts(record), left)
+            self.console.print("  ".join(piece for piece in pieces if piece))
             return
         self._progress.update(self._bar, completed=record.step, left=f"{_duration(record.seconds_left)} left")
         grid = Table.grid()
         grid.add_row(self._progress)
-        grid.add_row(Text("  " + _status(record, self.unit), style="dim"))
+        for line in filter(None, (_status(record, self.unit), _parts(record))):
+            grid.add_row(Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis"))
         self._display.update(grid)
 
     def note(self, text: str) -> None:
@@ -117,7 +121,7 @@ def report_table(report: CompressionReport) -> Table:
     table.add_row("parameters", f"{report.params_before:,}", f"{report.params_after:,}", f"{ratio:.2f}x")
     ratio = report.macs_before / max(1, report.macs_after)
     macs = f"MACs per {report.macs_per.split(',')[0]}"
-    table.add_row(macs, f"{report.macs_before / 1e9:.3f} G", f"{report.macs_after / 1e9:.3f} G", f"{ratio:.2f}x")
+    table.add_row(macs, _quantity(report.macs_before), _quantity(report.macs_after), f"{ratio:.2f}x")
     losses = (
         ("loss before the cut", report.distill_loss_before_removal),
         ("loss after the cut", report.distill_loss_after_removal),
@@ -152,13 +156,22 @@ def plugin_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _status(record: Record, unit: str) -> str:
-    parts = "  ".join(f"{name} {value:.3f}" for name, value in record.parts.items())
-    pieces = [f"loss {record.loss:.4f}", f"({parts})"] if parts else [f"loss {record.loss:.4f}"]
+    pieces = [f"loss {record.loss:.4f}"]
     if record.sparsity is not None and record.target is not None and record.multipliers is not None:
         pieces.append(f"sparsity {record.sparsity:.3f} / {record.target:.3f}")
         pieces.append("lambda {:+.3f} {:+.3f}".format(*record.multipliers))
     pieces.append(f"{record.amount_per_second:.0f} {unit}/s")
     return "  ".join(pieces)
+
+
+def _parts(record: Record) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in record.parts.items())
+
+
+def _quantity(number: int) -> str:
+    """Three digits or more and a unit: 12.3 M, 1,234 G."""
+    scale, unit = (1e9, "G") if number >= 1e9 else (1e6, "M") if number >= 1e6 else (1, "")
+    return f"{number / scale:,.{2 if scale > 1 else 0}f} {unit}".strip()
 
 
 def _duration(seconds: float) -> str:

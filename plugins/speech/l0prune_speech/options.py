@@ -40,6 +40,8 @@ class SpeechOptions:
     """Processes that decode audio."""
 
     def __post_init__(self) -> None:
+        if not self.units:
+            raise ConfigError("no units to prune", expected="conv, head, ffn, attention or feed_forward")
         if not 0 <= self.layer_drop < 1:
             raise ConfigError("layer_drop out of range", got=self.layer_drop, expected="0 up to 1")
         for name in ("batch_seconds", "min_seconds", "max_seconds", "evaluation_seconds"):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from l0prune import RunConfig
+from l0prune import PluginError, RunConfig
 from l0prune_speech.options import SpeechOptions
 
 if TYPE_CHECKING:
@@ -20,6 +20,16 @@ def _recipes() -> dict[str, Mapping[str, Any]]:
     return {name: tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")) for name in names}
 
 
+def _check_torchaudio() -> None:
+    """Raise a `PluginError` where torchaudio's library does not fit the installed torch."""
+    try:
+        import torchaudio
+    except (ImportError, OSError, RuntimeError) as error:
+        hint = "install torch and torchaudio from the same index, both for the CPU or both for one CUDA version"
+        raise PluginError("torchaudio cannot be loaded", got=error, hint=hint) from error
+    del torchaudio
+
+
 class SpeechPlugin:
     """HuBERT and wav2vec 2.0 encoders, after DPHuBERT (arXiv 2305.17651)."""
 
@@ -32,12 +42,14 @@ class SpeechPlugin:
 
     def prepare(self, options: SpeechOptions, run: RunConfig) -> "Task":
         """Load teacher and data; the student begins as a copy of the teacher."""
+        _check_torchaudio()
         from l0prune_speech.task import make_task
 
         return make_task(options, run)
 
     def build(self, architecture: Mapping[str, Any]) -> "nn.Module":
         """The dense encoder of a run's architecture, with random weights."""
+        _check_torchaudio()
         from l0prune_speech.modules import build_encoder
 
         return build_encoder(architecture)

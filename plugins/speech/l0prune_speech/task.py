@@ -1,18 +1,19 @@
 """One speech run: teacher, student, groups, objective and data put together."""
 
 import copy
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from l0prune import ConfigError, DataError, RunConfig, Task, pick_device
+from l0prune import ConfigError, DataError, RunConfig, Task, nearest, pick_device
 from l0prune_speech.audio import SAMPLE_RATE, Clip, ClipSet, find_clips
 from l0prune_speech.batching import AudioBatches, fixed_batches
 from l0prune_speech.distill import DistanceWeights, Distillation, matched_layers, set_dropout
 from l0prune_speech.figure import draw_architecture
-from l0prune_speech.groups import encoder_groups
+from l0prune_speech.groups import UNITS, encoder_groups
 from l0prune_speech.modules import SpeechEncoder
 from l0prune_speech.options import SpeechOptions
 from l0prune_speech.teachers import load_teacher
@@ -23,8 +24,12 @@ _MACS_SECONDS = 10
 def make_task(options: SpeechOptions, run: RunConfig) -> Task:
     """Load teacher and data; the student begins as a copy of the teacher."""
     device = pick_device(run.device)
+    for kind in run.gates.drop_rates:
+        if kind not in UNITS:
+            raise ConfigError("no such kind of unit", where=f"gates.drop_rates.{kind}", hint=nearest(kind, UNITS))
     teacher = load_teacher(options.teacher)
     layers = _layers(options, depth=int(teacher.config["encoder_num_layers"]))
+    _check_lengths(options, teacher.config["extractor_conv_layer_config"])
     student = copy.deepcopy(teacher.encoder).requires_grad_(True)
     set_dropout(student, dropout=options.dropout, layer_drop=options.layer_drop)
     groups = encoder_groups(student, options.units)
@@ -57,7 +62,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         teacher=teacher.name,
         facts={
             "data": data.describe(),
-            "held out": f"{len(held_out)} clips, {sum(clip.duration_seconds for clip in held_out):.0f} seconds",
+            "held out": f"{sum(clip.duration_seconds for clip in held_out):.0f} seconds, clips: {len(held_out)}",
             "matched layers": ", ".join(map(str, layers)),
         },
         unit="seconds of audio",
@@ -87,6 +92,22 @@ def _layers(options: SpeechOptions, depth: int) -> tuple[int, ...]:
     if not all(0 <= layer <= depth for layer in layers):
         raise ConfigError("matched layer does not exist", got=list(layers), expected=f"0 to {depth}")
     return layers
+
+
+def _check_lengths(options: SpeechOptions, convolutions: Sequence[Sequence[int]]) -> None:
+    """Raise a `ConfigError` where a clip could be too short for a single frame."""
+    samples, stride = 1, 1
+    for _channels, kernel, step in convolutions:
+        samples, stride = samples + (kernel - 1) * stride, stride * step
+    for name in ("min_seconds", "max_seconds", "batch_seconds"):
+        value = getattr(options, name)
+        if value * SAMPLE_RATE < samples:
+            raise ConfigError(
+                "too short for the network",
+                where=f"speech.{name}",
+                got=value,
+                expected=f"{samples / SAMPLE_RATE} or more",
+            )
 
 
 def _find(options: SpeechOptions) -> ClipSet:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -41,7 +42,7 @@ def load_teacher(name: str) -> Teacher:
     if name == EMBEDDED:
         with as_file(files("l0prune_speech") / "assets" / "teacher.safetensors") as path:
             return _from_file(path, name)
-    if Path(name).is_file():
+    if isfile(name):
         return _from_file(Path(name), name)
     bundles = _bundles()
     if name in bundles:

@@ -1,0 +1,179 @@
+"""A tiny teacher, a few short clips, and the command line run in this process."""
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import save_file
+
+TEACHER = {
+    "extractor_mode": "group_norm",
+    "extractor_conv_layer_config": [[8, 10, 5], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 2, 2], [8, 2, 2]],
+    "extractor_conv_bias": False,
+    "encoder_embed_dim": 32,
+    "encoder_projection_dropout": 0.1,
+    "encoder_pos_conv_kernel": 8,
+    "encoder_pos_conv_groups": 4,
+    "encoder_num_layers": 2,
+    "encoder_num_heads": 4,
+    "encoder_attention_dropout": 0.1,
+    "encoder_ff_interm_features": 64,
+    "encoder_ff_interm_dropout": 0.1,
+    "encoder_dropout": 0.1,
+    "encoder_layer_norm_first": False,
+    "encoder_layer_drop": 0.0,
+    "aux_num_out": None,
+}
+JOINT_STEPS, FURTHER_STEPS = 10, 6
+SETTINGS = f"""
+log_every = 1
+precision = "float32"
+device = "cpu"
+[joint]
+steps = {JOINT_STEPS}
+warmup_steps = 2
+[further]
+steps = {FURTHER_STEPS}
+warmup_steps = 0
+[controller]
+warmup_steps = 4
+learning_rate = 0.3
+[speech]
+teacher = TEACHER
+data = [CLIPS]
+batch_seconds = 5.0
+workers = WORKERS
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    def refused(self, *words: str) -> None:
+        """One line on stderr that holds `words`, nothing on stdout, exit status 2."""
+        assert (self.code, self.out) == (2, ""), self
+        assert self.err.startswith("l0prune: error: "), self.err
+        assert self.err.count("\n") == 1, self.err
+        assert self.err.endswith("\n")
+        for word in words:
+            assert word in self.err, self.err
+
+    def succeeded(self) -> "Outcome":
+        assert self.code == 0, self
+        return self
+
+
+def call(*arguments: object) -> Outcome:
+    """Run `l0prune ARGUMENTS` in this process."""
+    from l0prune_cli.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    before, sys.argv = sys.argv, ["l0prune", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as exit_:
+            main()
+    finally:
+        sys.argv = before
+    return Outcome(code=int(exit_.value.code or 0), out=out.getvalue(), err=err.getvalue())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What the tests of the command line work on."""
+
+    teacher: Path
+    clips: Path
+    settings: Path
+    """Decodes in the training process."""
+    settings_with_worker: Path
+
+    def compress(self, *arguments: object, config: Path | None = None) -> Outcome:
+        """`l0prune compress` of the tiny teacher."""
+        return call(*self.arguments(*arguments, config=config))
+
+    def arguments(self, *arguments: object, config: Path | None = None) -> list[object]:
+        return ["compress", "--plugin", "speech", "--config", config or self.settings, *arguments]
+
+
+@pytest.fixture(scope="session")
+def l0prune_call() -> Callable[..., Outcome]:
+    return call
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    from l0prune_speech.modules import build_encoder
+
+    folder = tmp_path_factory.mktemp("bench")
+    made = Bench(
+        teacher=folder / "teacher.safetensors",
+        clips=folder / "clips",
+        settings=folder / "settings.toml",
+        settings_with_worker=folder / "with_worker.toml",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weights = {name: tensor.contiguous() for name, tensor in build_encoder(TEACHER).state_dict().items()}
+    metadata = {"format": "l0prune-speech-teacher", "config": json.dumps(TEACHER), "normalize_waveform": "false"}
+    save_file(weights, made.teacher, metadata=metadata)
+    made.clips.mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(6):
+        samples = round(16_000 * (2 + 0.3 * number))
+        soundfile.write(made.clips / f"clip{number}.wav", 0.1 * noise.standard_normal(samples), 16_000)
+    filled = SETTINGS.replace("TEACHER", json.dumps(str(made.teacher))).replace("CLIPS", json.dumps(str(made.clips)))
+    made.settings.write_text(filled.replace("WORKERS", "0"))
+    made.settings_with_worker.write_text(filled.replace("WORKERS", "1"))
+    return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """An uninterrupted run."""
+
+    folder: Path
+    outcome: Outcome
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return json.loads((self.folder / "report.json").read_text())
+
+    @property
+    def model(self) -> bytes:
+        return (self.folder / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def finished(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return Finished(folder=folder, outcome=bench.compress("--out", folder, "--json").succeeded())
+
+
+@pytest.fixture
+def toml(tmp_path: Path, bench: Bench) -> Callable[..., Path]:
+    """Writes the settings with lines of the file replaced: toml(("steps = 10", "steps = 3"), ...)."""
+
+    def write(*changes: tuple[str, str], name: str = "changed.toml", base: Path | None = None) -> Path:
+        text = (base or bench.settings).read_text()
+        for old, new in changes:
+            assert old in text, old
+            text = text.replace(old, new)
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write

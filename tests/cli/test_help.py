@@ -1,0 +1,85 @@
+"""Flags are a promise, and help is instant."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+
+FLAGS = {
+    "compress": [
+        "--config",
+        "--data",
+        "--device",
+        "--json",
+        "--metric",
+        "--out",
+        "--plugin",
+        "--print-config",
+        "--recipe",
+        "--resume",
+        "--seed",
+        "--target-sparsity",
+        "--teacher",
+        "--units",
+    ],
+    "groups": ["--config", "--data", "--json", "--plugin", "--recipe", "--teacher", "--units"],
+    "plugins": ["--json"],
+}
+
+HELP = """
+import sys
+from l0prune_cli.main import main
+for command in ([], ["compress"], ["groups"], ["plugins"]):
+    sys.argv = ["l0prune", *command, "--help"]
+    try:
+        main()
+    except SystemExit as error:
+        assert not error.code
+print("heavy:", sorted({"torch", "torchaudio", "numpy", "rich.console", "matplotlib"} & set(sys.modules)))
+"""
+
+
+def test_flags_are_frozen() -> None:
+    from l0prune_cli.main import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    found = {
+        name: sorted(option for parameter in command.params for option in parameter.opts)
+        for name, command in commands.items()
+    }
+    assert found == FLAGS
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    *help_text, last = done.stdout.splitlines()
+    assert last == "heavy: []"
+    for flags in FLAGS.values():
+        for flag in flags:
+            assert any(flag in line for line in help_text)
+
+
+def test_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "l0prune_cli", "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "compress" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["compress", "--plugin", "speech", "--colour", "red"], "--colour"),
+        (["compress"], "--plugin"),
+        (["compress", "--plugin", "speech", "--target-sparsity", "much"], "--target-sparsity"),
+        (["compress", "--plugin", "speech", "--seed", "1.5"], "--seed"),
+        (["squeeze"], "squeeze"),
+    ],
+)
+def test_usage_errors_exit_with_2(l0prune_call, arguments, word) -> None:
+    outcome = l0prune_call(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert word in outcome.err
+    assert "Traceback" not in outcome.err

@@ -1,0 +1,75 @@
+"""Small networks with hand-written groups, as the tests of the core need them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from l0prune import Bypass, Norm, Place, PruneGroup, Role, consecutive
+
+
+class Residual(nn.Module):
+    """A block with two hidden layers, a norm between them, inside a residual stream."""
+
+    def __init__(self, width: int, first: int, second: int) -> None:
+        super().__init__()
+        self.up, self.norm = nn.Linear(width, first), nn.LayerNorm(first)
+        self.square, self.down = nn.Linear(first, second), nn.Linear(second, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(torch.tanh(self.square(torch.relu(self.norm(self.up(x))))))
+
+
+class Network(nn.Module):
+    def __init__(self, width: int = 5, first: int = 4, second: int = 6) -> None:
+        super().__init__()
+        self.block = Residual(width, first, second)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x + self.block(x))
+
+
+def place(tensor: str, dim: int | None, units: int, *, consumes: bool = False, width: int = 1) -> Place:
+    role = Role.CONSUMES if consumes else Role.PRODUCES
+    return Place(tensor=tensor, dim=dim, role=role, index=consecutive(units, width))
+
+
+def network_groups(first: int = 4, second: int = 6) -> list[PruneGroup]:
+    produced = [place(f"block.{name}", 0, first) for name in ("up.weight", "up.bias", "norm.weight", "norm.bias")]
+    one = PruneGroup(
+        name="first",
+        kind="unit",
+        units=first,
+        places=(*produced, place("block.square.weight", 1, first, consumes=True)),
+        norms=(Norm(module="block.norm"),),
+    )
+    two = PruneGroup(
+        name="second",
+        kind="unit",
+        units=second,
+        places=(
+            place("block.square.weight", 0, second),
+            place("block.square.bias", 0, second),
+            place("block.down.weight", 1, second, consumes=True),
+        ),
+        alive_with=("block.down.bias",),
+        bypass=Bypass(module="block"),
+    )
+    return [one, two]
+
+
+@pytest.fixture
+def make_network() -> Callable[..., tuple[nn.Module, list[PruneGroup]]]:
+    """A network with random parameters and its groups."""
+
+    def make(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, list[PruneGroup]]:
+        torch.manual_seed(seed)
+        network = Network().to(dtype)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.copy_(torch.randn_like(parameter))
+        return network, network_groups()
+
+    return make

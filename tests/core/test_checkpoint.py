@@ -1,0 +1,90 @@
+"""The state of a run on disk."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+import l0prune.files
+from l0prune.checkpoint import checkpoints, load_checkpoint, random_state, restore_random_state, save_checkpoint
+from l0prune.errors import RunError
+from l0prune.files import write_atomic, write_text
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    state = {"weights": {"a": torch.randn(3, 2)}, "numbers": [1, 2.5, None, True], "text": "é", "pair": (1, 2)}
+    path = save_checkpoint(tmp_path, 7, state)
+    loaded = load_checkpoint(path)
+    assert torch.equal(loaded["weights"].pop("a"), state["weights"].pop("a"))
+    assert loaded == {"version": 1, **state}
+
+
+def test_two_newest_are_kept(tmp_path: Path) -> None:
+    for position in (9, 10, 100, 1000):
+        save_checkpoint(tmp_path, position, {})
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000100.pt", "step-00001000.pt"]
+
+
+def test_random_state_round_trip() -> None:
+    with torch.random.fork_rng():
+        state = random_state()
+        first = torch.randn(5)
+        restore_random_state(state)
+        assert torch.equal(torch.randn(5), first)
+
+
+class TestWriteAtomic:
+    def test_failure_leaves_the_old_file_and_nothing_else(self, tmp_path: Path) -> None:
+        path = tmp_path / "file.txt"
+        write_text(path, "old")
+
+        def half(temporary: Path) -> None:
+            temporary.write_text("ne")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with pytest.raises(RunError, match="No space left on device"):
+            write_atomic(path, half)
+        assert path.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_failure_to_synchronise(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(_descriptor: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(l0prune.files.os, "fsync", full)
+        with pytest.raises(RunError, match="Input/output error"):
+            write_text(tmp_path / "file.txt", "new")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_bugs_keep_their_traceback(self, tmp_path: Path) -> None:
+        def bug(_temporary: Path) -> None:
+            raise RuntimeError("shape mismatch")
+
+        with pytest.raises(RuntimeError, match="shape mismatch"):
+            write_atomic(tmp_path / "file.txt", bug)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_interrupt_leaves_nothing(self, tmp_path: Path) -> None:
+        def interrupted(temporary: Path) -> None:
+            temporary.write_text("ne")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            write_atomic(tmp_path / "file.txt", interrupted)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_below_a_file(self, tmp_path: Path) -> None:
+        write_text(tmp_path / "file", "")
+        with pytest.raises(RunError, match="cannot write"):
+            write_text(tmp_path / "file" / "below", "")
+
+    def test_permissions_follow_the_mask(self, tmp_path: Path) -> None:
+        before = os.umask(0o027)
+        try:
+            write_atomic(tmp_path / "file", lambda temporary: os.close(os.open(temporary, os.O_CREAT, 0o600)))
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640

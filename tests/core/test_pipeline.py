@@ -1,0 +1,226 @@
+"""compress() with a caller's own task: a perceptron with one group."""
+
+import itertools
+import json
+import math
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import l0prune
+
+SETTINGS: dict[str, Any] = {
+    "target_sparsity": 0.6,
+    "precision": "float32",
+    "device": "cpu",
+    "log_every": 1,
+    "joint": {"steps": 30, "learning_rate": 1e-2},
+    "further": {"steps": 8, "learning_rate": 1e-2},
+    "controller": {"learning_rate": 0.2, "warmup_steps": 5},
+}
+WIDTH = 40
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(10, WIDTH), nn.Dropout(0.1), nn.ReLU(), nn.Linear(WIDTH, 3))
+
+
+class Fit(l0prune.Objective):
+    def forward(self, batch: tuple[Tensor, Tensor]) -> l0prune.Losses:
+        inputs, labels = batch
+        return l0prune.Losses(total=nn.functional.cross_entropy(self.student(inputs), labels), amount=len(inputs))
+
+
+def batches(position: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for number in itertools.count(position):
+        inputs = torch.randn(32, 10, generator=torch.Generator().manual_seed(number))
+        yield inputs, inputs[:, :3].argmax(1)
+
+
+def make_task(**changes: Any) -> l0prune.Task:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        student = network()
+    index = l0prune.consecutive(WIDTH)
+    ends = (
+        ("0.weight", 0, l0prune.Role.PRODUCES),
+        ("0.bias", 0, l0prune.Role.PRODUCES),
+        ("3.weight", 1, l0prune.Role.CONSUMES),
+    )
+    places = tuple(l0prune.Place(tensor=tensor, dim=dim, role=role, index=index) for tensor, dim, role in ends)
+    inputs = torch.randn(4, 10, generator=torch.Generator().manual_seed(1))
+    task: dict[str, Any] = {
+        "objective": Fit(student),
+        "groups": [l0prune.PruneGroup(name="hidden", kind="unit", units=WIDTH, places=places)],
+        "batches": batches,
+        "observe": lambda model: model(inputs),
+        "evaluation": list(itertools.islice(batches(10**6), 2)),
+    }
+    return l0prune.Task(**{**task, **changes})
+
+
+class Watch(l0prune.Observer):
+    """Remembers what it saw; interrupts at a step."""
+
+    def __init__(self, stop_at: tuple[str, int] | None = None) -> None:
+        self.stop_at, self.records, self.stages, self.notes = stop_at, [], [], []
+        self.at_the_cut: dict[str, Any] = {}
+
+    def prepared(self, task, gated, config, folder) -> None:
+        self.gated = gated
+
+    def stage_begins(self, name, steps, done) -> None:
+        self.stages.append((name, steps, done))
+
+    def record(self, record) -> None:
+        self.records.append(record)
+        if (record.stage, record.step) == self.stop_at:
+            signal.raise_signal(signal.SIGTERM)
+
+    def note(self, text) -> None:
+        self.notes.append(text)
+        self.at_the_cut = {"kept": self.gated.gates.select(), "scores": self.gated.gates.log_alpha.detach().clone()}
+
+
+def test_whole_run(tmp_path: Path) -> None:
+    task, watch = make_task(), Watch()
+    report = l0prune.compress(task, settings=SETTINGS, out=tmp_path / "run", observer=watch)
+    assert watch.stages == [("joint", 30, 0), ("further", 8, 0)]
+    assert [(record.stage, record.step) for record in watch.records] == [
+        *(("joint", step) for step in range(1, 31)),
+        *(("further", step) for step in range(1, 9)),
+    ]
+    unit, rest = 10 + 1 + 3, 3
+    budget = math.floor(0.4 * (WIDTH * unit + rest))
+    kept = (budget - rest) // unit
+    assert report.params_after == kept * unit + rest
+    assert report.kept_units == {"hidden": {"units": WIDTH, "kept": kept}}
+    assert report.distill_loss_after_removal == pytest.approx(report.distill_loss_before_removal, rel=1e-5)
+    assert report.max_relative_difference <= 1e-5
+    assert json.loads((tmp_path / "run" / "report.json").read_text()) == report.to_json()
+    student = l0prune.load(tmp_path / "run", network)
+    inputs = torch.randn(3, 10)
+    with torch.no_grad():
+        assert torch.equal(student(inputs), task.objective.student.eval()(inputs))
+    with pytest.raises(l0prune.L0PruneError, match="pass `build`"):
+        l0prune.load(tmp_path / "run")
+
+
+def test_the_cut_goes_by_what_was_learned(tmp_path: Path) -> None:
+    """Not by the gates as they were when something first asked for the selection."""
+
+    class Early(Watch):
+        def prepared(self, task, gated, config, folder) -> None:
+            super().prepared(task, gated, config, folder)
+            task.observe(gated.eval().model)
+
+    watch = Early()
+    l0prune.compress(make_task(), settings=SETTINGS, out=tmp_path / "run", observer=watch)
+    plan = json.loads((tmp_path / "run" / "model.json").read_text())["plan"]
+    kept = torch.zeros(WIDTH, dtype=torch.bool)
+    kept[plan["kept"]["hidden"]] = True
+    assert kept.tolist() == watch.at_the_cut["kept"].tolist()
+    scores = watch.at_the_cut["scores"]
+    assert scores[kept].min() > scores[~kept].max()
+    beginning = l0prune.GatedModel(network(), make_task().groups, target_sparsity=0.6).gates.select()
+    assert kept.tolist() != beginning.tolist()
+
+
+@pytest.mark.parametrize("stop_at", [("joint", 1), ("joint", 17), ("joint", 30), ("further", 1), ("further", 8)])
+def test_resumed_equals_uninterrupted(stop_at: tuple[str, int], tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    first = l0prune.compress(make_task(), settings=SETTINGS, out=whole)
+    with pytest.raises(l0prune.Interrupted) as caught:
+        l0prune.compress(make_task(), settings=SETTINGS, out=parts, observer=Watch(stop_at))
+    assert caught.value.signal_number == signal.SIGTERM
+    second = l0prune.compress(make_task(), settings=SETTINGS, out=parts, resume=True)
+    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert second.losses_final == first.losses_final
+    assert second.distill_loss_final == first.distill_loss_final
+    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (whole, parts)]
+    for one, other in zip(*rows, strict=True):
+        for key in ("position", "stage", "step", "loss", "gradient_norm", "sparsity", "multipliers", "learning_rate"):
+            assert one[key] == other[key]
+
+
+def test_no_further_stage_and_nothing_held_out(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "further": {"steps": 0, "learning_rate": 1e-3}}
+    report = l0prune.compress(make_task(evaluation=()), settings=settings, out=tmp_path / "run")
+    assert report.distill_loss_final is None
+    assert report.stage_seconds["further"] == 0
+
+
+def test_loss_that_is_never_finite_ends_the_run(tmp_path: Path) -> None:
+    class Hopeless(Fit):
+        def forward(self, batch):
+            losses = super().forward(batch)
+            return l0prune.Losses(total=losses.total * math.nan)
+
+    task = make_task()
+    with pytest.raises(l0prune.TrainingError, match="not finite"):
+        l0prune.compress(
+            make_task(objective=Hopeless(task.objective.student), evaluation=()),
+            settings=SETTINGS,
+            out=tmp_path / "run",
+        )
+    assert not (tmp_path / "run" / "report.json").exists()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in lines] == [None] * 9
+
+
+def test_data_that_ends_is_named(tmp_path: Path) -> None:
+    task = make_task(batches=lambda position: itertools.islice(batches(position), 5))
+    with pytest.raises(l0prune.TrainingError, match="data ended before the stage: joint step 5"):
+        l0prune.compress(task, settings=SETTINGS, out=tmp_path / "run")
+
+
+def test_group_that_is_not_exact_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    task = make_task()
+    group = task.groups[0]
+    wrong = l0prune.PruneGroup(name="wrong", kind="unit", units=WIDTH, places=group.places[1:])
+    with pytest.raises(l0prune.ProofError, match="not exact: wrong"):
+        l0prune.compress(make_task(groups=[wrong]), settings={**SETTINGS, "target_sparsity": 0.2}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class TestSettings:
+    def test_layers_in_order(self) -> None:
+        speech = l0prune.get_plugin("speech")
+        first = {"target_sparsity": 0.5, "joint": {"steps": 100}}
+        second = {"joint": {"learning_rate": 0.5}, "speech": {"workers": 0}}
+        run = l0prune.resolve(speech, first, second)
+        assert (run.recipe, run.target_sparsity) == ("quick", 0.5)
+        assert (run.joint.steps, run.joint.learning_rate, run.joint.warmup_steps) == (100, 0.5, 40)
+        assert run.options["workers"] == 0
+
+    def test_layer_names_the_recipe_and_the_argument_wins(self) -> None:
+        speech = l0prune.get_plugin("speech")
+        named = {"recipe": "dphubert-base"}
+        assert l0prune.resolve(speech, named).joint.steps == 50_000
+        assert l0prune.resolve(speech, named, recipe="quick").joint.steps == 400
+
+    @pytest.mark.parametrize("recipe", ["quick", "dphubert-base", "dphubert-large"])
+    def test_description_reads_back(self, recipe: str, tmp_path: Path) -> None:
+        speech = l0prune.get_plugin("speech")
+        run = l0prune.resolve(speech, recipe=recipe)
+        path = tmp_path / "settings.toml"
+        path.write_text(l0prune.write_toml(l0prune.describe(run)), encoding="utf-8")
+        assert l0prune.resolve(speech, l0prune.read_toml(path)) == run
+
+    def test_toml_round_trip(self, tmp_path: Path) -> None:
+        values = {
+            "plain": 1,
+            "float": 1e-30,
+            "infinite": [math.inf, -math.inf],
+            "flag": True,
+            "text": 'é😀 "q" \\ \n \t \x7f',
+            "a.b c": {"ünder": {"x": [[1, 2], ["y"]]}, "": 0},
+        }
+        path = tmp_path / "settings.toml"
+        path.write_text(l0prune.write_toml(values), encoding="utf-8")
+        assert l0prune.read_toml(path) == values

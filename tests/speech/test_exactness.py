@@ -1,0 +1,86 @@
+"""What was gated is what you get: over scaled-down HuBERT Base and Large layouts, random widths and gate patterns."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from l0prune_speech.groups import UNITS, encoder_groups
+from l0prune_speech.modules import SpeechEncoder, build_encoder
+from torch import Tensor, nn
+
+from l0prune import GatedModel
+from l0prune.proof import relative_difference
+
+
+@st.composite
+def encoder_configs(draw: st.DrawFn) -> dict[str, object]:
+    layout = draw(st.sampled_from(["group_norm", "layer_norm"]))
+    heads = draw(st.integers(1, 4))
+    width = heads * draw(st.sampled_from([2, 4])) * 2
+    kernels = [(10, 5), (3, 2), (2, 2)][: draw(st.integers(1, 3))]
+    return {
+        "extractor_mode": layout,
+        "extractor_conv_layer_config": [(draw(st.integers(1, 9)), *kernel) for kernel in kernels],
+        "extractor_conv_bias": layout == "layer_norm",
+        "encoder_embed_dim": width,
+        "encoder_projection_dropout": 0.1,
+        "encoder_pos_conv_kernel": 4,
+        "encoder_pos_conv_groups": 2,
+        "encoder_num_layers": draw(st.integers(1, 3)),
+        "encoder_num_heads": heads,
+        "encoder_attention_dropout": 0.1,
+        "encoder_ff_interm_features": draw(st.integers(1, 17)),
+        "encoder_ff_interm_dropout": 0.1,
+        "encoder_dropout": 0.1,
+        "encoder_layer_norm_first": layout == "layer_norm",
+        "encoder_layer_drop": 0.0,
+        "aux_num_out": None,
+        "normalize_waveform": layout == "layer_norm",
+    }
+
+
+def make_encoder(config: dict[str, object], seed: int, dtype: torch.dtype) -> SpeechEncoder:
+    torch.manual_seed(seed)
+    encoder = build_encoder(config).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.4 + 0.1)
+    return encoder
+
+
+def make_pattern(gated: GatedModel, seed: int) -> Tensor:
+    """Random gate values; some groups wide open, some emptied where they may be."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for group in gated.groups:
+        values = 0.1 + 0.9 * torch.rand(group.units, generator=generator)
+        values[torch.rand(group.units, generator=generator) < torch.rand((), generator=generator)] = 0
+        if group.bypass and torch.rand((), generator=generator) < 0.3:
+            values.zero_()
+        if not group.bypass and not values.any():
+            values[0] = 0.5
+        parts.append(values)
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@settings(max_examples=40, deadline=None)
+@given(config=encoder_configs(), seed=st.integers(0, 2**31), units=st.sets(st.sampled_from(UNITS), min_size=1))
+def test_gated_equals_pruned(
+    dtype: torch.dtype, tolerance: float, config: dict[str, object], seed: int, units: set[str]
+) -> None:
+    encoder = make_encoder(config, seed, dtype)
+    gated = GatedModel(encoder, encoder_groups(encoder, sorted(units)), target_sparsity=1e-15).eval()
+    waveforms = torch.randn(2, 900, dtype=dtype)
+    lengths = torch.tensor([900, 600])
+    with torch.no_grad(), gated.gates.fixed(make_pattern(gated, seed)):
+        expected = encoder.hidden_states(waveforms), encoder.extract_features(waveforms, lengths)
+        pruned, plan = gated.pruned()
+        assert isinstance(pruned, SpeechEncoder)
+        got = pruned.hidden_states(waveforms), pruned.extract_features(waveforms, lengths)
+    counts = np.array([len(plan.kept[group.name]) for group in gated.groups])
+    assert gated.size_model.exact(counts) == sum(parameter.numel() for parameter in pruned.parameters())
+    assert relative_difference(expected, got) <= tolerance
