@@ -27,8 +27,8 @@ ACCENTS = ["en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-gb-x-
 # Whispered, robotic and test variants are left out: they are effects, not speakers.
 VARIANTS = """Adam Alex Alicia Andrea Andy Annie Antonio Auntie Belinda Benjamin Boris Caleb David Denis Diogo Ed Edward
 Gene Gustave Henrique Hugo Iven Jacky John Lee Linda Marcelo Marco Mario Max Michael Michel Miguel Mike Nguyen Pablo
-Paul Pedro Quincy RicishayMax Rob Robert Steph Storm Zac anika f1 f2 f3 f4 f5 grandma grandpa m1 m2 m3 m4 m5 m6 m7 m8 sandro
-shelby travis victor norbert""".split()
+Paul Pedro Quincy RicishayMax Rob Robert Steph Storm Zac anika f1 f2 f3 f4 f5 grandma grandpa m1 m2 m3 m4 m5 m6 m7 m8
+sandro shelby travis victor norbert""".split()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,26 +9,28 @@ from torch import Tensor, nn
 from l0prune import Bypass, Norm, Place, PruneGroup, Role, consecutive
 
 
-class Residual(nn.Module):
-    """A block with two hidden layers, a norm between them, inside a residual stream."""
+class Block(nn.Module):
+    """The part that can be bypassed."""
 
     def __init__(self, width: int, first: int, second: int) -> None:
         super().__init__()
-        self.up, self.norm = nn.Linear(width, first), nn.LayerNorm(first)
         self.square, self.down = nn.Linear(first, second), nn.Linear(second, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(torch.tanh(self.square(torch.relu(self.norm(self.up(x))))))
+        return self.down(torch.tanh(self.square(x)))
 
 
 class Network(nn.Module):
+    """Two hidden layers, a norm between them, inside a residual stream."""
+
     def __init__(self, width: int = 5, first: int = 4, second: int = 6) -> None:
         super().__init__()
-        self.block = Residual(width, first, second)
+        self.up, self.norm = nn.Linear(width, first), nn.LayerNorm(first)
+        self.block = Block(width, first, second)
         self.head = nn.Linear(width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(x + self.block(x))
+        return self.head(x + self.block(torch.tanh(self.norm(self.up(x)))))
 
 
 def place(tensor: str, dim: int | None, units: int, *, consumes: bool = False, width: int = 1) -> Place:
@@ -37,13 +39,13 @@ def place(tensor: str, dim: int | None, units: int, *, consumes: bool = False, w
 
 
 def network_groups(first: int = 4, second: int = 6) -> list[PruneGroup]:
-    produced = [place(f"block.{name}", 0, first) for name in ("up.weight", "up.bias", "norm.weight", "norm.bias")]
+    produced = [place(name, 0, first) for name in ("up.weight", "up.bias", "norm.weight", "norm.bias")]
     one = PruneGroup(
         name="first",
         kind="unit",
         units=first,
         places=(*produced, place("block.square.weight", 1, first, consumes=True)),
-        norms=(Norm(module="block.norm"),),
+        norms=(Norm(module="norm"),),
     )
     two = PruneGroup(
         name="second",

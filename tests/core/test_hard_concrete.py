@@ -45,7 +45,7 @@ def test_samples_open_as_often_and_weigh_as_much_as_predicted(log_alpha: float) 
     p = GATE.keep_probability(location[:1]).item()
     assert abs((z > 0).double().mean().item() - p) < 4 * math.sqrt(p * (1 - p) / count)
     assert abs(z.mean() - GATE.mean(location[:1])).item() < 4 * z.std().item() / math.sqrt(count)
-    assert 0 <= z.min()
+    assert z.min() >= 0
     assert z.max() <= 1
 
 

@@ -43,11 +43,7 @@ def test_exact_size_is_the_counted_size_for_every_plan(make_network: Make) -> No
         mask = np.concatenate([np.arange(4) < first, np.arange(6) < second])
         plan = make_plan(groups, kept_indices(mask, groups), model_shapes(network))
         counted = sum(p.numel() for p in apply_plan(network, plan).parameters())
-        if second:
-            assert size.exact(np.array([first, second])) == counted
-        else:
-            # The block goes as a whole, with what the polynomial still counts for its first hidden layer.
-            assert size.exact(np.array([first, second])) >= counted
+        assert size.exact(np.array([first, second])) == counted
 
 
 @settings(deadline=None, max_examples=15)

@@ -1,7 +1,5 @@
 """What was gated is what you get: over scaled-down HuBERT Base and Large layouts, random widths and gate patterns."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from l0prune_speech.groups import UNITS, encoder_groups
 from l0prune_speech.modules import SpeechEncoder, build_encoder
-from torch import Tensor, nn
+from torch import Tensor
 
 from l0prune import GatedModel
 from l0prune.proof import relative_difference

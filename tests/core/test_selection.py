@@ -1,0 +1,101 @@
+"""Selection: within the budget, from below, as closely as one unit allows, best units first."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from l0prune import Bypass, Place, PruneGroup, Role, TargetError, consecutive
+from l0prune.selection import budget_for, select
+from l0prune.size_model import SizeModel
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[list[PruneGroup], SizeModel, np.ndarray]:
+    """Random groups, a random polynomial size in which every unit costs something, and random probabilities."""
+    units = draw(st.lists(st.integers(1, 12), min_size=1, max_size=5))
+    groups = []
+    for g, number in enumerate(units):
+        place = Place(tensor=f"t{g}", dim=0, role=Role.CONSUMES, index=consecutive(number))
+        bypass = Bypass(module=f"m{g}") if draw(st.booleans()) else None
+        groups.append(PruneGroup(name=f"g{g}", kind="unit", units=number, places=(place,), bypass=bypass))
+    coefficients = {(): draw(st.integers(0, 50))}
+    for g in range(len(units)):
+        coefficients[((g, 1),)] = draw(st.integers(1, 200))
+        coefficients[((g, 2),)] = draw(st.integers(0, 3))
+        coefficients[((g, 0),)] = draw(st.integers(0, 20))
+        if g:
+            coefficients[((g - 1, 1), (g, 1))] = draw(st.integers(0, 9))
+    seed, ties = draw(st.integers(0, 2**31)), draw(st.booleans())
+    probabilities = np.random.default_rng(seed).uniform(size=sum(units))
+    return groups, SizeModel(groups, coefficients), np.round(probabilities, 1) if ties else probabilities
+
+
+def counts_of(kept: np.ndarray, size: SizeModel) -> np.ndarray:
+    return np.array([part.sum() for part in np.split(kept, np.cumsum(size.units)[:-1])])
+
+
+@settings(deadline=None, max_examples=200)
+@given(problems(), st.floats(0, 1))
+def test_meets_the_budget_from_below_within_the_cheapest_unit(
+    problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float
+) -> None:
+    groups, size, probabilities = problem
+    budget = round(size.floor + share * (size.total - size.floor))
+    kept = select(probabilities, groups, size, budget)
+    counts = counts_of(kept, size)
+    assert size.exact(counts) <= budget
+    assert (counts >= size.least).all()
+    for g, number in enumerate(size.units):
+        if counts[g] < number:
+            assert size.exact(counts + np.eye(len(counts), dtype=int)[g]) > budget
+
+
+@settings(deadline=None, max_examples=100)
+@given(problems(), st.floats(0, 1))
+def test_keeps_the_best_units_of_each_group(
+    problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float
+) -> None:
+    groups, size, probabilities = problem
+    kept = select(probabilities, groups, size, round(size.floor + share * (size.total - size.floor)))
+    ends = np.cumsum(size.units)[:-1]
+    for mask, p in zip(np.split(kept, ends), np.split(probabilities, ends), strict=True):
+        if mask.any() and not mask.all():
+            assert p[mask].min() >= p[~mask].max()
+
+
+@settings(deadline=None, max_examples=50)
+@given(problems(), st.floats(0, 1), st.integers(2, 4))
+def test_rounds_each_group(
+    problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float, round_to: int
+) -> None:
+    groups, size, probabilities = problem
+    smallest = size.exact(np.where(size.least > 0, np.minimum(round_to, size.units), 0))
+    budget = round(smallest + share * (size.total - smallest))
+    counts = counts_of(select(probabilities, groups, size, budget, round_to=round_to), size)
+    assert size.exact(counts) <= budget
+    # A group's last chunk is what is left over when its units do not divide evenly.
+    for kept, number in zip(counts, size.units, strict=True):
+        assert kept % round_to in (0, number % round_to)
+
+
+def test_goes_across_groups_rather_than_group_by_group() -> None:
+    place = Place(tensor="t", dim=0, role=Role.CONSUMES, index=consecutive(4))
+    bypass = Bypass(module="m")
+    groups = [PruneGroup(name=name, kind="unit", units=4, places=(place,), bypass=bypass) for name in "ab"]
+    size = SizeModel(groups, {((0, 1),): 10, ((1, 1),): 10})
+    kept = select(np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]), groups, size, 40)
+    assert kept.tolist() == [True] * 4 + [False] * 4
+
+
+def test_impossible_target_names_the_most_that_can_be_removed() -> None:
+    place = Place(tensor="t", dim=0, role=Role.CONSUMES, index=consecutive(3))
+    groups = [PruneGroup(name="a", kind="unit", units=3, places=(place,))]
+    size = SizeModel(groups, {(): 10, ((0, 1),): 30})
+    with pytest.raises(TargetError, match=r"at most 0\.6000"):
+        budget_for(size, 0.7)
+    assert budget_for(size, 0.6) == 40
+    assert budget_for(size, 0.9 - 0.3) >= size.floor
+    for outside in (0.0, 1.0, -0.1, float("nan")):
+        with pytest.raises(TargetError, match="between 0 and 1"):
+            budget_for(size, outside)

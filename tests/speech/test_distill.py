@@ -1,0 +1,141 @@
+"""Distillation objectives against formulas written out."""
+
+import pytest
+import torch
+from l0prune_speech.distill import DistanceWeights, Distillation, distance, matched_layers, set_dropout
+from l0prune_speech.modules import SpeechEncoder, build_encoder
+from torch import nn
+
+from l0prune import ConfigError
+
+
+def make_encoder(seed: int = 0, **changes: object) -> SpeechEncoder:
+    torch.manual_seed(seed)
+    config: dict[str, object] = {
+        "extractor_mode": "group_norm",
+        "extractor_conv_layer_config": [(6, 10, 5), (6, 3, 2)],
+        "extractor_conv_bias": False,
+        "encoder_embed_dim": 8,
+        "encoder_projection_dropout": 0.1,
+        "encoder_pos_conv_kernel": 4,
+        "encoder_pos_conv_groups": 2,
+        "encoder_num_layers": 3,
+        "encoder_num_heads": 2,
+        "encoder_attention_dropout": 0.1,
+        "encoder_ff_interm_features": 12,
+        "encoder_ff_interm_dropout": 0.1,
+        "encoder_dropout": 0.1,
+        "encoder_layer_norm_first": False,
+        "encoder_layer_drop": 0.05,
+        "aux_num_out": None,
+        **changes,
+    }
+    return build_encoder(config).eval()
+
+
+def test_distance_is_equation_1() -> None:
+    student, teacher = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    cosine = (student * teacher).sum(-1) / (student.norm(dim=-1) * teacher.norm(dim=-1))
+    expected = (student - teacher).abs().mean() + (1 - cosine).mean()
+    torch.testing.assert_close(distance(student, teacher, DistanceWeights()), expected)
+    weights = DistanceWeights(l1=0.0, l2=2.0, cosine=3.0, cosine_form="log_sigmoid")
+    expected = 2 * (student - teacher).square().mean() + 3 * torch.log1p(torch.exp(-cosine)).mean()
+    torch.testing.assert_close(distance(student, teacher, weights), expected)
+
+
+def test_distance_gradient_agrees_with_finite_differences() -> None:
+    student = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(1, 3, 4, dtype=torch.float64)
+    weights = DistanceWeights(l2=0.5)
+    # Distances are computed in float32, so the gradient is checked against the same formula in float64.
+    value = distance(student, teacher, weights)
+    value.backward()
+    twin = student.detach().clone().requires_grad_()
+    cosine = nn.functional.cosine_similarity(twin, teacher, dim=-1)
+    exact = (twin - teacher).abs().mean() + 0.5 * (twin - teacher).square().mean() + (1 - cosine).mean()
+    exact.backward()
+    torch.testing.assert_close(student.grad, twin.grad, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("depth", "layers"), [(6, (0, 2, 4, 6)), (12, (0, 4, 8, 12)), (24, (0, 8, 16, 24)), (2, (0, 1, 2)), (1, (0, 1))]
+)
+def test_matched_layers_are_the_papers(depth: int, layers: tuple[int, ...]) -> None:
+    assert matched_layers(depth) == layers
+
+
+def test_a_copy_of_the_teacher_is_at_distance_zero() -> None:
+    objective = Distillation(make_encoder(), make_encoder(), layers=(0, 1, 2, 3)).eval()
+    losses = objective(torch.randn(2, 800))
+    assert losses.total.item() == pytest.approx(0, abs=1e-6)
+    assert set(losses.parts) == {"layer 0", "layer 1", "layer 2", "layer 3"}
+    assert losses.amount == pytest.approx(2 * 800 / 16_000)
+
+
+def test_total_is_the_mean_over_layers_and_layer_0_precedes_the_positional_convolution() -> None:
+    student, teacher = make_encoder(0), make_encoder(1)
+    objective = Distillation(student, teacher, layers=(0, 2)).eval()
+    waveforms = torch.randn(2, 800)
+    losses = objective(waveforms)
+    torch.testing.assert_close(losses.total, torch.stack(list(losses.parts.values())).mean())
+    features, _ = student.feature_extractor(waveforms, None)
+    zero = student.encoder.feature_projection(features)
+    torch.testing.assert_close(student.hidden_states(waveforms)[0], zero)
+    torch.testing.assert_close(student.hidden_states(waveforms)[1:], student.extract_features(waveforms)[0])
+
+
+def test_layers_above_0_share_a_projection_and_the_teacher_is_not_trained() -> None:
+    objective = Distillation(make_encoder(), make_encoder(1), layers=(0, 1, 3))
+    assert set(objective.projections) == {"first", "others"}
+    trained = {id(parameter) for parameter in objective.parameters()}
+    assert not trained & {id(parameter) for parameter in objective._teacher[0].parameters()}
+    objective.train()
+    assert not objective._teacher[0].training
+    assert not any("teacher" in name for name in objective.state_dict())
+
+
+def test_prediction_layers_read_the_last_layer_alone() -> None:
+    student = make_encoder()
+    objective = Distillation(student, make_encoder(1), layers=(1, 3), mode="prediction").eval()
+    waveforms = torch.randn(2, 800)
+    before = objective(waveforms).total
+    with torch.no_grad():
+        student.hidden_states(waveforms)
+    assert set(objective.projections) == {"1", "3"}
+    assert isinstance(objective.projections["1"][1], nn.GELU)
+    assert torch.isfinite(before)
+    with pytest.raises(ConfigError, match="layers or prediction"):
+        Distillation(student, make_encoder(1), layers=(1,), mode="predict")
+
+
+def test_dropout_and_layer_drop_switch() -> None:
+    waveforms = torch.randn(1, 800)
+    student = make_encoder()
+    set_dropout(student, dropout=False, layer_drop=0.0)
+    student.train()
+    assert torch.equal(student.hidden_states(waveforms)[-1], student.hidden_states(waveforms)[-1])
+    student = make_encoder()
+    set_dropout(student, dropout=True, layer_drop=0.0)
+    student.train()
+    assert not torch.equal(student.hidden_states(waveforms)[-1], student.hidden_states(waveforms)[-1])
+    set_dropout(student, dropout=False, layer_drop=0.999999)
+    states = student.hidden_states(waveforms)
+    assert all(torch.equal(states[1], state) for state in states[2:])
+
+
+@pytest.mark.parametrize("bad", [{"l1": -1.0}, {"l1": 0.0, "cosine": 0.0}, {"cosine_form": "raw"}])
+def test_bad_weights_are_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        DistanceWeights(**bad)  # type: ignore[arg-type]
+
+
+def test_normalised_waveforms_have_zero_mean_and_unit_variance_over_valid_samples() -> None:
+    encoder = make_encoder(normalize_waveform=True)
+    waveforms, lengths = torch.randn(2, 800) * 3 + 1, torch.tensor([800, 500])
+    normalized = encoder.normalize(waveforms, lengths)
+    for row, length in zip(normalized, lengths.tolist(), strict=True):
+        assert row[:length].mean().item() == pytest.approx(0, abs=1e-5)
+        assert row[:length].var(correction=0).item() == pytest.approx(1, abs=1e-3)
+        assert not row[length:].any()
+    alone = encoder.normalize(waveforms[1:, :500])
+    torch.testing.assert_close(normalized[1:, :500], alone)
