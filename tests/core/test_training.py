@@ -1,0 +1,168 @@
+"""The training loop: schedules, control, skipping, and bit-exact continuation."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from l0prune import (
+    ControllerConfig,
+    GateConfig,
+    GatedModel,
+    Losses,
+    Objective,
+    PruneGroup,
+    Record,
+    StageConfig,
+    TrainingError,
+)
+from l0prune.controller import AugmentedLagrangian
+from l0prune.training import Stage
+
+Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
+
+
+class Fit(Objective):
+    """Mean squared error to a fixed function of the input, through dropout."""
+
+    def forward(self, batch: Tensor) -> Losses:
+        output = nn.functional.dropout(self.student(batch), 0.2, self.training)
+        loss = (output - batch[:, :3].sin()).pow(2).mean()
+        return Losses(total=loss, parts={"error": loss}, amount=len(batch))
+
+
+def batches(position: int = 0) -> Iterator[Tensor]:
+    for number in itertools.count(position):
+        yield torch.randn(8, 5, generator=torch.Generator().manual_seed(number))
+
+
+def make_stage(make_network: Make, steps: int = 12, micro_batches: int = 1) -> Stage:
+    torch.manual_seed(0)
+    network, groups = make_network(dtype=torch.float32)
+    gated = GatedModel(network, groups, target_sparsity=0.4, config=GateConfig(drop_rate=0.1))
+    config = StageConfig(steps=steps, learning_rate=0.01, warmup_steps=3, micro_batches=micro_batches)
+    control = ControllerConfig(learning_rate=0.1, warmup_steps=5, quadratic_start=20.0)
+    torch.manual_seed(1)
+    return Stage("joint", Fit(network), config, precision="float32", gated=gated, controller=control)
+
+
+def run(stage: Stage, position: int = 0, after_step: Callable[[], None] = lambda: None) -> list[Record]:
+    records: list[Record] = []
+    stage.run(batches(position), log_every=4, on_record=records.append, after_step=after_step)
+    return records
+
+
+class Stop(Exception):
+    """Ends a run from `after_step`."""
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_resumed_stage_ends_bit_for_bit_as_an_uninterrupted_one(make_network: Make, micro_batches: int) -> None:
+    whole = make_stage(make_network, micro_batches=micro_batches)
+    run(whole)
+    begun = make_stage(make_network, micro_batches=micro_batches)
+
+    def stop() -> None:
+        if begun.step == 7:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(begun, after_step=stop)
+    state = begun.state()
+    torch.manual_seed(99)
+    resumed = make_stage(make_network, micro_batches=micro_batches)
+    resumed.restore(state)
+    run(resumed, position=7 * micro_batches)
+    for (name, one), (_, other) in zip(flat(whole.state()), flat(resumed.state()), strict=True):
+        if name != "/seconds":
+            assert torch.equal(torch.as_tensor(one), torch.as_tensor(other)), name
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flat(inner, f"{prefix}/{key}")
+    elif isinstance(value, list | tuple):
+        for key, inner in enumerate(value):
+            yield from flat(inner, f"{prefix}/{key}")
+    elif not isinstance(value, str | None):
+        yield prefix, value
+
+
+def test_learning_rate_rises_and_falls_linearly(make_network: Make) -> None:
+    stage = make_stage(make_network, steps=12)
+    rates = [stage.learning_rate_at(step) for step in range(12)]
+    expected = [0.01 / 3, 0.02 / 3, 0.01] + [0.01 * (12 - step) / 9 for step in range(3, 12)]
+    assert rates == pytest.approx(expected)
+
+
+def test_target_rises_linearly_and_multipliers_ascend() -> None:
+    lagrangian = AugmentedLagrangian(0.8, 4)
+    assert [lagrangian.target_at(step) for step in range(6)] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 0.8])
+    sparsity = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        lagrangian.multipliers.copy_(torch.tensor([2.0, 3.0]))
+    penalty = lagrangian.penalty(sparsity, 10)
+    penalty.backward()
+    assert penalty.item() == pytest.approx(2 * -0.3 + 3 * 0.09)
+    assert sparsity.grad is not None
+    assert sparsity.grad.item() == pytest.approx(2 + 2 * 3 * -0.3)
+    assert lagrangian.multipliers.grad is not None
+    assert lagrangian.multipliers.grad.tolist() == pytest.approx([-0.3, 0.09])
+    assert AugmentedLagrangian(0.8, 4, 20.0).multipliers.tolist() == [0.0, 20.0]
+
+
+def test_expected_sparsity_reaches_the_target(make_network: Make) -> None:
+    stage = make_stage(make_network, steps=300)
+    records = run(stage)
+    assert records[-1].sparsity == pytest.approx(0.4, abs=0.05)
+    assert records[-1].target == 0.4
+    assert records[0].step == 1
+    assert records[-1].step == 300
+
+
+class Poison(Fit):
+    """NaN from a batch on."""
+
+    def __init__(self, student: nn.Module, bad: set[int]) -> None:
+        super().__init__(student)
+        self.bad, self.seen = bad, 0
+
+    def forward(self, batch: Tensor) -> Losses:
+        losses = super().forward(batch)
+        self.seen += 1
+        return Losses(total=losses.total * float("nan")) if self.seen - 1 in self.bad else losses
+
+
+def test_a_non_finite_step_is_skipped_and_counted() -> None:
+    torch.manual_seed(0)
+    objective = Poison(nn.Linear(5, 3), bad={2})
+    stage = Stage("further", objective, StageConfig(steps=5, learning_rate=0.1), precision="float32")
+    seen: list[Tensor] = []
+    records: list[Record] = []
+    stage.run(
+        batches(),
+        log_every=1,
+        on_record=records.append,
+        after_step=lambda: seen.append(objective.student.weight.detach().clone()),  # type: ignore[union-attr, operator]
+    )
+    assert torch.equal(seen[1], seen[2])
+    assert not torch.equal(seen[2], seen[3])
+    assert records[-1].skipped_steps == 1
+
+
+def test_non_finite_steps_in_a_row_stop_the_run_by_name() -> None:
+    objective = Poison(nn.Linear(5, 3), bad=set(range(3, 100)))
+    stage = Stage("further", objective, StageConfig(steps=50, learning_rate=0.1), precision="float32")
+    with pytest.raises(TrainingError, match="further step 12"):
+        run(stage)
+    assert all(torch.isfinite(parameter).all() for parameter in objective.parameters())
+
+
+def test_data_that_ends_is_an_error() -> None:
+    stage = Stage("further", Fit(nn.Linear(5, 3)), StageConfig(steps=5, learning_rate=0.1), precision="float32")
+    with pytest.raises(TrainingError, match="data ended"):
+        stage.run(itertools.islice(batches(), 3), log_every=1, on_record=lambda r: None, after_step=lambda: None)
