@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from l0prune.inspection import inspect_groups, summarise_kinds
     from l0prune.measure import pick_device
     from l0prune.model_file import load, save
-    from l0prune.pipeline import Observer, compress, describe, resolve
+    from l0prune.observer import Observer
+    from l0prune.pipeline import compress
     from l0prune.plan import RemovalPlan
     from l0prune.plugin import Plugin, Task, get_plugin, plugin_names
     from l0prune.proof import prove_groups
     from l0prune.removal import Bypassed, apply_plan
     from l0prune.report import CompressionReport
+    from l0prune.settings import describe, resolve
     from l0prune.size_model import SizeModel, parameter_size
     from l0prune.training import Losses, Objective, Record
 
@@ -57,12 +59,14 @@ _HOMES = {
     "inspection": ("inspect_groups", "summarise_kinds"),
     "measure": ("pick_device",),
     "model_file": ("load", "save"),
-    "pipeline": ("Observer", "compress", "describe", "resolve"),
+    "observer": ("Observer",),
+    "pipeline": ("compress",),
     "plan": ("RemovalPlan",),
     "plugin": ("Plugin", "Task", "get_plugin", "plugin_names"),
     "proof": ("prove_groups",),
     "removal": ("Bypassed", "apply_plan"),
     "report": ("CompressionReport",),
+    "settings": ("describe", "resolve"),
     "size_model": ("SizeModel", "parameter_size"),
     "training": ("Losses", "Objective", "Record"),
 }

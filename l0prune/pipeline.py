@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,74 +12,21 @@ import torch
 from torch import nn
 
 from l0prune.checkpoint import save_checkpoint
-from l0prune.config import RunConfig, build, merge, read_toml, to_mapping
-from l0prune.errors import ConfigError, Interrupted, ProofError, RunError, TrainingError, nearest
+from l0prune.config import RunConfig, build, read_toml
+from l0prune.errors import ConfigError, Interrupted, ProofError, RunError, TrainingError
 from l0prune.files import write_atomic, write_json
 from l0prune.gating import GatedModel
 from l0prune.measure import macs, parameters, peak_memory_bytes
 from l0prune.model_file import save
+from l0prune.observer import Observer
 from l0prune.plan import RemovalPlan
 from l0prune.plugin import Plugin, Task, get_plugin
 from l0prune.proof import TOLERANCE, compare, prove_groups
 from l0prune.removal import apply_plan
 from l0prune.report import CompressionReport, versions
 from l0prune.run_directory import RunDirectory, free_run_directory
+from l0prune.settings import describe, resolve
 from l0prune.training import Record, Stage, catch_signals, evaluate
-
-
-class Observer:
-    """Watches a run; every method may be overridden, none needs to be."""
-
-    def prepared(self, task: Task, gated: GatedModel, config: RunConfig, folder: Path) -> None:
-        """Model, groups and data are ready and the groups are proved."""
-
-    def stage_begins(self, name: str, steps: int, done: int) -> None:
-        """A training stage begins, or goes on after `done` steps."""
-
-    def record(self, record: Record) -> None:
-        """A logging step."""
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
-
-    def finished(self, report: CompressionReport) -> None:
-        """The run is complete."""
-
-
-def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = None) -> RunConfig:
-    """Settings of a run: the recipe's, overlaid by others.
-
-    Args:
-        plugin: The plugin; its own settings stand in the table of its name.
-        layers: Nested tables, later ones win; a `recipe` key in one names the recipe.
-        recipe: A recipe of the plugin; by default what the layers say, else the plugin's first.
-
-    Raises:
-        ConfigError: The recipe or a setting does not exist or has a wrong value.
-    """
-    given = merge(*layers)
-    recipe = str(recipe or given.get("recipe") or next(iter(plugin.recipes)))
-    if recipe not in plugin.recipes:
-        raise ConfigError("no such recipe", where=recipe, hint=nearest(recipe, plugin.recipes))
-    values = merge(plugin.recipes[recipe], given, {"plugin": plugin.name, "recipe": recipe})
-    options = values.pop(plugin.name, {})
-    if not isinstance(options, Mapping):
-        raise ConfigError("setting is not a table", where=plugin.name, got=repr(options))
-    if "options" in values:
-        raise ConfigError("no such setting", where="options", hint=f"the plugin's settings stand in [{plugin.name}]")
-    settings = {field.name for field in fields(RunConfig)} - {"options"}
-    if unknown := sorted(values.keys() - settings):
-        raise ConfigError("no such setting", where=unknown[0], hint=nearest(unknown[0], {*settings, plugin.name}))
-    # Checked here, so that a wrong key is found before anything is loaded.
-    values["options"] = to_mapping(build(plugin.options, options, where=plugin.name))
-    return build(RunConfig, values)
-
-
-def describe(config: RunConfig) -> dict[str, Any]:
-    """The nested tables of `config`, as they stand in a TOML file."""
-    values = to_mapping(config)
-    options = values.pop("options")
-    return {**values, config.plugin: options}
 
 
 def compress(
@@ -117,7 +64,7 @@ def compress(
         raise ConfigError("--resume needs the run directory", expected="--out DIR")
     base = Path("runs") / f"{run.plugin}-{run.recipe}"
     folder = RunDirectory(Path(out) if out else free_run_directory(base))
-    state = folder.resume(_recorded(run)) if resume else None
+    state = folder.resume(describe(run)) if resume else None
     if not resume:
         folder.check_free()
     torch.manual_seed(run.seed)
@@ -143,10 +90,6 @@ class _OwnTask:
 
     def build(self, architecture: Mapping[str, Any]) -> nn.Module:
         raise NotImplementedError  # Never called: the saved network names no plugin.
-
-
-def _recorded(config: RunConfig) -> dict[str, Any]:
-    return {key: value for key, value in describe(config).items() if value is not None}
 
 
 class _Run:
@@ -181,9 +124,10 @@ class _Run:
             config=self.config.gates,
         )
         gated.eval()
+        params_before = gated.size_model.total
         prove_groups(gated, self.task.observe)
         if not self.resume:
-            self.folder.begin(_recorded(self.config))
+            self.folder.begin(describe(self.config))
         self.observer.prepared(self.task, gated, self.config, self.folder.path)
         if "macs_before" not in self.results:
             with gated.gates.fixed(torch.ones_like(gated.gates.log_alpha)):
@@ -198,13 +142,15 @@ class _Run:
             else:
                 self.plan = RemovalPlan.from_json(self.state["plan"])
                 objective.student = apply_plan(gated.detach(), self.plan)
+            # The dense student is needed no more, and is the larger one.
+            del gated
             further = self._stage("further", None)
             if self.state and self.state["stage"] == "further":
                 self._restore(further, self.state)
             else:
                 self._checkpoint(further)
             self._train(further)
-        return self._finish(gated.size_model.total)
+        return self._finish(params_before)
 
     def _joint(self, gated: GatedModel) -> None:
         """Step 1: distil and prune together."""
@@ -272,7 +218,7 @@ class _Run:
             seed=config.seed,
             **results,
         )
-        provenance = {"teacher": task.teacher, "settings": _recorded(config), "versions": report.versions}
+        provenance = {"teacher": task.teacher, "settings": describe(config), "versions": report.versions}
         architecture = dict(task.architecture)
         name = None if isinstance(self.plugin, _OwnTask) else config.plugin
         description = {"plugin": name, "architecture": architecture, "provenance": provenance}

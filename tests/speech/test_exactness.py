@@ -11,6 +11,7 @@ from torch import Tensor
 
 from l0prune import GatedModel
 from l0prune.proof import relative_difference
+from l0prune.size_model import parameter_size
 
 
 @st.composite
@@ -82,3 +83,52 @@ def test_gated_equals_pruned(
     counts = np.array([len(plan.kept[group.name]) for group in gated.groups])
     assert gated.size_model.exact(counts) == sum(parameter.numel() for parameter in pruned.parameters())
     assert relative_difference(expected, got) <= tolerance
+
+
+@settings(max_examples=10, deadline=None)
+@given(config=encoder_configs(), seed=st.integers(0, 2**31))
+def test_expected_size_is_the_mean_of_sampled_sizes(config: dict[str, object], seed: int) -> None:
+    encoder = make_encoder(config, seed, torch.float32)
+    size = parameter_size(encoder, encoder_groups(encoder, UNITS))
+    generator = np.random.default_rng(seed)
+    probabilities = generator.uniform(0.05, 0.95, size.units.sum())
+    ends = np.cumsum(size.units)[:-1]
+    patterns = generator.uniform(size=(1500, len(probabilities))) < probabilities
+    sizes = [size.exact(np.array([part.sum() for part in np.split(pattern, ends)])) for pattern in patterns]
+    error = 4 * np.std(sizes) / np.sqrt(len(sizes))
+    assert abs(np.mean(sizes) - size.expected(torch.from_numpy(probabilities)).item()) <= error
+
+
+@pytest.mark.parametrize("layout", ["group_norm", "layer_norm"])
+def test_gradient_of_the_gates_agrees_with_finite_differences(layout: str) -> None:
+    config: dict[str, object] = {
+        "extractor_mode": layout,
+        "extractor_conv_layer_config": [(4, 10, 5), (3, 3, 2)],
+        "extractor_conv_bias": layout == "layer_norm",
+        "encoder_embed_dim": 8,
+        "encoder_projection_dropout": 0.0,
+        "encoder_pos_conv_kernel": 4,
+        "encoder_pos_conv_groups": 2,
+        "encoder_num_layers": 1,
+        "encoder_num_heads": 2,
+        "encoder_attention_dropout": 0.0,
+        "encoder_ff_interm_features": 5,
+        "encoder_ff_interm_dropout": 0.0,
+        "encoder_dropout": 0.0,
+        "encoder_layer_norm_first": layout == "layer_norm",
+        "encoder_layer_drop": 0.0,
+        "aux_num_out": None,
+    }
+    encoder = make_encoder(config, 0, torch.float64)
+    gated = GatedModel(encoder, encoder_groups(encoder, UNITS), target_sparsity=0.3).train()
+    units = int(gated.size_model.units.sum())
+    uniform, waveforms = torch.linspace(0.35, 0.65, units, dtype=torch.float64), torch.randn(1, 200).double()
+
+    def loss(log_alpha: Tensor) -> Tensor:
+        distribution = gated.gates.distribution
+        with gated.gates.fixed(distribution.transform(log_alpha, uniform)):
+            state = encoder.hidden_states(waveforms)[-1]
+        return state.pow(2).mean() + gated.size_model.expected(distribution.keep_probability(log_alpha)) / 1000
+
+    start = torch.linspace(-0.1, 0.1, units, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, start)
