@@ -66,7 +66,7 @@ def run_step(stage: Stage, batches: Iterator[Tensor]) -> float:
     """Seconds of one optimizer step."""
     began = time.perf_counter()
     stage.objective.train()
-    stage._update(batches)
+    stage.update(batches)
     if stage.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began

@@ -145,7 +145,7 @@ class Stage:
         meter = _Meter()
         while self.step < self.config.steps:
             began = time.perf_counter()
-            losses, norm = self._update(batches)
+            losses, norm = self.update(batches)
             self.step += 1
             elapsed = time.perf_counter() - began
             self.seconds += elapsed
@@ -155,7 +155,18 @@ class Stage:
                 meter = _Meter()
             after_step()
 
-    def _update(self, batches: Iterator[Any]) -> tuple[list[Losses], Tensor]:
+    def update(self, batches: Iterator[Any]) -> tuple[list[Losses], Tensor]:
+        """One optimizer step; a non-finite one leaves everything as it was.
+
+        Args:
+            batches: Gives the step's micro-batches.
+
+        Returns:
+            Losses of the micro-batches, and the norm of the gradient before clipping.
+
+        Raises:
+            TrainingError: The data ended, or this was one non-finite step too many.
+        """
         self.optimizer.param_groups[0]["lr"] = self.learning_rate_at(self.step)
         all_losses = [self._backward(batches) for _ in range(self.config.micro_batches)]
         if self.gated is not None and self.lagrangian is not None:
