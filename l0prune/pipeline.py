@@ -26,7 +26,8 @@ from l0prune.removal import apply_plan
 from l0prune.report import CompressionReport, versions
 from l0prune.run_directory import RunDirectory, free_run_directory
 from l0prune.settings import describe, resolve
-from l0prune.training import Record, Stage, catch_signals, evaluate
+from l0prune.signals import catch_signals
+from l0prune.training import Record, Stage, evaluate
 
 
 def compress(

@@ -1,10 +1,8 @@
 """One training loop for both stages: joint distillation and pruning, then further distillation."""
 
-import signal
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -283,29 +281,3 @@ def evaluate(objective: Objective, batches: list[Any]) -> tuple[float, dict[str,
             parts[name] = parts.get(name, 0.0) + value.item() * losses.amount
     objective.train(training)
     return total / amount, {name: value / amount for name, value in parts.items()}
-
-
-@contextmanager
-def catch_signals() -> Iterator[Callable[[], int | None]]:
-    """Note SIGINT and SIGTERM instead of dying; yields a function that tells which came, if any.
-
-    A second signal of either kind is not caught: whoever insists is obeyed at once.
-    """
-    received: list[int] = []
-    before: dict[int, Any] = {}
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        for other, handler in before.items():
-            signal.signal(other, handler)
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    except ValueError:
-        pass  # Not the main thread: the host program owns the signals.
-    try:
-        yield lambda: received[0] if received else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,36 +1,16 @@
 """Distillation objectives against formulas written out."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from l0prune_speech.distill import DistanceWeights, Distillation, distance, matched_layers, set_dropout
-from l0prune_speech.modules import SpeechEncoder, build_encoder
+from l0prune_speech.modules import SpeechEncoder
 from torch import nn
 
 from l0prune import ConfigError
 
-
-def make_encoder(seed: int = 0, **changes: object) -> SpeechEncoder:
-    torch.manual_seed(seed)
-    config: dict[str, object] = {
-        "extractor_mode": "group_norm",
-        "extractor_conv_layer_config": [(6, 10, 5), (6, 3, 2)],
-        "extractor_conv_bias": False,
-        "encoder_embed_dim": 8,
-        "encoder_projection_dropout": 0.1,
-        "encoder_pos_conv_kernel": 4,
-        "encoder_pos_conv_groups": 2,
-        "encoder_num_layers": 3,
-        "encoder_num_heads": 2,
-        "encoder_attention_dropout": 0.1,
-        "encoder_ff_interm_features": 12,
-        "encoder_ff_interm_dropout": 0.1,
-        "encoder_dropout": 0.1,
-        "encoder_layer_norm_first": False,
-        "encoder_layer_drop": 0.05,
-        "aux_num_out": None,
-        **changes,
-    }
-    return build_encoder(config).eval()
+Make = Callable[..., SpeechEncoder]
 
 
 def test_distance_is_equation_1() -> None:
@@ -64,7 +44,7 @@ def test_matched_layers_are_the_papers(depth: int, layers: tuple[int, ...]) -> N
     assert matched_layers(depth) == layers
 
 
-def test_a_copy_of_the_teacher_is_at_distance_zero() -> None:
+def test_a_copy_of_the_teacher_is_at_distance_zero(make_encoder: Make) -> None:
     objective = Distillation(make_encoder(), make_encoder(), layers=(0, 1, 2, 3)).eval()
     losses = objective(torch.randn(2, 800))
     assert losses.total.item() == pytest.approx(0, abs=1e-6)
@@ -72,7 +52,7 @@ def test_a_copy_of_the_teacher_is_at_distance_zero() -> None:
     assert losses.amount == pytest.approx(2 * 800 / 16_000)
 
 
-def test_total_is_the_mean_over_layers_and_layer_0_precedes_the_positional_convolution() -> None:
+def test_total_is_the_mean_over_layers_and_layer_0_precedes_the_positional_convolution(make_encoder: Make) -> None:
     student, teacher = make_encoder(0), make_encoder(1)
     objective = Distillation(student, teacher, layers=(0, 2)).eval()
     waveforms = torch.randn(2, 800)
@@ -84,7 +64,7 @@ def test_total_is_the_mean_over_layers_and_layer_0_precedes_the_positional_convo
     torch.testing.assert_close(student.hidden_states(waveforms)[1:], student.extract_features(waveforms)[0])
 
 
-def test_layers_above_0_share_a_projection_and_the_teacher_is_not_trained() -> None:
+def test_layers_above_0_share_a_projection_and_the_teacher_is_not_trained(make_encoder: Make) -> None:
     objective = Distillation(make_encoder(), make_encoder(1), layers=(0, 1, 3))
     assert set(objective.projections) == {"first", "others"}
     trained = {id(parameter) for parameter in objective.parameters()}
@@ -94,7 +74,7 @@ def test_layers_above_0_share_a_projection_and_the_teacher_is_not_trained() -> N
     assert not any("teacher" in name for name in objective.state_dict())
 
 
-def test_prediction_layers_read_the_last_layer_alone() -> None:
+def test_prediction_layers_read_the_last_layer_alone(make_encoder: Make) -> None:
     student = make_encoder()
     objective = Distillation(student, make_encoder(1), layers=(1, 3), mode="prediction").eval()
     waveforms = torch.randn(2, 800)
@@ -108,7 +88,7 @@ def test_prediction_layers_read_the_last_layer_alone() -> None:
         Distillation(student, make_encoder(1), layers=(1,), mode="predict")
 
 
-def test_dropout_and_layer_drop_switch() -> None:
+def test_dropout_and_layer_drop_switch(make_encoder: Make) -> None:
     waveforms = torch.randn(1, 800)
     student = make_encoder()
     set_dropout(student, dropout=False, layer_drop=0.0)
@@ -129,7 +109,7 @@ def test_bad_weights_are_refused(bad: dict[str, object]) -> None:
         DistanceWeights(**bad)  # type: ignore[arg-type]
 
 
-def test_normalised_waveforms_have_zero_mean_and_unit_variance_over_valid_samples() -> None:
+def test_normalised_waveforms_have_zero_mean_and_unit_variance_over_valid_samples(make_encoder: Make) -> None:
     encoder = make_encoder(normalize_waveform=True)
     waveforms, lengths = torch.randn(2, 800) * 3 + 1, torch.tensor([800, 500])
     normalized = encoder.normalize(waveforms, lengths)

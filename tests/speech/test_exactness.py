@@ -100,27 +100,15 @@ def test_expected_size_is_the_mean_of_sampled_sizes(config: dict[str, object], s
 
 
 @pytest.mark.parametrize("layout", ["group_norm", "layer_norm"])
-def test_gradient_of_the_gates_agrees_with_finite_differences(layout: str) -> None:
-    config: dict[str, object] = {
+def test_gradient_of_the_gates_agrees_with_finite_differences(encoder_config: dict[str, object], layout: str) -> None:
+    config = {
+        **encoder_config,
         "extractor_mode": layout,
-        "extractor_conv_layer_config": [(4, 10, 5), (3, 3, 2)],
         "extractor_conv_bias": layout == "layer_norm",
-        "encoder_embed_dim": 8,
-        "encoder_projection_dropout": 0.0,
-        "encoder_pos_conv_kernel": 4,
-        "encoder_pos_conv_groups": 2,
-        "encoder_num_layers": 1,
-        "encoder_num_heads": 2,
-        "encoder_attention_dropout": 0.0,
-        "encoder_ff_interm_features": 5,
-        "encoder_ff_interm_dropout": 0.0,
-        "encoder_dropout": 0.0,
         "encoder_layer_norm_first": layout == "layer_norm",
-        "encoder_layer_drop": 0.0,
-        "aux_num_out": None,
     }
     encoder = make_encoder(config, 0, torch.float64)
-    gated = GatedModel(encoder, encoder_groups(encoder, UNITS), target_sparsity=0.3).train()
+    gated = GatedModel(encoder, encoder_groups(encoder, UNITS), target_sparsity=0.3).eval()
     units = int(gated.size_model.units.sum())
     uniform, waveforms = torch.linspace(0.35, 0.65, units, dtype=torch.float64), torch.randn(1, 200).double()
 

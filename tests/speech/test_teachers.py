@@ -16,25 +16,6 @@ from torchaudio.pipelines import Wav2Vec2ASRBundle, Wav2Vec2Bundle
 
 from l0prune import ConfigError, DataError
 
-SMALL: dict[str, Any] = {
-    "extractor_mode": "layer_norm",
-    "extractor_conv_layer_config": [(6, 10, 5), (6, 3, 2)],
-    "extractor_conv_bias": True,
-    "encoder_embed_dim": 8,
-    "encoder_projection_dropout": 0.1,
-    "encoder_pos_conv_kernel": 4,
-    "encoder_pos_conv_groups": 2,
-    "encoder_num_layers": 2,
-    "encoder_num_heads": 2,
-    "encoder_attention_dropout": 0.0,
-    "encoder_ff_interm_features": 12,
-    "encoder_ff_interm_dropout": 0.0,
-    "encoder_dropout": 0.0,
-    "encoder_layer_norm_first": True,
-    "encoder_layer_drop": 0.1,
-    "aux_num_out": None,
-}
-
 
 class Bundle(Wav2Vec2Bundle):
     """A bundle whose download is random weights."""
@@ -45,8 +26,10 @@ class Bundle(Wav2Vec2Bundle):
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_a_bundle_gives_torchaudios_own_features(monkeypatch: pytest.MonkeyPatch, normalize: bool) -> None:
-    bundle = Bundle("", SMALL, 16_000.0, normalize, "Wav2Vec2")
+def test_a_bundle_gives_torchaudios_own_features(
+    monkeypatch: pytest.MonkeyPatch, encoder_config: dict[str, Any], normalize: bool
+) -> None:
+    bundle = Bundle("", encoder_config, 16_000.0, normalize, "Wav2Vec2")
     monkeypatch.setattr(teachers, "_bundles", lambda: {"SMALL": bundle})
     teacher = load_teacher("SMALL")
     waveforms = 3 * torch.randn(1, 1_600) + 1
@@ -60,8 +43,8 @@ def test_a_bundle_gives_torchaudios_own_features(monkeypatch: pytest.MonkeyPatch
     assert not any(parameter.requires_grad for parameter in teacher.encoder.parameters())
 
 
-def test_a_transcription_head_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = Bundle("", {**SMALL, "aux_num_out": 7}, 16_000.0, False, "Wav2Vec2")
+def test_a_transcription_head_is_dropped(monkeypatch: pytest.MonkeyPatch, encoder_config: dict[str, Any]) -> None:
+    bundle = Bundle("", {**encoder_config, "aux_num_out": 7}, 16_000.0, False, "Wav2Vec2")
     monkeypatch.setattr(teachers, "_bundles", lambda: {"SMALL": bundle})
     teacher = load_teacher("SMALL")
     assert teacher.encoder.aux is None
@@ -76,12 +59,13 @@ def test_every_hubert_and_wav2vec_bundle_is_offered() -> None:
     assert torchaudio.pipelines.HUBERT_BASE is bundles["HUBERT_BASE"]
 
 
-def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch, encoder_config: dict[str, Any]) -> None:
     def fail(self: Bundle, dl_kwargs: object) -> dict[str, Tensor]:
         raise URLError("no route")
 
     monkeypatch.setattr(Bundle, "_get_state_dict", fail)
-    monkeypatch.setattr(teachers, "_bundles", lambda: {"SMALL": Bundle("", SMALL, 16_000.0, False, "Wav2Vec2")})
+    bundle = Bundle("", encoder_config, 16_000.0, False, "Wav2Vec2")
+    monkeypatch.setattr(teachers, "_bundles", lambda: {"SMALL": bundle})
     with pytest.raises(DataError, match="cannot download the teacher: SMALL"):
         load_teacher("SMALL")
 
