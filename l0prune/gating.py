@@ -72,7 +72,8 @@ class Gates(nn.Module):
         # Compared by value: a fused optimizer writes without counting up the tensor's version.
         if self._decided is None or not _same(self._decided[0], now):
             kept = torch.from_numpy(self.select()).to(now.device)
-            value = getattr(self.distribution, self.config.mask_value)(now)
+            # Above 0 even where it underflows: a value of 0 stands for a closed unit.
+            value = getattr(self.distribution, self.config.mask_value)(now).clamp_min(torch.finfo(now.dtype).tiny)
             self._decided = (now.clone(), (value * kept).split(self._units))
         return self._decided[1]
 
@@ -159,8 +160,9 @@ class GatedModel(nn.Module):
         self.size_model = parameter_size(model, groups)
         self.target_sparsity = target_sparsity
         self.dense_shapes = shapes
-        budget = budget_for(self.size_model, target_sparsity)
-        self.gates = Gates(groups, self.size_model, budget, config or GateConfig(), next(model.parameters()))
+        config = config or GateConfig()
+        budget = budget_for(self.size_model, target_sparsity, round_to=config.round_to)
+        self.gates = Gates(groups, self.size_model, budget, config, next(model.parameters()))
         self._attach()
 
     def forward(self, *args, **kwargs):
@@ -216,6 +218,13 @@ class GatedModel(nn.Module):
         place = next((p for p in group.places if p.tensor == weight), None)
         if place is None or place.index.size != self.dense_shapes[weight][0]:
             raise GroupError("a gated norm must carry one group on all its channels", where=f"{group.name}, {path}")
+        norm = self.model.get_submodule(path)
+        if isinstance(norm, nn.GroupNorm) and norm.num_groups < norm.num_channels:
+            owners = place.index // (norm.num_channels // norm.num_groups)
+            shares = np.stack([(owners == n).sum(axis=1) for n in range(norm.num_groups)])
+            if (shares != shares[0]).any():
+                where = f"{group.name}, {path}"
+                raise GroupError("a unit must take as many channels from each group of a gated GroupNorm", where=where)
         opened = partial(_opened, self.gates, g, place)
         owner, _, name = path.rpartition(".")
         parent = self.model.get_submodule(owner)

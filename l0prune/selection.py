@@ -12,15 +12,21 @@ from l0prune.groups import PruneGroup
 from l0prune.size_model import SizeModel
 
 
-def budget_for(size_model: SizeModel, target_sparsity: float) -> int:
+def budget_for(size_model: SizeModel, target_sparsity: float, *, round_to: int = 1) -> int:
     """The largest size that a target sparsity allows.
+
+    Args:
+        size_model: The exact size.
+        target_sparsity: Share of the size to remove.
+        round_to: Groups keep multiples of this many units.
 
     Raises:
         TargetError: The target lies outside (0, 1) or below the floor of what can be removed.
     """
     if not 0 < target_sparsity < 1:
         raise TargetError("target sparsity out of range", got=target_sparsity, expected="between 0 and 1, exclusive")
-    total, floor = size_model.total, size_model.floor
+    least = np.where(size_model.least > 0, np.minimum(round_to, size_model.units), 0)
+    total, floor = size_model.total, size_model.exact(least)
     # Rounding guards against 1 - 0.9 = 0.09999999999999998.
     budget = int(np.floor(round(total * (1 - target_sparsity), 6)))
     if budget < floor:
@@ -31,7 +37,7 @@ def budget_for(size_model: SizeModel, target_sparsity: float) -> int:
             got=target_sparsity,
             expected=f"at most {most:.4f}",
             hint=f"{floor:,} of {total:,} parameters belong to no unit or to a last one that must stay: "
-            "lower the target or prune more kinds of unit",
+            f"lower the target{' or `round_to`' if round_to > 1 else ''} or prune more kinds of unit",
         )
     return budget
 
@@ -93,11 +99,14 @@ def _ranked_chunks(
     for g, group in enumerate(groups):
         probabilities = keep_probabilities[start : start + group.units]
         order = np.argsort(-probabilities, kind="stable")
+        worst = np.inf
         for first in range(0, group.units, round_to):
             units = order[first : first + round_to]
             chunks.append(start + units)
             owners.append(g)
-            scores.append(probabilities[units].mean())
+            # Rounding must not lift the mean of a later chunk above an earlier one's.
+            worst = min(worst, probabilities[units].mean())
+            scores.append(worst)
             obligatory.append(first == 0 and group.least_units > 0)
         start += group.units
     ranking = np.lexsort((np.arange(len(chunks)), -np.array(scores), ~np.array(obligatory)))

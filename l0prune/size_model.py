@@ -121,7 +121,8 @@ def parameter_size(model: nn.Module, groups: Sequence[PruneGroup]) -> SizeModel:
             else:
                 dimensions[place.tensor].setdefault(place.dim, []).append((g, place.width))
         for tensor in group.alive_with:
-            switches[tensor].append((g, _ALIVE))
+            if tensor in shapes:
+                switches[tensor].append((g, _ALIVE))
     coefficients: Counter[Monomial] = Counter()
     for name, shape in shapes.items():
         sums = []

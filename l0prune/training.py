@@ -232,6 +232,7 @@ class Stage:
             "step": self.step,
             "seconds": self.seconds,
             "skipped_steps": self.skipped_steps,
+            "bad_in_a_row": self._bad_in_a_row,
             "objective": self.objective.state_dict(),
             "gates": self.gated.gates.state_dict() if self.gated else {},
             "lagrangian": self.lagrangian.state_dict() if self.lagrangian else {},
@@ -242,6 +243,7 @@ class Stage:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned, in a stage built the same way."""
         self.step, self.seconds, self.skipped_steps = state["step"], state["seconds"], state["skipped_steps"]
+        self._bad_in_a_row = state["bad_in_a_row"]
         self.objective.load_state_dict(state["objective"])
         if self.gated is not None and self.lagrangian is not None:
             self.gated.gates.load_state_dict(state["gates"])

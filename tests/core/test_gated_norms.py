@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from l0prune import GroupError
 from l0prune.gated_norms import GatedNorm, open_norm
 
 OPENED = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
@@ -93,3 +94,60 @@ def test_nothing_open_stays_finite() -> None:
     assert torch.isfinite(y).all()
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape", "dim"),
+    [
+        (nn.LayerNorm(8), (3, 5, 8), -1),
+        (nn.LayerNorm(8, elementwise_affine=True, bias=False), (3, 8), -1),
+        (nn.RMSNorm(8), (3, 5, 8), -1),
+        (nn.RMSNorm(8, eps=1e-3), (3, 8), -1),
+        (nn.GroupNorm(1, 8), (3, 8, 5), 1),
+        (nn.GroupNorm(2, 8, eps=1e-2), (3, 8), 1),
+        (nn.GroupNorm(8, 8), (3, 8, 5, 2), 1),
+        (nn.GroupNorm(4, 8, affine=False), (3, 8, 5), 1),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_all_channels_open_is_the_plain_norm_in_values_gradients_and_dtype(
+    norm: nn.Module, shape: tuple[int, ...], dim: int, dtype: torch.dtype
+) -> None:
+    norm = randomised(norm).to(dtype)
+    x = (torch.randn(shape, dtype=torch.float64) + 2).to(dtype).requires_grad_()
+    twin = x.detach().clone().requires_grad_()
+    gated = GatedNorm(norm, lambda training: torch.ones(8, dtype=dtype), dim)
+    expected, got = norm(x), gated(twin)
+    assert got.dtype == expected.dtype
+    tolerance = {torch.float64: 1e-11, torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
+    torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
+    weights = torch.randn(shape, dtype=torch.float64).to(dtype)
+    (expected * weights).sum().backward()
+    (got * weights).sum().backward()
+    torch.testing.assert_close(twin.grad, x.grad, atol=tolerance, rtol=tolerance)
+
+
+def test_group_norm_with_a_group_for_each_channel_needs_no_gate() -> None:
+    norm, x = randomised(nn.GroupNorm(8, 8)), torch.randn(3, 8, 5, dtype=torch.float64) + 2
+    expected = cut(norm, nn.GroupNorm(5, 5))(x[:, OPEN])
+    torch.testing.assert_close(norm(x)[:, OPEN], expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(gate(norm, 1)(x)[:, OPEN], expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("norm", "dim"), [(nn.LayerNorm(8), -1), (nn.RMSNorm(8), -1), (nn.GroupNorm(1, 8), 1)])
+def test_autocast_gives_the_plain_norms_dtype_and_nearly_its_values(norm: nn.Module, dim: int) -> None:
+    x = torch.randn(4, 8).bfloat16().requires_grad_()
+    gated = GatedNorm(norm, lambda training: torch.ones(8), dim)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, got = norm(x), gated(x)
+    assert got.dtype == expected.dtype
+    torch.testing.assert_close(got.float(), expected.float(), atol=0.02, rtol=0.02)
+    got.float().pow(2).sum().backward()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("bad", [nn.BatchNorm1d(8), nn.LayerNorm((2, 8)), nn.Linear(8, 8)])
+def test_other_kinds_are_refused(bad: nn.Module) -> None:
+    with pytest.raises(GroupError, match="cannot gate"):
+        gate(bad, -1)

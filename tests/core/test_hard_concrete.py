@@ -75,3 +75,34 @@ def test_location_is_the_published_start() -> None:
 def test_out_of_range_is_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="Hard Concrete"):
         HardConcrete(**bad)
+
+
+@given(LOCATIONS)
+def test_fully_open_as_often_as_the_uniforms_above_its_edge(log_alpha: float) -> None:
+    # z = 1 where the stretched sigmoid passes 1: v > (1 - l) / (r - l).
+    edge = 1 - 1 / (1 + math.exp(-(log_alpha - 2 / 3 * math.log(1.1 / 0.1))))
+    location = torch.tensor([log_alpha] * 2, dtype=torch.float64)
+    below, above = GATE.transform(location, torch.tensor([edge * (1 - 1e-6), edge + (1 - edge) * 1e-6]).double())
+    assert below < 1
+    assert above == 1
+
+
+@given(LOCATIONS, st.floats(1e-3, 3), st.floats(1e-4, 1 - 1e-4))
+def test_everything_grows_with_the_location(log_alpha: float, step: float, u: float) -> None:
+    locations = torch.tensor([log_alpha, log_alpha + step], dtype=torch.float64)
+    for function in (GATE.keep_probability, GATE.mean, GATE.published_mask):
+        lower, higher = function(locations)
+        assert 0 < lower < higher < 1
+    lower, higher = GATE.transform(locations, torch.tensor(u, dtype=torch.float64).expand(2))
+    assert lower < higher or lower == higher in (0, 1)
+
+
+@given(st.floats(0.2, 2), st.floats(-1, -0.01), st.floats(1.01, 2), st.floats(-4, 4))
+def test_other_temperatures_and_stretches_obey_the_same_equations(
+    temperature: float, low: float, high: float, log_alpha: float
+) -> None:
+    gate, location = HardConcrete(temperature=temperature, low=low, high=high), torch.tensor([log_alpha]).double()
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    z = gate.transform(location.expand(len(u)), u)
+    assert gate.keep_probability(location).item() == pytest.approx((z > 0).double().mean().item(), abs=2e-5)
+    assert gate.mean(location).item() == pytest.approx(z.mean().item(), abs=1e-3)

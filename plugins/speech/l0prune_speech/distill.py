@@ -37,7 +37,8 @@ def distance(student: Tensor, teacher: Tensor, weights: DistanceWeights) -> Tens
 
     Source: DPHuBERT (arXiv 2305.17651), eq. 1; 1 - cos instead of -cos, so that 0 is a perfect match.
     """
-    student, teacher = student.float(), teacher.float()
+    # In float32 at least.
+    student, teacher = (state.to(torch.promote_types(state.dtype, torch.float32)) for state in (student, teacher))
     total = student.new_zeros(())
     if weights.l1:
         total = total + weights.l1 * nn.functional.l1_loss(student, teacher)
