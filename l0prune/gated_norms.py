@@ -111,8 +111,12 @@ class GatedNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: the dense module's input -> its output over the open channels."""
+        y = self._normalize(x, self.opened(self.training))
+        # Autocast lets float32 through; without it the next layer expects the dtype it is written in.
+        return y if torch.is_autocast_enabled(x.device.type) else y.to(x.dtype)
+
+    def _normalize(self, x: Tensor, opened: Tensor) -> Tensor:
         norm: Any = self.dense
-        opened = self.opened(self.training)
         if isinstance(norm, nn.GroupNorm):
             return self._group_norm(x, opened, norm)
         eps = norm.eps if norm.eps is not None else torch.finfo(x.dtype).eps

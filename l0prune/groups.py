@@ -148,8 +148,10 @@ class PruneGroup:
         """Read `to_json`'s object.
 
         Raises:
-            PlanError: A key is missing or has the wrong type.
+            PlanError: A key is missing or has the wrong type, or the group contradicts itself.
         """
+        if not conforms(data, _GROUP_SCHEMA):
+            raise PlanError("malformed prune group", where=data.get("name", "?") if isinstance(data, Mapping) else "?")
         try:
             return cls(
                 name=data["name"],
@@ -161,8 +163,46 @@ class PruneGroup:
                 alive_with=tuple(data["alive_with"]),
                 bypass=Bypass(**data["bypass"]) if data["bypass"] else None,
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise PlanError("malformed prune group", where=data.get("name", "?"), got=repr(error)) from error
+        except (TypeError, ValueError, GroupError) as error:
+            raise PlanError("malformed prune group", where=data["name"], got=error) from error
+
+
+_INDEX_SCHEMA = ({"offset": int, "width": int}, [[int]])
+_PLACE_SCHEMA = {"tensor": str, "dim": (int, None), "role": str, "index": _INDEX_SCHEMA}
+_GROUP_SCHEMA = {
+    "name": str,
+    "kind": str,
+    "units": int,
+    "places": [_PLACE_SCHEMA],
+    "norms": [{"module": str, "channel_dim": int}],
+    "attributes": [{"module": str, "name": str, "per_unit": int}],
+    "alive_with": [str],
+    "bypass": (None, {"module": str, "returns": ("tensor", "pair")}),
+}
+
+
+def conforms(value: object, schema: Any) -> bool:
+    """Whether a JSON value has the form that a schema gives.
+
+    Args:
+        value: From JSON.
+        schema: A type; a literal, None or text; a tuple of alternatives; a list of the form of its elements; a dictionary
+            of the forms of its entries, where the key `str` stands for any names.
+    """
+    match schema:
+        case type():
+            return type(value) is schema
+        case tuple():
+            return any(conforms(value, choice) for choice in schema)
+        case [form]:
+            return isinstance(value, list) and all(conforms(element, form) for element in value)
+        case dict() if str in schema:
+            return isinstance(value, dict) and all(conforms(entry, schema[str]) for entry in value.values())
+        case dict():
+            same = isinstance(value, dict) and value.keys() == schema.keys()
+            return same and all(conforms(value[key], form) for key, form in schema.items())
+        case _:
+            return value == schema
 
 
 def consecutive(units: int, width: int = 1, offset: int = 0) -> np.ndarray:

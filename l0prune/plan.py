@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from l0prune.errors import PlanError
-from l0prune.groups import PruneGroup, check_groups
+from l0prune.groups import PruneGroup, check_groups, conforms
 
 PLAN_VERSION = 1
 
@@ -84,14 +84,14 @@ class RemovalPlan:
         if not isinstance(data, Mapping) or data.get("version") != PLAN_VERSION:
             got = data.get("version") if isinstance(data, Mapping) else type(data).__name__
             raise PlanError("unknown plan version", got=got, expected=PLAN_VERSION)
-        try:
-            return cls(
-                groups=tuple(PruneGroup.from_json(group) for group in data["groups"]),
-                kept={name: tuple(kept) for name, kept in data["kept"].items()},
-                shapes={name: tuple(shape) for name, shape in data["shapes"].items()},
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise PlanError("malformed plan", got=repr(error)) from error
+        for key, form in (("groups", [dict]), ("kept", {str: [int]}), ("shapes", {str: [int]})):
+            if not conforms(data.get(key), form):
+                raise PlanError("malformed plan", where=key)
+        return cls(
+            groups=tuple(PruneGroup.from_json(group) for group in data["groups"]),
+            kept={name: tuple(kept) for name, kept in data["kept"].items()},
+            shapes={name: tuple(shape) for name, shape in data["shapes"].items()},
+        )
 
 
 def make_plan(

@@ -115,7 +115,10 @@ def _emptied(groups: Sequence[PruneGroup]) -> list[set[int]]:
             around.setdefault(group.bypass.module, []).append(g)
     blocks = list(around.values())
     turns = max(map(len, blocks), default=1)
-    return [set(), *({block[turn % len(block)] for block in blocks[half::2]} for turn in range(turns) for half in (0, 1))]
+    return [
+        set(),
+        *({block[turn % len(block)] for block in blocks[half::2]} for turn in range(turns) for half in (0, 1)),
+    ]
 
 
 def _blame(gated: GatedModel, observe: Observe, tolerance: float) -> dict[str, str]:

@@ -243,7 +243,7 @@ class Stage:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned, in a stage built the same way."""
         self.step, self.seconds, self.skipped_steps = state["step"], state["seconds"], state["skipped_steps"]
-        self._bad_in_a_row = state["bad_in_a_row"]
+        self._bad_in_a_row = state.get("bad_in_a_row", 0)
         self.objective.load_state_dict(state["objective"])
         if self.gated is not None and self.lagrangian is not None:
             self.gated.gates.load_state_dict(state["gates"])

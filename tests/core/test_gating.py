@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from l0prune import GateConfig, GatedModel, ProofError, PruneGroup, prove_groups
+from l0prune import GateConfig, GatedModel, GroupError, Place, ProofError, PruneGroup, Role, consecutive, prove_groups
 from l0prune.groups import Norm
 from l0prune.plan import model_shapes
 from l0prune.proof import find_faults, relative_difference
@@ -157,3 +157,72 @@ def test_a_norm_that_carries_other_units_too_is_refused(make_network: Make) -> N
     object.__setattr__(groups[1], "norms", (Norm(module="norm"),))
     with pytest.raises(Exception, match="second, norm"):
         GatedModel(network, groups, target_sparsity=0.4)
+
+
+def test_only_open_gates_get_a_gradient_from_the_loss(make_network: Make, x: Tensor) -> None:
+    gated = make_gated(make_network).train()
+    uniform = torch.linspace(0.02, 0.98, 10, dtype=torch.float64)
+    z = gated.gates.distribution.transform(gated.gates.log_alpha.data.zero_().requires_grad_(), uniform)
+    gated.gates._sampled = gated.gates.distribution.transform(gated.gates.log_alpha, uniform).split(gated.gates._units)
+    gated.model(x).pow(2).sum().backward()
+    gradient = gated.gates.log_alpha.grad
+    assert gradient is not None
+    assert set(z.tolist()) >= {0.0, 1.0}
+    assert torch.equal(gradient != 0, (z > 0) & (z < 1))
+
+
+@pytest.mark.parametrize("mask_value", ["mean", "published_mask"])
+def test_the_plan_is_the_selection_however_far_gates_have_gone(make_network: Make, x: Tensor, mask_value: str) -> None:
+    network, groups = make_network(dtype=torch.float32)
+    gated = GatedModel(network, groups, target_sparsity=0.4, config=GateConfig(mask_value=mask_value)).eval()
+    for location in (-1000.0, 0.0, 1000.0):
+        with torch.no_grad():
+            gated.gates.log_alpha.fill_(location)
+        pruned, plan = gated.pruned()
+        assert plan.to_json() == gated.plan().to_json()
+        assert torch.isfinite(pruned(x.float())).all()
+        assert relative_difference(gated(x.float()), pruned(x.float())) < 1e-5
+
+
+def test_a_model_in_half_precision_runs_with_gates(make_network: Make, x: Tensor) -> None:
+    network, groups = make_network(dtype=torch.bfloat16)
+    gated = GatedModel(network, groups, target_sparsity=0.4)
+    gated.train()(x.bfloat16()).float().sum().backward()
+    assert gated.gates.log_alpha.grad is not None
+    assert torch.isfinite(gated.gates.log_alpha.grad).all()
+    assert gated.eval()(x.bfloat16()).dtype == torch.bfloat16
+
+
+class Grouped(nn.Module):
+    """A GroupNorm of two groups between two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv1d(2, 8, 1), nn.GroupNorm(2, 8), nn.Conv1d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.norm(self.first(x))))
+
+
+def grouped(index: np.ndarray) -> tuple[nn.Module, PruneGroup]:
+    network = Grouped().double()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    made = ("first.weight", "first.bias", "norm.weight", "norm.bias")
+    places = [Place(tensor=name, dim=0, role=Role.PRODUCES, index=index) for name in made]
+    places.append(Place(tensor="second.weight", dim=1, role=Role.CONSUMES, index=index))
+    return network, PruneGroup(
+        name="pairs", kind="pair", units=len(index), places=tuple(places), norms=(Norm(module="norm", channel_dim=1),)
+    )
+
+
+def test_group_norm_is_exact_for_units_that_take_alike_from_each_group() -> None:
+    network, group = grouped(np.array([[0, 4], [1, 5], [2, 6], [3, 7]]))
+    gated = GatedModel(network, [group], target_sparsity=0.4).eval()
+    x = torch.randn(3, 2, 5, dtype=torch.float64)
+    assert prove_groups(gated, lambda model: model(x), tolerance=1e-12) < 1e-12
+    for index in (consecutive(8), consecutive(4, 2)):
+        with pytest.raises(GroupError, match="pairs, norm"):
+            GatedModel(
+                *[[part] if isinstance(part, PruneGroup) else part for part in grouped(index)], target_sparsity=0.4
+            )

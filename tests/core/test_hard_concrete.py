@@ -82,7 +82,8 @@ def test_fully_open_as_often_as_the_uniforms_above_its_edge(log_alpha: float) ->
     # z = 1 where the stretched sigmoid passes 1: v > (1 - l) / (r - l).
     edge = 1 - 1 / (1 + math.exp(-(log_alpha - 2 / 3 * math.log(1.1 / 0.1))))
     location = torch.tensor([log_alpha] * 2, dtype=torch.float64)
-    below, above = GATE.transform(location, torch.tensor([edge * (1 - 1e-6), edge + (1 - edge) * 1e-6]).double())
+    around = torch.tensor([edge * (1 - 1e-6), edge + (1 - edge) * 1e-6], dtype=torch.float64)
+    below, above = GATE.transform(location, around)
     assert below < 1
     assert above == 1
 

@@ -10,7 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from l0prune import GroupError, Place, PlanError, PruneGroup, RemovalPlan, Role, apply_plan, consecutive
+from l0prune import (
+    Attribute,
+    Bypass,
+    GroupError,
+    Norm,
+    Place,
+    PlanError,
+    PruneGroup,
+    RemovalPlan,
+    Role,
+    apply_plan,
+    consecutive,
+)
 from l0prune.groups import check_groups
 from l0prune.plan import make_plan, model_shapes
 
@@ -112,3 +124,48 @@ def test_groups_must_fit_the_model(make_network: Make) -> None:
         PruneGroup(name="x", kind="unit", units=2, places=())
     with pytest.raises(GroupError, match="index map"):
         PruneGroup(name="x", kind="unit", units=3, places=(place,))
+
+
+def paths_of(value: object, path: tuple = ()) -> list[tuple]:
+    """Every place in a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path] * bool(path) + [inner for key, item in items for inner in paths_of(item, (*path, key))]
+
+
+JUNK = (None, True, -1, 7, 2.5, "x", [], {}, [None], [[]], {"x": 1})
+
+
+def plan_json() -> dict:
+    """A plan with everything that can stand in one."""
+    index = np.array([[0, 3], [1, 2]])
+    group = PruneGroup(
+        name="g",
+        kind="unit",
+        units=2,
+        places=(
+            Place(tensor="up.weight", dim=0, role=Role.PRODUCES, index=consecutive(2)),
+            Place(tensor="block.square.weight", dim=1, role=Role.CONSUMES, index=index),
+        ),
+        norms=(Norm(module="norm"),),
+        attributes=(Attribute(module="block", name="units"),),
+        alive_with=("block.down.bias",),
+        bypass=Bypass(module="block"),
+    )
+    return RemovalPlan(groups=(group,), kept={"g": (1,)}, shapes={"up.weight": (4, 5), "up.bias": (4,)}).to_json()
+
+
+@pytest.mark.parametrize(
+    "path", paths_of(json.loads(json.dumps(plan_json()))), ids=lambda path: ".".join(map(str, path))
+)
+def test_junk_anywhere_is_refused_or_reads_back_as_it_was_written(path: tuple) -> None:
+    for junk in JUNK:
+        data = json.loads(json.dumps(plan_json()))
+        inner = data
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = junk
+        try:
+            plan = RemovalPlan.from_json(data)
+        except PlanError:
+            continue
+        assert json.loads(json.dumps(plan.to_json())) == data, junk

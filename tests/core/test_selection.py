@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from l0prune import Bypass, Place, PruneGroup, Role, TargetError, consecutive
+from l0prune import Bypass, GateConfig, GatedModel, Place, PruneGroup, Role, TargetError, consecutive
 from l0prune.selection import budget_for, select
 from l0prune.size_model import SizeModel
 
@@ -74,9 +75,7 @@ def test_rounds_each_group(
     budget = round(smallest + share * (size.total - smallest))
     counts = counts_of(select(probabilities, groups, size, budget, round_to=round_to), size)
     assert size.exact(counts) <= budget
-    # A group's last chunk is what is left over when its units do not divide evenly.
-    for kept, number in zip(counts, size.units, strict=True):
-        assert kept % round_to in (0, number % round_to)
+    assert all(kept % round_to == 0 or kept == number for kept, number in zip(counts, size.units, strict=True))
 
 
 def test_goes_across_groups_rather_than_group_by_group() -> None:
@@ -99,3 +98,73 @@ def test_impossible_target_names_the_most_that_can_be_removed() -> None:
     for outside in (0.0, 1.0, -0.1, float("nan")):
         with pytest.raises(TargetError, match="between 0 and 1"):
             budget_for(size, outside)
+
+
+@given(problems(), st.floats(0, 1), st.floats(0, 1))
+def test_a_larger_budget_is_used_for_a_larger_size(
+    problem: tuple[list[PruneGroup], SizeModel, np.ndarray], one: float, other: float
+) -> None:
+    groups, size, probabilities = problem
+    budgets = [round(size.floor + share * (size.total - size.floor)) for share in sorted((one, other))]
+    less, more = (size.exact(counts_of(select(probabilities, groups, size, budget), size)) for budget in budgets)
+    assert less <= more
+    assert size.exact(counts_of(select(probabilities, groups, size, size.total), size)) == size.total
+
+
+@given(problems(), st.floats(0, 1), st.integers(1, 4))
+def test_ties_are_broken_alike_every_time(
+    problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float, round_to: int
+) -> None:
+    groups, size, probabilities = problem
+    smallest = size.exact(np.where(size.least > 0, np.minimum(round_to, size.units), 0))
+    budget = round(smallest + share * (size.total - smallest))
+    for flat in (probabilities, np.full(len(probabilities), 0.5)):
+        kept = select(flat, groups, size, budget, round_to=round_to)
+        assert np.array_equal(kept, select(flat.copy(), groups, size, budget, round_to=round_to))
+    # Among equals the first of a group stay.
+    for mask in np.split(kept, np.cumsum(size.units)[:-1]):
+        assert mask.tolist() == sorted(mask.tolist(), reverse=True)
+
+
+@given(problems(), st.integers(1, 4), st.floats(0, 1, exclude_min=True, exclude_max=True))
+def test_a_refusal_names_a_target_that_is_met(
+    problem: tuple[list[PruneGroup], SizeModel, np.ndarray], round_to: int, target: float
+) -> None:
+    groups, size, probabilities = problem
+    try:
+        budget = budget_for(size, target, round_to=round_to)
+    except TargetError as error:
+        most = float(str(error.expected).removeprefix("at most "))
+        assert most < target
+        # Nothing at all can be removed where the floor is the whole.
+        assume(most > 0)
+        budget, target = budget_for(size, most, round_to=round_to), most
+    kept = select(probabilities, groups, size, budget, round_to=round_to)
+    assert size.exact(counts_of(kept, size)) <= (1 - target) * size.total + 1e-6
+
+
+def test_a_target_out_of_reach_with_rounding_is_refused_before_training() -> None:
+    model = nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2))
+    places = [
+        Place(tensor=tensor, dim=dim, role=role, index=consecutive(8))
+        for tensor, dim, role in (
+            ("0.weight", 0, Role.PRODUCES),
+            ("0.bias", 0, Role.PRODUCES),
+            ("1.weight", 1, Role.CONSUMES),
+        )
+    ]
+    group = PruneGroup(name="hidden", kind="unit", units=8, places=tuple(places))
+    target = 0.7  # 50 parameters: 2 of 8 units fit, a multiple of 4 does not
+    GatedModel(model, [group], target_sparsity=target).detach()
+    with pytest.raises(TargetError, match=r"at most 0\.4800.*round_to"):
+        GatedModel(model, [group], target_sparsity=target, config=GateConfig(round_to=4))
+    gated = GatedModel(model, [group], target_sparsity=0.48, config=GateConfig(round_to=4))
+    assert gated.gates.select().sum() == 4
+
+
+def test_equal_units_keep_to_the_multiple() -> None:
+    # The mean of six times 0.003 comes out below 0.003 in floating point.
+    place = Place(tensor="t", dim=0, role=Role.CONSUMES, index=consecutive(7))
+    group = PruneGroup(name="a", kind="unit", units=7, places=(place,), bypass=Bypass(module="m"))
+    kept = select(np.full(7, 0.003), [group], SizeModel([group], {((0, 1),): 1}), 6, round_to=6)
+    assert kept.tolist() == [True] * 6 + [False]

@@ -167,3 +167,85 @@ def test_data_that_ends_is_an_error() -> None:
     stage = Stage("further", Fit(nn.Linear(5, 3)), StageConfig(steps=5, learning_rate=0.1), precision="float32")
     with pytest.raises(TrainingError, match="data ended"):
         stage.run(itertools.islice(batches(), 3), log_every=1, on_record=lambda r: None, after_step=lambda: None)
+
+
+def test_multipliers_ascend_while_the_target_is_missed(make_network: Make) -> None:
+    stage = make_stage(make_network, steps=6)
+    seen: list[tuple[float, list[float]]] = []
+
+    def note() -> None:
+        assert stage.lagrangian is not None
+        assert stage.gated is not None
+        target = stage.lagrangian.target_at(stage.step - 1)
+        seen.append((stage.gated.expected_sparsity().item() - target, stage.lagrangian.multipliers.tolist()))
+
+    run(stage, after_step=note)
+    gaps, multipliers = zip(*seen[2:], strict=True)
+    assert max(gaps) < 0  # the target runs ahead of the gates
+    linear, quadratic = zip(*multipliers, strict=True)
+    assert list(linear) == sorted(linear, reverse=True)  # lambda1 follows the sign of the gap
+    assert list(quadratic) == sorted(quadratic)
+    assert quadratic[0] > 20.0
+
+
+def test_a_skipped_step_touches_neither_weights_nor_gates_nor_multipliers(make_network: Make) -> None:
+    stage = make_stage(make_network, steps=4)
+    stage.objective = Poison(stage.objective.student, bad={2})
+    stage.objective.train()
+    states: list[list[Tensor]] = []
+
+    def note() -> None:
+        held = [parameter for group in stage.optimizer.param_groups for parameter in group["params"]]
+        states.append([parameter.detach().clone() for parameter in held])
+
+    run(stage, after_step=note)
+    assert all(torch.equal(one, other) for one, other in zip(states[1], states[2], strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(states[2][-2:], states[3][-2:], strict=True))
+
+
+def test_non_finite_steps_are_counted_across_a_resumption() -> None:
+    def make() -> Stage:
+        objective = Poison(nn.Linear(5, 3), bad=set(range(100)))
+        return Stage("further", objective, StageConfig(steps=50, learning_rate=0.1), precision="float32")
+
+    begun, resumed = make(), make()
+
+    def stop() -> None:
+        if begun.step == 6:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(begun, after_step=stop)
+    resumed.restore(begun.state())
+    with pytest.raises(TrainingError, match="further step 9"):
+        run(resumed)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (1, 1), (7, 0), (7, 7), (20, 4)])
+def test_learning_rate_is_its_closed_form(steps: int, warmup: int) -> None:
+    config = StageConfig(steps=steps, learning_rate=0.5, warmup_steps=warmup)
+    stage = Stage("further", Fit(nn.Linear(5, 3)), config, precision="float32")
+    for step in range(steps):
+        expected = 0.5 * (step + 1) / warmup if step < warmup else 0.5 * (steps - step) / (steps - warmup)
+        assert stage.learning_rate_at(step) == pytest.approx(expected)
+        assert 0 < stage.learning_rate_at(step) <= 0.5
+
+
+def test_micro_batches_average_their_gradients() -> None:
+    class Plain(Objective):
+        def forward(self, batch: Tensor) -> Losses:
+            return Losses(total=(self.student(batch) - 1).pow(2).mean())
+
+    torch.manual_seed(0)
+    weights = nn.Linear(5, 3).state_dict()
+    pairs = [torch.cat([one, other]) for one, other in itertools.batched(itertools.islice(batches(), 6), 2)]
+    results = []
+    for data, micro_batches in ((batches(), 2), (iter(pairs), 1)):
+        objective = Plain(nn.Linear(5, 3))
+        objective.student.load_state_dict(weights)
+        config = StageConfig(steps=3, learning_rate=0.01, micro_batches=micro_batches)
+        stage = Stage("further", objective, config, precision="float32")
+        stage.run(data, log_every=1, on_record=lambda record: None, after_step=lambda: None)
+        results.append(objective.student.weight.detach())
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(results[0], weights["weight"], atol=1e-3)

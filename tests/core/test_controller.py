@@ -1,0 +1,46 @@
+"""The augmented Lagrangian: its schedule, its gradients, and the ascent of its multipliers."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from l0prune.controller import AugmentedLagrangian
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 50), st.integers(0, 100))
+def test_target_rises_linearly_to_its_end(target: float, warmup: int, step: int) -> None:
+    lagrangian = AugmentedLagrangian(target, warmup)
+    assert lagrangian.target_at(step) == pytest.approx(target * min(1.0, step / warmup if warmup else 1.0))
+    assert lagrangian.target_at(step) <= lagrangian.target_at(step + 1) <= target
+
+
+@given(st.floats(0, 1), st.floats(-5, 5), st.floats(0, 30))
+def test_penalty_is_equation_6_with_its_gradients(sparsity: float, linear: float, quadratic: float) -> None:
+    lagrangian = AugmentedLagrangian(0.75, 0, quadratic)
+    with torch.no_grad():
+        lagrangian.multipliers[0] = linear
+    s = torch.tensor(sparsity, dtype=torch.float64, requires_grad=True)
+    penalty = lagrangian.penalty(s, 3)
+    penalty.backward()
+    gap = sparsity - 0.75
+    assert penalty.item() == pytest.approx(linear * gap + quadratic * gap**2)
+    assert s.grad is not None
+    assert lagrangian.multipliers.grad is not None
+    assert s.grad.item() == pytest.approx(linear + 2 * quadratic * gap)
+    assert lagrangian.multipliers.grad.tolist() == pytest.approx([gap, gap**2])
+
+
+def test_ascent_finds_the_constrained_optimum() -> None:
+    """min (s - 0.2)^2 with s = 0.6 enforced: the multiplier ends at minus the slope of the loss."""
+    lagrangian = AugmentedLagrangian(0.6, 0, quadratic_start=1.0)
+    s = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    groups = [{"params": [s]}, {"params": [lagrangian.multipliers], "maximize": True}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    for step in range(600):
+        optimizer.zero_grad()
+        ((s - 0.2) ** 2 + lagrangian.penalty(s, step)).backward()
+        optimizer.step()
+    assert s.item() == pytest.approx(0.6, abs=1e-4)
+    assert lagrangian.multipliers[0].item() == pytest.approx(-2 * 0.4, abs=1e-3)
+    assert lagrangian.multipliers[1].item() > 1.0

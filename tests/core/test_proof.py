@@ -1,0 +1,130 @@
+"""What the proof looks at: every output, every block empty and open, nothing passed over in silence.
+
+That each wrong group is found is shown on random networks.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from l0prune import Bypass, DataError, GatedModel, Place, PruneGroup, Role, consecutive
+from l0prune.proof import _emptied, _pattern, compare, find_faults, prove_groups, relative_difference
+
+Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
+
+
+@st.composite
+def group_lists(draw: st.DrawFn) -> list[PruneGroup]:
+    """Groups of any size, some around blocks, one to three around the same one."""
+    groups = []
+    for g in range(draw(st.integers(1, 8))):
+        units, block = draw(st.integers(1, 9)), draw(st.none() | st.integers(0, 3))
+        place = Place(tensor=f"t{g}", dim=0, role=Role.CONSUMES, index=consecutive(units))
+        bypass = None if block is None else Bypass(module=f"block{block}")
+        groups.append(PruneGroup(name=f"g{g}", kind="unit", units=units, places=(place,), bypass=bypass))
+    return groups
+
+
+@given(group_lists(), st.integers(0, 2**31))
+def test_trials_close_every_group_and_see_every_block_empty_and_open(groups: list[PruneGroup], seed: int) -> None:
+    blocks = {group.bypass.module for group in groups if group.bypass}
+    trials = []
+    for emptied in _emptied(groups):
+        flat = _pattern(groups, range(len(groups)), emptied, torch.Generator().manual_seed(seed))
+        trials.append(flat.split([group.units for group in groups]))
+    assert len(trials) >= 3
+    empty = [{g for g, values in enumerate(trial) if not values.any()} for trial in trials]
+    assert {g for trial in empty for g in trial} == {g for g, group in enumerate(groups) if group.bypass}
+    # Beside an empty block another is open, so that what reads and feeds it is seen at work.
+    for trial in empty[1:]:
+        modules = [groups[g].bypass.module for g in trial]
+        assert len(modules) == len(set(modules))
+        assert len(blocks) < 2 or set(modules) != blocks
+    for group, values in zip(groups, trials[0], strict=True):
+        assert (values == 0).sum() == group.units // 2
+        assert values.max() <= 1
+        assert values[values > 0].min() >= 0.3
+
+
+def test_units_out_of_the_closing_groups_stay_open() -> None:
+    place = Place(tensor="t", dim=0, role=Role.CONSUMES, index=consecutive(4))
+    groups = [PruneGroup(name=name, kind="unit", units=4, places=(place,)) for name in "ab"]
+    first, second = _pattern(groups, [1], set(), torch.Generator().manual_seed(0)).split(4)
+    assert first.tolist() == [1.0] * 4
+    assert (second == 0).sum() == 2
+
+
+def test_the_difference_is_relative_to_the_largest_value_of_each_output() -> None:
+    expected = {"a": torch.tensor([1.0, -4.0]), "b": [torch.tensor([100.0]), torch.tensor([3])]}
+    got = {"a": torch.tensor([1.0, -4.2]), "b": [torch.tensor([101.0]), torch.tensor([9])]}
+    assert relative_difference(expected, got) == pytest.approx(0.05)
+    assert relative_difference(expected, expected) == 0
+
+
+@pytest.mark.parametrize(
+    ("expected", "got"),
+    [
+        (torch.ones(3), torch.ones(2)),
+        (torch.ones(3), torch.tensor([1.0, 1.0, float("nan")])),
+        (torch.tensor([float("nan")]), torch.tensor([float("nan")])),
+        (torch.tensor([1.0, float("inf")]), torch.tensor([1.0, float("inf")])),
+    ],
+)
+def test_shapes_and_non_finite_values_differ_beyond_measure(expected: Tensor, got: Tensor) -> None:
+    assert relative_difference(expected, got) == float("inf")
+
+
+def test_complex_outputs_count() -> None:
+    expected = torch.tensor([1 + 1j, 2.0])
+    assert relative_difference(expected, expected + 0.5j) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("outputs", [lambda y: None, lambda y: y.argmax(-1), lambda y: str(y), lambda y: []])
+def test_outputs_that_cannot_be_compared_prove_nothing(make_network: Make, outputs: Callable[[Tensor], Any]) -> None:
+    network, groups = make_network()
+    gated, x = GatedModel(network, groups, target_sparsity=0.4).eval(), torch.randn(3, 5, dtype=torch.float64)
+    with pytest.raises(DataError, match="no floating-point tensor"):
+        prove_groups(gated, lambda model: outputs(model(x)))
+
+
+def test_gates_and_mode_are_left_as_they_were(make_network: Make) -> None:
+    network, groups = make_network()
+    gated, x = GatedModel(network, groups, target_sparsity=0.4), torch.randn(3, 5, dtype=torch.float64)
+    before = gated.gates.log_alpha.detach().clone()
+    expected = gated.eval()(x)
+    for training in (True, False):
+        gated.train(training)
+        prove_groups(gated, lambda model: model(x))
+        assert compare(gated, lambda model: model(x)) < 1e-12
+        assert gated.training is training
+        assert gated.model.norm.training is training
+    assert torch.equal(gated.gates.log_alpha, before)
+    assert torch.equal(gated.eval()(x), expected)
+
+
+class Table(nn.Module):
+    """Units in an embedding, which removal has no rule for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.read = nn.Embedding(5, 4), nn.Linear(4, 2)
+
+    def forward(self, index: Tensor) -> Tensor:
+        return self.read(self.table(index))
+
+
+def test_a_group_that_cannot_be_cut_is_blamed_by_name() -> None:
+    index = consecutive(4)
+    places = (
+        Place(tensor="table.weight", dim=1, role=Role.PRODUCES, index=index),
+        Place(tensor="read.weight", dim=1, role=Role.CONSUMES, index=index),
+    )
+    group = PruneGroup(name="columns", kind="unit", units=4, places=places)
+    gated = GatedModel(Table(), [group], target_sparsity=0.3).eval()
+    _, faults = find_faults(gated, lambda model: model(torch.arange(5)))
+    assert "Embedding" in faults["columns"]
