@@ -186,8 +186,8 @@ def conforms(value: object, schema: Any) -> bool:
 
     Args:
         value: From JSON.
-        schema: A type; a literal, None or text; a tuple of alternatives; a list of the form of its elements; a dictionary
-            of the forms of its entries, where the key `str` stands for any names.
+        schema: A type; a literal, None or text; a tuple of alternatives; a list of the form of its elements; a
+            dictionary of the forms of its entries, where the key `str` stands for any names.
     """
     match schema:
         case type():
@@ -199,8 +199,9 @@ def conforms(value: object, schema: Any) -> bool:
         case dict() if str in schema:
             return isinstance(value, dict) and all(conforms(entry, schema[str]) for entry in value.values())
         case dict():
-            same = isinstance(value, dict) and value.keys() == schema.keys()
-            return same and all(conforms(value[key], form) for key, form in schema.items())
+            if not isinstance(value, dict) or value.keys() != schema.keys():
+                return False
+            return all(conforms(value[key], form) for key, form in schema.items())
         case _:
             return value == schema
 

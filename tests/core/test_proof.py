@@ -84,7 +84,7 @@ def test_complex_outputs_count() -> None:
     assert relative_difference(expected, expected + 0.5j) == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("outputs", [lambda y: None, lambda y: y.argmax(-1), lambda y: str(y), lambda y: []])
+@pytest.mark.parametrize("outputs", [lambda y: None, lambda y: y.argmax(-1), str, lambda y: []])
 def test_outputs_that_cannot_be_compared_prove_nothing(make_network: Make, outputs: Callable[[Tensor], Any]) -> None:
     network, groups = make_network()
     gated, x = GatedModel(network, groups, target_sparsity=0.4).eval(), torch.randn(3, 5, dtype=torch.float64)

@@ -71,7 +71,7 @@ def make_groups(network: Network) -> list[PruneGroup]:
     hidden, stream = network.mlp.up.weight.shape
 
     def places(units: int, text: str) -> tuple[Place, ...]:
-        """Words "tensor:dim", with "<" where the tensor consumes, "+offset" and "*width"; absent tensors are left out."""
+        """Words "tensor:dim", with "<" where it consumes, "+offset" and "*width"; absent tensors are left out."""
         found = []
         for word in text.split():
             tensor, _, rest = word.partition(":")

@@ -238,7 +238,8 @@ def test_micro_batches_average_their_gradients() -> None:
 
     torch.manual_seed(0)
     weights = nn.Linear(5, 3).state_dict()
-    pairs = [torch.cat([one, other]) for one, other in itertools.batched(itertools.islice(batches(), 6), 2)]
+    six = list(itertools.islice(batches(), 6))
+    pairs = [torch.cat([one, other]) for one, other in zip(six[::2], six[1::2], strict=True)]
     results = []
     for data, micro_batches in ((batches(), 2), (iter(pairs), 1)):
         objective = Plain(nn.Linear(5, 3))
