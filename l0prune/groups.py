@@ -181,7 +181,7 @@ _GROUP_SCHEMA = {
 }
 
 
-def conforms(value: object, schema: Any) -> bool:
+def conforms(value: object, schema: Any) -> bool:  # noqa: PLR0911 - one for each form
     """Whether a JSON value has the form that a schema gives.
 
     Args:
