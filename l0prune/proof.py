@@ -123,6 +123,9 @@ def _emptied(groups: Sequence[PruneGroup]) -> list[set[int]]:
 
 def _blame(gated: GatedModel, observe: Observe, tolerance: float) -> dict[str, str]:
     faults = {}
+    # What fails with every unit open fails whichever group is tried.
+    if not _try(gated, observe, [], set(), seed=1)[0] <= tolerance:
+        return faults
     for g, group in enumerate(gated.groups):
         for emptied in (set(), {g}) if group.bypass else (set(),):
             difference, reason = _try(gated, observe, [g], emptied, seed=1)

@@ -23,7 +23,7 @@ def encoder_configs(draw: st.DrawFn) -> dict[str, object]:
     return {
         "extractor_mode": layout,
         "extractor_conv_layer_config": [(draw(st.integers(1, 9)), *kernel) for kernel in kernels],
-        "extractor_conv_bias": layout == "layer_norm",
+        "extractor_conv_bias": draw(st.booleans()),
         "encoder_embed_dim": width,
         "encoder_projection_dropout": 0.1,
         "encoder_pos_conv_kernel": 4,
@@ -34,10 +34,10 @@ def encoder_configs(draw: st.DrawFn) -> dict[str, object]:
         "encoder_ff_interm_features": draw(st.integers(1, 17)),
         "encoder_ff_interm_dropout": 0.1,
         "encoder_dropout": 0.1,
-        "encoder_layer_norm_first": layout == "layer_norm",
+        "encoder_layer_norm_first": draw(st.booleans()),
         "encoder_layer_drop": 0.0,
         "aux_num_out": None,
-        "normalize_waveform": layout == "layer_norm",
+        "normalize_waveform": draw(st.booleans()),
     }
 
 
