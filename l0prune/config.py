@@ -80,7 +80,7 @@ class StageConfig:
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly."""
     weight_decay: float = 0.0
-    """AdamW's decoupled weight decay, on weights alone."""
+    """AdamW's decoupled weight decay, on every trained parameter but gates and multipliers."""
     max_gradient_norm: float = 10.0
     """Gradients are scaled down to this norm."""
     micro_batches: int = 1

@@ -36,6 +36,12 @@ def counts_of(kept: np.ndarray, size: SizeModel) -> np.ndarray:
     return np.array([part.sum() for part in np.split(kept, np.cumsum(size.units)[:-1])])
 
 
+def feasible_budget(size: SizeModel, share: float, round_to: int) -> int:
+    """A budget between the smallest rounded size and the dense one."""
+    smallest = size.exact(np.where(size.least > 0, np.minimum(round_to, size.units), 0))
+    return round(smallest + share * (size.total - smallest))
+
+
 @settings(deadline=None, max_examples=200)
 @given(problems(), st.floats(0, 1))
 def test_meets_the_budget_from_below_within_the_cheapest_unit(
@@ -71,8 +77,7 @@ def test_rounds_each_group(
     problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float, round_to: int
 ) -> None:
     groups, size, probabilities = problem
-    smallest = size.exact(np.where(size.least > 0, np.minimum(round_to, size.units), 0))
-    budget = round(smallest + share * (size.total - smallest))
+    budget = feasible_budget(size, share, round_to)
     counts = counts_of(select(probabilities, groups, size, budget, round_to=round_to), size)
     assert size.exact(counts) <= budget
     assert all(kept % round_to == 0 or kept == number for kept, number in zip(counts, size.units, strict=True))
@@ -116,8 +121,7 @@ def test_ties_are_broken_alike_every_time(
     problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float, round_to: int
 ) -> None:
     groups, size, probabilities = problem
-    smallest = size.exact(np.where(size.least > 0, np.minimum(round_to, size.units), 0))
-    budget = round(smallest + share * (size.total - smallest))
+    budget = feasible_budget(size, share, round_to)
     for flat in (probabilities, np.full(len(probabilities), 0.5)):
         kept = select(flat, groups, size, budget, round_to=round_to)
         assert np.array_equal(kept, select(flat.copy(), groups, size, budget, round_to=round_to))
