@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ProofError,
         RunError,
         TargetError,
+        TraceError,
         TrainingError,
         nearest,
     )
@@ -51,6 +52,7 @@ _HOMES = {
         "ProofError",
         "RunError",
         "TargetError",
+        "TraceError",
         "TrainingError",
         "nearest",
     ),

@@ -19,7 +19,7 @@ class AugmentedLagrangian(nn.Module):
         super().__init__()
         self.target_sparsity, self.warmup_steps = target_sparsity, warmup_steps
         self.multipliers = nn.Parameter(torch.tensor([0.0, quadratic_start], dtype=torch.float64))
-        """lambda1 and lambda2; ascend on them (`maximize=True` in their optimizer group)."""
+        """lambda1 and lambda2. Their gradients come reversed, so that an optimizer that minimises ascends on them."""
 
     def target_at(self, step: int) -> float:
         """The target t at optimizer step `step`, counted from 0."""
@@ -30,4 +30,17 @@ class AugmentedLagrangian(nn.Module):
     def penalty(self, sparsity: Tensor, step: int) -> Tensor:
         """The penalty for the expected sparsity s at a step; a float64 scalar to be added to the loss."""
         gap = sparsity - self.target_at(step)
-        return self.multipliers[0] * gap + self.multipliers[1] * gap**2
+        multipliers: Tensor = _Reversed.apply(self.multipliers)  # type: ignore[assignment]
+        return multipliers[0] * gap + multipliers[1] * gap**2
+
+
+class _Reversed(torch.autograd.Function):
+    """The identity, whose gradient changes sign: any optimizer will do, also one that knows no `maximize`."""
+
+    @staticmethod
+    def forward(ctx, x):  # type: ignore[override]
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[override]
+        return -grad

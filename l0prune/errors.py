@@ -45,6 +45,10 @@ class GroupError(L0PruneError):
     """A prune group that does not fit its model."""
 
 
+class TraceError(L0PruneError):
+    """A model whose forward pass cannot be followed."""
+
+
 class PlanError(L0PruneError):
     """A removal plan that does not fit its model."""
 

@@ -83,6 +83,9 @@ def open_norm(
 class GatedNorm(nn.Module):
     """Stands in for a LayerNorm, RMSNorm or GroupNorm while gates are attached; shares its parameters.
 
+    Other classes may stand for an RMSNorm if they compute weight * x / sqrt(mean(x^2) + eps) and keep eps as `eps` or
+    `variance_epsilon`.
+
     Args:
         norm: The module it stands in for.
         opened: Gives (C,) 1 for open channels, 0 for closed ones.
@@ -94,32 +97,49 @@ class GatedNorm(nn.Module):
 
     def __init__(self, norm: nn.Module, opened: Callable[[bool], Tensor], channel_dim: int) -> None:
         super().__init__()
-        if isinstance(norm, nn.LayerNorm | nn.RMSNorm):
-            if len(norm.normalized_shape) != 1:
-                raise GroupError("cannot gate a norm over several dimensions", got=tuple(norm.normalized_shape))
-        elif not isinstance(norm, nn.GroupNorm):
+        if len(getattr(norm, "normalized_shape", (1,))) != 1:
+            raise GroupError("cannot gate a norm over several dimensions", got=tuple(norm.normalized_shape))  # type: ignore[arg-type]
+        known = isinstance(norm, nn.LayerNorm | nn.GroupNorm) or _epsilon(norm) != ()
+        if not known or isinstance(norm, nn.modules.batchnorm._NormBase):
             raise GroupError("cannot gate this kind of norm", got=type(norm).__name__)
+        self.weight: nn.Parameter | None = norm.weight  # type: ignore[assignment]
+        self.bias: nn.Parameter | None = getattr(norm, "bias", None)
         # A tuple hides the dense module from `parameters()`: the parameters are listed once, under their own names.
         self._dense = (norm,)
-        self.weight, self.bias = norm.weight, getattr(norm, "bias", None)
         self.opened, self.channel_dim = opened, channel_dim
+        # nn.TransformerEncoderLayer's fused kernel reads the parameters past this module, unless it has a hook.
+        self.register_forward_pre_hook(_no_change)
 
     @property
     def dense(self) -> nn.Module:
         """The module this one stands in for."""
         return self._dense[0]
 
+    def __getattr__(self, name: str) -> Any:
+        """What others read off the norm itself, `eps` say."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "_dense" not in self.__dict__:
+                raise
+            return getattr(self._dense[0], name)
+
     def forward(self, x: Tensor) -> Tensor:
         """x: the dense module's input -> its output over the open channels."""
         y = self._normalize(x, self.opened(self.training))
-        # Autocast lets float32 through; without it the next layer expects the dtype it is written in.
-        return y if torch.is_autocast_enabled(x.device.type) else y.to(x.dtype)
+        # As torch's own: autocast widens a norm's output on a GPU, and on a CPU leaves it as the input was.
+        widened = (
+            x.is_cuda and torch.is_autocast_enabled("cuda") and isinstance(self.dense, nn.LayerNorm | nn.GroupNorm)
+        )
+        return y if widened else y.to(x.dtype)
 
     def _normalize(self, x: Tensor, opened: Tensor) -> Tensor:
         norm: Any = self.dense
         if isinstance(norm, nn.GroupNorm):
             return self._group_norm(x, opened, norm)
-        eps = norm.eps if norm.eps is not None else torch.finfo(x.dtype).eps
+        eps = norm.eps if isinstance(norm, nn.LayerNorm) else _epsilon(norm)
+        # torch's default is that of the dtype it computes in.
+        eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps if eps is None else eps
         centred = isinstance(norm, nn.LayerNorm)
         return open_norm(x, opened, self.weight, self.bias, dim=self.channel_dim, eps=eps, centred=centred)
 
@@ -133,3 +153,12 @@ class GatedNorm(nn.Module):
         if self.weight is None or self.bias is None:
             return normalized
         return normalized * self.weight.view(view) + self.bias.view(view)
+
+
+def _epsilon(norm: nn.Module) -> Any:
+    """What an RMS norm adds to the mean square: None for torch's default, () if the module names none."""
+    return getattr(norm, "variance_epsilon", getattr(norm, "eps", ()))
+
+
+def _no_change(module: nn.Module, args: Any) -> None:
+    """A hook that does nothing."""

@@ -4,24 +4,33 @@ Legend: N units of all groups, one after the other; z (N,) gate values.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils.hooks import RemovableHandle
 
 from l0prune.config import GateConfig
 from l0prune.errors import GroupError
 from l0prune.gated_norms import GatedNorm
 from l0prune.groups import Place, PruneGroup, Role, check_groups
 from l0prune.hard_concrete import HardConcrete
-from l0prune.plan import RemovalPlan, make_plan, model_shapes
+from l0prune.plan import RemovalPlan, make_plan, model_shapes, owners
 from l0prune.removal import apply_plan, scale_along
 from l0prune.selection import budget_for, kept_indices, select
 from l0prune.size_model import SizeModel, parameter_size
+
+_F = TypeVar("_F", bound=Callable)
+
+
+def _eager(function: _F) -> _F:
+    """Keep torch.compile out of a function."""
+    return torch.compiler.disable(function)  # type: ignore[return-value]
 
 
 class Gates(nn.Module):
@@ -32,7 +41,7 @@ class Gates(nn.Module):
         size_model: Their size.
         budget: The largest size that the deterministic selection may have.
         config: Distribution and starting values.
-        reference: Gives dtype and device.
+        reference: Gives the device, and the dtype if that is wider than float32.
     """
 
     def __init__(
@@ -46,7 +55,9 @@ class Gates(nn.Module):
         start = torch.tensor(starts, dtype=torch.float64).repeat_interleave(units)
         # A little noise breaks ties between units that begin alike.
         start = start + 0.01 * torch.randn(len(start), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        self.log_alpha = nn.Parameter(start.to(device=reference.device, dtype=reference.dtype))
+        # Half precision would swallow the steps of an optimizer.
+        dtype = torch.promote_types(reference.dtype, torch.float32)
+        self.log_alpha = nn.Parameter(start.to(device=reference.device, dtype=dtype))
         self._units = [group.units for group in groups]
         self._sampled: tuple[Tensor, ...] | None = None
         self._decided: tuple[Tensor, tuple[Tensor, ...]] | None = None
@@ -66,6 +77,7 @@ class Gates(nn.Module):
         scores = torch.sigmoid(self.log_alpha.detach().double() + self.distribution.open_shift).cpu().numpy()
         return select(scores, self.groups, self.size_model, self.budget, round_to=self.config.round_to)
 
+    @_eager
     def decide(self) -> tuple[Tensor, ...]:
         """Deterministic gate values by group: 0 for closed units, the configured value for kept ones."""
         now = self.log_alpha.detach()
@@ -123,7 +135,7 @@ class _GatedTensor(nn.Module):
         for g, place in self._places:
             tensor = tensor * scale_along(place, gates.of(g, self.training), tensor)
         for g in self._alive_with:
-            tensor = tensor * (gates.of(g, self.training).detach() > 0).any()
+            tensor = tensor * (gates.of(g, self.training).detach() > 0).any().to(tensor)
         return tensor
 
 
@@ -136,11 +148,12 @@ class GatedModel(nn.Module):
     Args:
         model: The dense model; gates are attached to it in place.
         groups: Its prune groups.
-        target_sparsity: Share of the parameters to remove, in (0, 1).
+        target_sparsity: Share of the size to remove, in (0, 1).
         config: Gate settings.
+        size_model: The size that the target counts; the parameters by default.
 
     Raises:
-        GroupError: A group does not fit the model.
+        GroupError: A group does not fit the model; the model is untouched then.
         TargetError: The target is out of range or more than can be removed.
     """
 
@@ -151,13 +164,15 @@ class GatedModel(nn.Module):
         *,
         target_sparsity: float,
         config: GateConfig | None = None,
+        size_model: SizeModel | None = None,
     ) -> None:
         super().__init__()
         shapes = model_shapes(model)
         check_groups(groups, shapes)
         self.model = model
         self.groups = tuple(groups)
-        self.size_model = parameter_size(model, groups)
+        self.parameter_model = parameter_size(model, groups)
+        self.size_model = size_model or self.parameter_model
         self.target_sparsity = target_sparsity
         self.dense_shapes = shapes
         config = config or GateConfig()
@@ -203,57 +218,97 @@ class GatedModel(nn.Module):
                     consumers.setdefault(place.tensor, []).append((g, place))
             for tensor in group.alive_with:
                 switched.setdefault(tensor, []).append(g)
-        self._gated: list[str] = sorted({*consumers, *switched})
-        for tensor in self._gated:
-            owner, _, name = tensor.rpartition(".")
-            gate = _GatedTensor(self.gates, consumers.get(tensor, ()), switched.get(tensor, ()))
-            parametrize.register_parametrization(self.model.get_submodule(owner), name, gate)
-        self._norms: list[str] = []
+        # Whatever can fail comes first: nothing is attached by halves.
+        self._norms = self._gated_norms()
+        held = owners(self.model)
+        self._gated = [(module, name) for tensor in sorted({*consumers, *switched}) for module, name in held[tensor]]
+        for tensor in sorted({*consumers, *switched}):
+            for module, name in held[tensor]:
+                gate = _GatedTensor(self.gates, consumers.get(tensor, ()), switched.get(tensor, ()))
+                parametrize.register_parametrization(module, name, gate)
+        for norm in self._norms:
+            _replace(self.model, norm.dense, norm)
+        self._hooks: list[RemovableHandle] = []
+        for module in {module: None for module, _ in self._gated if isinstance(module, nn.RNNBase)}:
+            self._hooks.append(module.register_forward_pre_hook(_use_gated_weights))
+            self._hooks.append(module.register_forward_hook(_forget_gated_weights, always_call=True))
+        self._nested = [m for m in self.model.modules() if isinstance(m, nn.TransformerEncoder) and m.use_nested_tensor]
+        for module in self._nested:
+            module.use_nested_tensor = False
+
+    def _gated_norms(self) -> list[GatedNorm]:
+        standing: dict[str, list[tuple[int, Place]]] = {}
+        dims: dict[str, int] = {}
         for g, group in enumerate(self.groups):
             for norm in group.norms:
-                self._gate_norm(g, group, norm.module, norm.channel_dim)
-
-    def _gate_norm(self, g: int, group: PruneGroup, path: str, channel_dim: int) -> None:
-        weight = f"{path}.weight"
-        place = next((p for p in group.places if p.tensor == weight), None)
-        if place is None or place.index.size != self.dense_shapes[weight][0]:
-            raise GroupError("a gated norm must carry one group on all its channels", where=f"{group.name}, {path}")
-        norm = self.model.get_submodule(path)
-        if isinstance(norm, nn.GroupNorm) and norm.num_groups < norm.num_channels:
-            owners = place.index // (norm.num_channels // norm.num_groups)
-            shares = np.stack([(owners == n).sum(axis=1) for n in range(norm.num_groups)])
-            if (shares != shares[0]).any():
-                where = f"{group.name}, {path}"
-                raise GroupError("a unit must take as many channels from each group of a gated GroupNorm", where=where)
-        opened = partial(_opened, self.gates, g, place)
-        owner, _, name = path.rpartition(".")
-        parent = self.model.get_submodule(owner)
-        setattr(parent, name, GatedNorm(getattr(parent, name), opened, channel_dim))
-        self._norms.append(path)
+                place = next((p for p in group.places if p.tensor == f"{norm.module}.weight"), None)
+                where = f"{group.name}, {norm.module}"
+                if place is None:
+                    raise GroupError("a gated norm must carry the group on its weight", where=where)
+                if dims.setdefault(norm.module, norm.channel_dim) != norm.channel_dim:
+                    raise GroupError("a norm is used on different dimensions", where=where)
+                _check_shares(self.model.get_submodule(norm.module), place, where)
+                standing.setdefault(norm.module, []).append((g, place))
+        gated = []
+        for path, places in standing.items():
+            norm = self.model.get_submodule(path)
+            opened = partial(_opened, self.gates, places, self.dense_shapes[f"{path}.weight"][0])
+            gated.append(GatedNorm(norm, opened, dims[path]))
+        return gated
 
     def detach(self) -> nn.Module:
         """Take the gates off again, without folding them in; returns the dense model."""
-        for tensor in self._gated:
-            owner, _, name = tensor.rpartition(".")
-            module = self.model.get_submodule(owner)
+        for hook in self._hooks:
+            hook.remove()
+        for module, name in self._gated:
             _own_class(module)
             parametrize.remove_parametrizations(module, name, leave_parametrized=False)
-        for path in self._norms:
-            owner, _, name = path.rpartition(".")
-            parent = self.model.get_submodule(owner)
-            setattr(parent, name, getattr(parent, name).dense)
-        self._gated, self._norms = [], []
+        for norm in self._norms:
+            _replace(self.model, norm, norm.dense)
+        for module in self._nested:
+            module.use_nested_tensor = True
+        self._gated, self._norms, self._hooks, self._nested = [], [], [], []
         return self.model
+
+
+def _check_shares(norm: nn.Module, place: Place, where: str) -> None:
+    if isinstance(norm, nn.GroupNorm) and norm.num_groups < norm.num_channels:
+        rows = place.index // (norm.num_channels // norm.num_groups)
+        shares = np.stack([(rows == n).sum(axis=1) for n in range(norm.num_groups)])
+        if (shares != shares[0]).any():
+            raise GroupError("a unit must take as many channels from each group of a gated GroupNorm", where=where)
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` wherever `old` stands."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if child is old:
+                setattr(parent, name, new)
+
+
+def _use_gated_weights(module: nn.RNNBase, args: object) -> None:
+    """A recurrent module keeps references to its weights: they must be to the gated ones while it runs."""
+    module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
+def _forget_gated_weights(module: nn.RNNBase, *_: object) -> None:
+    originals = {name: module.parametrizations[name].original for name in getattr(module, "parametrizations", {})}  # type: ignore[union-attr]
+    module._flat_weights = [
+        originals.get(name, module.__dict__["_parameters"].get(name)) for name in module._flat_weights_names
+    ]
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)
 
 
-def _opened(gates: Gates, g: int, place: Place, training: bool) -> Tensor:
-    """(C,) 1 for the channels of open units, 0 for those of closed ones."""
-    values = (gates.of(g, training).detach() > 0).to(gates.log_alpha.dtype)
-    return scale_along(place, values, values.new_empty(place.index.size))
+def _opened(gates: Gates, places: Sequence[tuple[int, Place]], channels: int, training: bool) -> Tensor:
+    """(C,) 1 for the channels of open units and of none, 0 for those of closed ones."""
+    opened = gates.log_alpha.new_ones(channels)
+    for g, place in places:
+        opened = opened * scale_along(place, (gates.of(g, training).detach() > 0).to(opened), opened)
+    return opened
 
 
 def _own_class(module: nn.Module) -> None:

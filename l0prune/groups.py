@@ -43,6 +43,10 @@ class Place:
         plain = index.ndim == 2 and np.array_equal(index, consecutive(*index.shape))
         object.__setattr__(self, "in_order", plain)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Place":
+        """Itself: it never changes."""
+        return self
+
     @property
     def width(self) -> int:
         """Indices a unit takes along the dimension."""
@@ -124,6 +128,10 @@ class PruneGroup:
                 )
         if not any(place.role is Role.CONSUMES for place in self.places):
             raise GroupError("group has no consumer to gate", where=self.name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PruneGroup":
+        """Itself: copies of gated models share their groups, whose index maps never change."""
+        return self
 
     @property
     def least_units(self) -> int:

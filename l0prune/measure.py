@@ -2,7 +2,8 @@
 
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -23,10 +24,21 @@ def macs(run: Callable[[], object]) -> int:
 
     Source: torch's FlopCounterMode, which counts two operations for each.
     """
-    # Fused CPU attention is unknown to the counter; the plain kernel is two matrix products that it knows.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    # Fused kernels are unknown to the counter; the plain ones are matrix products that it knows.
+    with sdpa_kernel(SDPBackend.MATH), plain_attention(), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() // 2
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Without the fused inference kernels of nn.MultiheadAttention and nn.TransformerEncoder."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

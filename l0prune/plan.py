@@ -1,9 +1,10 @@
 """The removal plan: which units are kept, in the dense model's own indices."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from l0prune.errors import PlanError
@@ -47,6 +48,53 @@ class RemovalPlan:
         """Modules that contribute nothing because a group of theirs is empty."""
         return frozenset(group.bypass.module for group in self.groups if group.bypass and not self.kept[group.name])
 
+    def survivors(self) -> dict[tuple[str, int], np.ndarray]:
+        """The indices that stay, ascending, along each dimension (tensor, dim) that loses some."""
+        stays: dict[tuple[str, int], np.ndarray] = {}
+        for group in self.groups:
+            removed = np.ones(group.units, dtype=bool)
+            removed[list(self.kept[group.name])] = False
+            for place in group.places:
+                if place.dim is not None and removed.any():
+                    extent = self.shapes[place.tensor][place.dim]
+                    mask = stays.setdefault((place.tensor, place.dim), np.ones(extent, dtype=bool))
+                    mask[place.index[removed]] = False
+        return {key: np.flatnonzero(mask) for key, mask in stays.items()}
+
+    def pruned_shapes(self) -> dict[str, tuple[int, ...]]:
+        """`model_shapes` of the pruned model."""
+        left = {name: list(shape) for name, shape in self.shapes.items() if not _inside(name, self.bypassed)}
+        for (tensor, dim), index in self.survivors().items():
+            if tensor in left:
+                left[tensor][dim] = len(index)
+        return {name: tuple(shape) for name, shape in left.items()}
+
+    def then(self, second: "RemovalPlan") -> "RemovalPlan":
+        """This plan, followed by another for the network it leaves, as one plan in this plan's indices.
+
+        Raises:
+            PlanError: `second` was made for another network, or cuts through units of this plan's groups.
+        """
+        check_shapes(second.shapes, self.pruned_shapes())
+        places = _Origins(self)
+        kept = {name: set(units) for name, units in self.kept.items()}
+        added: list[PruneGroup] = []
+        for group in second.groups:
+            moved = places.moved(group)
+            gone = [u for u in range(group.units) if u not in second.kept[group.name]]
+            if places.known(moved):
+                for name, units in places.units_of(moved, gone).items():
+                    kept[name] -= units
+            else:
+                names = {*kept, *(other.name for other in added)}
+                name = next(
+                    n for n in (group.name, *(f"{group.name}#{i}" for i in range(2, 2 + len(names)))) if n not in names
+                )
+                added.append(replace(moved, name=name))
+                kept[name] = set(second.kept[group.name])
+        ordered = {name: tuple(sorted(units)) for name, units in kept.items()}
+        return RemovalPlan(groups=(*self.groups, *added), kept=ordered, shapes=self.shapes)
+
     def check(self, model: nn.Module) -> None:
         """Check that `model` is the dense model the plan was made for.
 
@@ -54,15 +102,7 @@ class RemovalPlan:
             PlanError: Names the first difference.
         """
         shapes = model_shapes(model)
-        for name in [*self.shapes, *shapes]:
-            expected, got = self.shapes.get(name), shapes.get(name)
-            if expected != got:
-                raise PlanError(
-                    "plan was made for another architecture",
-                    where=name,
-                    got="no such tensor" if got is None else list(got),
-                    expected="no such tensor" if expected is None else list(expected),
-                )
+        check_shapes(self.shapes, shapes)
         check_groups(self.groups, shapes)
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +134,82 @@ class RemovalPlan:
         )
 
 
+class _Origins:
+    """Where the places of a pruned network stood in the dense one, and whose units they were."""
+
+    def __init__(self, plan: RemovalPlan) -> None:
+        self._survivors, self._left = plan.survivors(), plan.pruned_shapes()
+        self._groups = {group.name: group for group in plan.groups}
+        self._owners: dict[tuple[str, int | None, int], tuple[str, int]] = {}
+        for group in plan.groups:
+            for place in group.places:
+                for unit, row in enumerate(place.index.tolist()):
+                    self._owners.update({(place.tensor, place.dim, i): (group.name, unit) for i in row})
+
+    def moved(self, group: PruneGroup) -> PruneGroup:
+        """The group with its places in the dense network's indices."""
+        places = []
+        for place in group.places:
+            stayed = None if place.dim is None else self._survivors.get((place.tensor, place.dim))
+            places.append(place if stayed is None else replace(place, index=stayed[place.index]))
+        return replace(group, places=tuple(places))
+
+    def known(self, group: PruneGroup) -> bool:
+        """Whether the group's places are those of units of the first plan, rather than of none.
+
+        Raises:
+            PlanError: Some are and some are not.
+        """
+        cells = [cell for unit in range(group.units) for cell in _cells(group, unit)]
+        owned = [cell in self._owners for cell in cells]
+        if any(owned) and not all(owned):
+            tensor = cells[owned.index(False)][0]
+            where = f"{group.name}, {tensor}"
+            raise PlanError("plans cannot be joined: their groups overlap in part", where=where)
+        return all(owned)
+
+    def units_of(self, group: PruneGroup, gone: Sequence[int]) -> dict[str, set[int]]:
+        """The first plan's units, by group, that make up the second one's removed ones.
+
+        Raises:
+            PlanError: The second plan cuts through a unit of the first.
+        """
+        cells = {cell for unit in gone for cell in _cells(group, unit)}
+        units: dict[str, set[int]] = {}
+        for name, unit in {self._owners[cell] for cell in cells}:
+            units.setdefault(name, set()).add(unit)
+            # What went with a bypassed block is not there to be cut again.
+            if not cells.issuperset(c for c in _cells(self._groups[name], unit) if c[0] in self._left):
+                raise PlanError(
+                    "plans cannot be joined: the second cuts through units of the first", where=f"{group.name}, {name}"
+                )
+        return units
+
+
+def _cells(group: PruneGroup, unit: int) -> list[tuple[str, int | None, int]]:
+    return [(place.tensor, place.dim, i) for place in group.places for i in place.index[unit].tolist()]
+
+
+def _inside(name: str, modules: Collection[str]) -> bool:
+    return any(f"{name}.".startswith(f"{path}.") for path in modules)
+
+
+def check_shapes(expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare two fingerprints.
+
+    Raises:
+        PlanError: Names the first difference.
+    """
+    for name in [*expected, *got]:
+        if expected.get(name) != got.get(name):
+            raise PlanError(
+                "plan was made for another architecture",
+                where=name,
+                got=list(got[name]) if name in got else "no such tensor",
+                expected=list(expected[name]) if name in expected else "no such tensor",
+            )
+
+
 def make_plan(
     groups: Sequence[PruneGroup], kept: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]
 ) -> RemovalPlan:
@@ -114,3 +230,15 @@ def make_plan(
 def model_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter and buffer, by name."""
     return {name: tuple(tensor.shape) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+
+
+def owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+    """The modules and attributes that hold each parameter and buffer, by its first name: several where it is tied."""
+    names: dict[int, str] = {}
+    found: dict[str, dict[tuple[int, str], tuple[nn.Module, str]]] = {}
+    for path, module in model.named_modules():
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                first = names.setdefault(id(tensor), f"{path}.{name}" if path else name)
+                found.setdefault(first, {})[id(module), name] = (module, name)
+    return {name: list(holders.values()) for name, holders in found.items()}

@@ -1,13 +1,14 @@
 """Apply a plan: fold gate values into the weights, cut what is closed, bypass what is empty."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from l0prune.errors import PlanError
-from l0prune.groups import Place, PruneGroup, Role
-from l0prune.plan import RemovalPlan
+from l0prune.attention import SlimMultiheadAttention
+from l0prune.groups import Place, Role
+from l0prune.plan import RemovalPlan, model_shapes, owners
 
 
 class Bypassed(nn.Module):
@@ -40,41 +41,37 @@ def apply_plan(model: nn.Module, plan: RemovalPlan, values: Mapping[str, Tensor]
         The same model, smaller.
 
     Raises:
-        PlanError: The plan was made for another architecture; the model is untouched then.
+        PlanError: The plan was made for another architecture, or cuts a module that cannot be cut; the model is
+            untouched then.
     """
     plan.check(model)
+    held = owners(model)
+    survivors = plan.survivors()
+    for module in _modules(held, {tensor for tensor, _ in survivors}):
+        if isinstance(module, nn.MultiheadAttention):
+            SlimMultiheadAttention.check(module)
     if values:
         for group in plan.groups:
-            _fold(model, group, values[group.name])
-    kept: dict[tuple[str, int], Tensor] = {}
-    for group in plan.groups:
-        removed = sorted(set(range(group.units)) - set(plan.kept[group.name]))
-        for place in group.places:
-            if place.dim is not None and removed:
-                key = (place.tensor, place.dim)
-                stays = kept.setdefault(key, torch.ones(plan.shapes[place.tensor][place.dim], dtype=torch.bool))
-                stays[torch.as_tensor(place.index[removed].ravel())] = False
+            for place in group.places:
+                if place.role is Role.CONSUMES:
+                    module, name = held[place.tensor][0]
+                    tensor = getattr(module, name)
+                    tensor.mul_(scale_along(place, values[group.name], tensor))
     for path in plan.bypassed:
         parent, name = _owner(model, path)
         returns = next(group.bypass.returns for group in plan.groups if group.bypass and group.bypass.module == path)
         setattr(parent, name, Bypassed(returns))
-    live = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
-    for (tensor, dim), stays in kept.items():
+    live = model_shapes(model)
+    for (tensor, dim), stays in survivors.items():
         if tensor in live:
-            _cut(model, tensor, dim, stays.nonzero()[:, 0])
-    _mend(model, plan, {tensor for tensor, _ in kept} & live)
+            _cut(held[tensor], dim, torch.from_numpy(stays))
+    _mend(model, plan, _modules(held, {tensor for tensor, _ in survivors if tensor in live}))
     return model
 
 
-def _fold(model: nn.Module, group: PruneGroup, values: Tensor) -> None:
-    for place in group.places:
-        if place.role is Role.CONSUMES:
-            tensor = _tensor(model, place.tensor)
-            tensor.mul_(scale_along(place, values.to(tensor), tensor))
-
-
 def scale_along(place: Place, values: Tensor, tensor: Tensor) -> Tensor:
-    """Unit values (units,) as a factor that broadcasts over `tensor`: 1 where no unit of the place stands."""
+    """Unit values (units,) as a factor that broadcasts over `tensor`, in its dtype: 1 where no unit stands."""
+    values = values.to(tensor)
     if place.dim is None:
         return values
     if place.in_order and place.index.size == tensor.shape[place.dim]:
@@ -85,20 +82,34 @@ def scale_along(place: Place, values: Tensor, tensor: Tensor) -> Tensor:
     return scale.view([-1 if dim == place.dim else 1 for dim in range(tensor.ndim)])
 
 
-def _cut(model: nn.Module, path: str, dim: int, index: Tensor) -> None:
-    module, name = _owner(model, path)
+def _cut(holders: list[tuple[nn.Module, str]], dim: int, index: Tensor) -> None:
+    module, name = holders[0]
     old = getattr(module, name)
     new = old.detach().index_select(dim, index.to(old.device))
     if name in module._parameters:
-        setattr(module, name, nn.Parameter(new, requires_grad=old.requires_grad))
-    else:
+        new = nn.Parameter(new, requires_grad=old.requires_grad)
+    # Tied tensors stay tied.
+    for module, name in holders:
         setattr(module, name, new)
 
 
-def _mend(model: nn.Module, plan: RemovalPlan, cut: set[str]) -> None:
+def _modules(held: Mapping[str, list[tuple[nn.Module, str]]], tensors: set[str]) -> list[nn.Module]:
+    """The modules that hold any of `tensors`."""
+    found = {id(module): module for tensor in held if tensor in tensors for module, _ in held[tensor]}
+    return list(found.values())
+
+
+def _mend(model: nn.Module, plan: RemovalPlan, cut: list[nn.Module]) -> None:
     """Make every number that modules keep beside their weights agree with the weights."""
-    for module in {id(m): m for m in (_owner(model, path)[0] for path in cut)}.values():
-        _mend_module(module)
+    touched = {id(module) for module in cut}
+    for module in model.modules():
+        inner = [*module.children()] if isinstance(module, nn.MultiheadAttention) else []
+        # A parametrized weight lives below the module that uses it.
+        inner += getattr(module, "parametrizations", {}).values()
+        if touched & {id(module), *map(id, inner)}:
+            _mend_module(module)
+        if isinstance(module, nn.TransformerEncoder) and touched & {id(m) for m in module.modules()}:
+            module.use_nested_tensor = False
     for group in plan.groups:
         for attribute in group.attributes:
             if not any(f"{attribute.module}.".startswith(f"{path}.") for path in plan.bypassed):
@@ -107,29 +118,55 @@ def _mend(model: nn.Module, plan: RemovalPlan, cut: set[str]) -> None:
 
 
 def _mend_module(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
-    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
-        assert module.weight is not None
-        module.normalized_shape = tuple(module.weight.shape)
-    elif isinstance(module, nn.GroupNorm):
-        channels = module.weight.shape[0]
-        # One group a channel follows its channels; any other number of groups stays.
-        module.num_groups = channels if module.num_groups == module.num_channels else module.num_groups
-        module.num_channels = channels
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-        module.num_features = module.weight.shape[0]
+    if isinstance(module, nn.MultiheadAttention):
+        SlimMultiheadAttention.adopt(module)
     else:
-        raise PlanError("no rule to shrink this kind of module", where=type(module).__name__)
+        for name, value in _sizes(module).items():
+            setattr(module, name, value)
+
+
+def _sizes(module: nn.Module) -> dict[str, Any]:  # noqa: PLR0911 - one for each kind of module
+    """The sizes that a module of torch's keeps; whether another module keeps any, the proof will tell."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
+    # Parametrized weights are computed.
+    shape = shapes.get("weight") or tuple(getattr(module, "weight", torch.empty(0)).shape)
+    match module:
+        case nn.Linear():
+            return {"out_features": shape[0], "in_features": shape[1]}
+        case nn.modules.conv._ConvNd():
+            return _convolution_sizes(module, *shape[:2])
+        case nn.Embedding() | nn.EmbeddingBag():
+            return {"num_embeddings": shape[0], "embedding_dim": shape[1]}
+        case nn.LayerNorm() | nn.RMSNorm():
+            return {"normalized_shape": shape}
+        case nn.GroupNorm():
+            # One group a channel follows its channels; any other number of groups stays.
+            groups = shape[0] if module.num_groups == module.num_channels else module.num_groups
+            return {"num_groups": groups, "num_channels": shape[0]}
+        case nn.modules.batchnorm._NormBase():
+            return {"num_features": shapes.get("weight", shapes.get("running_mean", ()))[0]}
+        case nn.RNNBase():
+            return {"hidden_size": shapes["weight_hh_l0"][1], "input_size": shapes["weight_ih_l0"][1]}
+        case nn.RNNCellBase():
+            return {"hidden_size": shapes["weight_hh"][1], "input_size": shapes["weight_ih"][1]}
+        case nn.PReLU():
+            return {"num_parameters": shape[0]}
+        case nn.Module(nf=int(), nx=int()):
+            # transformers' Conv1D, a linear layer with its weight transposed.
+            return {"nx": shape[0], "nf": shape[1]}
+    return {}
+
+
+def _convolution_sizes(module: nn.modules.conv._ConvNd, rows: int, columns: int) -> dict[str, int]:
+    groups = module.groups
+    depthwise = 1 < groups == module.in_channels
+    if module.transposed:
+        groups = rows if depthwise else groups
+        return {"groups": groups, "in_channels": rows, "out_channels": columns * groups}
+    groups = rows * groups // module.out_channels if depthwise else groups
+    return {"groups": groups, "in_channels": columns * groups, "out_channels": rows}
 
 
 def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
     parent, _, name = path.rpartition(".")
     return model.get_submodule(parent), name
-
-
-def _tensor(model: nn.Module, path: str) -> Tensor:
-    module, name = _owner(model, path)
-    return getattr(module, name)

@@ -31,9 +31,13 @@ class SizeModel:
     Args:
         groups: The prune groups, in the order of the flat vectors.
         coefficients: Integer coefficient of each monomial.
+        counts: What is counted, for messages.
     """
 
-    def __init__(self, groups: Sequence[PruneGroup], coefficients: Mapping[Monomial, int]) -> None:
+    def __init__(
+        self, groups: Sequence[PruneGroup], coefficients: Mapping[Monomial, int], counts: str = "parameters"
+    ) -> None:
+        self.counts = counts
         self.units = np.array([group.units for group in groups], dtype=np.int64)
         self.least = np.array([group.least_units for group in groups], dtype=np.int64)
         width = 1 + _MAX_POWER

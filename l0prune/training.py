@@ -104,7 +104,7 @@ class Stage:
             ).to(self.device)
             own = {"lr": settings.learning_rate, "weight_decay": 0.0}
             groups.append({"params": [gated.gates.log_alpha], **own})
-            groups.append({"params": [self.lagrangian.multipliers], "maximize": True, **own})
+            groups.append({"params": [self.lagrangian.multipliers], **own})
         self.optimizer = torch.optim.AdamW(groups, fused=self.device.type in ("cpu", "cuda"))
         use_bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(self.device))
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=use_bfloat16)

@@ -28,15 +28,15 @@ def test_penalty_is_equation_6_with_its_gradients(sparsity: float, linear: float
     assert s.grad is not None
     assert lagrangian.multipliers.grad is not None
     assert s.grad.item() == pytest.approx(linear + 2 * quadratic * gap)
-    assert lagrangian.multipliers.grad.tolist() == pytest.approx([gap, gap**2])
+    # Reversed: an optimizer that minimises ascends.
+    assert lagrangian.multipliers.grad.tolist() == pytest.approx([-gap, -(gap**2)])
 
 
 def test_ascent_finds_the_constrained_optimum() -> None:
     """min (s - 0.2)^2 with s = 0.6 enforced: the multiplier ends at minus the slope of the loss."""
     lagrangian = AugmentedLagrangian(0.6, 0, quadratic_start=1.0)
     s = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
-    groups = [{"params": [s]}, {"params": [lagrangian.multipliers], "maximize": True}]
-    optimizer = torch.optim.SGD(groups, lr=0.1)
+    optimizer = torch.optim.SGD([s, lagrangian.multipliers], lr=0.1)
     for step in range(600):
         optimizer.zero_grad()
         ((s - 0.2) ** 2 + lagrangian.penalty(s, step)).backward()

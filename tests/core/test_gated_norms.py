@@ -135,13 +135,15 @@ def test_group_norm_with_a_group_for_each_channel_needs_no_gate() -> None:
 
 
 @pytest.mark.parametrize(("norm", "dim"), [(nn.LayerNorm(8), -1), (nn.RMSNorm(8), -1), (nn.GroupNorm(1, 8), 1)])
-def test_autocast_normalises_in_float32(norm: nn.Module, dim: int) -> None:
+def test_autocast_normalises_in_float32_and_gives_the_dtype_that_torch_gives(norm: nn.Module, dim: int) -> None:
     x = torch.randn(4, 8).bfloat16().requires_grad_()
     gated = GatedNorm(norm, lambda training: torch.ones(8), dim)
     with torch.autocast("cpu", torch.bfloat16):
         got = gated(x)
-    assert got.dtype == torch.float32
-    torch.testing.assert_close(got, norm(x.float()), atol=0.02, rtol=0.02)
+        assert got.dtype == nn.functional.layer_norm(x, (8,)).dtype
+    # Rounded once, from float32.
+    assert torch.equal(got, gated(x.float()).to(got.dtype))
+    torch.testing.assert_close(got.float(), norm(x.float()), atol=0.02, rtol=0.02)
     got.pow(2).sum().backward()
     assert x.grad is not None
     assert x.grad.dtype == torch.bfloat16

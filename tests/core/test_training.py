@@ -112,7 +112,7 @@ def test_target_rises_linearly_and_multipliers_ascend() -> None:
     assert sparsity.grad is not None
     assert sparsity.grad.item() == pytest.approx(2 + 2 * 3 * -0.3)
     assert lagrangian.multipliers.grad is not None
-    assert lagrangian.multipliers.grad.tolist() == pytest.approx([-0.3, 0.09])
+    assert lagrangian.multipliers.grad.tolist() == pytest.approx([0.3, -0.09])
     assert AugmentedLagrangian(0.8, 4, 20.0).multipliers.tolist() == [0.0, 20.0]
 
 

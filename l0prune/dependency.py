@@ -1,0 +1,380 @@
+"""Prune groups of any module, found by following a forward pass."""
+
+import copy
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from l0prune.errors import GroupError, TraceError
+from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
+from l0prune.measure import plain_attention
+from l0prune.operators import apply_rule, module_rule
+from l0prune.size_model import Monomial, SizeModel
+from l0prune.tracing import OUTPUT, Trace, Tracer
+
+_HEAD_COUNTS = re.compile(r"(num|n|total)?_?(local_|kv_|key_value_|attn_|attention_)?heads?|nhead", re.IGNORECASE)
+_WIDTHS = re.compile(
+    r"(all_head|split|hidden|embedding)_size|(attn|inner|hidden|embed|embedding|inner_kv_proj|q|kv|model|proj)?_?dim|d_model|width|"
+    r"(num_)?channels|num_features",
+    re.IGNORECASE,
+)
+_ALIVE = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftAlone:
+    """Hidden units that cannot be pruned, and why."""
+
+    name: str
+    kind: str
+    units: int
+    reason: str
+    interface: bool = False
+    """Whether they are the model's own output: not hidden at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery:
+    """What following a forward pass has found."""
+
+    groups: tuple[PruneGroup, ...]
+    left_alone: tuple[LeftAlone, ...] = ()
+    trace: Trace = field(repr=False)
+    notes: tuple[str, ...] = ()
+    hidden_units: int = 0
+    """Units that layers make in all, without those of the model's own output."""
+    layers: Mapping[tuple[str, int], str] = field(default_factory=dict, repr=False)
+    """The dimensions (tensor, dim) on which layers make units, with the kind of unit."""
+
+    @property
+    def reached_units(self) -> int:
+        """Those of `hidden_units` that stand in a group."""
+        return sum(p.index.size for group in self.groups for p in group.places if (p.tensor, p.dim) in self.layers)
+
+    def without(self, reasons: Mapping[str, str]) -> "Discovery":
+        """Leave out groups by name, for a reason each."""
+        refused = [
+            LeftAlone(name=group.name, kind=group.kind, units=group.units, reason=reasons[group.name])
+            for group in self.groups
+            if group.name in reasons
+        ]
+        kept = tuple(group for group in self.groups if group.name not in reasons)
+        return replace(self, groups=kept, left_alone=(*self.left_alone, *refused))
+
+
+def discover(
+    model: nn.Module,
+    observe: Callable[[nn.Module], Any],
+    *,
+    ignored: Sequence[nn.Module | str] = (),
+    num_heads: Mapping[nn.Module, int] | None = None,
+    time_limit: float = 60.0,
+) -> Discovery:
+    """Find the prune groups of a model by running it once in each mode.
+
+    Args:
+        model: Any module without gates; it is left as it is.
+        observe: Runs a model on example inputs and returns its outputs.
+        ignored: Modules, or their dotted names, whose own units and inputs are left alone.
+        num_heads: Heads of projections whose structure the forward pass does not show.
+        time_limit: Seconds that tracing may take.
+
+    Raises:
+        GroupError: `ignored` or `num_heads` names a module that is not in the model.
+        TraceError: The forward pass fails or takes too long.
+    """
+    found = trace(model, observe, time_limit=time_limit)
+    for path in (_path_of(model, module) for module in ignored):
+        for name, dims in found.leaves.items():
+            if not path or name.startswith(f"{path}."):
+                found.pins += [(atoms, "told to ignore it") for atoms in dims if len(atoms)]
+    for module, heads in (num_heads or {}).items():
+        _tie_heads(found, _path_of(model, module), heads)
+    return _grouped(model, found)
+
+
+def trace(
+    model: nn.Module, observe: Callable[[nn.Module], Any], *, training: bool = True, time_limit: float = 60.0
+) -> Trace:
+    """Watch a model's forward pass in evaluation mode, and in training mode too where that runs.
+
+    Args:
+        model: Any module without gates; a copy of it is run.
+        observe: Runs a model on example inputs and returns its outputs.
+        training: Also look at the branches of training mode.
+        time_limit: Seconds after which tracing gives up.
+
+    Raises:
+        TraceError: The forward pass fails or takes too long.
+    """
+    try:
+        twin = copy.deepcopy(model)
+    except Exception as error:
+        raise TraceError("model cannot be copied", got=f"{type(error).__name__}: {error}") from error
+    tracer = Tracer(twin, apply_rule, module_rule, time_limit)
+    with plain_attention(), torch.random.fork_rng(), torch.no_grad():
+        try:
+            tracer.watch(lambda: observe(twin.eval()))
+        except TraceError:
+            raise
+        except Exception as error:
+            raise TraceError(
+                "the forward pass failed on the example inputs",
+                where=tracer.here or type(model).__name__,
+                got=f"{type(error).__name__}: {_line(error)}",
+                hint="pass inputs that `model(*example_inputs)` accepts, on the model's device",
+            ) from error
+        if training:
+            costs, tracer.trace.costs = tracer.trace.costs, []
+            try:
+                tracer.watch(lambda: observe(twin.train()))
+            except TraceError:
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {_line(error)}"
+                tracer.trace.notes.append(f"training mode was not looked at: the forward pass failed ({reason})")
+            tracer.trace.costs = costs
+    return tracer.trace
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) < 200 else f"{text[:200]}..."
+
+
+def mac_size(model: nn.Module, groups: Sequence[PruneGroup], found: Trace) -> SizeModel:
+    """Multiply-accumulates of the traced forward pass as a polynomial of the groups' kept counts.
+
+    Counts matrix products, convolutions, attention products and recurrent layers, as torch's FlopCounterMode does (half
+    its figure).
+
+    Args:
+        model: The traced model.
+        groups: Its prune groups.
+        found: `trace` of the model on the input that MACs are quoted for.
+    """
+    classes = found.classes()
+    owner = np.full(found.size, -1)
+    for g, group in enumerate(groups):
+        for place in group.places:
+            if place.dim is not None and place.tensor in found.leaves:
+                atoms = found.leaves[place.tensor][place.dim][place.index.ravel()]
+                owner[classes[atoms]] = g
+    coefficients: Counter[Monomial] = Counter()
+    for cost in found.costs:
+        switches = [
+            (g, _ALIVE)
+            for g, group in enumerate(groups)
+            if group.bypass and f"{cost.module}.".startswith(f"{group.bypass.module}.")
+        ]
+        terms: dict[Monomial, int] = {(): cost.factor}
+        for atoms in cost.extents:
+            owners, counts = np.unique(np.where(atoms == 0, -1, owner[classes[atoms]]), return_counts=True)
+            grown: Counter[Monomial] = Counter()
+            for monomial, coefficient in terms.items():
+                for g, count in zip(owners.tolist(), counts.tolist(), strict=True):
+                    if g < 0:
+                        grown[monomial] += coefficient * count
+                    elif count % groups[g].units:
+                        raise GroupError("units of a group cost differently", where=f"{groups[g].name}, {cost.module}")
+                    else:
+                        grown[_times(monomial, g)] += coefficient * (count // groups[g].units)
+            terms = grown
+        for monomial, coefficient in terms.items():
+            missing = [(g, power) for g, power in switches if g not in dict(monomial)]
+            coefficients[tuple(sorted([*monomial, *missing]))] += coefficient
+    return SizeModel(groups, coefficients, counts="multiply-accumulates")
+
+
+def _times(monomial: Monomial, g: int) -> Monomial:
+    powers = dict(monomial)
+    powers[g] = powers.get(g, 0) + 1
+    return tuple(sorted(powers.items()))
+
+
+def _path_of(model: nn.Module, module: nn.Module | str) -> str:
+    for path, candidate in model.named_modules():
+        if candidate is module or path == module:
+            return path
+    where = module if isinstance(module, str) else type(module).__name__
+    raise GroupError("no such module in the model", where=where, hint="pass a module of this model or its dotted name")
+
+
+def _tie_heads(found: Trace, path: str, heads: int) -> None:
+    atoms = found.leaves.get(f"{path}.weight", [np.zeros(0, int)])[0]
+    if heads < 1 or len(atoms) % heads:
+        raise GroupError(
+            "heads do not divide the outputs", where=path, got=heads, expected=f"a divisor of {len(atoms)}"
+        )
+    table = atoms.reshape(heads, -1)
+    first = np.broadcast_to(table[:, :1], table.shape)
+    found.same.append((table, first))
+    found.heads.append(table[:, 0])
+
+
+def _grouped(model: nn.Module, found: Trace) -> Discovery:
+    classes = found.classes()
+    reasons = found.reasons(classes)
+    modules = dict(model.named_modules())
+    layers = {key: kind for key, kind in _layers(modules).items() if key[0] in found.leaves}
+    costs = _cost_signatures(found, classes)
+    # Units that stand alike in the weights, and cost alike, make one group.
+    units: dict[tuple, list[int]] = defaultdict(list)
+    alone: Counter[tuple[str, str, str]] = Counter()
+    standing = _standing(found, classes)
+    for atom, places in standing.items():
+        made = next((p for p in places if p[:2] in layers and p[2] is Role.PRODUCES), None)
+        read = any(role is Role.CONSUMES for *_, role in places)
+        if atom not in reasons and read:
+            if len({(tensor, dim) for tensor, dim, _ in places}) > 1:
+                widths = tuple((place, len(indices)) for place, indices in places.items())
+                units[widths, costs.get(atom, ())].append(atom)
+        elif made and (atom in reasons or made[0] in found.used):
+            reason = reasons.get(atom, "nothing that can be gated reads it")
+            alone[made[0].rpartition(".")[0], layers[made[:2]], reason] += 1
+    heads = {int(atom) for atoms in found.heads for atom in np.unique(classes[atoms])}
+    groups: list[PruneGroup] = []
+    taken: Counter[str] = Counter()
+    for (widths, _), members in units.items():
+        made = next((place for place, _ in widths if place[:2] in layers and place[2] is Role.PRODUCES), widths[0][0])
+        name = made[0].rpartition(".")[0] or made[0]
+        if len(members) < 2:
+            alone[name, layers.get(made[:2], "unit"), "everything here has to go together"] += 1
+            continue
+        taken[name] += 1
+        is_head = heads.issuperset(members) and max(width for _, width in widths) > 1
+        groups.append(
+            PruneGroup(
+                name=name if taken[name] == 1 else f"{name}#{taken[name]}",
+                kind="head" if is_head else layers.get(made[:2], "unit"),
+                units=len(members),
+                places=tuple(
+                    Place(
+                        tensor=place[0],
+                        dim=place[1],
+                        role=place[2],
+                        index=np.array([standing[m][place] for m in members]),
+                    )
+                    for place, _ in widths
+                ),
+            )
+        )
+    return Discovery(
+        groups=tuple(_finished(groups, found, classes, modules)),
+        left_alone=tuple(
+            LeftAlone(name=name, kind=kind, units=n, reason=reason, interface=reason.startswith(OUTPUT))
+            for (name, kind, reason), n in alone.items()
+        ),
+        trace=found,
+        notes=(*found.notes, *_unused(model, found)),
+        hidden_units=sum(
+            not reasons.get(atom, "").startswith(OUTPUT)
+            for tensor, dim in layers
+            if tensor in found.used
+            for atom in classes[found.leaves[tensor][dim]].tolist()
+        ),
+        layers=layers,
+    )
+
+
+def _standing(found: Trace, classes: np.ndarray) -> dict[int, dict[tuple[str, int, Role], list[int]]]:
+    """Where each class stands: the indices on each (tensor, dimension, role)."""
+    consumed = np.zeros(found.size, dtype=bool)
+    for atoms in found.consumed:
+        consumed[atoms] = True
+    standing: dict[int, dict[tuple[str, int, Role], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for tensor, dims in found.leaves.items():
+        for dim, atoms in enumerate(dims):
+            for index, (atom, reads) in enumerate(zip(classes[atoms].tolist(), consumed[atoms].tolist(), strict=True)):
+                standing[atom][tensor, dim, Role.CONSUMES if reads else Role.PRODUCES].append(index)
+    return standing
+
+
+def _unused(model: nn.Module, found: Trace) -> list[str]:
+    unused = sorted({path.rpartition(".")[0] for path, _ in model.named_parameters() if path not in found.used})
+    if not unused:
+        return []
+    rest = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
+    return [f"never used in the forward pass, left alone: {', '.join(unused[:5])}{rest}"]
+
+
+def _layers(modules: Mapping[str, nn.Module]) -> dict[tuple[str, int], str]:
+    """The dimensions on which layers make units, with the kind of unit."""
+    found: dict[tuple[str, int], str] = {}
+    for path, module in modules.items():
+        prefix = f"{path}." if path else ""
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            found[f"{prefix}weight", 0] = "conv"
+            found[f"{prefix}parametrizations.weight.original1", 0] = "conv"
+        elif isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            found[f"{prefix}weight", 1] = "conv"
+        elif isinstance(module, nn.Embedding):
+            found[f"{prefix}weight", 1] = "embedding"
+        elif isinstance(module, nn.RNNBase):
+            found.update({(f"{prefix}weight_hh_l{n}", 0): "hidden" for n in range(module.num_layers)})
+        elif isinstance(module, nn.MultiheadAttention):
+            found.update({(f"{prefix}{name}", 0): "unit" for name in ("in_proj_weight", "q_proj_weight")})
+        elif isinstance(module, nn.Linear):
+            found[f"{prefix}weight", 0] = "unit"
+        elif type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
+            found[f"{prefix}weight", 1] = "unit"
+    return found
+
+
+def _cost_signatures(found: Trace, classes: np.ndarray) -> dict[int, tuple]:
+    """How often each class stands in each extent of each operator: units of one group must cost alike."""
+    signatures: dict[int, list] = defaultdict(list)
+    for c, cost in enumerate(found.costs):
+        for e, atoms in enumerate(cost.extents):
+            present, counts = np.unique(classes[atoms[atoms != 0]], return_counts=True)
+            for atom, count in zip(present.tolist(), counts.tolist(), strict=True):
+                signatures[atom].append((c, e, count))
+    return {atom: tuple(places) for atom, places in signatures.items()}
+
+
+def _finished(
+    groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray, modules: Mapping[str, nn.Module]
+) -> list[PruneGroup]:
+    """Groups with the norms that mix their units and the attributes that count them."""
+    owner = np.full(found.size, -1)
+    for g, group in enumerate(groups):
+        for place in group.places:
+            assert place.dim is not None
+            owner[classes[found.leaves[place.tensor][place.dim][place.index.ravel()]]] = g
+    norms: list[dict[Norm, None]] = [{} for _ in groups]
+    for call in found.norms:
+        for g in np.unique(owner[classes[call.atoms]]).tolist():
+            if g >= 0:
+                norms[g][Norm(module=call.module, channel_dim=call.channel_dim)] = None
+    attributes: list[dict[Attribute, None]] = [{} for _ in groups]
+    for reading in found.readings:
+        owners, counts = np.unique(owner[classes[reading.atoms]], return_counts=True)
+        if len(owners) != 1 or owners[0] < 0:
+            continue
+        g, length = int(owners[0]), int(counts[0])
+        for name in _counting_attributes(modules.get(reading.module), length):
+            attribute = Attribute(module=reading.module, name=name, per_unit=length // groups[g].units)
+            attributes[g][attribute] = None
+    return [
+        PruneGroup(
+            name=group.name,
+            kind=group.kind,
+            units=group.units,
+            places=group.places,
+            norms=tuple(norms[g]),
+            attributes=tuple(attributes[g]),
+        )
+        for g, group in enumerate(groups)
+    ]
+
+
+def _counting_attributes(module: nn.Module | None, length: int) -> list[str]:
+    """Names of a module's own numbers that say how many heads there are, or how wide a dimension is."""
+    numbers = [name for name, value in vars(module).items() if type(value) is int and value == length] if module else []
+    return [name for name in numbers if _HEAD_COUNTS.fullmatch(name) or _WIDTHS.fullmatch(name)]
