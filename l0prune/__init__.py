@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from l0prune.config import ControllerConfig, GateConfig, RunConfig, StageConfig, build, read_toml, write_toml
+    from l0prune.dependency import Discovery, discover
     from l0prune.errors import (
         ConfigError,
         DataError,
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     )
     from l0prune.gating import GatedModel
     from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
-    from l0prune.inspection import inspect_groups, summarise_kinds
+    from l0prune.inspection import Inspection, inspect, inspect_groups, summarise_kinds
+    from l0prune.mac_size import mac_size
     from l0prune.measure import pick_device
     from l0prune.model_file import load, save
     from l0prune.observer import Observer
@@ -33,14 +35,17 @@ if TYPE_CHECKING:
     from l0prune.plan import RemovalPlan
     from l0prune.plugin import Plugin, Task, get_plugin, plugin_names
     from l0prune.proof import prove_groups
+    from l0prune.pruner import L0Pruner, wrap
+    from l0prune.pruning_graph import groups_of_graph
     from l0prune.removal import Bypassed, apply_plan
-    from l0prune.report import CompressionReport
+    from l0prune.report import CompressionReport, PruningReport
     from l0prune.settings import describe, resolve
     from l0prune.size_model import SizeModel, parameter_size
     from l0prune.training import Losses, Objective, Record
 
 _HOMES = {
     "config": ("ControllerConfig", "GateConfig", "RunConfig", "StageConfig", "build", "read_toml", "write_toml"),
+    "dependency": ("Discovery", "discover"),
     "errors": (
         "ConfigError",
         "DataError",
@@ -58,7 +63,8 @@ _HOMES = {
     ),
     "gating": ("GatedModel",),
     "groups": ("Attribute", "Bypass", "Norm", "Place", "PruneGroup", "Role", "consecutive"),
-    "inspection": ("inspect_groups", "summarise_kinds"),
+    "inspection": ("Inspection", "inspect", "inspect_groups", "summarise_kinds"),
+    "mac_size": ("mac_size",),
     "measure": ("pick_device",),
     "model_file": ("load", "save"),
     "observer": ("Observer",),
@@ -66,8 +72,10 @@ _HOMES = {
     "plan": ("RemovalPlan",),
     "plugin": ("Plugin", "Task", "get_plugin", "plugin_names"),
     "proof": ("prove_groups",),
+    "pruner": ("L0Pruner", "wrap"),
+    "pruning_graph": ("groups_of_graph",),
     "removal": ("Bypassed", "apply_plan"),
-    "report": ("CompressionReport",),
+    "report": ("CompressionReport", "PruningReport"),
     "settings": ("describe", "resolve"),
     "size_model": ("SizeModel", "parameter_size"),
     "training": ("Losses", "Objective", "Record"),

@@ -15,7 +15,6 @@ from l0prune.errors import GroupError, TraceError
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.measure import plain_attention
 from l0prune.operators import apply_rule, module_rule
-from l0prune.size_model import Monomial, SizeModel
 from l0prune.tracing import OUTPUT, Trace, Tracer
 
 _HEAD_COUNTS = re.compile(r"(num|n|total)?_?(local_|kv_|key_value_|attn_|attention_)?heads?|nhead", re.IGNORECASE)
@@ -24,7 +23,6 @@ _WIDTHS = re.compile(
     r"(num_)?channels|num_features",
     re.IGNORECASE,
 )
-_ALIVE = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class Discovery:
 
     groups: tuple[PruneGroup, ...]
     left_alone: tuple[LeftAlone, ...] = ()
-    trace: Trace = field(repr=False)
+    trace: Trace | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
     hidden_units: int = 0
     """Units that layers make in all, without those of the model's own output."""
@@ -90,12 +88,12 @@ def discover(
         TraceError: The forward pass fails or takes too long.
     """
     found = trace(model, observe, time_limit=time_limit)
-    for path in (_path_of(model, module) for module in ignored):
+    for path in (path_of(model, module) for module in ignored):
         for name, dims in found.leaves.items():
             if not path or name.startswith(f"{path}."):
                 found.pins += [(atoms, "told to ignore it") for atoms in dims if len(atoms)]
     for module, heads in (num_heads or {}).items():
-        _tie_heads(found, _path_of(model, module), heads)
+        _tie_heads(found, path_of(model, module), heads)
     return _grouped(model, found)
 
 
@@ -148,57 +146,12 @@ def _line(error: Exception) -> str:
     return text if len(text) < 200 else f"{text[:200]}..."
 
 
-def mac_size(model: nn.Module, groups: Sequence[PruneGroup], found: Trace) -> SizeModel:
-    """Multiply-accumulates of the traced forward pass as a polynomial of the groups' kept counts.
+def path_of(model: nn.Module, module: nn.Module | str) -> str:
+    """The dotted name of a module, given itself or as its name.
 
-    Counts matrix products, convolutions, attention products and recurrent layers, as torch's FlopCounterMode does (half
-    its figure).
-
-    Args:
-        model: The traced model.
-        groups: Its prune groups.
-        found: `trace` of the model on the input that MACs are quoted for.
+    Raises:
+        GroupError: It is not in the model.
     """
-    classes = found.classes()
-    owner = np.full(found.size, -1)
-    for g, group in enumerate(groups):
-        for place in group.places:
-            if place.dim is not None and place.tensor in found.leaves:
-                atoms = found.leaves[place.tensor][place.dim][place.index.ravel()]
-                owner[classes[atoms]] = g
-    coefficients: Counter[Monomial] = Counter()
-    for cost in found.costs:
-        switches = [
-            (g, _ALIVE)
-            for g, group in enumerate(groups)
-            if group.bypass and f"{cost.module}.".startswith(f"{group.bypass.module}.")
-        ]
-        terms: dict[Monomial, int] = {(): cost.factor}
-        for atoms in cost.extents:
-            owners, counts = np.unique(np.where(atoms == 0, -1, owner[classes[atoms]]), return_counts=True)
-            grown: Counter[Monomial] = Counter()
-            for monomial, coefficient in terms.items():
-                for g, count in zip(owners.tolist(), counts.tolist(), strict=True):
-                    if g < 0:
-                        grown[monomial] += coefficient * count
-                    elif count % groups[g].units:
-                        raise GroupError("units of a group cost differently", where=f"{groups[g].name}, {cost.module}")
-                    else:
-                        grown[_times(monomial, g)] += coefficient * (count // groups[g].units)
-            terms = grown
-        for monomial, coefficient in terms.items():
-            missing = [(g, power) for g, power in switches if g not in dict(monomial)]
-            coefficients[tuple(sorted([*monomial, *missing]))] += coefficient
-    return SizeModel(groups, coefficients, counts="multiply-accumulates")
-
-
-def _times(monomial: Monomial, g: int) -> Monomial:
-    powers = dict(monomial)
-    powers[g] = powers.get(g, 0) + 1
-    return tuple(sorted(powers.items()))
-
-
-def _path_of(model: nn.Module, module: nn.Module | str) -> str:
     for path, candidate in model.named_modules():
         if candidate is module or path == module:
             return path

@@ -71,6 +71,10 @@ class Gates(nn.Module):
         """Draw new gates for the coming forward passes in training mode."""
         self._sampled = self.distribution.sample(self.log_alpha).split(self._units)
 
+    def forget_sample(self) -> None:
+        """Draw anew at the next forward pass in training mode, whichever part of the model it runs."""
+        self._sampled = None
+
     def select(self) -> np.ndarray:
         """The deterministic choice: (N,) bool, True for kept units."""
         # In float32 many a keep probability rounds to 1; log_alpha still tells them apart.
@@ -94,6 +98,8 @@ class Gates(nn.Module):
         if self._fixed is not None:
             return self._fixed[g]
         if not training:
+            if torch.compiler.is_compiling() and self._decided is not None:
+                return self._decided[1][g]
             return self.decide()[g]
         if self._sampled is None:
             self.sample()
@@ -208,6 +214,12 @@ class GatedModel(nn.Module):
         twin = copy.deepcopy(self)
         twin.detach()
         return apply_plan(twin.model, plan, values).eval(), plan
+
+    @property
+    def first_gate(self) -> nn.Module:
+        """A module that stands in the model as long as gates are attached."""
+        module, name = self._gated[0]
+        return next(gate for gate in module.parametrizations[name] if isinstance(gate, _GatedTensor))  # type: ignore[index]
 
     def _attach(self) -> None:
         consumers: dict[str, list[tuple[int, Place]]] = {}

@@ -1,16 +1,285 @@
 """What a network's prune groups are, what a unit of each costs, and whether pruning it is proved exact."""
 
+import copy
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
+from l0prune.dependency import Discovery, LeftAlone, discover, path_of, trace
+from l0prune.errors import DataError, GroupError, TraceError
 from l0prune.gating import GatedModel
+from l0prune.groups import PruneGroup
+from l0prune.mac_size import mac_size
 from l0prune.plugin import Task
-from l0prune.proof import find_faults
-from l0prune.size_model import SizeModel
+from l0prune.proof import Observe, find_faults, relative_difference
+from l0prune.size_model import SizeModel, parameter_size
+
+TOLERANCE = 1e-4
+"""Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""
 
 # Small enough that the budget rounds to the dense size.
 _KEEP_ALL = 1e-15
+_EVERYTHING = "all groups together"
+_DORMANT = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectedGroup:
+    """One prune group and its proof."""
+
+    name: str
+    kind: str
+    units: int
+    unit_parameters: int
+    """Parameters that leave the dense network with one unit."""
+    unit_macs: int | None
+    """Multiply-accumulates on the example inputs that leave with one unit; None where they could not be counted."""
+    proved: bool
+    reason: str = ""
+    """Why it is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What can be pruned in a model, and what cannot and why. Prints as a table, in a notebook too."""
+
+    rows: tuple[InspectedGroup, ...]
+    left_alone: tuple[LeftAlone, ...]
+    """What discovery did not make a group of."""
+    notes: tuple[str, ...] = ()
+    groups: tuple[PruneGroup, ...] = field(default=(), repr=False)
+    """The proved ones."""
+    parameter_model: SizeModel = field(repr=False)
+    mac_model: SizeModel | None = field(repr=False)
+    """Multiply-accumulates on the example inputs; None where they could not be counted."""
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Everything hidden that stays as it is, by name, with the reason."""
+        refused = {alone.name: alone.reason for alone in self.left_alone if not alone.interface}
+        return refused | {row.name: row.reason for row in self.rows if not row.proved}
+
+    def _table(self) -> list[tuple[str, ...]]:
+        table = [("group", "kind", "units", "parameters a unit", "MACs a unit", "proved")]
+        for row in self.rows:
+            macs = "" if row.unit_macs is None else f"{row.unit_macs:,}"
+            proved = "yes" if row.proved else f"no: {row.reason}"
+            table.append((row.name, row.kind, f"{row.units:,}", f"{row.unit_parameters:,}", macs, proved))
+        for alone in self.left_alone:
+            table.append((alone.name, alone.kind, f"{alone.units:,}", "", "", f"left alone: {alone.reason}"))
+        return table
+
+    def _summary(self) -> str:
+        size = self.parameter_model
+        removable = size.total - size.floor
+        share = f"{removable:,} of {size.total:,} parameters ({removable / size.total:.1%}) can go"
+        line = f"{len(self.groups)} of {len(self.rows)} groups proved; {share}"
+        return "\n".join([line, *self.notes])
+
+    def __str__(self) -> str:
+        table = self._table()
+        widths = [max(len(row[column]) for row in table) for column in range(5)]
+        right = (False, False, True, True, True)
+        lines = []
+        for row in table:
+            cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=False)]
+            lines.append("  ".join([*cells, row[5]]).rstrip())
+        lines.insert(1, "  ".join("-" * width for width in [*widths, 6]))
+        return "\n".join([*lines, "", self._summary()])
+
+    def _repr_html_(self) -> str:
+        head, *rows = [[html.escape(cell) for cell in row] for row in self._table()]
+        titles = "".join(f"<th>{cell}</th>" for cell in head)
+        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+        summary = html.escape(self._summary()).replace("\n", "<br>")
+        return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table><p>{summary}</p>"
+
+
+def observation(
+    model: nn.Module,
+    example_inputs: Any,
+    forward_fn: Callable[[nn.Module, Any], Any] | None = None,
+    output_transform: Callable[[Any], Any] | None = None,
+) -> Observe:
+    """The forward pass on example inputs, as a function of the model.
+
+    Args:
+        model: The model that the inputs are meant for.
+        example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
+        forward_fn: Called with the model and `example_inputs` instead.
+        output_transform: Picks what matters from the outputs.
+
+    Raises:
+        DataError: An input lies on a device where the model has no parameter.
+    """
+    devices = {str(parameter.device) for parameter in model.parameters()}
+
+    def check(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and devices and str(leaf.device) not in devices:
+            raise DataError(
+                "example inputs are on another device than the model",
+                got=leaf.device,
+                expected=", ".join(sorted(devices)),
+                hint="move one to the other with .to()",
+            )
+        return leaf
+
+    tree_map(check, example_inputs)
+
+    def observe(model: nn.Module) -> Any:
+        # A proof on a half-precision model runs in float32, and its inputs with it.
+        half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters())
+        inputs = example_inputs if half else tree_map(_widened, example_inputs)
+        if forward_fn is not None:
+            outputs = forward_fn(model, inputs)
+        elif isinstance(inputs, Mapping):
+            outputs = model(**inputs)
+        elif isinstance(inputs, tuple | list):
+            outputs = model(*inputs)
+        else:
+            outputs = model(inputs)
+        return outputs if output_transform is None else output_transform(outputs)
+
+    return observe
+
+
+def _widened(leaf: Any) -> Any:
+    half = isinstance(leaf, Tensor) and leaf.dtype in (torch.float16, torch.bfloat16)
+    return leaf.float() if half else leaf
+
+
+def inspect(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    groups: Sequence[PruneGroup] | None = None,
+    ignored: Sequence[nn.Module | str] = (),
+    num_heads: Mapping[nn.Module, int] | None = None,
+    forward_fn: Callable[[nn.Module, Any], Any] | None = None,
+    output_transform: Callable[[Any], Any] | None = None,
+    time_limit: float = 60.0,
+    tolerance: float = TOLERANCE,
+) -> Inspection:
+    """Find what can be pruned in a model, and prove it on a copy.
+
+    Args:
+        model: Any module; it is left as it is.
+        example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
+        groups: Prune groups of your own, instead of those that following the forward pass finds.
+        ignored: Modules, or their dotted names, to leave alone.
+        num_heads: Attention heads of a projection that the forward pass does not show.
+        forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
+        output_transform: Picks what matters from the model's outputs.
+        time_limit: Seconds that following the forward pass may take.
+        tolerance: Largest relative difference between gated and pruned outputs.
+
+    Raises:
+        DataError: The example inputs are on another device, or the outputs hold nothing to compare.
+        GroupError: `groups`, `ignored` or `num_heads` do not fit the model.
+        TraceError: The forward pass fails, or takes longer than `time_limit`.
+    """
+    observe = observation(model, example_inputs, forward_fn, output_transform)
+    if groups is None:
+        found = discover(model, observe, ignored=ignored, num_heads=num_heads, time_limit=time_limit)
+    else:
+        found = _given(model, observe, groups, ignored, time_limit)
+    faults, notes = _prove(model, found.groups, observe, tolerance)
+    proved = tuple(group for group in found.groups if group.name not in faults)
+    sizes = parameter_size(model, found.groups)
+    macs = mac_size(model, found.groups, found.trace) if found.trace else None
+    unit_macs = unit_sizes(macs) if macs else [None] * len(found.groups)
+    return Inspection(
+        rows=tuple(
+            InspectedGroup(
+                name=group.name,
+                kind=group.kind,
+                units=group.units,
+                unit_parameters=unit,
+                unit_macs=mac,
+                proved=group.name not in faults,
+                reason=faults.get(group.name, ""),
+            )
+            for group, unit, mac in zip(found.groups, unit_sizes(sizes), unit_macs, strict=True)
+        ),
+        left_alone=found.left_alone,
+        notes=(*found.notes, *notes),
+        groups=proved,
+        parameter_model=parameter_size(model, proved),
+        mac_model=mac_size(model, proved, found.trace) if found.trace else None,
+    )
+
+
+def _given(
+    model: nn.Module,
+    observe: Observe,
+    groups: Sequence[PruneGroup],
+    ignored: Sequence[nn.Module | str],
+    time_limit: float,
+) -> Discovery:
+    """The caller's own groups, with a trace where there can be one."""
+    paths = [path_of(model, module) for module in ignored]
+    kept = tuple(
+        group
+        for group in groups
+        if not any(not path or place.tensor.startswith(f"{path}.") for place in group.places for path in paths)
+    )
+    try:
+        return Discovery(groups=kept, trace=trace(model, observe, training=False, time_limit=time_limit))
+    except TraceError as error:
+        return Discovery(groups=kept, notes=(f"multiply-accumulates are not counted: {error}",))
+
+
+def _prove(
+    model: nn.Module, groups: Sequence[PruneGroup], observe: Observe, tolerance: float
+) -> tuple[dict[str, str], list[str]]:
+    """Reasons against groups, by name, and remarks; tried on a copy."""
+    if not groups:
+        return {}, []
+    twin = copy.deepcopy(model).eval()
+    if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in twin.parameters()):
+        twin.float()
+    _wake(twin)
+    refused: dict[str, str] = {}
+    try:
+        gated = GatedModel(twin, groups, target_sparsity=_KEEP_ALL).eval()
+    except GroupError:
+        for group in groups:
+            try:
+                GatedModel(twin, [group], target_sparsity=_KEEP_ALL).detach()
+            except GroupError as error:
+                refused[group.name] = str(error)
+        if not refused:
+            raise
+        groups = [group for group in groups if group.name not in refused]
+        if not groups:
+            return refused, []
+        gated = GatedModel(twin, groups, target_sparsity=_KEEP_ALL).eval()
+    _, faults = find_faults(gated, observe, tolerance=tolerance)
+    if _EVERYTHING in faults:
+        return refused | {group.name: faults[_EVERYTHING] for group in groups}, []
+    with torch.no_grad(), gated.gates.fixed(torch.ones(len(gated.gates.log_alpha))):
+        dense = observe(gated.model)
+    least = torch.cat([torch.arange(group.units) == 0 for group in groups])
+    with torch.no_grad(), gated.gates.fixed(least.float()):
+        effect = relative_difference(dense, observe(gated.model))
+    if effect > 10 * tolerance:
+        return refused | faults, []
+    return refused | faults, ["the units hardly show in the outputs on these inputs, so that the proof says little"]
+
+
+@torch.no_grad()
+def _wake(model: nn.Module) -> None:
+    """Give parameters near 0 (the scale of a fresh residual branch, say) values through which an error would show."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and parameter.numel() and parameter.square().mean().sqrt() < _DORMANT:
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
 def inspect_groups(task: Task) -> list[dict[str, Any]]:
@@ -22,7 +291,7 @@ def inspect_groups(task: Task) -> list[dict[str, Any]]:
     gated = GatedModel(task.objective.student, task.groups, target_sparsity=_KEEP_ALL).eval()
     _, faults = find_faults(gated, task.observe)
     gated.detach()
-    everything = faults.get("all groups together", "")
+    everything = faults.get(_EVERYTHING, "")
     return [
         {
             "name": group.name,
@@ -48,6 +317,6 @@ def summarise_kinds(gated: GatedModel) -> list[dict[str, Any]]:
 
 
 def unit_sizes(size_model: SizeModel) -> list[int]:
-    """Parameters that leave the dense network with one unit of each group (G,)."""
+    """What leaves the dense network with one unit of each group (G,)."""
     eye = np.eye(len(size_model.units), dtype=np.int64)
     return [size_model.total - size_model.exact(size_model.units - row) for row in eye]

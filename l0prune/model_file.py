@@ -10,7 +10,7 @@ from torch import nn
 
 from l0prune.errors import L0PruneError, PlanError, RunError
 from l0prune.files import read_json, write_atomic, write_json
-from l0prune.plan import RemovalPlan
+from l0prune.plan import RemovalPlan, remember
 from l0prune.plugin import get_plugin
 from l0prune.removal import apply_plan
 
@@ -56,7 +56,8 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
         raise RunError("no pruned model here", where=folder, expected="a folder with model.json and model.safetensors")
     description = read_description(folder)
     dense = build() if build else _build_by_plugin(description, folder)
-    pruned = apply_plan(dense, RemovalPlan.from_json(description.get("plan", {})))
+    plan = RemovalPlan.from_json(description.get("plan", {}))
+    pruned = remember(apply_plan(dense, plan), plan)
     weights = folder / "model.safetensors"
     try:
         load_model(pruned, weights)

@@ -232,6 +232,18 @@ def model_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
 
 
+def remember(model: nn.Module, plan: RemovalPlan) -> nn.Module:
+    """Keep the plan on the model that it has pruned, so that another pruning of it can go on from there."""
+    model._l0prune_plan = plan  # type: ignore[assignment]
+    return model
+
+
+def remembered(model: nn.Module) -> RemovalPlan | None:
+    """The plan that has made a model, unless the model has been changed since."""
+    plan = getattr(model, "_l0prune_plan", None)
+    return plan if isinstance(plan, RemovalPlan) and plan.pruned_shapes() == model_shapes(model) else None
+
+
 def owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
     """The modules and attributes that hold each parameter and buffer, by its first name: several where it is tied."""
     names: dict[int, str] = {}

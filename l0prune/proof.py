@@ -42,8 +42,13 @@ def _has_fractions(leaf: object) -> bool:
 
 
 @torch.no_grad()
-def compare(gated: GatedModel, observe: Observe) -> float:
+def compare(gated: GatedModel, observe: Observe, pruned: nn.Module | None = None) -> float:
     """Relative difference between the gated model's evaluation outputs and those of the pruned copy.
+
+    Args:
+        gated: The gated model.
+        observe: Runs a model on example inputs.
+        pruned: The copy, if it has been made.
 
     Raises:
         ProofError: The pruned copy has not the size that was planned.
@@ -55,7 +60,7 @@ def compare(gated: GatedModel, observe: Observe) -> float:
             got = ", ".join(sorted({type(leaf).__name__ for leaf in tree_leaves(expected)})) or "nothing"
             hint = "let `observe` return tensors, in tuples, lists or dictionaries"
             raise DataError("outputs hold no floating-point tensor to compare", got=got, hint=hint)
-        pruned, _ = gated.pruned()
+        pruned = pruned or gated.pruned()[0]
         # What the selection counts by, which knows nothing of the other groups around an emptied block.
         counts = np.array([int((values > 0).sum()) for values in gated.gate_values().values()])
         planned, counted = gated.parameter_model.exact(counts), parameters(pruned)

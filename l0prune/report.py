@@ -49,6 +49,34 @@ class CompressionReport:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PruningReport:
+    """What pruning in one's own training loop achieved."""
+
+    metric: str
+    """What the target counts: "params" or "macs"."""
+    target_sparsity: float
+    sparsity: float
+    """Of what the metric counts."""
+    params_before: int
+    params_after: int
+    macs_before: int | None
+    """Multiply-accumulates on the example inputs; None where they could not be counted."""
+    macs_after: int | None
+    max_relative_difference: float
+    """Between the gated and the pruned model's outputs."""
+    steps: int
+    """Optimizer steps made."""
+    kept_units: dict[str, dict[str, int]]
+    """By group: `units` and `kept`."""
+    left_alone: dict[str, str]
+    """Why other hidden units were not pruned, by the name of their layer."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return asdict(self)
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and the packages that matter to a result."""
     found = {"python": python_version()}

@@ -1,0 +1,359 @@
+"""Pruning in somebody's own training loop."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from l0prune.config import ControllerConfig, GateConfig
+from l0prune.controller import AugmentedLagrangian
+from l0prune.errors import ConfigError, GroupError, ProofError, TrainingError
+from l0prune.gating import GatedModel, Gates
+from l0prune.groups import PruneGroup
+from l0prune.inspection import TOLERANCE, Inspection, inspect, observation
+from l0prune.measure import parameters
+from l0prune.plan import RemovalPlan, remember, remembered
+from l0prune.proof import compare
+from l0prune.report import PruningReport
+
+CONTROLLER = ControllerConfig(learning_rate=0.02, warmup_steps=100, quadratic_start=20.0)
+"""What `wrap` starts from: see benchmarks/digits.py."""
+
+_DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
+
+
+class Sparsity(NamedTuple):
+    """Share of the size that is gone, in [0, 1]."""
+
+    expected: float
+    """Expected under the gates as they are now."""
+    target: float
+    """What the controller asks for at this step."""
+
+
+class L0Pruner:
+    """Gates on a model, the penalty that closes them, and the cut in the end.
+
+    `model` stays the caller's own module and is trained as before: in training mode each forward pass draws new gates;
+    in evaluation mode the gates are the selection that meets the target, so that outputs are those of `finalize()`.
+    Gates, multipliers and step count live inside it: `state_dict()`, copies and DistributedDataParallel include them.
+
+    Args:
+        model: Any nn.Module; gates are attached to it in place.
+        example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
+        target_sparsity: Share of the size to remove, in (0, 1).
+        pruning_ratio: The same, under the name that torch-pruning's pruners use. There it is a share of each layer's
+            channels; here it is a share of the whole model's size.
+        metric: What the size counts: "params", or "macs" on the example inputs.
+        ignored: Modules, or their dotted names, whose own units and inputs stay.
+        ignored_layers: The same, under torch-pruning's name.
+        groups: Prune groups of your own, instead of those that following the forward pass finds.
+        num_heads: Attention heads by projection, where the forward pass does not show them.
+        round_to: Groups keep a multiple of this many units.
+        forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
+        output_transform: Picks what matters from the model's outputs.
+        gates: Gate settings.
+        controller: Warm-up of the target, and learning rate of gates and multipliers.
+        time_limit: Seconds that following the forward pass may take.
+        tolerance: Largest relative difference that the proof of a group allows.
+
+    Raises:
+        ConfigError: A setting is out of range, or both names of one are given.
+        TargetError: The target is out of range, or more than can be removed.
+        DataError: The example inputs are on another device, or the outputs hold nothing to compare.
+        GroupError: Nothing in the model can be pruned, `ignored` names a foreign module, or gates are there already.
+        TraceError: The forward pass fails, or takes longer than `time_limit`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        *,
+        target_sparsity: float | None = None,
+        pruning_ratio: float | None = None,
+        metric: str = "params",
+        ignored: Sequence[nn.Module | str] = (),
+        ignored_layers: Sequence[nn.Module | str] = (),
+        groups: Sequence[PruneGroup] | None = None,
+        num_heads: Mapping[nn.Module, int] | None = None,
+        round_to: int | None = None,
+        forward_fn: Callable[[nn.Module, Any], Any] | None = None,
+        output_transform: Callable[[Any], Any] | None = None,
+        gates: GateConfig | None = None,
+        controller: ControllerConfig = CONTROLLER,
+        time_limit: float = 60.0,
+        tolerance: float = TOLERANCE,
+    ) -> None:
+        target = _one_of(target_sparsity, pruning_ratio)
+        if metric not in ("params", "macs"):
+            raise ConfigError("unknown metric", got=repr(metric), expected="params or macs")
+        if any(isinstance(module, Gates) for module in model.modules()):
+            raise GroupError("model has gates already", hint="finalize() it first, then wrap the pruned model")
+        gates = gates or GateConfig(round_to=round_to or 1)
+        if round_to not in (None, gates.round_to):
+            raise ConfigError("round_to is given twice", got=f"{round_to} and gates.round_to {gates.round_to}")
+        self.inspection = inspect(
+            model,
+            example_inputs,
+            groups=groups,
+            ignored=(*ignored, *ignored_layers),
+            num_heads=num_heads,
+            forward_fn=forward_fn,
+            output_transform=output_transform,
+            time_limit=time_limit,
+            tolerance=tolerance,
+        )
+        if not self.inspection.groups:
+            raise GroupError(
+                "nothing in the model can be pruned", where=type(model).__name__, hint=_why(self.inspection)
+            )
+        if metric == "macs" and self.inspection.mac_model is None:
+            raise ConfigError("metric cannot be counted", got=repr(metric), hint="; ".join(self.inspection.notes))
+        self.metric, self.tolerance, self.controller = metric, tolerance, controller
+        self._earlier = remembered(model)
+        self._observe = observation(model, example_inputs, forward_fn, output_transform)
+        self._gated = _Hooked(
+            model,
+            self.inspection.groups,
+            target_sparsity=target,
+            config=gates,
+            size_model=self.inspection.mac_model if metric == "macs" else None,
+        )
+        self._state = _State(
+            self._gated.gates, AugmentedLagrangian(target, controller.warmup_steps, controller.quadratic_start)
+        )
+        self._state.to(self._gated.gates.log_alpha.device)
+        self._gated.carry(self._state)
+        self._good = self._controlled()
+        self._plan: RemovalPlan | None = None
+        self._report: PruningReport | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The caller's module, gated."""
+        return self._gated.model
+
+    def penalty(self) -> Tensor:
+        """What to add to the loss: lambda1 (s - t) + lambda2 (s - t)^2 of the expected sparsity s; float32 scalar."""
+        return self._state.lagrangian.penalty(self._gated.expected_sparsity(), self._state.step).float()
+
+    def parameter_groups(self, *, adaptive: bool = True, **options: Any) -> list[dict[str, Any]]:
+        """Parameter groups for any torch optimizer: the model's own, the gates, the multipliers.
+
+        Args:
+            adaptive: Whether the optimizer scales its steps, as Adam and RMSprop do. For plain SGD say False: gates and
+                multipliers then get the larger rates that their small gradients need.
+            options: Of the optimizer, for the model's own parameters: `lr=1e-3, weight_decay=0.01`, say.
+        """
+        special = [self._gated.gates.log_alpha, self._state.lagrangian.multipliers]
+        own = [p for p in self.model.parameters() if p.requires_grad and not any(p is other for other in special)]
+        rates = [self.controller.learning_rate] * 2
+        if not adaptive:
+            # The expected sparsity's gradient is shared out among the units; the multipliers' is the gap itself.
+            rates = [self.controller.learning_rate * len(special[0]), self.controller.learning_rate * 10]
+        # Momentum would carry the controller past its target.
+        fixed: dict[str, Any] = (
+            {"weight_decay": 0.0} if adaptive else {"weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
+        )
+        others = [{"params": [p], "lr": rate, **fixed} for p, rate in zip(special, rates, strict=True)]
+        return [{"params": own, **options}, *others]
+
+    def step(self) -> None:
+        """Count an optimizer step; call it after the optimizer's.
+
+        Raises:
+            TrainingError: The optimizer has made gates or multipliers non-finite; they are put back as they were.
+        """
+        now = self._controlled()
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in now):
+            with torch.no_grad():
+                for tensor, good in zip(self._state.controlled(), self._good, strict=True):
+                    tensor.copy_(good)
+            raise TrainingError(
+                "the optimizer made the gates non-finite: the loss was NaN or infinite",
+                where=f"step {self._state.step}",
+                hint="gates and multipliers are as they were before it; skip a step whose loss is not finite",
+            )
+        self._good = now
+        self._state.count()
+        self._gated.gates.forget_sample()
+
+    @property
+    def sparsity(self) -> Sparsity:
+        """Expected sparsity, and the target at this step."""
+        with torch.no_grad():
+            expected = float(self._gated.expected_sparsity())
+        return Sparsity(expected, self._state.lagrangian.target_at(self._state.step))
+
+    @property
+    def plan(self) -> RemovalPlan:
+        """What `finalize()` removes, or removed, in indices of the dense model: the one before any earlier pruning."""
+        if self._plan is not None:
+            return self._plan
+        return self._composed(self._gated.plan())
+
+    @property
+    def report(self) -> PruningReport:
+        """What `finalize()` achieved.
+
+        Raises:
+            TrainingError: It has not been called.
+        """
+        if self._report is None:
+            raise TrainingError("there is no report yet", hint="call finalize() first")
+        return self._report
+
+    def finalize(self) -> nn.Module:
+        """A plain, smaller copy of the model, in evaluation mode; `model` keeps its gates.
+
+        Raises:
+            TrainingError: No step has been made.
+            ProofError: The copy is not exact: outputs or size differ from what the gates promise.
+        """
+        if self._state.step == 0:
+            hint = "train with penalty() added to the loss, and call step() after the optimizer's"
+            raise TrainingError("finalize() before any step: the gates have learned nothing", hint=hint)
+        pruned, plan = self._gated.pruned()
+        difference = compare(self._gated, self._observe, pruned=pruned)
+        if not difference <= self._allowed(pruned):
+            raise ProofError(
+                "the pruned model is not exact", got=f"relative difference {difference:.1e}", expected=self.tolerance
+            )
+        self._plan = self._composed(plan)
+        remember(pruned, self._plan)
+        self._report = self._reported(pruned, plan, difference)
+        return pruned
+
+    def _allowed(self, pruned: nn.Module) -> float:
+        """Half precision rounds the folded gates: its outputs may differ by several of its smallest steps."""
+        coarsest = max(torch.finfo(p.dtype).eps for p in pruned.parameters() if p.is_floating_point())
+        return max(self.tolerance, 50 * coarsest if coarsest > 1e-4 else 0)
+
+    def _controlled(self) -> list[Tensor]:
+        return [tensor.detach().clone() for tensor in self._state.controlled()]
+
+    def _composed(self, plan: RemovalPlan) -> RemovalPlan:
+        return plan if self._earlier is None else self._earlier.then(plan)
+
+    def _reported(self, pruned: nn.Module, plan: RemovalPlan, difference: float) -> PruningReport:
+        kept = np.array([len(plan.kept[group.name]) for group in self._gated.groups])
+        size, macs = self._gated.size_model, self.inspection.mac_model
+        return PruningReport(
+            metric=self.metric,
+            target_sparsity=self._gated.target_sparsity,
+            sparsity=1 - size.exact(kept) / size.total,
+            params_before=self._gated.parameter_model.total,
+            params_after=parameters(pruned),
+            macs_before=macs.total if macs else None,
+            macs_after=macs.exact(kept) if macs else None,
+            max_relative_difference=difference,
+            steps=self._state.step,
+            kept_units={
+                group.name: {"kept": count, "units": group.units}
+                for group, count in zip(self._gated.groups, kept.tolist(), strict=True)
+            },
+            left_alone=self.inspection.refused,
+        )
+
+
+def wrap(model: nn.Module, example_inputs: Any, *, target_sparsity: float, **settings: Any) -> L0Pruner:
+    """Make a model prune itself in its own training loop.
+
+        pruner = l0prune.wrap(model, example_inputs, target_sparsity=0.5)
+        optimizer = torch.optim.AdamW(pruner.parameter_groups(lr=1e-3))
+        for inputs, labels in batches:
+            (loss(model(inputs), labels) + pruner.penalty()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            pruner.step()
+        smaller = pruner.finalize()
+
+    Args:
+        model: Any nn.Module; gates are attached to it in place.
+        example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
+        target_sparsity: Share of the size to remove, in (0, 1).
+        settings: Further arguments of `L0Pruner`.
+
+    Raises:
+        L0PruneError: As `L0Pruner` does.
+    """
+    return L0Pruner(model, example_inputs, target_sparsity=target_sparsity, **settings)
+
+
+class _State(nn.Module):
+    """What the model's `state_dict()` carries of the pruner: gates, multipliers, steps made."""
+
+    steps: Tensor
+
+    def __init__(self, gates: Gates, lagrangian: AugmentedLagrangian) -> None:
+        super().__init__()
+        self.gates, self.lagrangian, self.step = gates, lagrangian, 0
+        # What is saved and copied; `step` spares reading it back from a GPU.
+        self.register_buffer("steps", torch.tensor(0))
+        self.register_load_state_dict_post_hook(_read_steps)
+
+    def controlled(self) -> tuple[Tensor, Tensor]:
+        return self.gates.log_alpha, self.lagrangian.multipliers
+
+    def count(self) -> None:
+        self.step += 1
+        self.steps.fill_(self.step)
+
+
+def _read_steps(state: _State, _: object) -> None:
+    state.step = int(state.steps)
+
+
+class _Hooked(GatedModel):
+    """A gated model whose own module is called, not this one, and carries all that a copy or a checkpoint needs."""
+
+    def carry(self, state: _State) -> None:
+        """Let the model draw gates when it is called, and hold the pruner's state."""
+        # Inside a parametrization, where no forward pass of the caller's iterates over children.
+        self.first_gate.add_module("l0prune", state)
+        self._draw = self.model.register_forward_pre_hook(_Draw(self.gates))
+        # Every process computes the multipliers' gradient alike, and outside the forward pass that DDP watches.
+        ignored = [name for name, p in self.model.named_parameters() if p is state.lagrangian.multipliers]
+        self._ignored_before = getattr(self.model, _DDP_IGNORES, None)
+        setattr(self.model, _DDP_IGNORES, [*(self._ignored_before or []), *ignored])
+
+    def detach(self) -> nn.Module:
+        """As a gated model's; the model is what it was before."""
+        self._draw.remove()
+        if self._ignored_before is None:
+            delattr(self.model, _DDP_IGNORES)
+        else:
+            setattr(self.model, _DDP_IGNORES, self._ignored_before)
+        return super().detach()
+
+
+class _Draw:
+    """Forward pre-hook that draws new gates in training mode. An object, so that a copy of the model draws its own."""
+
+    def __init__(self, gates: Gates) -> None:
+        self.gates = gates
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if module.training:
+            self.gates.sample()
+        else:
+            # Once, before the forward pass: torch.compile cannot look into it.
+            self.gates.decide()
+
+
+def _one_of(target_sparsity: float | None, pruning_ratio: float | None) -> float:
+    given = [value for value in (target_sparsity, pruning_ratio) if value is not None]
+    if len(given) != 1:
+        raise ConfigError("give one of target_sparsity and pruning_ratio", got="both" if given else "neither")
+    return given[0]
+
+
+def _why(inspection: Inspection) -> str:
+    reasons = [f"{name}: {reason}" for name, reason in inspection.refused.items()]
+    if not reasons:
+        return "no layer's outputs stay inside it; every unit is an input or an output of the model"
+    more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
+    return "; ".join(reasons[:3]) + more

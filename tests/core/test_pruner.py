@@ -1,0 +1,441 @@
+"""wrap() in somebody's own training loop: it hits the target, and survives what loops do."""
+
+import copy
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import l0prune
+from l0prune import (
+    ConfigError,
+    ControllerConfig,
+    DataError,
+    GateConfig,
+    GroupError,
+    L0Pruner,
+    PlanError,
+    TargetError,
+    TraceError,
+    TrainingError,
+    wrap,
+)
+from l0prune.plan import model_shapes
+
+FAST = ControllerConfig(learning_rate=0.1, warmup_steps=5, quadratic_start=20.0)
+
+
+class Net(nn.Module):
+    """A convolution with batch norm, a residual block, a linear head."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.inner, self.outer = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
+        self.head = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        x = x + self.outer(F.relu(self.inner(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def batch(seed: int = 0, size: int = 16) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(size, 1, 6, 6, generator=generator), torch.randint(0, 4, (size,), generator=generator)
+
+
+def make(target: float = 0.5, **settings: Any) -> L0Pruner:
+    torch.manual_seed(0)
+    return wrap(Net(), batch()[0], target_sparsity=target, **{"controller": FAST, **settings})
+
+
+def train(pruner: L0Pruner, optimizer: torch.optim.Optimizer, steps: int, call: Callable | None = None) -> None:
+    model = pruner.model if call is None else call
+    pruner.model.train()
+    for step in range(steps):
+        x, y = batch(step)
+        optimizer.zero_grad()
+        (F.cross_entropy(model(x), y) + pruner.penalty()).backward()
+        optimizer.step()
+        pruner.step()
+
+
+def adam(pruner: L0Pruner, **options: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(pruner.parameter_groups(lr=1e-3, **options))
+
+
+def count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.floats(0.05, 0.85), st.sampled_from(["params", "macs"]), st.integers(1, 3))
+def test_the_final_size_meets_the_target_from_below(target: float, metric: str, round_to: int) -> None:
+    pruner = make(target, metric=metric, round_to=round_to)
+    train(pruner, adam(pruner), 3)
+    pruned, report = pruner.finalize(), pruner.report
+    assert report.sparsity >= target
+    assert report.params_after == count(pruned)
+    assert report.max_relative_difference < 1e-5
+    assert all(kept["kept"] % round_to in (0, kept["units"] % round_to) for kept in report.kept_units.values())
+    assert all(p is not q for p in pruned.parameters() for q in pruner.model.parameters())
+
+
+def test_evaluation_outputs_are_those_of_the_pruned_model() -> None:
+    pruner = make(0.6)
+    train(pruner, adam(pruner), 30)
+    x = batch(99)[0]
+    torch.testing.assert_close(pruner.model.eval()(x), pruner.finalize()(x), atol=1e-5, rtol=1e-5)
+
+
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], bool]] = {
+    "SGD": (torch.optim.SGD, False),
+    "SGD with momentum": (lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True), False),
+    "Adam": (torch.optim.Adam, True),
+    "fused AdamW": (lambda groups: torch.optim.AdamW(groups, fused=True), True),
+    "NAdam": (torch.optim.NAdam, True),
+    "RMSprop": (torch.optim.RMSprop, True),
+    "Adagrad": (torch.optim.Adagrad, True),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_any_optimizer_brings_the_expected_sparsity_to_the_target(name: str) -> None:
+    build, adaptive = OPTIMIZERS[name]
+    pruner = make(0.5)
+    train(pruner, build(pruner.parameter_groups(adaptive=adaptive, lr=1e-3)), 300)
+    expected, target = pruner.sparsity
+    assert target == 0.5
+    assert expected == pytest.approx(target, abs=0.1)
+
+
+def test_weight_decay_and_learning_rate_of_the_weights_leave_the_gates_alone() -> None:
+    pruner = make()
+    own, gates, multipliers = pruner.parameter_groups(lr=0.5, weight_decay=0.1)
+    assert (own["lr"], own["weight_decay"]) == (0.5, 0.1)
+    for group in (gates, multipliers):
+        assert (group["lr"], group["weight_decay"]) == (FAST.learning_rate, 0.0)
+    listed = [id(p) for group in (own, gates, multipliers) for p in group["params"]]
+    assert sorted(listed) == sorted(id(p) for p in pruner.model.parameters())
+
+
+def test_a_frozen_weight_stays_out_of_the_groups() -> None:
+    pruner = make()
+    pruner.model.head.bias.requires_grad_(False)
+    assert all(p is not pruner.model.head.bias for group in pruner.parameter_groups() for p in group["params"])
+
+
+def test_autocast() -> None:
+    pruner = make()
+    optimizer = adam(pruner)
+    pruner.model.train()
+    for step in range(20):
+        x, y = batch(step)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(pruner.model(x), y) + pruner.penalty()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        pruner.step()
+    assert pruner.penalty().dtype == torch.float32
+    assert pruner.finalize()(batch()[0]).isfinite().all()
+
+
+def test_a_loss_scaler_changes_nothing() -> None:
+    pruner, scaler = make(), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    optimizer = adam(pruner)
+    x, y = batch()
+    scaler.scale(F.cross_entropy(pruner.model.train()(x), y) + pruner.penalty()).backward()
+    scaler.unscale_(optimizer)
+    expected = [p.grad.clone() for group in pruner.parameter_groups()[1:] for p in group["params"]]
+    scaler.step(optimizer)
+    scaler.update()
+    pruner.step()
+    assert all(grad.isfinite().all() and grad.abs().max() < 50 for grad in expected)
+    # A step that the scaler skips, because of an overflow, is no error.
+    optimizer.zero_grad()
+    scaler.scale(F.cross_entropy(pruner.model(x), y) * float("inf") + pruner.penalty()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    pruner.step()
+    assert scaler.get_scale() < 1024.0
+
+
+def test_gradients_accumulate_over_micro_batches() -> None:
+    """With all gates open there is nothing random: the halves' mean gradient is the whole batch's."""
+    gradients = []
+    for parts in (1, 2):
+        pruner = make()
+        pruner.model.eval()
+        x, y = batch()
+        for part_x, part_y in zip(x.chunk(parts), y.chunk(parts), strict=True):
+            loss = F.cross_entropy(pruner.model(part_x), part_y) + pruner.penalty()
+            (loss / parts).backward()
+        gradients.append([p.grad.clone() for p in pruner.model.parameters() if p.grad is not None])
+    assert len(gradients[0]) > 5
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_each_forward_pass_in_training_draws_new_gates() -> None:
+    pruner = make()
+    with torch.no_grad():
+        next(iter(pruner.parameter_groups()[1]["params"])).fill_(0.0)
+    x = batch()[0]
+    pruner.model.train()
+    pruner.model.norm.eval()
+    assert not torch.equal(pruner.model(x), pruner.model(x))
+    pruner.model.eval()
+    assert torch.equal(pruner.model(x), pruner.model(x))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_the_gated_model_compiles() -> None:
+    """The graph of the forward and backward pass, without a C++ compiler."""
+    pruner, eager = make(), make()
+    compiled: Any = torch.compile(pruner.model, backend="aot_eager")
+    x = batch()[0]
+    pruner.model.eval(), eager.model.eval()
+    torch.testing.assert_close(compiled(x), eager.model(x))
+    train(pruner, adam(pruner), 10, call=compiled)
+    moved = pruner.parameter_groups()[1]["params"][0]
+    assert not torch.equal(moved, eager.parameter_groups()[1]["params"][0])
+    pruned = pruner.finalize()
+    torch.testing.assert_close(compiled.eval()(x), pruned(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.compile(pruned, backend="aot_eager")(x), pruned(x), atol=1e-5, rtol=1e-5)
+
+
+def test_training_goes_on_from_a_state_dict_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    def states(pruner: L0Pruner, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        return {
+            "model": pruner.model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+
+    straight = make()
+    optimizer = adam(straight)
+    train(straight, optimizer, 6)
+    torch.save(states(straight, optimizer), tmp_path / "state.pt")
+    train(straight, optimizer, 6)
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed = make()
+    again = adam(resumed)
+    resumed.model.load_state_dict(saved["model"])
+    again.load_state_dict(saved["optimizer"])
+    torch.set_rng_state(saved["random"])
+    assert resumed.sparsity.target == 0.5
+    train(resumed, again, 6)
+    first, second = straight.model.state_dict(), resumed.model.state_dict()
+    assert first.keys() == second.keys()
+    assert sum("l0prune" in name for name in first) == 3
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert straight.plan.to_json() == resumed.plan.to_json()
+
+
+def test_an_averaged_copy_has_gates_of_its_own_and_prunes_alike() -> None:
+    pruner = make()
+    average = torch.optim.swa_utils.AveragedModel(
+        pruner.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.5)
+    )
+    optimizer = adam(pruner)
+    for _ in range(8):
+        train(pruner, optimizer, 1)
+        average.update_parameters(pruner.model)
+    names = dict(pruner.model.named_parameters())
+    gates = next(name for name in names if name.endswith("log_alpha"))
+    mine, theirs = names[gates], dict(average.module.named_parameters())[gates]
+    assert not torch.equal(mine, theirs)
+    # The averaged weights and gates, finalised by the pruner they came from.
+    kept = copy.deepcopy(pruner.model.state_dict())
+    pruner.model.load_state_dict(average.module.state_dict())
+    x = batch()[0]
+    average.eval()
+    torch.testing.assert_close(pruner.finalize()(x), average(x), atol=1e-5, rtol=1e-5)
+    pruner.model.load_state_dict(kept)
+
+
+def replica(rank: int, port: int, unused: bool, path: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
+    pruner = make(controller=ControllerConfig(learning_rate=0.05, warmup_steps=0, quadratic_start=5.0))
+    model = nn.parallel.DistributedDataParallel(pruner.model, find_unused_parameters=unused)
+    optimizer = adam(pruner)
+    torch.manual_seed(rank)
+    for step in range(5):
+        x, y = batch(2 * step + rank)
+        optimizer.zero_grad()
+        (F.cross_entropy(model(x), y) + pruner.penalty()).backward()
+        optimizer.step()
+        pruner.step()
+    torch.save({"parameters": list(pruner.model.parameters()), "plan": pruner.plan.to_json()}, f"{path}/{rank}.pt")
+    pruner.finalize()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unused", [False, True])
+def test_processes_that_train_together_stay_equal(unused: bool, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    arguments = [str(port), str(int(unused)), str(tmp_path)]
+    processes = [subprocess.Popen([sys.executable, __file__, str(rank), *arguments]) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one["parameters"], other["parameters"], strict=True))
+    assert one["plan"] == other["plan"]
+
+
+def test_a_pruned_model_is_pruned_again_and_the_plans_compose(tmp_path: Path) -> None:
+    dense = Net()
+    first = wrap(copy.deepcopy(dense), batch()[0], target_sparsity=0.3, controller=FAST)
+    train(first, adam(first), 20)
+    once = first.finalize()
+    second = wrap(once, batch()[0], target_sparsity=0.4, controller=FAST)
+    train(second, adam(second), 20)
+    twice = second.finalize()
+    assert second.plan.shapes == model_shapes(dense)
+    assert all(set(second.plan.kept[name]) <= set(kept) for name, kept in first.plan.kept.items())
+    l0prune.save(twice, second.plan, tmp_path)
+    again = l0prune.load(tmp_path, Net)
+    x = batch()[0]
+    assert torch.equal(again(x), twice(x))
+    # A loaded model remembers its plan too.
+    third = wrap(again, batch()[0], target_sparsity=0.2, controller=FAST)
+    train(third, adam(third), 5)
+    third.finalize()
+    assert third.plan.shapes == model_shapes(dense)
+    with pytest.raises(PlanError, match="another architecture"):
+        l0prune.load(tmp_path, lambda: Net(width=9))
+
+
+def test_a_sequential_model_has_as_many_layers_as_before() -> None:
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    pruner = wrap(model, torch.randn(2, 4), target_sparsity=0.5)
+    assert len(model) == 3
+    assert pruner.model is model
+    train_once = pruner.penalty() + model(torch.randn(2, 4)).sum()
+    train_once.backward()
+    adam(pruner).step()
+    pruner.step()
+    assert isinstance(pruner.finalize(), nn.Sequential)
+
+
+def test_names_of_torch_pruning_mean_what_they_say() -> None:
+    model = Net()
+    pruner = L0Pruner(model, batch()[0], pruning_ratio=0.4, ignored_layers=[model.stem], round_to=2, controller=FAST)
+    assert [group.name for group in pruner.inspection.groups] == ["inner"]
+    assert pruner._gated.target_sparsity == 0.4
+    seen = []
+    L0Pruner(
+        Net(),
+        {"picture": batch()[0]},
+        pruning_ratio=0.4,
+        forward_fn=lambda model, inputs: seen.append(set(inputs)) or {"y": model(inputs["picture"]), "n": None},
+        output_transform=lambda outputs: outputs["y"],
+    )
+    assert {"picture"} in seen
+
+
+@pytest.mark.parametrize("inputs", [batch()[0], (batch()[0],), [batch()[0]], {"x": batch()[0]}])
+def test_example_inputs_come_as_one_tensor_in_order_or_by_name(inputs: Any) -> None:
+    assert len(l0prune.inspect(Net(), inputs).groups) == 2
+
+
+# Bad input: one clear error each, and the model as it was.
+
+
+class Fixed(nn.Module):
+    """Nothing between input and output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.only = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.only(x)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"target_sparsity": 1.5}, TargetError, "out of range"),
+        ({"target_sparsity": 0.999}, TargetError, "more than can be removed.*expected at most 0.9"),
+        ({"target_sparsity": 0.999, "metric": "macs"}, TargetError, "multiply-accumulates"),
+        ({"metric": "latency"}, ConfigError, "unknown metric.*params or macs"),
+        ({"pruning_ratio": 0.5}, ConfigError, "give one of"),
+        ({"ignored": ["stam"]}, GroupError, "no such module.*stam"),
+        ({"ignored_layers": [nn.Linear(2, 2)]}, GroupError, "no such module"),
+        ({"ignored": ["stem", "inner"]}, GroupError, "nothing in the model can be pruned: Net"),
+        ({"time_limit": 0.0}, TraceError, "took too long.*groups="),
+        ({"round_to": 2, "gates": GateConfig(round_to=4)}, ConfigError, "given twice"),
+        ({"output_transform": lambda y: None}, DataError, "no floating-point tensor to compare"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    model = Net()
+    names = list(model.state_dict())
+    with pytest.raises(error, match=message):
+        L0Pruner(model, batch()[0], **{"target_sparsity": 0.5, **settings})
+    assert list(model.state_dict()) == names
+
+
+def test_a_model_without_anything_to_prune() -> None:
+    with pytest.raises(GroupError, match="nothing in the model can be pruned: Fixed"):
+        wrap(Fixed(), torch.randn(2, 6), target_sparsity=0.5)
+
+
+@pytest.mark.parametrize("inputs", [torch.randn(2, 3, 6, 6), (), {"y": torch.randn(2, 1, 6, 6)}])
+def test_inputs_of_the_wrong_shape_or_name(inputs: Any) -> None:
+    with pytest.raises(TraceError, match=r"the forward pass failed on the example inputs"):
+        wrap(Net(), inputs, target_sparsity=0.5)
+
+
+def test_inputs_on_another_device() -> None:
+    with pytest.raises(DataError, match=r"another device than the model \(got meta, expected cpu"):
+        wrap(Net(), batch()[0].to("meta"), target_sparsity=0.5)
+
+
+def test_finalize_before_any_step() -> None:
+    pruner = make()
+    with pytest.raises(TrainingError, match="before any step"):
+        pruner.finalize()
+    with pytest.raises(TrainingError, match=r"call finalize\(\) first"):
+        _ = pruner.report
+
+
+def test_a_loss_that_is_nan_names_the_step_and_leaves_the_controller_as_it_was() -> None:
+    pruner = make()
+    optimizer = adam(pruner)
+    train(pruner, optimizer, 3)
+    before = [p.detach().clone() for group in pruner.parameter_groups()[1:] for p in group["params"]]
+    x, y = batch()
+    optimizer.zero_grad()
+    (F.cross_entropy(pruner.model(x), y) * float("nan") + pruner.penalty()).backward()
+    optimizer.step()
+    with pytest.raises(TrainingError, match="NaN or infinite: step 3"):
+        pruner.step()
+    after = [p.detach() for group in pruner.parameter_groups()[1:] for p in group["params"]]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_model_is_not_wrapped_twice() -> None:
+    pruner = make()
+    with pytest.raises(GroupError, match="has gates already"):
+        wrap(pruner.model, batch()[0], target_sparsity=0.5)
+
+
+if __name__ == "__main__":
+    replica(int(sys.argv[1]), int(sys.argv[2]), bool(int(sys.argv[3])), sys.argv[4])
