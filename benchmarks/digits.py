@@ -17,6 +17,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from l0prune.selection import budget_for, kept_indices, select
 ROOT = Path(__file__).parents[1]
 TARGETS = (0.5, 0.75, 0.9)
 DENSE_STEPS, STEPS, BATCH, RATE = 800, 800, 64, 1e-3
+GATED_SHARE = 0.5
 METHODS = ("wrap", "magnitude", "taylor", "random")
 
 
@@ -100,11 +103,10 @@ class Data:
         return float((model.eval()(images).argmax(1) == labels).float().mean())
 
 
-def train(model: nn.Module, data: Data, steps: int, done: int = 0, total: int | None = None) -> None:
-    """AdamW with the learning rate falling linearly to 0 at `total` steps, `done` of which are over."""
-    total = total or steps
+def train(model: nn.Module, data: Data, steps: int) -> None:
+    """AdamW with the learning rate falling linearly to 0."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: max(0.0, 1 - (done + i) / total))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     model.train()
     for _, (images, labels) in zip(range(steps), data.batches(), strict=False):
         optimizer.zero_grad()
@@ -114,21 +116,19 @@ def train(model: nn.Module, data: Data, steps: int, done: int = 0, total: int | 
 
 
 def prune_by_wrap(dense: nn.Module, data: Data, target: float, **settings: Any) -> tuple[nn.Module, dict[str, float]]:
-    """Half of the steps with gates, half without."""
-    model, half = copy.deepcopy(dense), STEPS // 2
+    """Some of the steps with gates, at the full learning rate; the rest without."""
+    model, gated_steps = copy.deepcopy(dense), int(STEPS * GATED_SHARE)
     pruner = l0prune.wrap(model, data.train[0][:8], target_sparsity=target, **settings)
-    groups = pruner.parameter_groups(lr=RATE, weight_decay=0.01)
-    optimizer = torch.optim.AdamW(groups)
+    optimizer = torch.optim.AdamW(pruner.parameter_groups(lr=RATE, weight_decay=0.01))
     model.train()
-    for step, (images, labels) in zip(range(half), data.batches(), strict=False):
-        optimizer.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
+    for _, (images, labels) in zip(range(gated_steps), data.batches(), strict=False):
         optimizer.zero_grad()
         (F.cross_entropy(model(images), labels) + pruner.penalty()).backward()
         optimizer.step()
         pruner.step()
     pruned = pruner.finalize()
     more = {"at_the_cut": data.accuracy(pruned), "expected_sparsity": pruner.sparsity.expected}
-    train(pruned, data, STEPS - half, done=half, total=STEPS)
+    train(pruned, data, STEPS - gated_steps)
     return pruned, more
 
 
@@ -225,17 +225,20 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/digits.json")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
+    workers = ProcessPoolExecutor(args.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
     for network in args.networks:
-        models = [trained(network, seed) for seed in range(args.seeds)]
+        models = list(workers.map(trained, [network] * args.seeds, range(args.seeds)))
         dense = [Data(seed).accuracy(model) for seed, model in enumerate(models)]
         print(f"{network}: {parameters(models[0]):,} parameters, dense {summary(dense)}", flush=True)
         rows.append({"network": network, "method": "dense", "target": 0.0, "accuracy": dense})
         for target in TARGETS:
             for method in args.methods:
-                runs = [run(method, model, seed, target) for seed, model in enumerate(models)]
+                seeds = range(args.seeds)
+                runs = list(workers.map(run, [method] * args.seeds, models, seeds, [target] * args.seeds))
                 row = {"network": network, "method": method, "target": target}
                 row |= {key: [one[key] for one in runs] for key in runs[0]}
                 rows.append(row)

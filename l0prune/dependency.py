@@ -124,7 +124,7 @@ def trace(
         except Exception as error:
             raise TraceError(
                 "the forward pass failed on the example inputs",
-                where=tracer.here or type(model).__name__,
+                where=tracer.culprit(error) or type(model).__name__,
                 got=f"{type(error).__name__}: {_line(error)}",
                 hint="pass inputs that `model(*example_inputs)` accepts, on the model's device",
             ) from error
@@ -266,11 +266,14 @@ def _layers(modules: Mapping[str, nn.Module]) -> dict[tuple[str, int], str]:
             found[f"{prefix}weight", 0] = "conv"
             found[f"{prefix}parametrizations.weight.original1", 0] = "conv"
         elif isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-            found[f"{prefix}weight", 1] = "conv"
+            depthwise = 1 < module.groups == module.in_channels
+            found[f"{prefix}weight", 0 if depthwise else 1] = "conv"
         elif isinstance(module, nn.Embedding):
             found[f"{prefix}weight", 1] = "embedding"
         elif isinstance(module, nn.RNNBase):
             found.update({(f"{prefix}weight_hh_l{n}", 0): "hidden" for n in range(module.num_layers)})
+        elif isinstance(module, nn.RNNCellBase):
+            found[f"{prefix}weight_hh", 0] = "hidden"
         elif isinstance(module, nn.MultiheadAttention):
             found.update({(f"{prefix}{name}", 0): "unit" for name in ("in_proj_weight", "q_proj_weight")})
         elif isinstance(module, nn.Linear):
@@ -329,5 +332,7 @@ def _finished(
 
 def _counting_attributes(module: nn.Module | None, length: int) -> list[str]:
     """Names of a module's own numbers that say how many heads there are, or how wide a dimension is."""
-    numbers = [name for name, value in vars(module).items() if type(value) is int and value == length] if module else []
+    if module is None or isinstance(module, nn.MultiheadAttention):  # mended as a whole
+        return []
+    numbers = [name for name, value in vars(module).items() if type(value) is int and value == length]
     return [name for name in numbers if _HEAD_COUNTS.fullmatch(name) or _WIDTHS.fullmatch(name)]

@@ -124,8 +124,9 @@ class GatedNorm(nn.Module):
                 raise
             return getattr(self._dense[0], name)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: the dense module's input -> its output over the open channels."""
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        """The dense module's input, under whatever name it has there -> its output over the open channels."""
+        (x,) = (*args, *kwargs.values())
         y = self._normalize(x, self.opened(self.training))
         # As torch's own: autocast widens a norm's output on a GPU, and on a CPU leaves it as the input was.
         widened = (

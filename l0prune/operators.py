@@ -84,12 +84,41 @@ def _move(blocks: Sequence[Block], where: Callable[[int], int]) -> list[Block]:
 
 
 @_rule(
-    "masked_fill where native_dropout bernoulli copy clone fill zero dropout lerp addcmul addcdiv hardswish "
+    "masked_fill where native_dropout bernoulli clone fill zero dropout lerp addcmul addcdiv hardswish "
     "hardsigmoid hardtanh relu6 prelu _prelu_kernel mish silu elu celu selu leaky_relu softplus rrelu_with_noise "
     "threshold gelu log_sigmoid_forward softshrink hardshrink normal uniform exponential random"
 )
 def _elementwise(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
     _pointwise(tracer, _tensors(args), out)
+
+
+@_rule("full zeros ones empty empty_strided new_full new_zeros new_ones new_empty full_like zeros_like ones_like")
+def _blank(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    _shaped_like(tracer, _tensors(args[:1]), out)
+    if not tracer.facts(out).blocks:
+        tracer.make_blank(out)
+
+
+@_rule("copy")
+def _copy(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """Writing into a part of a blank tensor: the rest of it is as long as what is written."""
+    into, x = args[:2]
+    base = tracer.blank_under(into)
+    if base is None or tracer.facts(into).blocks:
+        _pointwise(tracer, [into, x], out)
+        return
+    tracer.settle(x)
+    blocks, below = [], list(tracer.facts(base).blocks)
+    for block in _move(tracer.facts(x).blocks, lambda d: d + into.ndim - x.ndim):
+        dim = block.dims[0]
+        same = [d for d in range(base.ndim) if (base.stride(d), base.shape[d]) == (into.stride(dim), into.shape[dim])]
+        if len(same) != 1 or any(b.dims == (same[0],) for b in below):
+            tracer.pin(block.atoms, "is written to a part of another tensor")
+        else:
+            blocks.append(block)
+            below.append(Block((same[0],), block.atoms))
+    tracer.set(base, below)
+    tracer.set(out, blocks)
 
 
 def _pointwise(tracer: Tracer, operands: Sequence[Tensor], out: Any) -> None:
@@ -100,6 +129,8 @@ def _pointwise(tracer: Tracer, operands: Sequence[Tensor], out: Any) -> None:
 def _unified(tracer: Tracer, operands: Sequence[Tensor], ndim: int) -> list[Block]:
     """Atoms of a broadcast combination; what stands on one dimension of several operands is unified."""
     operands = [operand for operand in operands if operand.ndim and operand.numel() > 1]
+    # A tensor made on the way (dropout's noise, say) is as long as what it meets.
+    operands = [o for o in operands if tracer.facts(o).blocks or tracer.blank_under(o) is None] or operands
     joint = [b for operand in operands for b in _aligned(tracer, operand, ndim) if len(b.dims) > 1]
     if joint and not all(_same_or_absent(tracer, operand, ndim, joint) for operand in operands):
         for operand in operands:
@@ -207,17 +238,21 @@ def _reshape(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
                 atoms = atoms.take(0, axis)
                 del axes[axis]
         split.append((axes, atoms))
-    if len({owner[k] for axes, _ in split for k in axes}) < len(split):
+
+    def shared() -> set[int]:
+        touched = [{owner[k] for k in axes} for axes, _ in split]
+        return {d for i, one in enumerate(touched) for d in one if any(d in two for two in touched[i + 1 :])}
+
+    if shared():
         # A dimension that was expanded gives way to one with units of its own.
         for _, atoms in split:
             if tracer.is_new(atoms):
                 tracer.pin(atoms, "is flattened together with other channels")
         split = [(axes, atoms) for axes, atoms in split if not tracer.is_new(atoms)]
-    touched = [{owner[k] for k in axes} for axes, _ in split]
-    clash = {d for i, one in enumerate(touched) for d in one if any(d in two for two in touched[i + 1 :])}
+    clash = shared()
     blocks = []
-    for (axes, atoms), dims in zip(split, touched, strict=True):
-        if dims & clash:
+    for axes, atoms in split:
+        if clash & {owner[k] for k in axes}:
             tracer.pin(atoms, "is flattened together with other channels")
             continue
         blocks.append(_merge(tracer, axes, atoms, sizes, outer, owner))
@@ -484,6 +519,33 @@ def _pixel_shuffle(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
         block = Block((dim, dim + 1), atoms.reshape(out.shape[dim], -1))
         blocks.append(tracer.tie(block, 0, heads=False))
     tracer.set(out, blocks)
+
+
+@_rule("channel_shuffle native_channel_shuffle")
+def _channel_shuffle(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    x, groups = args[0], args[1]
+    tracer.settle(x)
+    blocks = []
+    for block in tracer.facts(x).blocks:
+        if block.dims == (1,):
+            _across(tracer, block.atoms, groups)
+            block = Block((1,), block.atoms.reshape(groups, -1).T.ravel())
+        blocks.append(block)
+    tracer.set(out, blocks)
+
+
+@_rule("_pack_padded_sequence _pad_packed_sequence")
+def _pack(tracer: Tracer, args: Sequence[Any], out: Sequence[Tensor]) -> None:
+    """Time and batch become one dimension, or come apart again."""
+    x, data = args[0], out[0]
+    tracer.settle(x)
+    blocks = []
+    for block in tracer.facts(x).blocks:
+        if block.dims[0] == x.ndim - 1:
+            blocks.append(Block((data.ndim - 1,), block.atoms))
+        else:
+            tracer.pin(block.atoms, "is packed as time or batch")
+    tracer.set(data, blocks)
 
 
 # Products
@@ -779,7 +841,7 @@ def _reduce(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
     blocks = []
     for block in tracer.facts(x).blocks:
         if block.dims[0] in dims:
-            tracer.pin(block.atoms, "is averaged or summed over")
+            tracer.pin_if_read(_tensors([out]), block.atoms, "is averaged or summed over")
         else:
             blocks.append(block)
     if result.ndim < x.ndim:
@@ -843,6 +905,8 @@ def module_rule(module: nn.Module) -> ModuleRule | None:
     """The rule of a module whose forward is not followed operator by operator."""
     if isinstance(module, nn.RNNBase):
         return _recurrent
+    if isinstance(module, nn.RNNCellBase):
+        return _recurrent_cell
     return _rms_norm if is_rms_norm(module) else None
 
 
@@ -910,3 +974,24 @@ def _recurrent(tracer: Tracer, module: nn.Module, args: tuple, kwargs: dict, out
         tracer.set(state, [Block((state.ndim - 1,), units)])
     for state in _tensors(operands[1:]):
         tracer.unify(tracer.along(state, -1), units, "is the size of a given state")
+
+
+def _recurrent_cell(tracer: Tracer, module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:
+    """One step of a recurrent layer; a state that is not given is zero, in the module's hidden size."""
+    x, *states = _tensors([*args, *kwargs.values()])
+    weights = dict(module.named_parameters())
+    units = tracer.along(weights["weight_hh"], 1)
+    if units is None:
+        return
+    for weight in weights.values():
+        rows = tracer.along(weight, 0)
+        if rows is not None:
+            tracer.unify(rows.reshape(-1, len(units)), np.broadcast_to(units, (len(rows) // len(units), len(units))))
+    tracer.consume(units)
+    _consume(tracer, tracer.along(x, -1), tracer.along(weights["weight_ih"], 1), weights["weight_ih"], x)
+    for name in ("weight_ih", "weight_hh"):
+        tracer.cost(prod(x.shape[:-1]), _extent(tracer, weights[name], 0), _extent(tracer, weights[name], 1))
+    for state in states:
+        tracer.unify(tracer.along(state, -1), units, "is the size of a given state")
+    for result in _tensors([out]):
+        tracer.set(result, [Block((result.ndim - 1,), units)])

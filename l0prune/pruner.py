@@ -18,7 +18,7 @@ from l0prune.plan import RemovalPlan, remember, remembered
 from l0prune.proof import compare
 from l0prune.report import PruningReport
 
-CONTROLLER = ControllerConfig(learning_rate=0.02, warmup_steps=100, quadratic_start=20.0)
+CONTROLLER = ControllerConfig(learning_rate=0.05, warmup_steps=100, quadratic_start=50.0)
 """What `wrap` starts from: see benchmarks/digits.py."""
 
 _DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"

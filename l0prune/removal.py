@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +48,7 @@ def apply_plan(model: nn.Module, plan: RemovalPlan, values: Mapping[str, Tensor]
     plan.check(model)
     held = owners(model)
     survivors = plan.survivors()
-    for module in _modules(held, {tensor for tensor, _ in survivors}):
+    for module in _users(model, _holders(held, {tensor for tensor, _ in survivors})):
         if isinstance(module, nn.MultiheadAttention):
             SlimMultiheadAttention.check(module)
     if values:
@@ -65,7 +66,8 @@ def apply_plan(model: nn.Module, plan: RemovalPlan, values: Mapping[str, Tensor]
     for (tensor, dim), stays in survivors.items():
         if tensor in live:
             _cut(held[tensor], dim, torch.from_numpy(stays))
-    _mend(model, plan, _modules(held, {tensor for tensor, _ in survivors if tensor in live}))
+    _follow_channels(model, survivors)
+    _mend(model, plan, _holders(held, {tensor for tensor, _ in survivors if tensor in live}))
     return model
 
 
@@ -93,21 +95,48 @@ def _cut(holders: list[tuple[nn.Module, str]], dim: int, index: Tensor) -> None:
         setattr(module, name, new)
 
 
-def _modules(held: Mapping[str, list[tuple[nn.Module, str]]], tensors: set[str]) -> list[nn.Module]:
+def _holders(held: Mapping[str, list[tuple[nn.Module, str]]], tensors: set[str]) -> list[nn.Module]:
     """The modules that hold any of `tensors`."""
     found = {id(module): module for tensor in held if tensor in tensors for module, _ in held[tensor]}
     return list(found.values())
 
 
-def _mend(model: nn.Module, plan: RemovalPlan, cut: list[nn.Module]) -> None:
-    """Make every number that modules keep beside their weights agree with the weights."""
-    touched = {id(module) for module in cut}
+def _follow_channels(model: nn.Module, survivors: Mapping[tuple[str, int], np.ndarray]) -> None:
+    """Let a depthwise convolution have as many groups as channels that keep a filter.
+
+    A grouped convolution down to one channel a group looks the same, but all of its groups keep some.
+    """
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.modules.conv._ConvNd) or not 1 < module.groups == module.in_channels:
+            continue
+        # Its filters stand on dimension 0; weight_norm keeps their direction as `original1`.
+        prefix = f"{path}." if path else ""
+        names = (f"{prefix}weight", f"{prefix}parametrizations.weight.original1")
+        rows = next((survivors[name, 0] for name in names if (name, 0) in survivors), None)
+        if rows is not None:
+            total = module.in_channels if module.transposed else module.out_channels
+            module.groups = module.in_channels = len(np.unique(rows // (total // module.groups)))
+
+
+def _users(model: nn.Module, holders: list[nn.Module]) -> list[nn.Module]:
+    """Modules that compute with parameters of `holders`: those themselves, or one above."""
+    touched = {id(module) for module in holders}
+    users = []
     for module in model.modules():
         inner = [*module.children()] if isinstance(module, nn.MultiheadAttention) else []
         # A parametrized weight lives below the module that uses it.
         inner += getattr(module, "parametrizations", {}).values()
         if touched & {id(module), *map(id, inner)}:
-            _mend_module(module)
+            users.append(module)
+    return users
+
+
+def _mend(model: nn.Module, plan: RemovalPlan, cut: list[nn.Module]) -> None:
+    """Make every number that modules keep beside their weights agree with the weights."""
+    for module in _users(model, cut):
+        _mend_module(module)
+    touched = {id(module) for module in cut}
+    for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and touched & {id(m) for m in module.modules()}:
             module.use_nested_tensor = False
     for group in plan.groups:
@@ -158,13 +187,9 @@ def _sizes(module: nn.Module) -> dict[str, Any]:  # noqa: PLR0911 - one for each
 
 
 def _convolution_sizes(module: nn.modules.conv._ConvNd, rows: int, columns: int) -> dict[str, int]:
-    groups = module.groups
-    depthwise = 1 < groups == module.in_channels
     if module.transposed:
-        groups = rows if depthwise else groups
-        return {"groups": groups, "in_channels": rows, "out_channels": columns * groups}
-    groups = rows * groups // module.out_channels if depthwise else groups
-    return {"groups": groups, "in_channels": columns * groups, "out_channels": rows}
+        return {"in_channels": rows, "out_channels": columns * module.groups}
+    return {"in_channels": columns * module.groups, "out_channels": rows}
 
 
 def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:

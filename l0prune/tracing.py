@@ -8,7 +8,9 @@ holds the rules; what has none pins its operands, so that nothing is cut that is
 Legend: A atoms; atom 0 stands for what can never be cut.
 """
 
+import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -141,6 +143,9 @@ class Tracer(TorchDispatchMode):
         self._operator_rule, self._module_rule = operator_rule, module_rule
         self._facts: Any = WeakIdKeyDictionary()
         self._names: Any = WeakIdKeyDictionary()
+        self._debts: Any = WeakIdKeyDictionary()
+        self._blank: dict[int, weakref.ref[Tensor]] = {}
+        self._failure: tuple[BaseException, str] | None = None
         self._paths: list[str] = []
         self._inputs: list[Any] = []
         self._suspended = False
@@ -165,6 +170,14 @@ class Tracer(TorchDispatchMode):
     def here(self) -> str:
         """Path of the module whose forward is running."""
         return self._paths[-1] if self._paths else ""
+
+    @property
+    def _where(self) -> str:
+        return f" in {self.here}" if self.here else ""
+
+    def culprit(self, error: BaseException) -> str:
+        """Path of the innermost module through which an error has come."""
+        return self._failure[1] if self._failure and self._failure[0] is error else self.here
 
     @property
     def input_here(self) -> Tensor | None:
@@ -203,11 +216,23 @@ class Tracer(TorchDispatchMode):
         """What is known of a tensor; nothing of one that appears from outside."""
         if tensor in self._names:
             self.trace.used.add(self._names[tensor])
+        for atoms, reason, where in self._debts.pop(tensor, ()):
+            self.trace.pins.append((atoms, f"{reason}{where}"))
         return self._facts.get(tensor) or Facts()
 
     def set(self, tensor: Tensor, blocks: Sequence[Block], *, constant: bool = False) -> None:
         """Say what a result's dimensions carry."""
         self._facts[tensor] = Facts(tuple(b for b in blocks if b.atoms.size > 1 and b.atoms.any()), constant)
+
+    def make_blank(self, tensor: Tensor) -> None:
+        """Say that a tensor has just been made, of one value: what is written to it decides what it carries."""
+        if self._paths:  # Not what is made outside the model: that is its input.
+            self._blank[tensor.untyped_storage().data_ptr()] = weakref.ref(tensor)
+
+    def blank_under(self, view: Tensor) -> Tensor | None:
+        """The blank tensor that `view` shows a part of."""
+        found = self._blank.get(view.untyped_storage().data_ptr())
+        return found() if found else None
 
     def along(self, tensor: Tensor, dim: int) -> Atoms | None:
         """Atoms along one dimension, None where it is fixed. Joint dimensions are settled first."""
@@ -271,8 +296,13 @@ class Tracer(TorchDispatchMode):
         """Say that indices can never be cut."""
         atoms = atoms[atoms != 0]
         if atoms.size:
-            where = f" in {self.here}" if self.here else ""
-            self.trace.pins.append((atoms.ravel(), f"{reason}{where}"))
+            self.trace.pins.append((atoms.ravel(), f"{reason}{self._where}"))
+
+    def pin_if_read(self, results: Sequence[Tensor], atoms: np.ndarray, reason: str) -> None:
+        """Pin indices once any of the results that mix them is read; nobody may want it."""
+        for result in results:
+            debt = (atoms[atoms != 0].ravel(), reason, self._where)
+            self._debts.setdefault(result, []).append(debt)
 
     def pin_all(self, tensor: Tensor, reason: str) -> None:
         """Pin everything a tensor carries."""
@@ -317,6 +347,9 @@ class Tracer(TorchDispatchMode):
         def leave(*_: object) -> None:
             self._paths.pop()
             self._inputs.pop()
+            error = sys.exception()
+            if error is not None and not (self._failure and self._failure[0] is error):
+                self._failure = (error, path)
 
         module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
         module.register_forward_hook(leave, always_call=True)
