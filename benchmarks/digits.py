@@ -274,7 +274,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     networks = list(dict.fromkeys(row["network"] for row in rows))
-    figure = Figure(figsize=(5 * len(networks), 4), layout="constrained")
+    figure = Figure(figsize=(5 * len(networks), 4.4), layout="constrained")
     panels = figure.subplots(1, len(networks), squeeze=False)[0]
     for panel, network in zip(panels, networks, strict=True):
         mine = [row for row in rows if row["network"] == network]
@@ -290,7 +290,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         panel.set_title(network)
         panel.set_xlabel("parameters left (%)")
         panel.set_ylabel("test accuracy (%)")
-        panel.legend()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.savefig(path, dpi=120)
 
 

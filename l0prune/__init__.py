@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from l0prune.gating import GatedModel
     from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
     from l0prune.inspection import Inspection, inspect, inspect_groups, summarise_kinds
-    from l0prune.mac_size import mac_size
+    from l0prune.mac_model import mac_size
     from l0prune.measure import pick_device
     from l0prune.model_file import load, save
     from l0prune.observer import Observer
@@ -64,7 +64,7 @@ _HOMES = {
     "gating": ("GatedModel",),
     "groups": ("Attribute", "Bypass", "Norm", "Place", "PruneGroup", "Role", "consecutive"),
     "inspection": ("Inspection", "inspect", "inspect_groups", "summarise_kinds"),
-    "mac_size": ("mac_size",),
+    "mac_model": ("mac_size",),
     "measure": ("pick_device",),
     "model_file": ("load", "save"),
     "observer": ("Observer",),

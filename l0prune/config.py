@@ -103,9 +103,9 @@ class RunConfig:
     recipe: str = ""
     """The named recipe that these settings came from."""
     target_sparsity: float = 0.75
-    """Share of the parameters to remove."""
+    """Share of the size to remove."""
     metric: str = "params"
-    """What the target counts."""
+    """What the target counts: "params", or "macs" (multiply-accumulates)."""
     seed: int = 0
     """Of every random draw."""
     device: str = "auto"
@@ -128,7 +128,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         in_range = 0 < self.target_sparsity < 1
         _check(in_range, "target sparsity out of range", self.target_sparsity, "between 0 and 1, exclusive")
-        _check(self.metric == "params", "unknown metric", self.metric, "params")
+        _check(self.metric in ("params", "macs"), "unknown metric", self.metric, "params or macs")
         _check(0 <= self.seed < 2**63, "seed out of range", self.seed, "0 to 2^63 - 1")
         precisions = ("auto", "float32", "bfloat16")
         _check(self.precision in precisions, "unknown precision", self.precision, ", ".join(precisions))

@@ -15,7 +15,7 @@ from l0prune.dependency import Discovery, LeftAlone, discover, path_of, trace
 from l0prune.errors import DataError, GroupError, TraceError
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup
-from l0prune.mac_size import mac_size
+from l0prune.mac_model import mac_size
 from l0prune.plugin import Task
 from l0prune.proof import Observe, find_faults, relative_difference
 from l0prune.size_model import SizeModel, parameter_size
@@ -310,7 +310,7 @@ def summarise_kinds(gated: GatedModel) -> list[dict[str, Any]]:
     rows = []
     for kind in dict.fromkeys(group.kind for group in gated.groups):
         mine = np.array([group.kind == kind for group in gated.groups])
-        size = gated.size_model
+        size = gated.parameter_model
         gone = size.total - size.exact(np.where(mine, size.least, size.units))
         rows.append({"kind": kind, "groups": int(mine.sum()), "units": int(size.units[mine].sum()), "parameters": gone})
     return rows

@@ -13,9 +13,11 @@ from torch import nn
 
 from l0prune.checkpoint import save_checkpoint
 from l0prune.config import RunConfig, build, read_toml
+from l0prune.dependency import trace
 from l0prune.errors import ConfigError, Interrupted, ProofError, RunError, TrainingError
 from l0prune.files import write_atomic, write_json
 from l0prune.gating import GatedModel
+from l0prune.mac_model import mac_size
 from l0prune.measure import macs, parameters, peak_memory_bytes
 from l0prune.model_file import save
 from l0prune.observer import Observer
@@ -27,6 +29,7 @@ from l0prune.report import CompressionReport, versions
 from l0prune.run_directory import RunDirectory, free_run_directory
 from l0prune.settings import describe, resolve
 from l0prune.signals import catch_signals
+from l0prune.size_model import SizeModel
 from l0prune.training import Record, Stage, evaluate
 
 
@@ -123,9 +126,10 @@ class _Run:
             self.task.groups,
             target_sparsity=self.config.target_sparsity,
             config=self.config.gates,
+            size_model=self._constrained_size(),
         )
         gated.eval()
-        params_before = gated.size_model.total
+        params_before = gated.parameter_model.total
         prove_groups(gated, self.task.observe)
         if not self.resume:
             self.folder.begin(describe(self.config))
@@ -152,6 +156,14 @@ class _Run:
                 self._checkpoint(further)
             self._train(further)
         return self._finish(params_before)
+
+    def _constrained_size(self) -> SizeModel | None:
+        """What the target counts; None for the parameters."""
+        if self.config.metric == "params":
+            return None
+        task = self.task
+        student, observe = task.objective.student, task.observe_for_macs or task.observe
+        return mac_size(student, task.groups, trace(student, observe, training=False))
 
     def _joint(self, gated: GatedModel) -> None:
         """Step 1: distil and prune together."""
@@ -181,9 +193,9 @@ class _Run:
         objective.student = student
         if batches:
             self.results["distill_loss_after_removal"] = evaluate(objective, batches)[0]
-        sparsity = 1 - parameters(student) / gated.size_model.total
+        kept, total = parameters(student), gated.parameter_model.total
         self.observer.note(
-            f"cut: {parameters(student):,} of {gated.size_model.total:,} parameters stay (sparsity {sparsity:.4f}); "
+            f"cut: {kept:,} of {total:,} parameters stay (sparsity {1 - kept / total:.4f}); "
             f"outputs changed by {difference:.1e}"
         )
         return student
@@ -195,7 +207,8 @@ class _Run:
         loss, parts = evaluate(objective, list(task.evaluation)) if task.evaluation else (None, {})
         if loss is not None and not isfinite(loss):
             raise TrainingError("final loss is not finite", got=loss, hint="lower the learning rate")
-        params_after = parameters(student)
+        params_after, macs_after = parameters(student), self._macs(student)
+        macs_before = self.results["macs_before"]
         results = {"distill_loss_before_removal": None, "distill_loss_after_removal": None, **self.results}
         device = next(student.parameters()).device
         report = CompressionReport(
@@ -206,8 +219,9 @@ class _Run:
             params_before=params_before,
             params_after=params_after,
             target_sparsity=config.target_sparsity,
-            sparsity=1 - params_after / params_before,
-            macs_after=self._macs(student),
+            metric=config.metric,
+            sparsity=1 - (macs_after / macs_before if config.metric == "macs" else params_after / params_before),
+            macs_after=macs_after,
             macs_per=task.macs_per,
             kept_units={g.name: {"units": g.units, "kept": plan.kept_counts[g.name]} for g in plan.groups},
             distill_loss_final=loss,

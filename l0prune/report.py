@@ -18,8 +18,11 @@ class CompressionReport:
     run_directory: str
     params_before: int
     params_after: int
+    metric: str
+    """What the target counts: "params" or "macs"."""
     target_sparsity: float
     sparsity: float
+    """Of what the metric counts."""
     macs_before: int
     """Multiply-accumulates, per `macs_per`."""
     macs_after: int

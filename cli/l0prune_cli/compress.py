@@ -15,7 +15,7 @@ def command(
     teacher: options.TeacherFlag = None,
     data: options.DataFlag = None,
     target_sparsity: options.SparsityFlag = None,
-    metric: Annotated[str | None, typer.Option(help="What the target counts: params.")] = None,
+    metric: Annotated[str | None, typer.Option(help="What the target counts: params or macs.")] = None,
     units: options.UnitsFlag = None,
     recipe: options.RecipeFlag = None,
     config: options.ConfigFlag = None,

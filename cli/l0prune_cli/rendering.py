@@ -48,7 +48,7 @@ class TerminalObserver(Observer):
     def prepared(self, task: Task, gated: GatedModel, config: RunConfig, folder: Path) -> None:
         """Show what will be pruned."""
         self.unit = task.unit
-        total, floor = gated.size_model.total, gated.size_model.floor
+        total = gated.parameter_model.total
         table = Table(title=f"To prune: {task.teacher}", title_justify="left")
         for heading in ("unit", "groups", "units", "parameters", "share"):
             table.add_column(heading, justify="left" if heading == "unit" else "right")
@@ -56,8 +56,9 @@ class TerminalObserver(Observer):
             share = f"{row['parameters'] / total:.1%}"
             table.add_row(row["kind"], str(row["groups"]), f"{row['units']:,}", f"{row['parameters']:,}", share)
         self.console.print(table)
-        kept = f"{gated.gates.budget:,}"
-        self.console.print(f"{total:,} parameters; at most {kept} will stay, {floor:,} at least must")
+        size = gated.size_model
+        must = f"at most {gated.gates.budget:,} will stay, {size.floor:,} at least must"
+        self.console.print(f"{size.total:,} {size.counts}; {must}")
         for name, value in task.facts.items():
             self.console.print(f"{name}: {value}")
         self.console.print(f"recipe: {config.recipe}; every group proved; run directory: {folder}")

@@ -224,3 +224,12 @@ class TestSettings:
         path = tmp_path / "settings.toml"
         path.write_text(l0prune.write_toml(values), encoding="utf-8")
         assert l0prune.read_toml(path) == values
+
+
+def test_the_target_may_count_multiply_accumulates(tmp_path: Path) -> None:
+    report = l0prune.compress(make_task(), settings={**SETTINGS, "metric": "macs"}, out=tmp_path / "run")
+    # Four examples through both layers; parameters have biases beside.
+    assert report.macs_before == 4 * (10 * WIDTH + WIDTH * 3)
+    assert report.sparsity == 1 - report.macs_after / report.macs_before
+    assert report.sparsity >= 0.6
+    assert report.macs_before * 0.4 - report.macs_after < 4 * (10 + 3)

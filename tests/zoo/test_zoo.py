@@ -18,7 +18,7 @@ from torchvision.models import segmentation
 
 from l0prune import GatedModel
 from l0prune.dependency import Discovery, discover
-from l0prune.mac_size import mac_size
+from l0prune.mac_model import mac_size
 from l0prune.measure import macs, parameters
 from l0prune.proof import find_faults, relative_difference
 
