@@ -14,8 +14,9 @@ from torch.utils._pytree import tree_map
 from l0prune.dependency import Discovery, LeftAlone, discover, path_of, trace
 from l0prune.errors import DataError, GroupError, TraceError
 from l0prune.gating import GatedModel
-from l0prune.groups import PruneGroup
+from l0prune.groups import PruneGroup, check_groups
 from l0prune.mac_model import mac_size
+from l0prune.plan import model_shapes
 from l0prune.plugin import Task
 from l0prune.proof import Observe, find_faults, relative_difference
 from l0prune.size_model import SizeModel, parameter_size
@@ -223,6 +224,7 @@ def _given(
     time_limit: float,
 ) -> Discovery:
     """The caller's own groups, with a trace where there can be one."""
+    check_groups(groups, model_shapes(model))
     paths = [path_of(model, module) for module in ignored]
     kept = tuple(
         group

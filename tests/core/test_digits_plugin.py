@@ -57,3 +57,8 @@ def test_without_its_entry_point_there_is_no_such_plugin() -> None:
     assert done.returncode == 2
     assert "no such plugin: digits" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_readme_shows_it_as_it_is() -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    assert (PROJECT / "l0prune_digits.py").read_text().strip() in readme.read_text()
