@@ -21,8 +21,8 @@ from l0prune.report import PruningReport
 
 GATES = GateConfig(drop_rate=0.1)
 CONTROLLER = ControllerConfig(learning_rate=0.05, warmup_steps=100, quadratic_start=50.0)
-"""What `wrap` starts from, tuned for runs of a few hundred steps on benchmarks/digits.py: there gates that start at a drop
-rate of 0.01, or move at 0.02 a step, have not reached the target by the cut."""
+"""What `wrap` starts from, tuned for runs of a few hundred steps on benchmarks/digits.py: there gates that start at a
+drop rate of 0.01, or move at 0.02 a step, have not reached the target by the cut."""
 
 _DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
 
