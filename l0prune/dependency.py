@@ -114,7 +114,11 @@ def trace(
     try:
         twin = copy.deepcopy(model)
     except Exception as error:
-        raise TraceError("model cannot be copied", got=f"{type(error).__name__}: {error}") from error
+        raise TraceError(
+            "model cannot be copied",
+            got=f"{type(error).__name__}: {_line(error)}",
+            hint="nn.utils.weight_norm keeps a computed tensor: use nn.utils.parametrizations.weight_norm",
+        ) from error
     tracer = Tracer(twin, apply_rule, module_rule, time_limit)
     with plain_attention(), torch.random.fork_rng(), torch.no_grad():
         try:
@@ -184,10 +188,9 @@ def _grouped(model: nn.Module, found: Trace) -> Discovery:
     for atom, places in standing.items():
         made = next((p for p in places if p[:2] in layers and p[2] is Role.PRODUCES), None)
         read = any(role is Role.CONSUMES for *_, role in places)
-        if atom not in reasons and read:
-            if len({(tensor, dim) for tensor, dim, _ in places}) > 1:
-                widths = tuple((place, len(indices)) for place, indices in places.items())
-                units[widths, costs.get(atom, ())].append(atom)
+        if atom not in reasons and read and len({place[:2] for place in places}) > 1:
+            widths = tuple((place, len(indices)) for place, indices in places.items())
+            units[widths, costs.get(atom, ())].append(atom)
         elif made and (atom in reasons or made[0] in found.used):
             reason = reasons.get(atom, "nothing that can be gated reads it")
             alone[made[0].rpartition(".")[0], layers[made[:2]], reason] += 1
@@ -261,26 +264,35 @@ def _layers(modules: Mapping[str, nn.Module]) -> dict[tuple[str, int], str]:
     """The dimensions on which layers make units, with the kind of unit."""
     found: dict[tuple[str, int], str] = {}
     for path, module in modules.items():
-        prefix = f"{path}." if path else ""
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            found[f"{prefix}weight", 0] = "conv"
-            found[f"{prefix}parametrizations.weight.original1", 0] = "conv"
-        elif isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-            depthwise = 1 < module.groups == module.in_channels
-            found[f"{prefix}weight", 0 if depthwise else 1] = "conv"
-        elif isinstance(module, nn.Embedding):
-            found[f"{prefix}weight", 1] = "embedding"
-        elif isinstance(module, nn.RNNBase):
-            found.update({(f"{prefix}weight_hh_l{n}", 0): "hidden" for n in range(module.num_layers)})
-        elif isinstance(module, nn.RNNCellBase):
-            found[f"{prefix}weight_hh", 0] = "hidden"
-        elif isinstance(module, nn.MultiheadAttention):
-            found.update({(f"{prefix}{name}", 0): "unit" for name in ("in_proj_weight", "q_proj_weight")})
-        elif isinstance(module, nn.Linear):
-            found[f"{prefix}weight", 0] = "unit"
-        elif type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
-            found[f"{prefix}weight", 1] = "unit"
+        for (name, dim), kind in _makes(module).items():
+            parts = [path, name] if path else [name]
+            found[".".join(parts), dim] = kind
+            # Where nn.utils.parametrizations keeps what weight_norm and spectral_norm make the weight of.
+            for original in ("original", "original1"):
+                found[".".join([*parts[:-1], "parametrizations", name, original]), dim] = kind
     return found
+
+
+def _makes(module: nn.Module) -> dict[tuple[str, int], str]:  # noqa: PLR0911 - one for each kind of layer
+    match module:
+        case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
+            return {("weight", 0): "conv"}
+        case nn.ConvTranspose1d() | nn.ConvTranspose2d() | nn.ConvTranspose3d():
+            depthwise = 1 < module.groups == module.in_channels
+            return {("weight", 0 if depthwise else 1): "conv"}
+        case nn.Embedding() | nn.EmbeddingBag():
+            return {("weight", 1): "embedding"}
+        case nn.RNNBase():
+            return {(f"weight_hh_l{n}", 0): "hidden" for n in range(module.num_layers)}
+        case nn.RNNCellBase():
+            return {("weight_hh", 0): "hidden"}
+        case nn.MultiheadAttention():
+            return {("in_proj_weight", 0): "unit", ("q_proj_weight", 0): "unit"}
+        case nn.Linear() | nn.Bilinear():
+            return {("weight", 0): "unit"}
+        case nn.Module(nf=int(), nx=int()):  # transformers' Conv1D
+            return {("weight", 1): "unit"}
+    return {}
 
 
 def _cost_signatures(found: Trace, classes: np.ndarray) -> dict[int, tuple]:

@@ -234,6 +234,7 @@ class GatedModel(nn.Module):
         self._norms = self._gated_norms()
         held = owners(self.model)
         self._gated = [(module, name) for tensor in sorted({*consumers, *switched}) for module, name in held[tensor]]
+        self._orders = [(module, list(module._parameters)) for module in {module: None for module, _ in self._gated}]
         for tensor in sorted({*consumers, *switched}):
             for module, name in held[tensor]:
                 gate = _GatedTensor(self.gates, consumers.get(tensor, ()), switched.get(tensor, ()))
@@ -275,11 +276,14 @@ class GatedModel(nn.Module):
         for module, name in self._gated:
             _own_class(module)
             parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+        for module, names in self._orders:
+            # Optimizers know parameters by their number.
+            module._parameters.update({name: module._parameters.pop(name) for name in names})
         for norm in self._norms:
             _replace(self.model, norm, norm.dense)
         for module in self._nested:
             module.use_nested_tensor = True
-        self._gated, self._norms, self._hooks, self._nested = [], [], [], []
+        self._gated, self._orders, self._norms, self._hooks, self._nested = [], [], [], [], []
         return self.model
 
 
