@@ -186,7 +186,7 @@ def _grouped(model: nn.Module, found: Trace) -> Discovery:
     alone: Counter[tuple[str, str, str]] = Counter()
     standing = _standing(found, classes)
     for atom, places in standing.items():
-        made = next((p for p in places if p[:2] in layers and p[2] is Role.PRODUCES), None)
+        made = next((p for p in places if p[:2] in layers), None)
         read = any(role is Role.CONSUMES for *_, role in places)
         if atom not in reasons and read and len({place[:2] for place in places}) > 1:
             widths = tuple((place, len(indices)) for place, indices in places.items())
