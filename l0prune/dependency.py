@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from l0prune.errors import GroupError, TraceError
+from l0prune.errors import GroupError, TraceError, nearest
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.measure import plain_attention
 from l0prune.operators import apply_rule, module_rule
@@ -159,8 +159,11 @@ def path_of(model: nn.Module, module: nn.Module | str) -> str:
     for path, candidate in model.named_modules():
         if candidate is module or path == module:
             return path
-    where = module if isinstance(module, str) else type(module).__name__
-    raise GroupError("no such module in the model", where=where, hint="pass a module of this model or its dotted name")
+    if isinstance(module, str):
+        hint = nearest(module, [path for path, _ in model.named_modules() if path])
+        raise GroupError("no such module in the model", where=module, hint=hint)
+    hint = "pass a module of this model or its dotted name"
+    raise GroupError("no such module in the model", where=type(module).__name__, hint=hint)
 
 
 def _tie_heads(found: Trace, path: str, heads: int) -> None:

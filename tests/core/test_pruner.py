@@ -349,6 +349,14 @@ def test_names_of_torch_pruning_mean_what_they_say() -> None:
     assert {"picture"} in seen
 
 
+def test_heads_can_be_told() -> None:
+    model = Net()
+    found = l0prune.inspect(model, batch()[0], num_heads={model.inner: 4})
+    assert {group.name: group.units for group in found.groups} == {"stem": 8, "inner": 4}
+    with pytest.raises(GroupError, match="heads do not divide the outputs: inner"):
+        l0prune.inspect(model, batch()[0], num_heads={model.inner: 5})
+
+
 @pytest.mark.parametrize("inputs", [batch()[0], (batch()[0],), [batch()[0]], {"x": batch()[0]}])
 def test_example_inputs_come_as_one_tensor_in_order_or_by_name(inputs: Any) -> None:
     assert len(l0prune.inspect(Net(), inputs).groups) == 2
@@ -376,7 +384,7 @@ class Fixed(nn.Module):
         ({"target_sparsity": 0.999, "metric": "macs"}, TargetError, "multiply-accumulates"),
         ({"metric": "latency"}, ConfigError, "unknown metric.*params or macs"),
         ({"pruning_ratio": 0.5}, ConfigError, "give one of"),
-        ({"ignored": ["stam"]}, GroupError, "no such module.*stam"),
+        ({"ignored": ["stam"]}, GroupError, "no such module.*stam; did you mean 'stem'"),
         ({"ignored_layers": [nn.Linear(2, 2)]}, GroupError, "no such module"),
         ({"ignored": ["stem", "inner"]}, GroupError, "nothing in the model can be pruned: Net"),
         ({"time_limit": 0.0}, TraceError, "took too long.*groups="),
