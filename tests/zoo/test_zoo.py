@@ -4,6 +4,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import transformers
 from torch import Tensor, nn
 from torchvision.models import segmentation
 
-from l0prune import GatedModel
+from l0prune import GatedModel, RemovalPlan, load, save
 from l0prune.dependency import Discovery, discover
 from l0prune.mac_model import mac_size
 from l0prune.measure import macs, parameters
@@ -165,7 +166,7 @@ def run(inputs: Inputs, model: nn.Module) -> Any:
     return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
 
 
-def check(name: str) -> tuple[Discovery, nn.Module]:
+def check(name: str, folder: Path) -> tuple[Discovery, nn.Module]:
     model, observe = build(name)
     found = discover(model, observe)
     assert found.groups
@@ -180,12 +181,14 @@ def check(name: str) -> tuple[Discovery, nn.Module]:
     dense = observe(model)
     uncounted = cost.total - counted_macs(model, observe)
     for seed in range(3):
-        random_plan_is_right(gated, observe, cost, dense, uncounted, np.random.default_rng(seed))
+        pruned, plan = random_plan_is_right(gated, observe, cost, dense, uncounted, np.random.default_rng(seed))
+    save(pruned, plan, folder)
+    assert relative_difference(observe(pruned), observe(load(folder, ZOO[name][0]))) == 0
     return found, gated.detach()
 
 
 @torch.no_grad()
-def random_plan_is_right(gated, observe, cost, dense, uncounted, random) -> None:
+def random_plan_is_right(gated, observe, cost, dense, uncounted, random) -> tuple[nn.Module, RemovalPlan]:
     values = []
     for group in gated.groups:
         gates = random.uniform(0.3, 1, group.units)
@@ -200,6 +203,7 @@ def random_plan_is_right(gated, observe, cost, dense, uncounted, random) -> None
     assert relative_difference(dense, expected) > 10 * TOLERANCE
     if uncounted == 0:
         assert cost.exact(kept) == counted_macs(pruned, observe)
+    return pruned, plan
 
 
 def counted_macs(model: nn.Module, observe: Callable[[nn.Module], Any]) -> int:
@@ -227,16 +231,16 @@ def row(name: str, found: Discovery, model: nn.Module) -> tuple[str, ...]:
 
 @pytest.mark.zoo
 @pytest.mark.parametrize("name", ZOO)
-def test_zoo(name: str, record_property: Callable[[str, object], None]) -> None:
-    found, model = check(name)
+def test_zoo(name: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    found, model = check(name, tmp_path)
     record_property("zoo", row(name, found, model))
     if name not in UNPROVED:
         assert found.reached_units > found.hidden_units / 2
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVE)
-def test_a_representative_part(name: str) -> None:
-    check(name)
+def test_a_representative_part(name: str, tmp_path: Path) -> None:
+    check(name, tmp_path)
 
 
 def test_multiply_accumulates_of_a_recurrent_network_are_those_of_its_matrix_products() -> None:
