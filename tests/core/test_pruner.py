@@ -98,6 +98,23 @@ def test_evaluation_outputs_are_those_of_the_pruned_model() -> None:
     torch.testing.assert_close(pruner.model.eval()(x), pruner.finalize()(x), atol=1e-5, rtol=1e-5)
 
 
+def test_the_pruned_model_is_a_plain_module_and_the_gated_one_stays_as_it_was() -> None:
+    pruner = make(0.6)
+    train(pruner, adam(pruner), 3)
+    before = {name: tensor.clone() for name, tensor in pruner.model.state_dict().items()}
+    pruned, dense = pruner.finalize(), Net()
+    assert list(pruned.state_dict()) == list(dense.state_dict())
+    assert [type(module) for module in pruned.modules()] == [type(module) for module in dense.modules()]
+    assert not any(module._forward_pre_hooks for module in pruned.modules())
+    assert vars(pruned).keys() - vars(dense).keys() == {"_l0prune_plan"}
+    after = pruner.model.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert pruner.report.steps == 3
+    train(pruner, adam(pruner), 1)
+    pruner.finalize()
+    assert pruner.report.steps == 4
+
+
 OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], bool]] = {
     "SGD": (torch.optim.SGD, False),
     "SGD with momentum": (lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True), False),
