@@ -1,16 +1,13 @@
-"""Gates on a model: one flat vector of locations, acting on the weights that consume the units.
+"""Gates on a model, acting on the weights that consume the units.
 
-Legend: N units of all groups, one after the other; z (N,) gate values.
+Legend: N units of all groups, one after the other.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
@@ -18,114 +15,12 @@ from torch.utils.hooks import RemovableHandle
 from l0prune.config import GateConfig
 from l0prune.errors import GroupError
 from l0prune.gated_norms import GatedNorm
+from l0prune.gates import Gates
 from l0prune.groups import Place, PruneGroup, Role, check_groups
-from l0prune.hard_concrete import HardConcrete
 from l0prune.plan import RemovalPlan, make_plan, model_shapes, owners
 from l0prune.removal import apply_plan, scale_along
-from l0prune.selection import budget_for, kept_indices, select
+from l0prune.selection import budget_for, kept_indices
 from l0prune.size_model import SizeModel, parameter_size
-
-_F = TypeVar("_F", bound=Callable)
-
-
-def _eager(function: _F) -> _F:
-    """Keep torch.compile out of a function."""
-    return torch.compiler.disable(function)  # type: ignore[return-value]
-
-
-class Gates(nn.Module):
-    """The gates of all groups.
-
-    Args:
-        groups: The prune groups.
-        size_model: Their size.
-        budget: The largest size that the deterministic selection may have.
-        config: Distribution and starting values.
-        reference: Gives the device, and the dtype if that is wider than float32.
-    """
-
-    def __init__(
-        self, groups: Sequence[PruneGroup], size_model: SizeModel, budget: int, config: GateConfig, reference: Tensor
-    ) -> None:
-        super().__init__()
-        self.groups, self.size_model, self.budget, self.config = tuple(groups), size_model, budget, config
-        self.distribution = HardConcrete(temperature=config.temperature, low=config.low, high=config.high)
-        starts = [self.distribution.location(config.drop_rate_of(group.kind)) for group in groups]
-        units = torch.tensor([group.units for group in groups])
-        start = torch.tensor(starts, dtype=torch.float64).repeat_interleave(units)
-        # A little noise breaks ties between units that begin alike.
-        start = start + 0.01 * torch.randn(len(start), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        # Half precision would swallow the steps of an optimizer.
-        dtype = torch.promote_types(reference.dtype, torch.float32)
-        self.log_alpha = nn.Parameter(start.to(device=reference.device, dtype=dtype))
-        self._units = [group.units for group in groups]
-        self._sampled: tuple[Tensor, ...] | None = None
-        self._decided: tuple[Tensor, tuple[Tensor, ...]] | None = None
-        self._fixed: tuple[Tensor, ...] | None = None
-
-    def keep_probabilities(self) -> Tensor:
-        """P(z != 0), (N,), differentiable."""
-        return self.distribution.keep_probability(self.log_alpha)
-
-    def sample(self) -> None:
-        """Draw new gates for the coming forward passes in training mode."""
-        self._sampled = self.distribution.sample(self.log_alpha).split(self._units)
-
-    def forget_sample(self) -> None:
-        """Draw anew at the next forward pass in training mode, whichever part of the model it runs."""
-        self._sampled = None
-
-    def select(self) -> np.ndarray:
-        """The deterministic choice: (N,) bool, True for kept units."""
-        # In float32 many a keep probability rounds to 1; log_alpha still tells them apart.
-        scores = torch.sigmoid(self.log_alpha.detach().double() + self.distribution.open_shift).cpu().numpy()
-        return select(scores, self.groups, self.size_model, self.budget, round_to=self.config.round_to)
-
-    @_eager
-    def decide(self) -> tuple[Tensor, ...]:
-        """Deterministic gate values by group: 0 for closed units, the configured value for kept ones."""
-        now = self.log_alpha.detach()
-        # Compared by value: a fused optimizer writes without counting up the tensor's version.
-        if self._decided is None or not _same(self._decided[0], now):
-            kept = torch.from_numpy(self.select()).to(now.device)
-            # Above 0 even where it underflows: a value of 0 stands for a closed unit.
-            value = getattr(self.distribution, self.config.mask_value)(now).clamp_min(torch.finfo(now.dtype).tiny)
-            self._decided = (now.clone(), (value * kept).split(self._units))
-        return self._decided[1]
-
-    def of(self, g: int, training: bool) -> Tensor:
-        """Gate values (units,) of group number `g`: the sample in training, else the deterministic choice."""
-        if self._fixed is not None:
-            return self._fixed[g]
-        if not training:
-            if torch.compiler.is_compiling() and self._decided is not None:
-                return self._decided[1][g]
-            return self.decide()[g]
-        if self._sampled is None:
-            self.sample()
-        assert self._sampled is not None
-        return self._sampled[g]
-
-    @contextmanager
-    def fixed(self, values: Tensor) -> Iterator[None]:
-        """Hold all gates at `values` (N,) meanwhile."""
-        before, self._fixed = self._fixed, values.to(self.log_alpha).split(self._units)
-        try:
-            yield
-        finally:
-            self._fixed = before
-
-    def __deepcopy__(self, memo: dict) -> "Gates":
-        """A copy without the last sample: its autograd graph cannot be copied."""
-        sampled, self._sampled = self._sampled, None
-        try:
-            new = self.__class__.__new__(self.__class__)
-            memo[id(self)] = new
-            new.__dict__.update({key: copy.deepcopy(value, memo) for key, value in self.__dict__.items()})
-            new._decided = None
-            return new
-        finally:
-            self._sampled = sampled
 
 
 class _GatedTensor(nn.Module):
@@ -313,10 +208,6 @@ def _forget_gated_weights(module: nn.RNNBase, *_: object) -> None:
     module._flat_weights = [
         originals.get(name, module.__dict__["_parameters"].get(name)) for name in module._flat_weights_names
     ]
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _opened(gates: Gates, places: Sequence[tuple[int, Place]], channels: int, training: bool) -> Tensor:

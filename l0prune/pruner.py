@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from l0prune.config import ControllerConfig, GateConfig
 from l0prune.controller import AugmentedLagrangian
 from l0prune.errors import ConfigError, GroupError, ProofError, TrainingError
-from l0prune.gating import GatedModel, Gates
+from l0prune.gates import Gates
+from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup
 from l0prune.inspection import TOLERANCE, Inspection, inspect, observation
 from l0prune.measure import parameters

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from l0prune.operators import elementwise, layers, products, reductions, shapes  # noqa: F401 - they register rules
+from l0prune.operators import elementwise, layers, parts, products, reductions, shapes  # noqa: F401 - they register rules
 from l0prune.operators.elementwise import pointwise, shaped_like
 from l0prune.operators.layers import module_rule
 from l0prune.operators.rules import RULES, tensors
