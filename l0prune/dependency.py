@@ -1,7 +1,6 @@
 """Prune groups of any module, found by following a forward pass."""
 
 import copy
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,16 +12,11 @@ from torch import nn
 
 from l0prune.errors import GroupError, TraceError, nearest
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
+from l0prune.layer_kinds import counting_attributes, layer_units
 from l0prune.measure import plain_attention
 from l0prune.operators import apply_rule, module_rule
-from l0prune.tracing import OUTPUT, Trace, Tracer
-
-_HEAD_COUNTS = re.compile(r"(num|n|total)?_?(local_|kv_|key_value_|attn_|attention_)?heads?|nhead", re.IGNORECASE)
-_WIDTHS = re.compile(
-    r"(all_head|split|hidden|embedding)_size|(attn|inner|hidden|embed|embedding|inner_kv_proj|q|kv|model|proj)?_?dim|d_model|width|"
-    r"(num_)?channels|num_features",
-    re.IGNORECASE,
-)
+from l0prune.trace import OUTPUT, Trace
+from l0prune.tracing import Tracer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +176,7 @@ def _grouped(model: nn.Module, found: Trace) -> Discovery:
     classes = found.classes()
     reasons = found.reasons(classes)
     modules = dict(model.named_modules())
-    layers = {key: kind for key, kind in _layers(modules).items() if key[0] in found.leaves}
+    layers = {key: kind for key, kind in layer_units(modules).items() if key[0] in found.leaves}
     costs = _cost_signatures(found, classes)
     # Units that stand alike in the weights, and cost alike, make one group.
     units: dict[tuple, list[int]] = defaultdict(list)
@@ -263,41 +257,6 @@ def _unused(model: nn.Module, found: Trace) -> list[str]:
     return [f"never used in the forward pass, left alone: {', '.join(unused[:5])}{rest}"]
 
 
-def _layers(modules: Mapping[str, nn.Module]) -> dict[tuple[str, int], str]:
-    """The dimensions on which layers make units, with the kind of unit."""
-    found: dict[tuple[str, int], str] = {}
-    for path, module in modules.items():
-        for (name, dim), kind in _makes(module).items():
-            parts = [path, name] if path else [name]
-            found[".".join(parts), dim] = kind
-            # Where nn.utils.parametrizations keeps what weight_norm and spectral_norm make the weight of.
-            for original in ("original", "original1"):
-                found[".".join([*parts[:-1], "parametrizations", name, original]), dim] = kind
-    return found
-
-
-def _makes(module: nn.Module) -> dict[tuple[str, int], str]:  # noqa: PLR0911 - one for each kind of layer
-    match module:
-        case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
-            return {("weight", 0): "conv"}
-        case nn.ConvTranspose1d() | nn.ConvTranspose2d() | nn.ConvTranspose3d():
-            depthwise = 1 < module.groups == module.in_channels
-            return {("weight", 0 if depthwise else 1): "conv"}
-        case nn.Embedding() | nn.EmbeddingBag():
-            return {("weight", 1): "embedding"}
-        case nn.RNNBase():
-            return {(f"weight_hh_l{n}", 0): "hidden" for n in range(module.num_layers)}
-        case nn.RNNCellBase():
-            return {("weight_hh", 0): "hidden"}
-        case nn.MultiheadAttention():
-            return {("in_proj_weight", 0): "unit", ("q_proj_weight", 0): "unit"}
-        case nn.Linear() | nn.Bilinear():
-            return {("weight", 0): "unit"}
-        case nn.Module(nf=int(), nx=int()):  # transformers' Conv1D
-            return {("weight", 1): "unit"}
-    return {}
-
-
 def _cost_signatures(found: Trace, classes: np.ndarray) -> dict[int, tuple]:
     """How often each class stands in each extent of each operator: units of one group must cost alike."""
     signatures: dict[int, list] = defaultdict(list)
@@ -329,7 +288,7 @@ def _finished(
         if len(owners) != 1 or owners[0] < 0:
             continue
         g, length = int(owners[0]), int(counts[0])
-        for name in _counting_attributes(modules.get(reading.module), length):
+        for name in counting_attributes(modules.get(reading.module), length):
             attribute = Attribute(module=reading.module, name=name, per_unit=length // groups[g].units)
             attributes[g][attribute] = None
     return [
@@ -343,11 +302,3 @@ def _finished(
         )
         for g, group in enumerate(groups)
     ]
-
-
-def _counting_attributes(module: nn.Module | None, length: int) -> list[str]:
-    """Names of a module's own numbers that say how many heads there are, or how wide a dimension is."""
-    if module is None or isinstance(module, nn.MultiheadAttention):  # mended as a whole
-        return []
-    numbers = [name for name, value in vars(module).items() if type(value) is int and value == length]
-    return [name for name in numbers if _HEAD_COUNTS.fullmatch(name) or _WIDTHS.fullmatch(name)]

@@ -1,6 +1,5 @@
 """What a network's prune groups are, what a unit of each costs, and whether pruning it is proved exact."""
 
-import copy
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,22 +11,17 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from l0prune.dependency import Discovery, LeftAlone, discover, path_of, trace
-from l0prune.errors import DataError, GroupError, TraceError
+from l0prune.errors import DataError, TraceError
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.mac_model import mac_size
 from l0prune.plan import model_shapes
 from l0prune.plugin import Task
-from l0prune.proof import Observe, find_faults, relative_difference
+from l0prune.proof import EVERYTHING, KEEP_ALL, Observe, find_faults, prove_on_copy
 from l0prune.size_model import SizeModel, parameter_size
 
 TOLERANCE = 1e-4
 """Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""
-
-# Small enough that the budget rounds to the dense size.
-_KEEP_ALL = 1e-15
-_EVERYTHING = "all groups together"
-_DORMANT = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +184,7 @@ def inspect(
         found = discover(model, observe, ignored=ignored, num_heads=num_heads, time_limit=time_limit)
     else:
         found = _given(model, observe, groups, ignored, time_limit)
-    faults, notes = _prove(model, found.groups, observe, tolerance)
+    faults, notes = prove_on_copy(model, found.groups, observe, tolerance)
     proved = tuple(group for group in found.groups if group.name not in faults)
     sizes = parameter_size(model, found.groups)
     macs = mac_size(model, found.groups, found.trace) if found.trace else None
@@ -237,63 +231,16 @@ def _given(
         return Discovery(groups=kept, notes=(f"multiply-accumulates are not counted: {error}",))
 
 
-def _prove(
-    model: nn.Module, groups: Sequence[PruneGroup], observe: Observe, tolerance: float
-) -> tuple[dict[str, str], list[str]]:
-    """Reasons against groups, by name, and remarks; tried on a copy."""
-    if not groups:
-        return {}, []
-    twin = copy.deepcopy(model).eval()
-    if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in twin.parameters()):
-        twin.float()
-    _wake(twin)
-    refused: dict[str, str] = {}
-    try:
-        gated = GatedModel(twin, groups, target_sparsity=_KEEP_ALL).eval()
-    except GroupError:
-        for group in groups:
-            try:
-                GatedModel(twin, [group], target_sparsity=_KEEP_ALL).detach()
-            except GroupError as error:
-                refused[group.name] = str(error)
-        if not refused:
-            raise
-        groups = [group for group in groups if group.name not in refused]
-        if not groups:
-            return refused, []
-        gated = GatedModel(twin, groups, target_sparsity=_KEEP_ALL).eval()
-    _, faults = find_faults(gated, observe, tolerance=tolerance)
-    if _EVERYTHING in faults:
-        return refused | {group.name: faults[_EVERYTHING] for group in groups}, []
-    with torch.no_grad(), gated.gates.fixed(torch.ones(len(gated.gates.log_alpha))):
-        dense = observe(gated.model)
-    least = torch.cat([torch.arange(group.units) == 0 for group in groups])
-    with torch.no_grad(), gated.gates.fixed(least.float()):
-        effect = relative_difference(dense, observe(gated.model))
-    if effect > 10 * tolerance:
-        return refused | faults, []
-    return refused | faults, ["the units hardly show in the outputs on these inputs, so that the proof says little"]
-
-
-@torch.no_grad()
-def _wake(model: nn.Module) -> None:
-    """Give parameters near 0 (the scale of a fresh residual branch, say) values through which an error would show."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.is_floating_point() and parameter.numel() and parameter.square().mean().sqrt() < _DORMANT:
-            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-
-
 def inspect_groups(task: Task) -> list[dict[str, Any]]:
     """One row a group: name, kind, units, parameters of a unit in the dense network, proved, reason.
 
     Args:
         task: Network, groups and example inputs; gates are attached to its student and taken off again.
     """
-    gated = GatedModel(task.objective.student, task.groups, target_sparsity=_KEEP_ALL).eval()
+    gated = GatedModel(task.objective.student, task.groups, target_sparsity=KEEP_ALL).eval()
     _, faults = find_faults(gated, task.observe)
     gated.detach()
-    everything = faults.get(_EVERYTHING, "")
+    everything = faults.get(EVERYTHING, "")
     return [
         {
             "name": group.name,

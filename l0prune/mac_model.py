@@ -9,7 +9,7 @@ from torch import nn
 from l0prune.errors import GroupError
 from l0prune.groups import PruneGroup
 from l0prune.size_model import Monomial, SizeModel
-from l0prune.tracing import Trace
+from l0prune.trace import Trace
 
 _ALIVE = 0  # The power that stands for 1[K > 0].
 

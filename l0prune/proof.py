@@ -1,5 +1,6 @@
 """Checks that removal changes nothing: gated outputs equal pruned outputs, planned size equals counted size."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from l0prune.errors import DataError, L0PruneError, ProofError
+from l0prune.errors import DataError, GroupError, L0PruneError, ProofError
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup
 from l0prune.measure import parameters
@@ -20,6 +21,11 @@ Observe = Callable[[nn.Module], Any]
 
 TOLERANCE = 1e-5
 """Largest relative difference in float32."""
+
+# Small enough that the budget rounds to the dense size.
+KEEP_ALL = 1e-15
+EVERYTHING = "all groups together"
+_DORMANT = 1e-3
 
 
 def relative_difference(expected: object, got: object) -> float:
@@ -111,7 +117,7 @@ def find_faults(gated: GatedModel, observe: Observe, *, tolerance: float = TOLER
     worst, reason = _trials(gated, observe, [])
     if not worst <= tolerance:
         # What fails with every unit open fails whichever group is tried.
-        return worst, {"all groups together": reason or f"relative difference {worst:.1e}"}
+        return worst, {EVERYTHING: reason or f"relative difference {worst:.1e}"}
     accepted: list[int] = []
     faults: dict[str, str] = {}
     pending = [list(range(len(gated.groups)))] if gated.groups else []
@@ -200,3 +206,60 @@ def _pattern(
             values[torch.randperm(group.units, generator=generator)[:closed]] = 0
         parts.append(values)
     return torch.cat(parts)
+
+
+def prove_on_copy(
+    model: nn.Module, groups: Sequence[PruneGroup], observe: Observe, tolerance: float
+) -> tuple[dict[str, str], list[str]]:
+    """Check groups on a copy of a model, in which nothing is too small to show an error.
+
+    Args:
+        model: The model, without gates; it is left as it is.
+        groups: Its prune groups.
+        observe: Runs a model on example inputs.
+        tolerance: Largest relative difference allowed.
+
+    Returns:
+        Reasons against groups, by name, and remarks.
+    """
+    if not groups:
+        return {}, []
+    twin = copy.deepcopy(model).eval()
+    if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in twin.parameters()):
+        twin.float()
+    _wake(twin)
+    refused: dict[str, str] = {}
+    try:
+        gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
+    except GroupError:
+        for group in groups:
+            try:
+                GatedModel(twin, [group], target_sparsity=KEEP_ALL).detach()
+            except GroupError as error:
+                refused[group.name] = str(error)
+        if not refused:
+            raise
+        groups = [group for group in groups if group.name not in refused]
+        if not groups:
+            return refused, []
+        gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
+    _, faults = find_faults(gated, observe, tolerance=tolerance)
+    if EVERYTHING in faults:
+        return refused | {group.name: faults[EVERYTHING] for group in groups}, []
+    with torch.no_grad(), gated.gates.fixed(torch.ones(len(gated.gates.log_alpha))):
+        dense = observe(gated.model)
+    least = torch.cat([torch.arange(group.units) == 0 for group in groups])
+    with torch.no_grad(), gated.gates.fixed(least.float()):
+        effect = relative_difference(dense, observe(gated.model))
+    if effect > 10 * tolerance:
+        return refused | faults, []
+    return refused | faults, ["the units hardly show in the outputs on these inputs, so that the proof says little"]
+
+
+@torch.no_grad()
+def _wake(model: nn.Module) -> None:
+    """Give parameters near 0 (the scale of a fresh residual branch, say) values through which an error would show."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and parameter.numel() and parameter.square().mean().sqrt() < _DORMANT:
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))

@@ -11,20 +11,18 @@ from l0prune.config import ControllerConfig, GateConfig
 from l0prune.controller import AugmentedLagrangian
 from l0prune.errors import ConfigError, GroupError, ProofError, TrainingError
 from l0prune.gates import Gates
-from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup
 from l0prune.inspection import TOLERANCE, Inspection, inspect, observation
 from l0prune.measure import parameters
 from l0prune.plan import RemovalPlan, remember, remembered
 from l0prune.proof import compare
+from l0prune.pruner_state import PrunerState, SelfDrawingModel
 from l0prune.report import PruningReport
 
 CONTROLLER = ControllerConfig(learning_rate=0.05, warmup_steps=100, quadratic_start=50.0)
 """What `wrap` starts from, tuned for runs of a few hundred steps on benchmarks/digits.py: at the published 0.02 a step
 gates have not reached the target by the cut. Gates that start at a drop rate of 0.1, or a warm-up of 200 steps, do
 as well within the noise of five seeds."""
-
-_DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
 
 
 class Sparsity(NamedTuple):
@@ -118,14 +116,14 @@ class L0Pruner:
         self.metric, self.tolerance, self.controller = metric, tolerance, controller
         self._earlier = remembered(model)
         self._observe = observation(model, example_inputs, forward_fn, output_transform)
-        self._gated = _Hooked(
+        self._gated = SelfDrawingModel(
             model,
             self.inspection.groups,
             target_sparsity=target,
             config=gates,
             size_model=self.inspection.mac_model if metric == "macs" else None,
         )
-        self._state = _State(
+        self._state = PrunerState(
             self._gated.gates, AugmentedLagrangian(target, controller.warmup_steps, controller.quadratic_start)
         )
         self._state.to(self._gated.gates.log_alpha.device)
@@ -284,67 +282,6 @@ def wrap(model: nn.Module, example_inputs: Any, *, target_sparsity: float, **set
         L0PruneError: As `L0Pruner` does.
     """
     return L0Pruner(model, example_inputs, target_sparsity=target_sparsity, **settings)
-
-
-class _State(nn.Module):
-    """What the model's `state_dict()` carries of the pruner: gates, multipliers, steps made."""
-
-    steps: Tensor
-
-    def __init__(self, gates: Gates, lagrangian: AugmentedLagrangian) -> None:
-        super().__init__()
-        self.gates, self.lagrangian, self.step = gates, lagrangian, 0
-        # What is saved and copied; `step` spares reading it back from a GPU.
-        self.register_buffer("steps", torch.tensor(0))
-        self.register_load_state_dict_post_hook(_read_steps)
-
-    def controlled(self) -> tuple[Tensor, Tensor]:
-        return self.gates.log_alpha, self.lagrangian.multipliers
-
-    def count(self) -> None:
-        self.step += 1
-        self.steps.fill_(self.step)
-
-
-def _read_steps(state: _State, _: object) -> None:
-    state.step = int(state.steps)
-
-
-class _Hooked(GatedModel):
-    """A gated model whose own module is called, not this one, and carries all that a copy or a checkpoint needs."""
-
-    def carry(self, state: _State) -> None:
-        """Let the model draw gates when it is called, and hold the pruner's state."""
-        # Inside a parametrization, where no forward pass of the caller's iterates over children.
-        self.first_gate.add_module("l0prune", state)
-        self._draw = self.model.register_forward_pre_hook(_Draw(self.gates))
-        # Every process computes the multipliers' gradient alike, and outside the forward pass that DDP watches.
-        ignored = [name for name, p in self.model.named_parameters() if p is state.lagrangian.multipliers]
-        self._ignored_before = getattr(self.model, _DDP_IGNORES, None)
-        setattr(self.model, _DDP_IGNORES, [*(self._ignored_before or []), *ignored])
-
-    def detach(self) -> nn.Module:
-        """As a gated model's; the model is what it was before."""
-        self._draw.remove()
-        if self._ignored_before is None:
-            delattr(self.model, _DDP_IGNORES)
-        else:
-            setattr(self.model, _DDP_IGNORES, self._ignored_before)
-        return super().detach()
-
-
-class _Draw:
-    """Forward pre-hook that draws new gates in training mode. An object, so that a copy of the model draws its own."""
-
-    def __init__(self, gates: Gates) -> None:
-        self.gates = gates
-
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        if module.training:
-            self.gates.sample()
-        else:
-            # Once, before the forward pass: torch.compile cannot look into it.
-            self.gates.decide()
 
 
 def _one_of(target_sparsity: float | None, pruning_ratio: float | None) -> float:

@@ -7,7 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from l0prune.operators.rules import move, rule, tensors
-from l0prune.tracing import Atoms, Block, Tracer
+from l0prune.trace import Atoms, Block
+from l0prune.tracing import Tracer
 
 
 @rule(

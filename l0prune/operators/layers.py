@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 from l0prune.operators.products import consume, extent
 from l0prune.operators.reductions import normalize
 from l0prune.operators.rules import ModuleRule, tensors
-from l0prune.tracing import Block, Tracer, output_tensors
+from l0prune.trace import Block
+from l0prune.tracing import Tracer, output_tensors
 
 
 def module_rule(module: nn.Module) -> ModuleRule | None:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from l0prune.operators.elementwise import goes_on
 from l0prune.operators.rules import across, move, rule
-from l0prune.tracing import Block, Tracer
+from l0prune.trace import Block
+from l0prune.tracing import Tracer
 
 
 def _taken(tracer: Tracer, x: Tensor, out: Tensor, dim: int, index: Any, *, drop: bool = False) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from l0prune.operators.elementwise import unified
 from l0prune.operators.rules import across, rule, tensors
-from l0prune.tracing import Atoms, Block, Tracer
+from l0prune.trace import Atoms, Block
+from l0prune.tracing import Tracer
 
 
 @rule("mm bmm mv matmul")

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from l0prune.operators.elementwise import pointwise
 from l0prune.operators.rules import RULES, Rule, across, move, rule, tensors
-from l0prune.tracing import Atoms, Block, Tracer
+from l0prune.trace import Atoms, Block
+from l0prune.tracing import Tracer
 
 
 @rule(

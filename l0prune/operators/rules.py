@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from l0prune.tracing import Atoms, Block, Tracer
+from l0prune.trace import Atoms, Block
+from l0prune.tracing import Tracer
 
 Rule = Callable[[Tracer, Sequence[Any], Any], None]
 ModuleRule = Callable[[Tracer, nn.Module, tuple, dict, Any], None]

@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from l0prune.operators.rules import across, move, rule
-from l0prune.tracing import Block, Tracer
+from l0prune.trace import Block
+from l0prune.tracing import Tracer
 
 
 @rule("view _unsafe_view reshape unsqueeze squeeze flatten _reshape_alias unflatten")

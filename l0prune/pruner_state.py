@@ -1,0 +1,75 @@
+"""What `wrap` leaves inside the caller's model: gates that draw themselves, multipliers, the number of steps made."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from l0prune.controller import AugmentedLagrangian
+from l0prune.gates import Gates
+from l0prune.gating import GatedModel
+
+_DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
+
+
+class PrunerState(nn.Module):
+    """What the model's `state_dict()` carries of the pruner: gates, multipliers, steps made."""
+
+    steps: Tensor
+
+    def __init__(self, gates: Gates, lagrangian: AugmentedLagrangian) -> None:
+        super().__init__()
+        self.gates, self.lagrangian, self.step = gates, lagrangian, 0
+        # What is saved and copied; `step` spares reading it back from a GPU.
+        self.register_buffer("steps", torch.tensor(0))
+        self.register_load_state_dict_post_hook(_read_steps)
+
+    def controlled(self) -> tuple[Tensor, Tensor]:
+        """Locations of the gates, and multipliers."""
+        return self.gates.log_alpha, self.lagrangian.multipliers
+
+    def count(self) -> None:
+        """Count a step."""
+        self.step += 1
+        self.steps.fill_(self.step)
+
+
+def _read_steps(state: PrunerState, _: object) -> None:
+    state.step = int(state.steps)
+
+
+class SelfDrawingModel(GatedModel):
+    """A gated model whose own module is called, not this one, and carries all that a copy or a checkpoint needs."""
+
+    def carry(self, state: PrunerState) -> None:
+        """Let the model draw gates when it is called, and hold the pruner's state."""
+        # Inside a parametrization, where no forward pass of the caller's iterates over children.
+        self.first_gate.add_module("l0prune", state)
+        self._draw = self.model.register_forward_pre_hook(_Draw(self.gates))
+        # Every process computes the multipliers' gradient alike, and outside the forward pass that DDP watches.
+        ignored = [name for name, p in self.model.named_parameters() if p is state.lagrangian.multipliers]
+        self._ignored_before = getattr(self.model, _DDP_IGNORES, None)
+        setattr(self.model, _DDP_IGNORES, [*(self._ignored_before or []), *ignored])
+
+    def detach(self) -> nn.Module:
+        """As a gated model's; the model is what it was before."""
+        self._draw.remove()
+        if self._ignored_before is None:
+            delattr(self.model, _DDP_IGNORES)
+        else:
+            setattr(self.model, _DDP_IGNORES, self._ignored_before)
+        return super().detach()
+
+
+class _Draw:
+    """Forward pre-hook that draws new gates in training mode. An object, so that a copy of the model draws its own."""
+
+    def __init__(self, gates: Gates) -> None:
+        self.gates = gates
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if module.training:
+            self.gates.sample()
+        else:
+            # Once, before the forward pass: torch.compile cannot look into it.
+            self.gates.decide()
