@@ -1,5 +1,6 @@
 """Pruning in somebody's own training loop."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ CONTROLLER = ControllerConfig(learning_rate=0.05, warmup_steps=100, quadratic_st
 """What `wrap` starts from, tuned for runs of a few hundred steps on benchmarks/digits.py: at the published 0.02 a step
 gates have not reached the target by the cut. Gates that start at a drop rate of 0.1, or a warm-up of 200 steps, do
 as well within the noise of five seeds."""
+
+# How far below the target gates may be at the cut without a warning.
+_BEHIND = 0.1
 
 
 class Sparsity(NamedTuple):
@@ -210,6 +214,8 @@ class L0Pruner:
     def finalize(self) -> nn.Module:
         """A plain, smaller copy of the model, in evaluation mode; `model` keeps its gates.
 
+        Warns where the gates are far from the target yet.
+
         Raises:
             TrainingError: No step has been made.
             ProofError: The copy is not exact: outputs or size differ from what the gates promise.
@@ -217,6 +223,14 @@ class L0Pruner:
         if self._state.step == 0:
             hint = "train with penalty() added to the loss, and call step() after the optimizer's"
             raise TrainingError("finalize() before any step: the gates have learned nothing", hint=hint)
+        expected = self.sparsity.expected
+        if expected < self._gated.target_sparsity - _BEHIND:
+            warnings.warn(
+                f"the gates are at an expected sparsity of {expected:.2f}, the target is "
+                f"{self._gated.target_sparsity:.2f}: the cut removes units that training still used; train longer, or "
+                "raise the controller's learning_rate",
+                stacklevel=2,
+            )
         pruned, plan = self._gated.pruned()
         difference = compare(self._gated, self._observe, pruned=pruned)
         if not difference <= self._allowed(pruned):
@@ -250,6 +264,7 @@ class L0Pruner:
             params_after=parameters(pruned),
             macs_before=macs.total if macs else None,
             macs_after=macs.exact(kept) if macs else None,
+            expected_sparsity=self.sparsity.expected,
             max_relative_difference=difference,
             steps=self._state.step,
             kept_units={

@@ -61,6 +61,8 @@ class PruningReport:
     target_sparsity: float
     sparsity: float
     """Of what the metric counts."""
+    expected_sparsity: float
+    """Under the gates at the cut: far from `sparsity`, the cut removed what training still used."""
     params_before: int
     params_after: int
     macs_before: int | None

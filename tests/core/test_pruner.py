@@ -4,6 +4,7 @@ import copy
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from l0prune import (
     wrap,
 )
 from l0prune.plan import model_shapes
+
+# Most of these runs are too short to reach their target.
+pytestmark = pytest.mark.filterwarnings("ignore:the gates are at an expected sparsity:UserWarning")
 
 FAST = ControllerConfig(learning_rate=0.1, warmup_steps=5, quadratic_start=20.0)
 
@@ -439,6 +443,19 @@ def test_finalize_before_any_step() -> None:
         pruner.finalize()
     with pytest.raises(TrainingError, match=r"call finalize\(\) first"):
         _ = pruner.report
+
+
+def test_a_cut_before_the_target_is_reached_warns() -> None:
+    pruner = make(0.5)
+    train(pruner, adam(pruner), 1)
+    with pytest.warns(UserWarning, match=r"expected sparsity of 0\.0\d, the target is 0\.50.*train longer"):
+        pruner.finalize()
+    assert pruner.report.expected_sparsity < 0.1
+    train(pruner, adam(pruner), 200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pruner.finalize()
+    assert pruner.report.expected_sparsity == pytest.approx(pruner.sparsity.expected)
 
 
 def test_a_loss_that_is_nan_names_the_step_and_leaves_the_controller_as_it_was() -> None:
