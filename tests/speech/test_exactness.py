@@ -1,4 +1,4 @@
-"""What was gated is what you get: over scaled-down HuBERT Base and Large layouts, random widths and gate patterns."""
+"""What was gated is what you get: over scaled-down layouts of all families, random widths and gate patterns."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,9 @@ def encoder_configs(draw: st.DrawFn) -> dict[str, object]:
     heads = draw(st.integers(1, 4))
     width = heads * draw(st.sampled_from([2, 4])) * 2
     kernels = [(10, 5), (3, 2), (2, 2)][: draw(st.integers(1, 3))]
+    wavlm = {"encoder_num_buckets": draw(st.sampled_from([8, 32])), "encoder_max_distance": 40}
     return {
+        **(wavlm if draw(st.booleans()) else {}),
         "extractor_mode": layout,
         "extractor_conv_layer_config": [(draw(st.integers(1, 9)), *kernel) for kernel in kernels],
         "extractor_conv_bias": draw(st.booleans()),
@@ -38,6 +40,7 @@ def encoder_configs(draw: st.DrawFn) -> dict[str, object]:
         "encoder_layer_drop": 0.0,
         "aux_num_out": None,
         "normalize_waveform": draw(st.booleans()),
+        "extractor_channel_scale": draw(st.booleans()),
     }
 
 
@@ -47,6 +50,8 @@ def make_encoder(config: dict[str, object], seed: int, dtype: torch.dtype) -> Sp
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.4 + 0.1)
+        if config.get("extractor_channel_scale"):
+            encoder.feature_extractor.dummy_weight.uniform_(0.5, 1.5)  # type: ignore[union-attr, operator]
     return encoder
 
 
@@ -99,10 +104,14 @@ def test_expected_size_is_the_mean_of_sampled_sizes(config: dict[str, object], s
     assert abs(np.mean(sizes) - size.expected(torch.from_numpy(probabilities)).item()) <= error
 
 
+@pytest.mark.parametrize("family", [{}, {"encoder_num_buckets": 8, "encoder_max_distance": 20}], ids=["hubert", "wavlm"])
 @pytest.mark.parametrize("layout", ["group_norm", "layer_norm"])
-def test_gradient_of_the_gates_agrees_with_finite_differences(encoder_config: dict[str, object], layout: str) -> None:
+def test_gradient_of_the_gates_agrees_with_finite_differences(
+    encoder_config: dict[str, object], layout: str, family: dict[str, int]
+) -> None:
     config = {
         **encoder_config,
+        **family,
         "extractor_mode": layout,
         "extractor_conv_bias": layout == "layer_norm",
         "encoder_layer_norm_first": layout == "layer_norm",

@@ -1,4 +1,4 @@
-"""Prune groups of torchaudio's HuBERT / wav2vec 2.0 encoders: conv channels, heads, FFN units, whole blocks.
+"""Prune groups of HuBERT, wav2vec 2.0 and WavLM encoders: conv channels, heads, FFN units, whole blocks.
 
 Legend: D residual width, C channels of a convolution, H heads of width d, I units of a feed-forward block.
 """
@@ -9,6 +9,7 @@ from torch import nn
 
 from l0prune.errors import ConfigError, nearest
 from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
+from l0prune_speech.modules import WavLMAttention
 
 UNITS = ("conv", "head", "ffn", "attention", "feed_forward")
 """Kinds of unit: conv channels, attention heads, FFN intermediate units, whole attention and whole FFN blocks."""
@@ -17,10 +18,11 @@ _LAYER = "encoder.transformer.layers"
 
 
 def encoder_groups(model: nn.Module, units: Sequence[str] = ("conv", "head", "ffn")) -> list[PruneGroup]:
-    """The prune groups of a torchaudio `Wav2Vec2Model` of the HuBERT family.
+    """The prune groups of an encoder in torchaudio's layout.
 
     Args:
-        model: The dense model.
+        model: A `SpeechEncoder`, or a torchaudio `Wav2Vec2Model` of the HuBERT family. Blocks that are not there have
+            no group.
         units: Kinds of unit to prune, of `UNITS`.
 
     Raises:
@@ -32,15 +34,17 @@ def encoder_groups(model: nn.Module, units: Sequence[str] = ("conv", "head", "ff
     groups: list[PruneGroup] = []
     if "conv" in units:
         groups += _conv_groups(model)
+    makers = {
+        "head": ("attention", _head_group),
+        "attention": ("attention", _attention_block),
+        "ffn": ("feed_forward", _ffn_group),
+        "feed_forward": ("feed_forward", _feed_forward_block),
+    }
     for i in range(len(model.get_submodule(_LAYER))):  # type: ignore[arg-type]
-        if "head" in units:
-            groups.append(_head_group(model, i))
-        if "attention" in units:
-            groups.append(_attention_block(model, i))
-        if "ffn" in units:
-            groups.append(_ffn_group(model, i))
-        if "feed_forward" in units:
-            groups.append(_feed_forward_block(model, i))
+        for unit, (block, make) in makers.items():
+            path = f"{_LAYER}.{i}.{block}"
+            if unit in units and any(True for _ in model.get_submodule(path).parameters()):
+                groups.append(make(model, path))
     return groups
 
 
@@ -78,30 +82,35 @@ def _conv_groups(model: nn.Module) -> Iterator[PruneGroup]:
             places += _affine(f"{projection}.layer_norm", width, model)
             places.append(_place(f"{projection}.projection.weight", 1, width, consumes=True))
             norms.append(Norm(module=f"{projection}.layer_norm"))
+            if hasattr(model.get_submodule("feature_extractor"), "dummy_weight"):
+                places.append(_place("feature_extractor.dummy_weight", 0, width))
         yield PruneGroup(name=f"{path}.conv", kind="conv", units=width, places=tuple(places), norms=tuple(norms))
 
 
-def _head_group(model: nn.Module, layer: int) -> PruneGroup:
-    path = f"{_LAYER}.{layer}.attention"
+def _head_group(model: nn.Module, path: str) -> PruneGroup:
     attention = model.get_submodule(path)
     heads, width = int(attention.num_heads), int(attention.head_dim)  # type: ignore[arg-type]
     places = [
         _place(f"{path}.{name}_proj.{tensor}", 0, heads, width) for name in "qkv" for tensor in ("weight", "bias")
     ]
     places.append(_place(f"{path}.out_proj.weight", 1, heads, width, consumes=True))
+    alive_with = [f"{path}.out_proj.bias"]
+    if isinstance(attention, WavLMAttention):
+        places.append(_place(f"{path}.head_index", 0, heads))
+        # What gates the position bias is one small module for all heads.
+        alive_with += [f"{path}.gru_rel_pos_{name}" for name in ("linear.weight", "linear.bias", "const")]
     return PruneGroup(
         name=f"{path}.heads",
         kind="head",
         units=heads,
         places=tuple(places),
         attributes=(Attribute(module=path, name="num_heads"),),
-        alive_with=(f"{path}.out_proj.bias",),
+        alive_with=tuple(alive_with),
         bypass=Bypass(module=path, returns="pair"),
     )
 
 
-def _ffn_group(model: nn.Module, layer: int) -> PruneGroup:
-    path = f"{_LAYER}.{layer}.feed_forward"
+def _ffn_group(model: nn.Module, path: str) -> PruneGroup:
     width = model.get_parameter(f"{path}.intermediate_dense.weight").shape[0]
     places = [*_affine(f"{path}.intermediate_dense", width, model)]
     places.append(_place(f"{path}.output_dense.weight", 1, width, consumes=True))
@@ -115,13 +124,11 @@ def _ffn_group(model: nn.Module, layer: int) -> PruneGroup:
     )
 
 
-def _attention_block(model: nn.Module, layer: int) -> PruneGroup:
-    path = f"{_LAYER}.{layer}.attention"
+def _attention_block(model: nn.Module, path: str) -> PruneGroup:
     return _block(model, path, "attention", f"{path}.out_proj", Bypass(module=path, returns="pair"))
 
 
-def _feed_forward_block(model: nn.Module, layer: int) -> PruneGroup:
-    path = f"{_LAYER}.{layer}.feed_forward"
+def _feed_forward_block(model: nn.Module, path: str) -> PruneGroup:
     return _block(model, path, "feed_forward", f"{path}.output_dense", Bypass(module=path))
 
 

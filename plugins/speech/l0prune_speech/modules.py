@@ -1,14 +1,20 @@
-"""torchaudio's encoder with what distillation and deployment add: layer 0 and waveform normalisation.
+"""torchaudio's encoders with what pruning, distillation and deployment add. The file stands alone, for exports.
 
-Legend: B batch, T frames, D residual width, L transformer layers.
+- Layer 0, waveform normalisation, widths that differ from layer to layer, blocks that are not there.
+- WavLM's attention with separate projections, so that heads can be cut; its relative position bias stands outside the
+  layers, so that no layer's removal takes it away from the others.
+
+Legend: B batch, T frames, D residual width, L transformer layers, H heads of width d in the dense network, h heads left.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchaudio.models import Wav2Vec2Model, wav2vec2_model
+from torchaudio.models.wav2vec2.components import FeatureExtractor, FeedForward, SelfAttention, Transformer
 
 
 class SpeechEncoder(Wav2Vec2Model):
@@ -18,6 +24,8 @@ class SpeechEncoder(Wav2Vec2Model):
     """
 
     normalize_waveform: bool = False
+    config: Mapping[str, Any] = {}  # noqa: RUF012 - replaced, never changed
+    """What `build_encoder` made it from."""
 
     def extract_features(
         self, waveforms: Tensor, lengths: Tensor | None = None, num_layers: int | None = None
@@ -38,7 +46,9 @@ class SpeechEncoder(Wav2Vec2Model):
         """Output of the encoder (and of the auxiliary head, if any), with valid frames; see `extract_features`."""
         return super().forward(self.normalize(waveforms, lengths), lengths)
 
-    def hidden_states(self, waveforms: Tensor, num_layers: int | None = None) -> list[Tensor]:
+    def hidden_states(
+        self, waveforms: Tensor, num_layers: int | None = None, lengths: Tensor | None = None
+    ) -> list[Tensor]:
         """Hidden states as DPHuBERT numbers them: 0 is the projected CNN output, before the positional convolution.
 
         In training mode a layer is skipped with the probability `layer_drop` of the transformer.
@@ -46,20 +56,15 @@ class SpeechEncoder(Wav2Vec2Model):
         Args:
             waveforms: (B, samples) at 16 kHz.
             num_layers: How many transformer layers to go through; all by default.
+            lengths: (B,) valid samples; all by default.
 
         Returns:
             1 + L tensors (B, T, D).
         """
         encoder: Any = self.encoder
-        features, _ = self.feature_extractor(self.normalize(waveforms), None)
-        x = encoder.feature_projection(features)
-        transformer = encoder.transformer
-        states, x, bias = [x], transformer._preprocess(x), None
-        for layer in transformer.layers[:num_layers]:
-            if not (self.training and transformer.layer_drop and torch.rand(()).item() < transformer.layer_drop):
-                x, bias = layer(x, None, position_bias=bias)
-            states.append(x)
-        return states
+        features, frames = self.feature_extractor(self.normalize(waveforms, lengths), lengths)
+        x, mask = encoder._preprocess(features, frames)
+        return [x, *encoder.transformer.get_intermediate_outputs(x, mask, num_layers)]
 
     def normalize(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Give each clip zero mean and unit variance over its valid samples, where the checkpoint wants it.
@@ -79,15 +84,250 @@ class SpeechEncoder(Wav2Vec2Model):
         return (waveforms - mean) * valid * torch.rsqrt(variance + 1e-5)
 
 
-def build_encoder(config: Mapping[str, Any]) -> SpeechEncoder:
-    """A dense encoder with random weights.
+class SpeechTransformer(Transformer):
+    """torchaudio's transformer; WavLM's relative position bias is computed here, once for all layers.
 
     Args:
-        config: Arguments of `torchaudio.models.wav2vec2_model`, and `normalize_waveform`.
+        plain: torchaudio's.
+        rel_attn_embed: WavLM's relative position bias.
+    """
+
+    def __init__(self, plain: Transformer, rel_attn_embed: "RelativePositionBias | None" = None) -> None:
+        super().__init__(plain.pos_conv_embed, 0.0, plain.layers, plain.layer_norm_first, plain.layer_drop)
+        self.layer_norm, self.dropout = plain.layer_norm, plain.dropout
+        self.rel_attn_embed = rel_attn_embed
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None = None, position_bias: Tensor | None = None) -> Tensor:
+        """x: (B, T, D); attention_mask: (B, 1, T, T), added to the scores -> (B, T, D)."""
+        x = self.get_intermediate_outputs(x, attention_mask)[-1]
+        return x if self.layer_norm_first else self.layer_norm(x)
+
+    def get_intermediate_outputs(
+        self, x: Tensor, attention_mask: Tensor | None = None, num_layers: int | None = None
+    ) -> list[Tensor]:
+        """Outputs (B, T, D) of the first `num_layers` layers, or of all; arguments as `forward`'s."""
+        x, states = self._preprocess(x), []
+        bias = None if self.rel_attn_embed is None else self.rel_attn_embed(x.shape[1])
+        for layer in self.layers[:num_layers]:
+            if not (self.training and self.layer_drop and torch.rand(()).item() < self.layer_drop):
+                x, _ = layer(x, attention_mask, position_bias=bias)
+            states.append(x)
+        return states
+
+
+class RelativePositionBias(nn.Embedding):
+    """WavLM's relative position bias (arXiv 2110.13900, section 3.1), after T5's buckets.
+
+    Args:
+        num_buckets: Half of them for each direction; half of those for single distances, the others logarithmic.
+        num_heads: H.
+        max_distance: From here on all distances share a bucket.
+    """
+
+    def __init__(self, num_buckets: int, num_heads: int, max_distance: int) -> None:
+        super().__init__(num_buckets, num_heads)
+        self.max_distance = max_distance
+
+    def forward(self, frames: int) -> Tensor:
+        """Number of frames T -> bias (1, H, T, T) of each query for each key."""
+        position = torch.arange(frames, device=self.weight.device)
+        # Each of the 2 T - 1 distances is looked up once.
+        by_distance = super().forward(self.bucket(torch.arange(2 * frames - 1, device=position.device) - (frames - 1)))
+        distance = position[None, :] - position[:, None] + (frames - 1)
+        return by_distance[distance].permute(2, 0, 1)[None]
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """Key position minus query position, of any shape -> the bucket of each."""
+        each_way = self.num_embeddings // 2
+        exact = each_way // 2
+        far = torch.log(distance.abs().float().clamp_min(1) / exact) / math.log(self.max_distance / exact)
+        far = (exact + (far * (each_way - exact)).long()).clamp_max(each_way - 1)
+        return (distance > 0).long() * each_way + torch.where(distance.abs() < exact, distance.abs(), far)
+
+
+class WavLMAttention(SelfAttention):
+    """WavLM's self-attention with gated relative position bias, its query, key and value projections apart.
+
+    A head that is left keeps its own bias and gate: `head_index` says which heads of the dense network these are.
+
+    Args:
+        embed_dim: D.
+        num_heads: H.
+        dropout: On the attention weights.
+    """
+
+    head_index: Tensor
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__(embed_dim, num_heads, dropout)
+        self.gru_rel_pos_linear = nn.Linear(self.head_dim, 8)
+        self.gru_rel_pos_const = nn.Parameter(torch.ones(1, num_heads, 1, 1))
+        # Made again from the configuration, hence not saved.
+        self.register_buffer("head_index", torch.arange(num_heads), persistent=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        """Attend.
+
+        Args:
+            x: (B, T, D).
+            attention_mask: (B, 1, T, T), added to the scores.
+            position_bias: (1, H, T, T), gated by each query and added to the scores; none by default.
+            key_padding_mask: Not used; padding is in `attention_mask`.
+
+        Returns:
+            (B, T, D), and None, as torchaudio's attention does.
+        """
+        shape = (x.shape[0], x.shape[1], -1, self.head_dim)
+        query, key, value = (
+            project(x).view(shape).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if position_bias is not None:
+            bias = self._gate(x) * position_bias[:, self.head_index]
+            attention_mask = bias if attention_mask is None else bias + attention_mask
+        output = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.out_proj(output.transpose(1, 2).flatten(2)), None
+
+    def _gate(self, x: Tensor) -> Tensor:
+        """x: (B, T, D) -> the factor (B, h, T, 1) of each query's position bias, read off its slice of the input."""
+        slices = x.unflatten(-1, (-1, self.head_dim))[:, :, self.head_index]
+        update, reset = self.gru_rel_pos_linear(slices).unflatten(-1, (2, 4)).sum(-1).sigmoid().transpose(1, 2).chunk(2, -1)
+        return update * (reset * self.gru_rel_pos_const[:, self.head_index] - 1.0) + 2.0
+
+
+class ScaledFeatureExtractor(FeatureExtractor):
+    """torchaudio's convolutions with a factor for each channel of the last, as published DPHuBERT students have.
+
+    Args:
+        plain: torchaudio's.
+    """
+
+    dummy_weight: Tensor
+
+    def __init__(self, plain: FeatureExtractor) -> None:
+        super().__init__(plain.conv_layers)
+        self.register_buffer("dummy_weight", torch.ones(plain.conv_layers[-1].conv.out_channels))  # type: ignore[union-attr, arg-type]
+
+    def forward(self, x: Tensor, length: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """x: (B, samples) -> (B, T, channels) and valid frames."""
+        features, length = super().forward(x, length)
+        return features * self.dummy_weight, length
+
+
+class Emptied(nn.Module):
+    """In place of a residual block that is not there: a zero that broadcasts over the residual stream.
+
+    Args:
+        pair: Whether the block returns a second value, None.
+    """
+
+    def __init__(self, *, pair: bool) -> None:
+        super().__init__()
+        self.pair = pair
+
+    def forward(self, x: Tensor, *_args: object, **_kwargs: object) -> Tensor | tuple[Tensor, None]:
+        """x: (B, T, D) -> a scalar 0."""
+        zero = x.new_zeros(())
+        return (zero, None) if self.pair else zero
+
+
+def build_encoder(config: Mapping[str, Any]) -> SpeechEncoder:
+    """An encoder with random weights.
+
+    Args:
+        config: Arguments of `torchaudio.models.wav2vec2_model`, and where they apply
+
+            - `normalize_waveform`: whether clips are normalised first.
+            - `encoder_num_buckets`, `encoder_max_distance`: those of WavLM's relative position bias.
+            - `encoder_remaining_heads`: the heads of each layer, by their indices among `encoder_num_heads`; a layer
+              with none has no attention.
+            - `encoder_ff_interm_features` as a list: the width of each layer; a layer with 0 has no feed-forward block.
+            - `extractor_channel_scale`: whether the last convolution's channels have factors.
+            - `family`: hubert, wav2vec2 or wavlm; it changes nothing here.
     """
     arguments = dict(config)
+    arguments.pop("family", None)
     normalize_waveform = bool(arguments.pop("normalize_waveform", False))
+    channel_scale = arguments.pop("extractor_channel_scale", False)
+    buckets, distance = (arguments.pop(f"encoder_{name}", None) for name in ("num_buckets", "max_distance"))
+    heads = arguments.pop("encoder_remaining_heads", None)
+    widths = arguments["encoder_ff_interm_features"]
+    if not isinstance(widths, int):
+        arguments["encoder_ff_interm_features"] = max([1, *widths])
+    arguments.setdefault("aux_num_out", None)
     plain = wav2vec2_model(**arguments)
-    encoder = SpeechEncoder(plain.feature_extractor, plain.encoder, plain.aux)
-    encoder.normalize_waveform = normalize_waveform
+    bias = None
+    if buckets is not None:
+        bias = RelativePositionBias(buckets, arguments["encoder_num_heads"], distance)
+        for layer in plain.encoder.transformer.layers:  # type: ignore[union-attr]
+            dense = layer.attention
+            layer.attention = WavLMAttention(dense.embed_dim, dense.num_heads, dense.dropout)  # type: ignore[union-attr]
+    plain.encoder.transformer = SpeechTransformer(plain.encoder.transformer, bias)  # type: ignore[union-attr, arg-type]
+    extractor: Any = ScaledFeatureExtractor(plain.feature_extractor) if channel_scale else plain.feature_extractor  # type: ignore[arg-type]
+    encoder = SpeechEncoder(extractor, plain.encoder, plain.aux)
+    encoder.normalize_waveform, encoder.config = normalize_waveform, dict(config)
+    _narrow(encoder, heads, None if isinstance(widths, int) else widths)
     return encoder
+
+
+def _narrow(encoder: SpeechEncoder, heads: Sequence[Sequence[int]] | None, widths: Sequence[int] | None) -> None:
+    """Give each layer the heads and the feed-forward width that are its own."""
+    for i, layer in enumerate(encoder.encoder.transformer.layers):  # type: ignore[union-attr, arg-type]
+        if heads is not None:
+            layer.attention = _with_heads(layer.attention, heads[i]) if heads[i] else Emptied(pair=True)
+        if widths is not None:
+            layer.feed_forward = _with_width(layer.feed_forward, widths[i]) if widths[i] else Emptied(pair=False)
+
+
+def _with_heads(attention: SelfAttention, heads: Sequence[int]) -> SelfAttention:
+    if not set(heads) <= set(range(attention.num_heads)):
+        raise ValueError(f"heads {list(heads)} of {attention.num_heads}")
+    width = len(heads) * attention.head_dim
+    attention.num_heads = len(heads)
+    attention.q_proj, attention.k_proj, attention.v_proj = (nn.Linear(attention.embed_dim, width) for _ in "qkv")
+    attention.out_proj = nn.Linear(width, attention.embed_dim)
+    if isinstance(attention, WavLMAttention):
+        attention.head_index = torch.tensor(heads)
+    return attention
+
+
+def _with_width(block: FeedForward, width: int) -> FeedForward:
+    residual = block.output_dense.out_features
+    block.intermediate_dense, block.output_dense = nn.Linear(residual, width), nn.Linear(width, residual)
+    return block
+
+
+def slim_config(encoder: SpeechEncoder) -> dict[str, Any]:
+    """The configuration that `build_encoder` makes an encoder of these widths from.
+
+    Args:
+        encoder: Dense or pruned.
+    """
+    blocks = encoder.feature_extractor.conv_layers  # type: ignore[union-attr]
+    convolutions = zip(encoder.config["extractor_conv_layer_config"], blocks, strict=True)  # type: ignore[arg-type]
+    heads, widths = [], []
+    for layer in encoder.encoder.transformer.layers:  # type: ignore[union-attr]
+        left = getattr(layer.attention, "num_heads", 0)
+        index = getattr(layer.attention, "head_index", range(left))
+        heads.append([int(head) for head in index])
+        there = any(True for _ in layer.feed_forward.parameters())
+        widths.append(layer.feed_forward.intermediate_dense.out_features if there else 0)
+    config = {
+        **encoder.config,
+        "extractor_conv_layer_config": [(layer.conv.out_channels, *shape[1:]) for shape, layer in convolutions],
+    }
+    total = config["encoder_num_heads"]
+    if any(left != list(range(total)) for left in heads):
+        config["encoder_remaining_heads"] = heads
+    else:
+        config.pop("encoder_remaining_heads", None)
+    config["encoder_ff_interm_features"] = widths[0] if len({*widths}) == 1 and widths[0] else widths
+    return config
+
