@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         TrainingError,
         nearest,
     )
+    from l0prune.exporting import export
+    from l0prune.files import assembled
     from l0prune.gating import GatedModel
     from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
     from l0prune.inspection import Inspection, inspect, inspect_groups, summarise_kinds
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     from l0prune.observer import Observer
     from l0prune.pipeline import compress
     from l0prune.plan import RemovalPlan
-    from l0prune.plugin import Plugin, Task, get_plugin, plugin_names
-    from l0prune.proof import prove_groups
+    from l0prune.plugin import Export, Exporter, ExportFormat, Plugin, Task, get_plugin, plugin_names
+    from l0prune.proof import prove_groups, relative_difference
     from l0prune.pruner import L0Pruner, wrap
     from l0prune.pruning_graph import groups_of_graph
     from l0prune.removal import Bypassed, apply_plan
@@ -61,6 +63,8 @@ _HOMES = {
         "TrainingError",
         "nearest",
     ),
+    "exporting": ("export",),
+    "files": ("assembled",),
     "gating": ("GatedModel",),
     "groups": ("Attribute", "Bypass", "Norm", "Place", "PruneGroup", "Role", "consecutive"),
     "inspection": ("Inspection", "inspect", "inspect_groups", "summarise_kinds"),
@@ -70,8 +74,8 @@ _HOMES = {
     "observer": ("Observer",),
     "pipeline": ("compress",),
     "plan": ("RemovalPlan",),
-    "plugin": ("Plugin", "Task", "get_plugin", "plugin_names"),
-    "proof": ("prove_groups",),
+    "plugin": ("Export", "ExportFormat", "Exporter", "Plugin", "Task", "get_plugin", "plugin_names"),
+    "proof": ("prove_groups", "relative_difference"),
     "pruner": ("L0Pruner", "wrap"),
     "pruning_graph": ("groups_of_graph",),
     "removal": ("Bypassed", "apply_plan"),

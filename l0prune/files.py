@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,37 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         RunError: The disk is full or not writable; what stood at `path` is unharmed.
     """
+    with _beside(path) as temporary:
+        write(temporary)
+
+
+@contextmanager
+def assembled(path: Path) -> Iterator[Path]:
+    """A free place beside `path` to make a file or folder at; without an error it becomes `path` in one step.
+
+    Args:
+        path: The file or folder to make.
+
+    Raises:
+        RunError: Something is there already, or the disk is full or not writable.
+    """
+    if os.path.lexists(path):
+        raise RunError("already there", where=path, hint="choose another place or remove it")
+    with _beside(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
     # The suffix stays: some writers go by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-            # Some writers make files for their owner alone; a new file has the permissions the user's mask allows.
-            os.fchmod(file.fileno(), 0o666 & ~_mask())
+        yield temporary
+        for part in [temporary, *temporary.rglob("*")]:
+            _synchronise(part)
         temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _synchronise(path.parent)
     except OSError as error:
         raise RunError(
             "cannot write", where=path, got=error.strerror or error, hint="free some space or choose another folder"
@@ -51,7 +68,20 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         # What prevented the writing may prevent this too, and is the error worth telling.
         with suppress(OSError):
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
             temporary.unlink(missing_ok=True)
+
+
+def _synchronise(path: Path) -> None:
+    """Onto the disk, and with the permissions that the user's mask allows: some writers make files for their owner."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+        if path.is_file():
+            os.fchmod(number, 0o666 & ~_mask())
+    finally:
+        os.close(number)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ from l0prune.mac_model import mac_size
 from l0prune.measure import macs, parameters, peak_memory_bytes
 from l0prune.model_file import save
 from l0prune.observer import Observer
-from l0prune.plan import RemovalPlan
+from l0prune.plan import RemovalPlan, remembered
 from l0prune.plugin import Plugin, Task, get_plugin
 from l0prune.proof import TOLERANCE, compare, prove_groups
 from l0prune.removal import apply_plan
@@ -116,6 +116,7 @@ class _Run:
         for key in ("stage_seconds", "step_seconds"):
             self.results.setdefault(key, {})
         self.plan: RemovalPlan | None = None
+        self.earlier = remembered(task.objective.student)
         self._saved_at = time.monotonic()
         self._stopped: Callable[[], int | None] = lambda: None
 
@@ -237,10 +238,12 @@ class _Run:
         architecture = dict(task.architecture)
         name = None if isinstance(self.plugin, _OwnTask) else config.plugin
         description = {"plugin": name, "architecture": architecture, "provenance": provenance}
-        save(student, plan, self.folder.path, **description)
+        # A network that came pruned is described from its own dense network on.
+        whole = self.earlier.then(plan) if self.earlier else plan
+        save(student, whole, self.folder.path, **description)
         if task.draw:
             draw = task.draw
-            write_atomic(self.folder.picture, lambda temporary: draw(plan, temporary))
+            write_atomic(self.folder.picture, lambda temporary: draw(whole, temporary))
         # Last: a run with a report is complete.
         write_json(self.folder.report, report.to_json())
         self.observer.finished(report)

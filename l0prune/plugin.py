@@ -5,7 +5,7 @@ network, its prune groups, an objective and data. Nothing else is needed to comp
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -75,6 +75,47 @@ class Plugin(Protocol):
 
     def build(self, architecture: Mapping[str, Any]) -> "nn.Module":
         """The dense network of a task's `architecture`, with any weights."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFormat:
+    """A format that a plugin writes."""
+
+    holds: str
+    """What it is, and what it can and cannot hold."""
+    suffix: str = ""
+    """Of the file; a folder has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What an export wrote."""
+
+    source: str
+    format: str
+    path: str
+    parameters: int
+    """Of the network."""
+    max_relative_difference: float
+    """Between the outputs of the network and those of what was written, opened again."""
+    notes: tuple[str, ...] = ()
+    """What was left out or supplied."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return asdict(self)
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """What a plugin provides beside `Plugin` to export networks."""
+
+    formats: Mapping[str, ExportFormat]
+    """By name."""
+
+    def export(self, source: str, to: str, out: Path) -> Export:
+        """Write `source` as format `to` at `out`, compared with the network before it stands there."""
         ...
 
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from l0prune import CompressionReport, GatedModel, Observer, Record, RunConfig, Task, summarise_kinds
+from l0prune import CompressionReport, Export, GatedModel, Observer, Record, RunConfig, Task, summarise_kinds
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -154,6 +154,23 @@ def plugin_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         table.add_row(row["name"], row["description"], ", ".join(row["recipes"]))
     return table
+
+
+def format_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a format."""
+    table = Table("format", "file", "what it holds")
+    for row in rows:
+        table.add_row(row["name"], row["suffix"] or "folder", row["holds"])
+    return table
+
+
+def export_lines(export: Export) -> str:
+    """What was written, and how far its outputs are from the network's."""
+    first = (
+        f"{export.path}: {export.format}, {export.parameters:,} parameters; "
+        f"its outputs differ by {export.max_relative_difference:.1e} at most (relative)"
+    )
+    return "\n".join([first, *(f"  {note}" for note in export.notes)])
 
 
 def _status(record: Record, unit: str) -> str:

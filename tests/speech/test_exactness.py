@@ -104,7 +104,9 @@ def test_expected_size_is_the_mean_of_sampled_sizes(config: dict[str, object], s
     assert abs(np.mean(sizes) - size.expected(torch.from_numpy(probabilities)).item()) <= error
 
 
-@pytest.mark.parametrize("family", [{}, {"encoder_num_buckets": 8, "encoder_max_distance": 20}], ids=["hubert", "wavlm"])
+@pytest.mark.parametrize(
+    "family", [{}, {"encoder_num_buckets": 8, "encoder_max_distance": 20}], ids=["hubert", "wavlm"]
+)
 @pytest.mark.parametrize("layout", ["group_norm", "layer_norm"])
 def test_gradient_of_the_gates_agrees_with_finite_differences(
     encoder_config: dict[str, object], layout: str, family: dict[str, int]

@@ -4,7 +4,7 @@
 - WavLM's attention with separate projections, so that heads can be cut; its relative position bias stands outside the
   layers, so that no layer's removal takes it away from the others.
 
-Legend: B batch, T frames, D residual width, L transformer layers, H heads of width d in the dense network, h heads left.
+Legend: B batch, T frames, D residual width, L layers, H heads of width d in the dense network, h heads left.
 """
 
 import math
@@ -24,7 +24,7 @@ class SpeechEncoder(Wav2Vec2Model):
     """
 
     normalize_waveform: bool = False
-    config: Mapping[str, Any] = {}  # noqa: RUF012 - replaced, never changed
+    config: Mapping[str, Any] = {}
     """What `build_encoder` made it from."""
 
     def extract_features(
@@ -73,15 +73,18 @@ class SpeechEncoder(Wav2Vec2Model):
             waveforms: (B, samples).
             lengths: (B,) valid samples; all by default.
         """
-        if not self.normalize_waveform:
-            return waveforms
-        if lengths is None:
-            return nn.functional.layer_norm(waveforms, waveforms.shape[-1:])
-        valid = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
-        count = lengths[:, None].clamp_min(1)
-        mean = (waveforms * valid).sum(1, keepdim=True) / count
-        variance = (((waveforms - mean) * valid) ** 2).sum(1, keepdim=True) / count
-        return (waveforms - mean) * valid * torch.rsqrt(variance + 1e-5)
+        return normalized(waveforms, lengths) if self.normalize_waveform else waveforms
+
+
+def normalized(waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Clips (B, samples) with zero mean and unit variance over their valid samples, `lengths` (B,) or all."""
+    if lengths is None:
+        return nn.functional.layer_norm(waveforms, waveforms.shape[-1:])
+    valid = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
+    count = lengths[:, None].clamp_min(1)
+    mean = (waveforms * valid).sum(1, keepdim=True) / count
+    variance = (((waveforms - mean) * valid) ** 2).sum(1, keepdim=True) / count
+    return (waveforms - mean) * valid * torch.rsqrt(variance + 1e-5)
 
 
 class SpeechTransformer(Transformer):
@@ -107,8 +110,9 @@ class SpeechTransformer(Transformer):
     ) -> list[Tensor]:
         """Outputs (B, T, D) of the first `num_layers` layers, or of all; arguments as `forward`'s."""
         x, states = self._preprocess(x), []
+        layers: Any = self.layers
         bias = None if self.rel_attn_embed is None else self.rel_attn_embed(x.shape[1])
-        for layer in self.layers[:num_layers]:
+        for layer in layers[:num_layers]:
             if not (self.training and self.layer_drop and torch.rand(()).item() < self.layer_drop):
                 x, _ = layer(x, attention_mask, position_bias=bias)
             states.append(x)
@@ -128,7 +132,7 @@ class RelativePositionBias(nn.Embedding):
         super().__init__(num_buckets, num_heads)
         self.max_distance = max_distance
 
-    def forward(self, frames: int) -> Tensor:
+    def forward(self, frames: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Number of frames T -> bias (1, H, T, T) of each query for each key."""
         position = torch.arange(frames, device=self.weight.device)
         # Each of the 2 T - 1 distances is looked up once.
@@ -198,7 +202,9 @@ class WavLMAttention(SelfAttention):
     def _gate(self, x: Tensor) -> Tensor:
         """x: (B, T, D) -> the factor (B, h, T, 1) of each query's position bias, read off its slice of the input."""
         slices = x.unflatten(-1, (-1, self.head_dim))[:, :, self.head_index]
-        update, reset = self.gru_rel_pos_linear(slices).unflatten(-1, (2, 4)).sum(-1).sigmoid().transpose(1, 2).chunk(2, -1)
+        update, reset = (
+            self.gru_rel_pos_linear(slices).unflatten(-1, (2, 4)).sum(-1).sigmoid().transpose(1, 2).chunk(2, -1)
+        )
         return update * (reset * self.gru_rel_pos_const[:, self.head_index] - 1.0) + 2.0
 
 
@@ -330,4 +336,3 @@ def slim_config(encoder: SpeechEncoder) -> dict[str, Any]:
         config.pop("encoder_remaining_heads", None)
     config["encoder_ff_interm_features"] = widths[0] if len({*widths}) == 1 and widths[0] else widths
     return config
-

@@ -10,7 +10,7 @@ class SpeechOptions:
     """The table [speech] of a configuration."""
 
     teacher: str = "embedded"
-    """ "embedded", a torchaudio bundle name, or a teacher file."""
+    """ "embedded", a torchaudio bundle name, a checkpoint file or folder of any known format, or a hub id."""
     data: tuple[str, ...] = ()
     """Audio files, folders or tsv manifests; the embedded clips by default."""
     units: tuple[str, ...] = ("conv", "head", "ffn")

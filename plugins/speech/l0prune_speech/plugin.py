@@ -3,20 +3,22 @@
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from l0prune import PluginError, RunConfig
+from l0prune_speech.export_formats import FORMATS
 from l0prune_speech.options import SpeechOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from l0prune import Task
+    from l0prune import Export, ExportFormat, Task
 
 
 def _recipes() -> dict[str, Mapping[str, Any]]:
     folder = files("l0prune_speech") / "recipes"
-    names = ("quick", "dphubert-base", "dphubert-large")
+    names = ("quick", "dphubert-base", "dphubert-large", "dpwavlm-base-plus")
     return {name: tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")) for name in names}
 
 
@@ -31,11 +33,12 @@ def _check_torchaudio() -> None:
 
 
 class SpeechPlugin:
-    """HuBERT and wav2vec 2.0 encoders, after DPHuBERT (arXiv 2305.17651)."""
+    """HuBERT, WavLM and wav2vec 2.0 encoders, after DPHuBERT (arXiv 2305.17651)."""
 
     name: ClassVar[str] = "speech"
-    description: ClassVar[str] = "HuBERT and wav2vec 2.0 encoders by joint distillation and pruning (DPHuBERT)"
+    description: ClassVar[str] = "HuBERT, WavLM and wav2vec 2.0 encoders by joint distillation and pruning (DPHuBERT)"
     options: ClassVar[type] = SpeechOptions
+    formats: ClassVar[Mapping[str, "ExportFormat"]] = FORMATS
 
     def __init__(self) -> None:
         self.recipes = _recipes()
@@ -53,3 +56,10 @@ class SpeechPlugin:
         from l0prune_speech.modules import build_encoder
 
         return build_encoder(architecture)
+
+    def export(self, source: str, to: str, out: Path) -> "Export":
+        """Write a run's student, or any teacher, in another format."""
+        _check_torchaudio()
+        from l0prune_speech.exporting import export_network
+
+        return export_network(source, to, out)

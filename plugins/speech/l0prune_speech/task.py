@@ -64,6 +64,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
             "data": data.describe(),
             "held out": f"{sum(clip.duration_seconds for clip in held_out):.0f} seconds, clips: {len(held_out)}",
             "matched layers": ", ".join(map(str, layers)),
+            **({"teacher": "; ".join(teacher.notes)} if teacher.notes else {}),
         },
         unit="seconds of audio",
         macs_per="second of audio, in a clip of 10 seconds",

@@ -1,0 +1,40 @@
+"""`l0prune export`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from l0prune_cli import options
+
+
+def command(
+    source: Annotated[str | None, typer.Argument(help="A run directory, or anything that --teacher takes.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="The format: see --list.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File or folder to make; for a run, below its exports/.")] = None,
+    plugin: Annotated[str, typer.Option("--plugin", help="Who reads a source that is no run directory.")] = "speech",
+    show: Annotated[bool, typer.Option("--list", help="Say what each format can hold, and stop.")] = False,
+    as_json: options.JsonFlag = False,
+) -> None:
+    """Write a network in another stack's format, and check that it still is the same network."""
+    import l0prune
+    from l0prune_cli.rendering import export_lines, format_table, make_console
+
+    if show:
+        chosen = l0prune.get_plugin(plugin)
+        formats = chosen.formats if isinstance(chosen, l0prune.Exporter) else {}
+        rows = [{"name": name, "suffix": form.suffix, "holds": form.holds} for name, form in formats.items()]
+        if as_json:
+            print(json.dumps(rows, indent=1))
+        else:
+            make_console().print(format_table(rows))
+        return
+    if source is None or to is None:
+        what = "--to FORMAT" if source else "a run directory or a teacher, and --to FORMAT"
+        raise l0prune.ConfigError("nothing to export", expected=what, hint="see l0prune export --list")
+    written = l0prune.export(source, to=to, out=out, plugin=plugin)
+    if as_json:
+        print(json.dumps(written.to_json(), indent=1))
+    else:
+        make_console().print(export_lines(written))

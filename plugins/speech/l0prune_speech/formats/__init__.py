@@ -1,0 +1,1 @@
+"""Checkpoint formats: one file each, with a from_ function, a to_ function, or both, around one `Checkpoint`."""

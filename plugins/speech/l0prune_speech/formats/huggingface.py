@@ -1,0 +1,243 @@
+"""Hugging Face directories of HuBERT, wav2vec 2.0 and WavLM: config.json beside the weights.
+
+A dense encoder is written for transformers' own classes. A pruned one brings its class along, `modeling_l0prune.py`.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from l0prune import DataError
+from l0prune_speech.formats.checkpoint import (
+    PARAMETRIZED,
+    Checkpoint,
+    family,
+    listed,
+    renamed,
+)
+from l0prune_speech.formats.pickled import read_pickled
+
+_MODEL_TYPES = {"hubert": "hubert", "wav2vec2": "wav2vec2", "wavlm": "wavlm"}
+_CLASSES = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}
+_SAME = {
+    "extractor_conv_bias": "conv_bias",
+    "encoder_embed_dim": "hidden_size",
+    "encoder_projection_dropout": "feat_proj_dropout",
+    "encoder_pos_conv_kernel": "num_conv_pos_embeddings",
+    "encoder_pos_conv_groups": "num_conv_pos_embedding_groups",
+    "encoder_num_layers": "num_hidden_layers",
+    "encoder_num_heads": "num_attention_heads",
+    "encoder_attention_dropout": "attention_dropout",
+    "encoder_ff_interm_features": "intermediate_size",
+    "encoder_ff_interm_dropout": "activation_dropout",
+    "encoder_dropout": "hidden_dropout",
+    "encoder_layer_norm_first": "do_stable_layer_norm",
+    "encoder_layer_drop": "layerdrop",
+}
+_POSITIONS = {"encoder_num_buckets": "num_buckets", "encoder_max_distance": "max_bucket_distance"}
+"""Ours by theirs."""
+_SAID = {**_SAME, **_POSITIONS, "extractor_conv_layer_config": "conv_dim", "extractor_mode": "feat_extract_norm"}
+DEFAULTS: Mapping[str, Any] = {
+    "conv_bias": False,
+    "conv_dim": [512] * 7,
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    "feat_extract_norm": "group",
+    "hidden_size": 768,
+    "feat_proj_dropout": 0.0,
+    "num_conv_pos_embeddings": 128,
+    "num_conv_pos_embedding_groups": 16,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "attention_dropout": 0.1,
+    "intermediate_size": 3072,
+    "activation_dropout": 0.1,
+    "hidden_dropout": 0.1,
+    "do_stable_layer_norm": False,
+    "layerdrop": 0.1,
+}
+"""transformers' own, which config.json leaves out."""
+WAVLM_DEFAULTS: Mapping[str, Any] = {"num_buckets": 320, "max_bucket_distance": 800}
+_ONLY = {
+    "hidden_act": "gelu",
+    "feat_extract_activation": "gelu",
+    "layer_norm_eps": 1e-5,
+    "conv_pos_batch_norm": False,
+    "feat_proj_layer_norm": True,
+    "adapter_attn_dim": None,
+}
+"""Settings with one value that these encoders can have."""
+_NAMES = (
+    (r"^encoder\.layers\.0\.attention\.rel_attn_embed\.", "encoder.rel_attn_embed."),
+    (r"^encoder\.", "encoder.transformer."),
+    (r"^feature_projection\.", "encoder.feature_projection."),
+    *PARAMETRIZED,
+)
+_NAMES_BACK = (
+    (r"^encoder\.feature_projection\.", "feature_projection."),
+    (r"^encoder\.transformer\.", "encoder."),
+    (r"^encoder\.rel_attn_embed\.", "encoder.layers.0.attention.rel_attn_embed."),
+)
+_MASK = "masked_spec_embed"
+
+
+def from_huggingface(folder: Path) -> Checkpoint:
+    """Read a directory that `save_pretrained` or `to_huggingface` wrote.
+
+    Raises:
+        DataError: A file is missing or damaged, or the model is of another family.
+    """
+    said = _read_json(folder / "config.json")
+    kind = said.get("model_type")
+    if kind not in _MODEL_TYPES:
+        raise DataError("not an encoder of these families", where=folder, got=kind, expected=", ".join(_MODEL_TYPES))
+    for key, value in _ONLY.items():
+        if said.get(key, value) != value:
+            raise DataError(f"{key} is not supported", where=folder / "config.json", got=said[key], expected=value)
+    values = {**DEFAULTS, **(WAVLM_DEFAULTS if kind == "wavlm" else {}), **said}
+    pruned = values.get("l0prune") or {}
+    shapes = [values[key] for key in ("conv_dim", "conv_kernel", "conv_stride")]
+    if len({len(shape) for shape in shapes}) != 1:
+        got = [len(shape) for shape in shapes]
+        raise DataError("conv_dim, conv_kernel and conv_stride differ in length", where=folder / "config.json", got=got)
+    names = {**_SAME, **(_POSITIONS if kind == "wavlm" else {})}
+    config = {
+        **{ours: values[theirs] for ours, theirs in names.items()},
+        "extractor_mode": f"{values['feat_extract_norm']}_norm",
+        "extractor_conv_layer_config": list(zip(*shapes, strict=True)),
+        "aux_num_out": None,
+        "normalize_waveform": _normalizes(folder, values),
+        "family": kind,
+        "extractor_channel_scale": bool(pruned.get("channel_scale", False)),
+    }
+    if "remaining_heads" in pruned:
+        config["encoder_remaining_heads"] = pruned["remaining_heads"]
+    if "intermediate_sizes" in pruned:
+        config["encoder_ff_interm_features"] = pruned["intermediate_sizes"]
+    tensors, left_out = _encoder_only(_tensors(folder), kind)
+    tensors.pop(_MASK, None)
+    notes = (f"left out what is not the encoder: {listed(left_out)}",) if left_out else ()
+    return Checkpoint(config=config, tensors=renamed(tensors, *_NAMES), notes=notes, said=_SAID)
+
+
+def _normalizes(folder: Path, values: Mapping[str, Any]) -> bool:
+    """Whether waveforms are normalised: as the preprocessor says, else as the published models of each layout."""
+    path = folder / "preprocessor_config.json"
+    stated = _read_json(path).get("do_normalize") if path.is_file() else None
+    return bool(stated) if stated is not None else values["feat_extract_norm"] == "layer"
+
+
+def _encoder_only(tensors: Mapping[str, Tensor], kind: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The encoder's tensors without prefix, and the names of all others (heads, adapters)."""
+    prefix = f"{kind}."
+    inner = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    others = [name for name in tensors if not name.startswith(prefix)] if inner else []
+    inner = inner or dict(tensors)
+    adapters = [name for name in inner if name.startswith("adapter.")]
+    return {name: tensor for name, tensor in inner.items() if name not in adapters}, [*others, *adapters]
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    """The weights, whichever file or files hold them."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return _read_tensors(folder / name)
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            parts = sorted({*_read_json(index).get("weight_map", {}).values()})
+            return {key: value for part in parts for key, value in _read_tensors(folder / part).items()}
+    raise DataError("no weights beside config.json", where=folder, expected="model.safetensors or pytorch_model.bin")
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    content = read_pickled(path)
+    if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise DataError("not a state dict", where=path)
+    return dict(content)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise DataError("damaged or missing weights", where=path, got=" ".join(str(error).split())) from error
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError("cannot read", where=path, got=" ".join(str(error).split())) from error
+    if not isinstance(value, Mapping):
+        raise DataError("not a JSON object", where=path, got=type(value).__name__)
+    return value
+
+
+def to_huggingface(checkpoint: Checkpoint, folder: Path, card: str) -> list[str]:
+    """Write a directory for `AutoModel.from_pretrained`; returns what had to be supplied.
+
+    Args:
+        checkpoint: What to write.
+        folder: An empty folder.
+        card: The model card.
+    """
+    ours = checkpoint.config
+    kind = family(ours)
+    remaining, widths = ours.get("encoder_remaining_heads"), ours["encoder_ff_interm_features"]
+    pruned: dict[str, Any] = {}
+    if remaining:
+        pruned["remaining_heads"] = [list(left) for left in remaining]
+    if not isinstance(widths, int):
+        pruned["intermediate_sizes"] = list(widths)
+    if ours.get("extractor_channel_scale"):
+        pruned["channel_scale"] = True
+    dims, kernels, strides = ([*column] for column in zip(*ours["extractor_conv_layer_config"], strict=True))
+    names = {**_SAME, **(_POSITIONS if kind == "wavlm" else {})}
+    theirs = {
+        **{said: ours[key] for key, said in names.items()},
+        "intermediate_size": widths if isinstance(widths, int) else max(1, *widths),
+        "architectures": [f"{_CLASSES[kind]}Model"],
+        "model_type": kind,
+        "conv_dim": dims,
+        "conv_kernel": kernels,
+        "conv_stride": strides,
+        "feat_extract_norm": ours["extractor_mode"].removesuffix("_norm"),
+        "num_feat_extract_layers": len(dims),
+        # The vector that masks frames in training is none of the encoder's weights.
+        "mask_time_prob": 0.0,
+        "mask_feature_prob": 0.0,
+        **{key: value for key, value in _ONLY.items() if value is not None},
+        "dtype": "float32",
+    }
+    if pruned:
+        name = f"Pruned{_CLASSES[kind]}Model"
+        theirs |= {"architectures": [name], "auto_map": {"AutoModel": f"modeling_l0prune.{name}"}, "l0prune": pruned}
+        shutil.copyfile(Path(__file__).with_name("modeling_l0prune.py"), folder / "modeling_l0prune.py")
+    preprocessor = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "sampling_rate": 16000,
+        "padding_value": 0.0,
+        "padding_side": "right",
+        "do_normalize": bool(ours.get("normalize_waveform", False)),
+        "return_attention_mask": True,
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in renamed(checkpoint.tensors, *_NAMES_BACK).items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    for name, value in (("config.json", theirs), ("preprocessor_config.json", preprocessor)):
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return []

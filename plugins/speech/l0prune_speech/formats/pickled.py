@@ -1,0 +1,100 @@
+"""Files that `torch.save` wrote, read without running what they name.
+
+torch's own restricted unpickler does the reading. What training frameworks leave beside the weights (settings objects,
+dictionaries) becomes inert; any other name is refused.
+"""
+
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from l0prune import DataError
+
+_FRAMEWORKS = ("fairseq", "omegaconf", "hydra", "argparse", "numpy", "typing", "enum")
+"""Packages whose objects stand in checkpoints and are not needed to read the weights."""
+_LEGACY_PICKLES = 4
+"""Before the weights of a file in torch's old format: magic number, version, system, content."""
+
+
+class Inert:
+    """What is left of an object of some framework: its state, if any, and nothing that acts."""
+
+    def __init__(self, *_args: object, **_kwargs: object) -> None:
+        self.state: Any = None
+
+    def __new__(cls, *_args: object, **_kwargs: object) -> "Inert":
+        """Make one from whatever arguments the pickle holds."""
+        made = super().__new__(cls)
+        made.state = None
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: object, value: object) -> None:
+        """Nothing: what is kept is not needed."""
+
+    def append(self, item: object) -> None:
+        """Nothing."""
+
+    def extend(self, items: object) -> None:
+        """Nothing."""
+
+
+def read_pickled(path: Path) -> Any:
+    """The content of a file that `torch.save` wrote, with its tensors on the CPU.
+
+    Args:
+        path: The file, in torch's present (zip) or old format.
+
+    Raises:
+        DataError: It is damaged or not such a file, or names something that is not data: then nothing of it ran.
+    """
+    hint = "if you trust it, load it yourself and save its state_dict and config again"
+    try:
+        stubs = [_stub(name) for name in sorted(_named(path)) if name.partition(".")[0] in _FRAMEWORKS]
+        with torch.serialization.safe_globals(stubs):  # type: ignore[arg-type]
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        got = " ".join(str(error).split())
+        # torch's message goes on for a page about how to allow it.
+        got = (
+            got[got.find("Unsupported") :].split(" was not an allowed")[0] if "Unsupported global" in got else got[:160]
+        )
+        raise DataError("file refused: it holds more than data", where=path, got=got, hint=hint) from error
+    except (EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        got = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError("damaged checkpoint, or not one of torch", where=path, got=got) from error
+
+
+def _named(path: Path) -> set[str]:
+    """Every class and function that the file's pickles name, without unpickling any."""
+    names = set()
+    for stream in _pickles(path):
+        for operation, argument, _position in pickletools.genops(stream):
+            if operation.name == "GLOBAL":
+                names.add(str(argument).replace(" ", "."))
+    return names
+
+
+def _pickles(path: Path) -> Iterator[IO[bytes]]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    yield BytesIO(archive.read(name))
+    else:
+        with path.open("rb") as file:
+            for _ in range(_LEGACY_PICKLES):
+                yield file
+
+
+def _stub(name: str) -> tuple[type, str]:
+    module, _, last = name.rpartition(".")
+    return type(last, (Inert,), {"__module__": module}), name
