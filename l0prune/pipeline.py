@@ -23,7 +23,7 @@ from l0prune.model_file import save
 from l0prune.observer import Observer
 from l0prune.plan import RemovalPlan, remembered
 from l0prune.plugin import Plugin, Task, get_plugin
-from l0prune.proof import TOLERANCE, compare, prove_groups
+from l0prune.proof import TOLERANCE, compare, exact, prove_groups
 from l0prune.removal import apply_plan
 from l0prune.report import CompressionReport, versions
 from l0prune.run_directory import RunDirectory, free_run_directory
@@ -187,7 +187,7 @@ class _Run:
         if batches:
             self.results["distill_loss_before_removal"] = evaluate(objective, batches)[0]
         difference = compare(gated, self.task.observe)
-        if not difference <= TOLERANCE:
+        if not exact(gated, self.task.observe, difference, TOLERANCE):
             raise ProofError("the cut changed the outputs", got=f"{difference:.1e}", expected=f"at most {TOLERANCE}")
         self.results["max_relative_difference"] = difference
         student, self.plan = gated.pruned()

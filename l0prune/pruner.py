@@ -16,7 +16,7 @@ from l0prune.groups import PruneGroup
 from l0prune.inspection import TOLERANCE, Inspection, inspect, observation
 from l0prune.measure import parameters
 from l0prune.plan import RemovalPlan, remember, remembered
-from l0prune.proof import compare
+from l0prune.proof import compare, exact
 from l0prune.pruner_state import PrunerState, SelfDrawingModel
 from l0prune.report import PruningReport
 
@@ -233,7 +233,7 @@ class L0Pruner:
             )
         pruned, plan = self._gated.pruned()
         difference = compare(self._gated, self._observe, pruned=pruned)
-        if not difference <= self._allowed(pruned):
+        if not exact(self._gated, self._observe, difference, self._allowed(pruned)):
             raise ProofError(
                 "the pruned model is not exact", got=f"relative difference {difference:.1e}", expected=self.tolerance
             )

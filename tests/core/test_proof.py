@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from l0prune import Bypass, DataError, GatedModel, Place, PruneGroup, Role, consecutive
+from l0prune import Bypass, DataError, GatedModel, Norm, Place, PruneGroup, Role, consecutive
 from l0prune.proof import _emptied, _pattern, compare, find_faults, prove_groups, relative_difference
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
@@ -130,3 +130,47 @@ def test_a_group_that_cannot_be_cut_is_blamed_by_name() -> None:
     x = torch.randn(5, 3)
     _, faults = find_faults(gated, lambda model: model(x))
     assert "shape '[-1, 4]' is invalid" in faults["columns"]
+
+
+class AlmostEqual(nn.Module):
+    """A LayerNorm over channels that differ in their last digits: it magnifies every rounding a thousand times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(40, 8), nn.LayerNorm(8, eps=1e-12), nn.Linear(8, 3)
+        with torch.no_grad():
+            self.first.weight.copy_(1 + 1e-4 * torch.randn(8, 40))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(x)))
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_what_rounding_explains_is_no_fault_and_what_it_does_not_is_one(spoiled: bool) -> None:
+    torch.manual_seed(0)
+    places = [("first.weight", 0), ("first.bias", 0), ("norm.weight", 0), ("norm.bias", 0), ("last.weight", 1)]
+    group = PruneGroup(
+        name="hidden",
+        kind="unit",
+        units=8,
+        places=tuple(
+            Place(
+                tensor=tensor,
+                dim=dim,
+                role=Role.CONSUMES if tensor.startswith("last") else Role.PRODUCES,
+                index=consecutive(8),
+            )
+            for tensor, dim in places
+        ),
+        norms=() if spoiled else (Norm(module="norm"),),
+    )
+    gated, x = GatedModel(AlmostEqual(), [group], target_sparsity=0.3).eval(), torch.randn(16, 40)
+    tolerance = 1e-7
+    _, faults = find_faults(gated, lambda model: model(x), tolerance=tolerance)
+    assert set(faults) == ({"hidden"} if spoiled else set())
+    if not spoiled:
+        # The tolerance alone would have refused it.
+        values = torch.ones(8)
+        values[::2] = 0
+        with gated.gates.fixed(values):
+            assert compare(gated, lambda model: model(x)) > tolerance

@@ -6,6 +6,7 @@ Legend: B batch, T frames, D residual width, L transformer layers.
 import importlib.util
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,7 +144,10 @@ def _open_huggingface(folder: Path) -> Run:
         # transformers' own normalisation adds another epsilon to the variance.
         values = normalized(waveforms, lengths) if normalizes else waveforms
         mask = (torch.arange(waveforms.shape[1]) < lengths[:, None]).long()
-        outputs = model(values, attention_mask=mask, output_hidden_states=True)
+        with warnings.catch_warnings():
+            # transformers' WavLM gives torch masks of two types.
+            warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+            outputs = model(values, attention_mask=mask, output_hidden_states=True)
         return [*outputs.hidden_states[1:-1], outputs.last_hidden_state]
 
     return run
