@@ -27,7 +27,7 @@ KEEP_ALL = 1e-15
 EVERYTHING = "all groups together"
 _DORMANT = 1e-3
 _ROUNDING_MARGIN = 10
-"""How far two ways of summing may lie apart, in changes that one rounding step of every gate makes."""
+"""How far two ways of summing may lie apart, in changes that one rounding step of every parameter makes."""
 
 
 def relative_difference(expected: object, got: object) -> float:
@@ -81,7 +81,7 @@ def exact(gated: GatedModel, observe: Observe, difference: float, tolerance: flo
     """Whether a difference between gated and pruned outputs is within tolerance, or what rounding explains.
 
     A normalisation over a few almost equal channels magnifies the last bit of its input. How much, shows when every
-    gate moves by one rounding step.
+    parameter of the pruned model moves by one rounding step.
 
     Args:
         gated: The gated model.
@@ -89,15 +89,16 @@ def exact(gated: GatedModel, observe: Observe, difference: float, tolerance: flo
         difference: What `compare` returned.
         tolerance: Largest relative difference allowed in any case.
     """
-    if difference <= tolerance:
-        return True
-    values = torch.cat([*gated.gate_values().values()])
-    signs = torch.randint(0, 2, values.shape, generator=torch.Generator().manual_seed(0)).to(values.device) * 2 - 1
+    if not tolerance < difference < math.inf:
+        return difference <= tolerance
     with torch.no_grad(), evaluating(gated):
-        with gated.gates.fixed(values):
-            expected = observe(gated.model)
-        with gated.gates.fixed(values * (1 + signs * torch.finfo(values.dtype).eps)):
-            return difference <= _ROUNDING_MARGIN * relative_difference(expected, observe(gated.model))
+        pruned, generator = gated.pruned()[0], torch.Generator().manual_seed(0)
+        before = observe(pruned)
+        for parameter in pruned.parameters():
+            if parameter.is_floating_point():
+                up = torch.rand(parameter.shape, generator=generator).to(parameter.device) < 0.5
+                parameter.mul_(1 + (2 * up - 1) * torch.finfo(parameter.dtype).eps)
+        return difference <= _ROUNDING_MARGIN * relative_difference(before, observe(pruned))
 
 
 @contextmanager
