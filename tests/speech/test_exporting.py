@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -241,3 +242,37 @@ def test_a_teacher_file_is_exported_with_its_figures(encoder_config: dict[str, A
     written = l0prune.export(tmp_path / "teacher.safetensors", to="huggingface", out=tmp_path / "hf", plugin="speech")
     assert written.parameters == sum(p.numel() for p in encoder.parameters())
     assert load_teacher(str(tmp_path / "hf")).encoder.normalize_waveform is True
+
+
+README = Path(__file__).parents[2] / "README.md"
+SNIPPETS = {
+    re.match(r"# ([\w.]+)", block)[1]: block  # type: ignore[index]
+    for block in re.findall(r"```python\n(# .*?)```", README.read_text(), re.DOTALL)
+    if block.startswith(tuple(f"# {name}" for name in FORMATS))
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+@pytest.mark.parametrize("to", list(SNIPPETS))
+def test_the_readmes_snippets_load_each_format(
+    make_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    run, audio = make_run("wavlm"), torch.randn(9_000)
+    l0prune.export(run, to=to, out=tmp_path / f"student{FORMATS[to].suffix}")
+    monkeypatch.chdir(tmp_path)
+    names = {"torch": torch, "audio": audio}
+    with torch.no_grad():
+        exec(SNIPPETS[to], names)
+        expected = l0prune.load(run).hidden_states(audio[None])  # type: ignore[operator]
+    if to == "dphubert":
+        assert names["content"]["config"]["encoder_num_layers"] == 3
+        return
+    last = torch.as_tensor(names["states"][-1])
+    assert relative_difference(expected[-1], last) <= 1e-4
+    for name in ("expert", "encoder"):
+        sys.modules.pop(name, None)
+
+
+def test_every_format_has_a_snippet() -> None:
+    # DiariZen's is DPHuBERT's.
+    assert {*SNIPPETS, "diarizen"} == set(FORMATS)

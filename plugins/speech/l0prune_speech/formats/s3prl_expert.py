@@ -35,6 +35,8 @@ class UpstreamExpert(nn.Module):
         self.downsample_rate = 1
         for _channels, _kernel, stride in content["config"]["extractor_conv_layer_config"]:
             self.downsample_rate *= stride
+        # s3prl says itself when to train.
+        self.eval()
 
     def _named(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors by the names that this version of torchaudio has for a weight-normed convolution."""
