@@ -193,8 +193,11 @@ class TestTeacherFile:
             (lambda data: data[:-100], ["damaged teacher file"]),
             (lambda data: os.urandom(5000), ["damaged teacher file"]),
             (lambda data: data.replace(b"l0prune-speech-teacher", b"another-kind-of-thing!"), ["not a teacher file"]),
-            (lambda data: data.replace(b"encoder_num_heads", b"encoder_num_xxxxx"), ["damaged teacher file"]),
-            (lambda data: data.replace(b'num_layers\\": 2', b'num_layers\\": 3'), ["do not fit its config"]),
+            (lambda data: data.replace(b"encoder_num_heads", b"encoder_num_xxxxx"), ["no encoder has", "num_xxxxx"]),
+            (
+                lambda data: data.replace(b'num_layers\\": 2', b'num_layers\\": 3'),
+                ["do not fit its config", "layers.2", "encoder_num_layers = 3"],
+            ),
         ],
     )
     def test_damaged(self, damage, words, bench, out, tmp_path) -> None:

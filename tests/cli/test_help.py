@@ -23,6 +23,7 @@ FLAGS = {
         "--teacher",
         "--units",
     ],
+    "export": ["--json", "--list", "--out", "--plugin", "--to"],
     "groups": ["--config", "--data", "--json", "--plugin", "--recipe", "--teacher", "--units"],
     "plugins": ["--json"],
 }
@@ -30,7 +31,7 @@ FLAGS = {
 HELP = """
 import sys
 from l0prune_cli.main import main
-for command in ([], ["compress"], ["groups"], ["plugins"]):
+for command in ([], ["compress"], ["export"], ["groups"], ["plugins"]):
     sys.argv = ["l0prune", *command, "--help"]
     try:
         main()

@@ -65,7 +65,7 @@ def to_encoder(checkpoint: Checkpoint, where: object) -> SpeechEncoder:
     if missing or left:
         key, value = _key((missing or left)[0], checkpoint)
         raise DataError(
-            "tensors do not fit the config",
+            "the tensors do not fit its config",
             where=where,
             got=f"missing: {listed(missing)}; left over: {listed(left)}",
             expected=f"those for {key} = {value}",
