@@ -23,7 +23,7 @@ FLAGS = {
         "--teacher",
         "--units",
     ],
-    "export": ["--json", "--list", "--out", "--plugin", "--to"],
+    "export": ["--json", "--list", "--out", "--plugin", "--to", "source"],
     "groups": ["--config", "--data", "--json", "--plugin", "--recipe", "--teacher", "--units"],
     "plugins": ["--json"],
 }

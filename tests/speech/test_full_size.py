@@ -8,10 +8,12 @@ import torch
 import torchaudio
 from l0prune_speech.formats.checkpoint import from_encoder, to_encoder
 from l0prune_speech.formats.dphubert import from_dphubert, to_dphubert
+from l0prune_speech.formats.huggingface import to_huggingface
 from l0prune_speech.formats.pickled import read_pickled
 from l0prune_speech.formats.torchaudio_names import from_torchaudio
 from l0prune_speech.groups import encoder_groups
 from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.teachers import load_teacher
 from torch import Tensor
 
 import l0prune
@@ -65,6 +67,18 @@ def test_accounting_target_and_round_trips(tmp_path: Path, name: str) -> None:
     exported = to_encoder(from_dphubert(content, "student.pth"), "student.pth")
     for again in (loaded, exported):
         assert all(torch.equal(one, other) for one, other in zip(expected, states(again), strict=True))
+
+
+@pytest.mark.parametrize("name", ["HUBERT_BASE", "WAVLM_BASE_PLUS", "WAV2VEC2_BASE"])
+def test_a_teacher_goes_out_and_comes_back_the_same(tmp_path: Path, name: str) -> None:
+    teacher = make_bundled(name)
+    expected, checkpoint = states(teacher), from_encoder(teacher)
+    (tmp_path / "hf").mkdir()
+    to_huggingface(checkpoint, tmp_path / "hf", "card")
+    to_dphubert(checkpoint, tmp_path / "teacher.pth")
+    for path in (tmp_path / "hf", tmp_path / "teacher.pth"):
+        back = load_teacher(str(path)).encoder
+        assert all(torch.equal(one, other) for one, other in zip(expected, states(back), strict=True))
 
 
 def test_groups_fit_torchaudios_own_class(tmp_path: Path) -> None:
