@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,10 +22,15 @@ def observe(encoder: nn.Module) -> list[torch.Tensor]:
     return encoder.extract_features(torch.ones(1, 1600))[0]
 
 
+@pytest.mark.parametrize(
+    "family", [{}, {"encoder_num_buckets": 16, "encoder_max_distance": 30}], ids=["hubert", "wavlm"]
+)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31))
-def test_they_are_counted_exactly_for_every_plan(make_encoder: Callable[..., SpeechEncoder], seed: int) -> None:
-    encoder, random = make_encoder(), np.random.default_rng(seed)
+def test_they_are_counted_exactly_for_every_plan(
+    make_encoder: Callable[..., SpeechEncoder], family: dict[str, int], seed: int
+) -> None:
+    encoder, random = make_encoder(**family), np.random.default_rng(seed)
     groups = encoder_groups(encoder, UNITS)
     size = mac_size(encoder, groups, trace(encoder, observe, training=False))
     assert size.total == macs(lambda: observe(encoder))

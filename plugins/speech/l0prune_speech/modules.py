@@ -201,11 +201,11 @@ class WavLMAttention(SelfAttention):
 
     def _gate(self, x: Tensor) -> Tensor:
         """x: (B, T, D) -> the factor (B, h, T, 1) of each query's position bias, read off its slice of the input."""
-        slices = x.unflatten(-1, (-1, self.head_dim))[:, :, self.head_index]
-        update, reset = (
-            self.gru_rel_pos_linear(slices).unflatten(-1, (2, 4)).sum(-1).sigmoid().transpose(1, 2).chunk(2, -1)
-        )
-        return update * (reset * self.gru_rel_pos_const[:, self.head_index] - 1.0) + 2.0
+        # Of every head: what this costs is nothing, and does not depend on which are left.
+        slices = x.unflatten(-1, (-1, self.head_dim))
+        update, reset = self.gru_rel_pos_linear(slices).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, -1)
+        gate = update.transpose(1, 2) * (reset.transpose(1, 2) * self.gru_rel_pos_const - 1.0) + 2.0
+        return gate[:, self.head_index]
 
 
 class ScaledFeatureExtractor(FeatureExtractor):
