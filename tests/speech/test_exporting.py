@@ -252,7 +252,7 @@ SNIPPETS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*", "ignore:The given buffer is not writable")
 @pytest.mark.parametrize("to", list(SNIPPETS))
 def test_the_readmes_snippets_load_each_format(
     make_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str

@@ -126,7 +126,9 @@ def run_torchscript(path: Path) -> Callable[[Tensor, Tensor], list[Tensor]]:
 
 def run_torch_export(path: Path) -> Callable[[Tensor, Tensor], list[Tensor]]:
     """A function that runs the program."""
-    program = torch.export.load(path).module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.load(path).module()
     return lambda waveforms, lengths: list(program(waveforms, lengths))
 
 
