@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import l0prune
-from l0prune.measure import parameters
+from l0prune.counting import parameters
 from l0prune.selection import budget_for, kept_indices, select
 
 ROOT = Path(__file__).parents[1]

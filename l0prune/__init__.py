@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from l0prune.config import ControllerConfig, GateConfig, RunConfig, StageConfig, build, read_toml, write_toml
+    from l0prune.counting import pick_device
     from l0prune.dependency import Discovery, discover
     from l0prune.errors import (
         ConfigError,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
     from l0prune.inspection import Inspection, inspect, inspect_groups, summarise_kinds
     from l0prune.mac_model import mac_size
-    from l0prune.measure import pick_device
     from l0prune.model_file import load, save
     from l0prune.observer import Observer
     from l0prune.pipeline import compress
@@ -69,7 +69,7 @@ _HOMES = {
     "groups": ("Attribute", "Bypass", "Norm", "Place", "PruneGroup", "Role", "consecutive"),
     "inspection": ("Inspection", "inspect", "inspect_groups", "summarise_kinds"),
     "mac_model": ("mac_size",),
-    "measure": ("pick_device",),
+    "counting": ("pick_device",),
     "model_file": ("load", "save"),
     "observer": ("Observer",),
     "pipeline": ("compress",),

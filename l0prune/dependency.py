@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from l0prune.counting import plain_attention
 from l0prune.errors import GroupError, TraceError, nearest
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.layer_kinds import counting_attributes, layer_units
-from l0prune.measure import plain_attention
 from l0prune.operators import apply_rule, module_rule
 from l0prune.trace import OUTPUT, Trace
 from l0prune.tracing import Tracer

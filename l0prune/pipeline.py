@@ -13,12 +13,12 @@ from torch import nn
 
 from l0prune.checkpoint import save_checkpoint
 from l0prune.config import RunConfig, build, read_toml
+from l0prune.counting import macs, parameters, peak_memory_bytes
 from l0prune.dependency import trace
 from l0prune.errors import ConfigError, Interrupted, ProofError, RunError, TrainingError
 from l0prune.files import write_atomic, write_json
 from l0prune.gating import GatedModel
 from l0prune.mac_model import mac_size
-from l0prune.measure import macs, parameters, peak_memory_bytes
 from l0prune.model_file import save
 from l0prune.observer import Observer
 from l0prune.plan import RemovalPlan, remembered

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from l0prune.counting import parameters
 from l0prune.errors import DataError, GroupError, L0PruneError, ProofError
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup
-from l0prune.measure import parameters
 
 Observe = Callable[[nn.Module], Any]
 """Runs a model on example inputs and returns its outputs: tensors in any nesting."""

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from l0prune.config import ControllerConfig, GateConfig
 from l0prune.controller import AugmentedLagrangian
+from l0prune.counting import parameters
 from l0prune.errors import ConfigError, GroupError, ProofError, TrainingError
 from l0prune.gates import Gates
 from l0prune.groups import PruneGroup
 from l0prune.inspection import TOLERANCE, Inspection, inspect, observation
-from l0prune.measure import parameters
 from l0prune.plan import RemovalPlan, remember, remembered
 from l0prune.proof import compare, exact
 from l0prune.pruner_state import PrunerState, SelfDrawingModel

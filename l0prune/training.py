@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from l0prune.checkpoint import random_state, restore_random_state
 from l0prune.config import ControllerConfig, StageConfig
 from l0prune.controller import AugmentedLagrangian
+from l0prune.counting import has_fast_bfloat16
 from l0prune.errors import TrainingError
 from l0prune.gating import GatedModel
-from l0prune.measure import has_fast_bfloat16
 
 _MAX_BAD_STEPS = 10
 

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from l0prune import GatedModel, GroupError
+from l0prune.counting import macs, parameters
 from l0prune.dependency import Discovery, discover
 from l0prune.errors import TraceError
 from l0prune.mac_model import mac_size
-from l0prune.measure import macs, parameters
 from l0prune.plan import model_shapes
 from l0prune.proof import find_faults, relative_difference
 

@@ -12,8 +12,8 @@ from l0prune_speech.modules import SpeechEncoder
 from torch import nn
 
 from l0prune import GatedModel, mac_size
+from l0prune.counting import macs
 from l0prune.dependency import trace
-from l0prune.measure import macs
 
 UNITS = ("conv", "head", "ffn", "attention", "feed_forward")
 

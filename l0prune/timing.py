@@ -1,0 +1,117 @@
+"""How long something takes, beside something else: interleaved, warmed up, with the uncertainty of the ratio.
+
+Legend: R rounds.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+Run = Callable[[], object]
+
+_SETTLED = 0.05
+"""Warm-up ends when three runs bring no more than this."""
+_MOST_WARMUP_RUNS = 30
+_SHORTEST_SECONDS = 2e-3
+"""What is shorter is repeated within one timing, so that the clock does not matter."""
+_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Times of one contender, round by round."""
+
+    seconds: np.ndarray
+    """(R,)"""
+    warmup_runs: int
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return float(np.median(self.seconds))
+
+    @property
+    def p95(self) -> float:
+        """Seconds that one run in twenty exceeds."""
+        return float(np.percentile(self.seconds, 95))
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range as a share of the median."""
+        low, high = np.percentile(self.seconds, [25, 75])
+        return float((high - low) / self.median)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """How many times faster one contender is than another."""
+
+    median: float
+    low: float
+    """Lower end of the 95 % confidence interval."""
+    high: float
+
+
+def interleave(
+    runs: Mapping[str, Run], *, seconds: float, least_rounds: int = 7, most_rounds: int = 500, device: str = "cpu"
+) -> dict[str, Timing]:
+    """Time contenders in turns, so that drift of the machine meets all alike.
+
+    Args:
+        runs: What to time, by name.
+        seconds: How long to go on, warm-up aside.
+        least_rounds: Rounds to make even if that takes longer.
+        most_rounds: Rounds after which to stop early.
+        device: The torch device they run on; a GPU is synchronised and timed with events.
+    """
+    clock = _cuda_seconds if torch.device(device).type == "cuda" else _wall_seconds
+    warm = {name: _warm_up(run, clock) for name, run in runs.items()}
+    names, times = list(runs), {name: [] for name in runs}
+    begun = time.perf_counter()
+    for number in range(most_rounds):
+        if number >= least_rounds and time.perf_counter() - begun > seconds:
+            break
+        # Each starts a round in its turn: whoever runs after the largest one finds a cold cache.
+        first = number % len(names)
+        for name in [*names[first:], *names[:first]]:
+            times[name].append(clock(runs[name], warm[name][1]))
+    return {name: Timing(seconds=np.array(times[name]), warmup_runs=warm[name][0]) for name in names}
+
+
+def speedup(slow: Timing, fast: Timing) -> Ratio:
+    """The ratio of two contenders of one `interleave`, from the ratios within rounds, by bootstrap."""
+    ratios = slow.seconds / fast.seconds
+    draws = np.random.default_rng(0).choice(ratios, (_RESAMPLES, len(ratios)))
+    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    return Ratio(median=float(np.median(ratios)), low=float(low), high=float(high))
+
+
+def _warm_up(run: Run, clock: Callable[[Run, int], float]) -> tuple[int, int]:
+    """Run until it gets no faster; returns the number of runs, and how often to repeat one for a timing."""
+    times: list[float] = []
+    while len(times) < _MOST_WARMUP_RUNS:
+        times += [clock(run, 1) for _ in range(3)]
+        if len(times) > 3 and min(times[-3:]) > (1 - _SETTLED) * min(times[:-3]):
+            break
+    return len(times), max(1, round(_SHORTEST_SECONDS / max(min(times), 1e-9)))
+
+
+def _wall_seconds(run: Run, times: int) -> float:
+    begun = time.perf_counter()
+    for _ in range(times):
+        run()
+    return (time.perf_counter() - begun) / times
+
+
+def _cuda_seconds(run: Run, times: int) -> float:
+    begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    begun.record()
+    for _ in range(times):
+        run()
+    ended.record()
+    torch.cuda.synchronize()
+    return begun.elapsed_time(ended) / 1000 / times
