@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from l0prune.bench_figure import draw_measurement
+    from l0prune.benchmark import Contender, Load, Measurement, measure
     from l0prune.config import ControllerConfig, GateConfig, RunConfig, StageConfig, build, read_toml, write_toml
     from l0prune.counting import pick_device
     from l0prune.dependency import Discovery, discover
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from l0prune.observer import Observer
     from l0prune.pipeline import compress
     from l0prune.plan import RemovalPlan
-    from l0prune.plugin import Export, Exporter, ExportFormat, Plugin, Task, get_plugin, plugin_names
+    from l0prune.plugin import Benchable, Export, Exporter, ExportFormat, Plugin, Task, get_plugin, plugin_names
     from l0prune.proof import prove_groups, relative_difference
     from l0prune.pruner import L0Pruner, wrap
     from l0prune.pruning_graph import groups_of_graph
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from l0prune.training import Losses, Objective, Record
 
 _HOMES = {
+    "bench_figure": ("draw_measurement",),
+    "benchmark": ("Contender", "Load", "Measurement", "measure"),
     "config": ("ControllerConfig", "GateConfig", "RunConfig", "StageConfig", "build", "read_toml", "write_toml"),
     "dependency": ("Discovery", "discover"),
     "errors": (
@@ -74,7 +78,7 @@ _HOMES = {
     "observer": ("Observer",),
     "pipeline": ("compress",),
     "plan": ("RemovalPlan",),
-    "plugin": ("Export", "ExportFormat", "Exporter", "Plugin", "Task", "get_plugin", "plugin_names"),
+    "plugin": ("Benchable", "Export", "ExportFormat", "Exporter", "Plugin", "Task", "get_plugin", "plugin_names"),
     "proof": ("prove_groups", "relative_difference"),
     "pruner": ("L0Pruner", "wrap"),
     "pruning_graph": ("groups_of_graph",),

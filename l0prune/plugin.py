@@ -17,6 +17,7 @@ from l0prune.errors import PluginError, nearest
 if TYPE_CHECKING:
     from torch import nn
 
+    from l0prune.benchmark import Contender, Load
     from l0prune.groups import PruneGroup
     from l0prune.plan import RemovalPlan
     from l0prune.training import Objective
@@ -116,6 +117,19 @@ class Exporter(Protocol):
 
     def export(self, source: str, to: str, out: Path) -> Export:
         """Write `source` as format `to` at `out`, compared with the network before it stands there."""
+        ...
+
+
+@runtime_checkable
+class Benchable(Protocol):
+    """What a plugin provides beside `Plugin` to have its networks measured."""
+
+    def contender(self, source: str, workspace: Path) -> "Contender":
+        """A run's network, or what the plugin takes as a teacher; `workspace` is for what is made on the way."""
+        ...
+
+    def load(self, seconds: float, batch: int) -> "Load":
+        """Inputs of a length."""
         ...
 
 

@@ -18,6 +18,7 @@ _MOST_WARMUP_RUNS = 30
 _SHORTEST_SECONDS = 2e-3
 """What is shorter is repeated within one timing, so that the clock does not matter."""
 _RESAMPLES = 2_000
+_PAUSE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,8 @@ def interleave(
         # Each starts a round in its turn: whoever runs after the largest one finds a cold cache.
         first = number % len(names)
         for name in [*names[first:], *names[:first]]:
+            # Threads of the one before spin for a moment before they sleep.
+            time.sleep(_PAUSE_SECONDS)
             times[name].append(clock(runs[name], warm[name][1]))
     return {name: Timing(seconds=np.array(times[name]), warmup_runs=warm[name][0]) for name in names}
 

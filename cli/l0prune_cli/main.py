@@ -5,7 +5,7 @@ import sys
 import typer
 
 from l0prune.errors import Interrupted, L0PruneError
-from l0prune_cli import compress, export, groups, plugins
+from l0prune_cli import bench, compress, export, groups, plugins
 
 app = typer.Typer(
     name="l0prune",
@@ -16,6 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("compress")(compress.command)
+app.command("bench")(bench.command)
 app.command("export")(export.command)
 app.command("groups")(groups.command)
 app.command("plugins")(plugins.command)

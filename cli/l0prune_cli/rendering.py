@@ -10,7 +10,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from l0prune import CompressionReport, Export, GatedModel, Observer, Record, RunConfig, Task, summarise_kinds
+from l0prune import (
+    CompressionReport,
+    Export,
+    GatedModel,
+    Measurement,
+    Observer,
+    Record,
+    RunConfig,
+    Task,
+    summarise_kinds,
+)
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -171,6 +181,51 @@ def export_lines(export: Export) -> str:
         f"its outputs differ by {export.max_relative_difference:.1e} at most (relative)"
     )
     return "\n".join([first, *(f"  {note}" for note in export.notes)])
+
+
+def measurement_tables(measurement: Measurement) -> list[Table]:
+    """What the models are, and a row for each variant of each model under each load."""
+    title = f"{measurement.processor}, torch {measurement.versions['torch']}"
+    models = Table("model", title=title, title_justify="left")
+    for heading in ("parameters", "MACs", "file", "load", "peak memory"):
+        models.add_column(heading, justify="right")
+    for name, facts in measurement.models.items():
+        seconds, size, peak = (facts.get(key) for key in ("load_seconds", "file_bytes", "peak_memory_bytes"))
+        models.add_row(
+            name,
+            f"{facts['parameters']:,}" if facts["parameters"] else "",
+            _quantity(facts["macs"]) if facts["macs"] else "",
+            f"{size / 1e6:.1f} MB" if size else "",
+            f"{seconds:.2f} s" if seconds else "",
+            f"{peak / 1e6:.0f} MB" if peak else "",
+        )
+    rows = Table("load", "model", "dtype", "backend")
+    for heading in (
+        "batch",
+        "threads",
+        "latency",
+        "95 %",
+        "spread",
+        "real-time factor",
+        "times faster (95 % interval)",
+    ):
+        rows.add_column(heading, justify="right")
+    for row in measurement.rows:
+        ratio = row.speedup
+        rows.add_row(
+            row.load,
+            row.model,
+            row.dtype,
+            row.backend,
+            str(row.batch),
+            str(row.threads),
+            f"{row.latency_ms:.2f} ms",
+            f"{row.latency_p95_ms:.2f} ms",
+            f"{row.spread:.1%}",
+            f"{row.real_time_factor:.4f}" if row.real_time_factor else "",
+            f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "",
+        )
+    return [models, rows]
 
 
 def _status(record: Record, unit: str) -> str:

@@ -7,6 +7,20 @@ import pytest
 from typer.main import get_command
 
 FLAGS = {
+    "bench": [
+        "--against",
+        "--backends",
+        "--batch-sizes",
+        "--device",
+        "--dtypes",
+        "--json",
+        "--lengths",
+        "--plot",
+        "--plugin",
+        "--seconds",
+        "--threads",
+        "models",
+    ],
     "compress": [
         "--config",
         "--data",
@@ -31,7 +45,7 @@ FLAGS = {
 HELP = """
 import sys
 from l0prune_cli.main import main
-for command in ([], ["compress"], ["export"], ["groups"], ["plugins"]):
+for command in ([], ["bench"], ["compress"], ["export"], ["groups"], ["plugins"]):
     sys.argv = ["l0prune", *command, "--help"]
     try:
         main()

@@ -13,7 +13,7 @@ from l0prune_speech.options import SpeechOptions
 if TYPE_CHECKING:
     from torch import nn
 
-    from l0prune import Export, ExportFormat, Task
+    from l0prune import Contender, Export, ExportFormat, Load, Task
 
 
 def _recipes() -> dict[str, Mapping[str, Any]]:
@@ -63,3 +63,16 @@ class SpeechPlugin:
         from l0prune_speech.exporting import export_network
 
         return export_network(source, to, out)
+
+    def contender(self, source: str, workspace: Path) -> "Contender":
+        """A run's student, any teacher or an exported ONNX file, ready to be measured."""
+        _check_torchaudio()
+        from l0prune_speech.benching import contender
+
+        return contender(source, workspace)
+
+    def load(self, seconds: float, batch: int) -> "Load":
+        """Noise of a length, at 16 kHz."""
+        from l0prune_speech.benching import load
+
+        return load(seconds, batch)

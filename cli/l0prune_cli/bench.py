@@ -1,0 +1,121 @@
+"""`l0prune bench`."""
+
+import importlib
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from l0prune_cli import options
+
+if TYPE_CHECKING:
+    import l0prune
+
+_FLOATS, _INTEGERS = "1,5,15,30", "1"
+
+
+def command(
+    models: Annotated[
+        list[str], typer.Argument(help="Run directories, teachers, ONNX files, or module:factory in Python.")
+    ],
+    against: Annotated[str | None, typer.Option(help="The model that the others are compared with.")] = None,
+    lengths: Annotated[str, typer.Option(help="Seconds of audio, comma-separated.")] = _FLOATS,
+    batch_sizes: Annotated[str, typer.Option(help="Clips a batch, comma-separated.")] = _INTEGERS,
+    threads: Annotated[str | None, typer.Option(help="CPU threads, comma-separated; torch's own by default.")] = None,
+    dtypes: Annotated[str, typer.Option(help="float32, bfloat16, int8.")] = "float32",
+    backends: Annotated[str, typer.Option(help="eager, compile, onnxruntime.")] = "eager",
+    seconds: Annotated[float, typer.Option(help="How long to measure at each length.")] = 10.0,
+    device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
+    plot: Annotated[Path | None, typer.Option(help="A PNG file to draw.")] = None,
+    plugin: Annotated[str, typer.Option("--plugin", help="Who reads the models.")] = "speech",
+    as_json: options.JsonFlag = False,
+) -> None:
+    """Measure how fast models are on this machine, beside each other."""
+    import l0prune
+    from l0prune_cli.rendering import make_console, measurement_tables
+
+    progress = make_console(stderr=True)
+    sources: list[str] = list(dict.fromkeys([against, *models] if against else models))
+    audio, clips = _numbers("--lengths", lengths), [int(n) for n in _numbers("--batch-sizes", batch_sizes)]
+    workers = [int(n) for n in _numbers("--threads", threads)] if threads else []
+    where = l0prune.pick_device(device)
+    with tempfile.TemporaryDirectory() as workspace:
+        contenders: dict[str, l0prune.Contender] = {}
+        if all(_is_factory(source) for source in sources):
+            loads = []
+            for source in sources:
+                contenders[source], load = _made(source)
+                loads = loads or [load]
+        else:
+            chosen = l0prune.get_plugin(plugin)
+            if not isinstance(chosen, l0prune.Benchable):
+                raise l0prune.ConfigError("plugin measures nothing", where=plugin)
+            for number, source in enumerate(sources):
+                progress.print(f"opening {source}")
+                folder = Path(workspace) / str(number)
+                folder.mkdir()
+                contenders[source] = chosen.contender(source, folder)
+            loads = [chosen.load(length, batch) for batch in clips for length in audio]
+        progress.print(f"measuring {len(contenders)} models, about {seconds * len(loads):.0f} s and warm-up")
+        found = l0prune.measure(
+            contenders,
+            loads,
+            against=against,
+            dtypes=_names(dtypes),
+            backends=_names(backends),
+            threads=workers,
+            device=where,
+            seconds=seconds,
+        )
+    if plot:
+        l0prune.draw_measurement(found, plot)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        for table in measurement_tables(found):
+            make_console().print(table)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(flag: str, text: str) -> list[float]:
+    import l0prune
+
+    try:
+        numbers = [float(name) for name in _names(text)]
+    except ValueError as error:
+        raise l0prune.ConfigError("not a list of numbers", where=flag, got=text, expected="1,5 say") from error
+    if not numbers or min(numbers) <= 0:
+        raise l0prune.ConfigError("out of range", where=flag, got=text, expected="numbers above 0")
+    return numbers
+
+
+def _is_factory(source: str) -> bool:
+    module, _, factory = source.partition(":")
+    return factory.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def _made(source: str) -> "tuple[l0prune.Contender, l0prune.Load]":
+    """What a factory makes: a module and its example inputs."""
+    import sys
+
+    import torch
+
+    import l0prune
+
+    module, _, factory = source.partition(":")
+    sys.path.insert(0, "")
+    try:
+        made = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError) as error:
+        raise l0prune.ConfigError("no such factory", where=source, got=error, expected="module:factory") from error
+    finally:
+        sys.path.pop(0)
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
+        raise l0prune.ConfigError("factory returns something else", where=source, expected="(module, example inputs)")
+    inputs = (made[1],) if isinstance(made[1], torch.Tensor) else tuple(made[1])
+    return l0prune.Contender(module=made[0].eval()), l0prune.Load(name="example inputs", inputs=inputs)
