@@ -65,10 +65,18 @@ def test_modules_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, l0
 
 
 def test_wrong_requests_are_refused(bench, finished, l0prune_call: Call) -> None:
-    l0prune_call("bench", finished.folder, "--lengths", "0.01").refused("too short for the model", "or more")
+    short = l0prune_call("bench", finished.folder, "--lengths", "0.01")
+    assert (short.code, short.out) == (2, "")
+    assert "error: too short for the model" in short.err.splitlines()[-1]
+    assert "0.025 s or more" in short.err.splitlines()[-1]
     l0prune_call("bench", finished.folder, "--lengths", "one").refused("not a list of numbers: --lengths")
     l0prune_call("bench", finished.folder, "--lengths", "0").refused("out of range: --lengths")
-    l0prune_call("bench", finished.folder, "--dtypes", "float8").refused("no such dtype", "choose one of")
-    l0prune_call("bench", finished.folder, "--backends", "onyxruntime").refused("'onnxruntime'")
-    l0prune_call("bench", "embeded").refused("no such teacher", "'embedded'")
+    for flags, message in {
+        ("--dtypes", "float8"): "no such dtype: float8; choose one of",
+        ("--backends", "onyxruntime"): "did you mean 'onnxruntime'?",
+        ("--against", "embeded"): "did you mean 'embedded'?",
+    }.items():
+        refused = l0prune_call("bench", finished.folder, *flags)
+        assert (refused.code, refused.out) == (2, "")
+        assert message in refused.err.splitlines()[-1]
     assert l0prune_call("bench").code == 2
