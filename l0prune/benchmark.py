@@ -143,7 +143,7 @@ def measure(
         rows=rows,
         against=against,
         device=str(device),
-        processor=_processor(torch.device(device)),
+        processor=processor(torch.device(device)),
         versions=versions(),
     )
 
@@ -332,7 +332,8 @@ def _threads(number: int) -> Any:
         torch.set_num_threads(before)
 
 
-def _processor(device: torch.device) -> str:
+def processor(device: torch.device) -> str:
+    """The name of what a device computes with."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

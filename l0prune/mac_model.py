@@ -9,7 +9,7 @@ from torch import nn
 from l0prune.errors import GroupError
 from l0prune.groups import PruneGroup
 from l0prune.size_model import Monomial, SizeModel
-from l0prune.trace import Trace
+from l0prune.trace import Cost, Trace
 
 _ALIVE = 0  # The power that stands for 1[K > 0].
 
@@ -25,6 +25,17 @@ def mac_size(model: nn.Module, groups: Sequence[PruneGroup], found: Trace) -> Si
         groups: Its prune groups.
         found: `trace` of the model on the input that MACs are quoted for.
     """
+    return SizeModel(groups, mac_monomials(groups, found, found.costs), counts="multiply-accumulates")
+
+
+def mac_monomials(groups: Sequence[PruneGroup], found: Trace, costs: Sequence[Cost]) -> Counter[Monomial]:
+    """Multiply-accumulates of some operators as the coefficient of each monomial.
+
+    Args:
+        groups: The prune groups of the traced model.
+        found: The trace.
+        costs: Which of its operators to count.
+    """
     classes = found.classes()
     owner = np.full(found.size, -1)
     for g, group in enumerate(groups):
@@ -33,7 +44,7 @@ def mac_size(model: nn.Module, groups: Sequence[PruneGroup], found: Trace) -> Si
                 atoms = found.leaves[place.tensor][place.dim][place.index.ravel()]
                 owner[classes[atoms]] = g
     coefficients: Counter[Monomial] = Counter()
-    for cost in found.costs:
+    for cost in costs:
         switches = [
             (g, _ALIVE)
             for g, group in enumerate(groups)
@@ -55,7 +66,7 @@ def mac_size(model: nn.Module, groups: Sequence[PruneGroup], found: Trace) -> Si
         for monomial, coefficient in terms.items():
             missing = [(g, power) for g, power in switches if g not in dict(monomial)]
             coefficients[tuple(sorted([*monomial, *missing]))] += coefficient
-    return SizeModel(groups, coefficients, counts="multiply-accumulates")
+    return coefficients
 
 
 def _times(monomial: Monomial, g: int) -> Monomial:

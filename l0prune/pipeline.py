@@ -1,6 +1,8 @@
 """The whole story: prove, train with gates, cut, train on, save, report."""
 
 import copy
+import functools
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +20,7 @@ from l0prune.dependency import trace
 from l0prune.errors import ConfigError, Interrupted, ProofError, RunError, TrainingError
 from l0prune.files import write_atomic, write_json
 from l0prune.gating import GatedModel
+from l0prune.latency_model import latency_cache, measure_latency, sparsity_for
 from l0prune.mac_model import mac_size
 from l0prune.model_file import save
 from l0prune.observer import Observer
@@ -30,6 +33,7 @@ from l0prune.run_directory import RunDirectory, free_run_directory
 from l0prune.settings import describe, resolve
 from l0prune.signals import catch_signals
 from l0prune.size_model import SizeModel
+from l0prune.timing import interleave, speedup
 from l0prune.training import Record, Stage, evaluate
 
 
@@ -117,23 +121,28 @@ class _Run:
             self.results.setdefault(key, {})
         self.plan: RemovalPlan | None = None
         self.earlier = remembered(task.objective.student)
+        self.target_sparsity = config.target_sparsity
+        self._latency_file: Path | None = None
         self._saved_at = time.monotonic()
         self._stopped: Callable[[], int | None] = lambda: None
 
     def execute(self) -> CompressionReport:
         objective = self.task.objective
+        size = self._constrained_size()
         gated = GatedModel(
             objective.student,
             self.task.groups,
-            target_sparsity=self.config.target_sparsity,
+            target_sparsity=self.target_sparsity,
             config=self.config.gates,
-            size_model=self._constrained_size(),
+            size_model=size,
         )
         gated.eval()
         params_before = gated.parameter_model.total
         prove_groups(gated, self.task.observe)
         if not self.resume:
             self.folder.begin(describe(self.config))
+            if self._latency_file:
+                write_atomic(self.folder.latency, lambda place: shutil.copyfile(str(self._latency_file), place))
         self.observer.prepared(self.task, gated, self.config, self.folder.path)
         if "macs_before" not in self.results:
             with gated.gates.fixed(torch.ones_like(gated.gates.log_alpha)):
@@ -164,7 +173,17 @@ class _Run:
             return None
         task = self.task
         student, observe = task.objective.student, task.observe_for_macs or task.observe
-        return mac_size(student, task.groups, trace(student, observe, training=False))
+        found = trace(student, observe, training=False)
+        if self.config.metric == "macs":
+            return mac_size(student, task.groups, found)
+        # A resumed run must go on with the same figures, another run may use them.
+        cache = [self.folder.latency] if self.resume else [latency_cache(student, task.groups)]
+        self.observer.note("measuring the latency of pruned copies")
+        latency = measure_latency(student, task.groups, observe, found, deploy=task.deploy, cache=cache)
+        self.results["latency_model_error"] = latency.error
+        self._latency_file = cache[0]
+        self.target_sparsity = sparsity_for(latency, self.config)
+        return latency.size
 
     def _joint(self, gated: GatedModel) -> None:
         """Step 1: distil and prune together."""
@@ -192,6 +211,8 @@ class _Run:
         self.results["max_relative_difference"] = difference
         student, self.plan = gated.pruned()
         objective.student = student
+        if self.config.metric == "latency":
+            self._measure(gated, student)
         if batches:
             self.results["distill_loss_after_removal"] = evaluate(objective, batches)[0]
         kept, total = parameters(student), gated.parameter_model.total
@@ -200,6 +221,23 @@ class _Run:
             f"outputs changed by {difference:.1e}"
         )
         return student
+
+    def _measure(self, gated: GatedModel, student: nn.Module) -> None:
+        """The latency of the dense and the pruned network, in turns."""
+        task = self.task
+        observe, deploy = task.observe_for_macs or task.observe, task.deploy or (lambda network: network)
+        networks = {"dense": deploy(copy.deepcopy(gated).detach()), "pruned": deploy(student)}
+
+        def run(name: str) -> None:
+            with torch.inference_mode():
+                observe(networks[name].eval())
+
+        device = str(next(student.parameters()).device)
+        times = interleave({name: functools.partial(run, name) for name in networks}, seconds=10, device=device)
+        ratio = speedup(times["dense"], times["pruned"])
+        before, after = (1000 * times[name].median for name in ("dense", "pruned"))
+        self.results |= {"latency_before_ms": before, "latency_after_ms": after, "speedup": ratio.median}
+        self.observer.note(f"measured: {before:.1f} ms dense, {after:.1f} ms pruned, {ratio.median:.2f} times faster")
 
     def _finish(self, params_before: int) -> CompressionReport:
         objective, task, config, plan = self.task.objective, self.task, self.config, self.plan
@@ -219,9 +257,9 @@ class _Run:
             run_directory=str(self.folder.path),
             params_before=params_before,
             params_after=params_after,
-            target_sparsity=config.target_sparsity,
+            target_sparsity=self.target_sparsity,
             metric=config.metric,
-            sparsity=1 - (macs_after / macs_before if config.metric == "macs" else params_after / params_before),
+            sparsity=1 - self._left(params_after / params_before, macs_after / macs_before),
             macs_after=macs_after,
             macs_per=task.macs_per,
             kept_units={g.name: {"units": g.units, "kept": plan.kept_counts[g.name]} for g in plan.groups},
@@ -248,6 +286,12 @@ class _Run:
         write_json(self.folder.report, report.to_json())
         self.observer.finished(report)
         return report
+
+    def _left(self, parameters_left: float, macs_left: float) -> float:
+        """Share of what the target counts."""
+        if self.config.metric == "latency":
+            return self.results["latency_after_ms"] / self.results["latency_before_ms"]
+        return macs_left if self.config.metric == "macs" else parameters_left
 
     def _stage(self, name: str, gated: GatedModel | None) -> Stage:
         settings = self.config.joint if name == "joint" else self.config.further

@@ -53,6 +53,8 @@ class Task:
     """Runs a network on the input whose MACs are counted; `observe` by default."""
     macs_scale: float = 1.0
     """Factor from the MACs counted to those quoted."""
+    deploy: "Callable[[nn.Module], nn.Module] | None" = None
+    """Gives a network the form whose latency matters (norms folded, say), with the same names for its blocks."""
     draw: "Callable[[RemovalPlan, Path], None] | None" = None
     """Draws the pruned architecture into a PNG file."""
 

@@ -46,6 +46,12 @@ class CompressionReport:
     precision: str
     versions: dict[str, str]
     seed: int
+    latency_before_ms: float | None = None
+    """With the metric "latency": measured at the cut, of the dense and the pruned network in turns."""
+    latency_after_ms: float | None = None
+    speedup: float | None = None
+    latency_model_error: float | None = None
+    """Median relative error of the latency model on whole networks that it was not fitted to."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""

@@ -33,6 +33,7 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.report = path / "report.json"
         self.picture = path / "architecture.png"
+        self.latency = path / "latency.json"
         self.checkpoints = path / "checkpoints"
 
     def check_free(self) -> None:

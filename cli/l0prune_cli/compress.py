@@ -15,7 +15,9 @@ def command(
     teacher: options.TeacherFlag = None,
     data: options.DataFlag = None,
     target_sparsity: options.SparsityFlag = None,
-    metric: Annotated[str | None, typer.Option(help="What the target counts: params or macs.")] = None,
+    metric: Annotated[str | None, typer.Option(help="What the target counts: params, macs or latency.")] = None,
+    target_speedup: Annotated[float | None, typer.Option(help="Times faster, with --metric latency.")] = None,
+    target_ms: Annotated[float | None, typer.Option(help="Milliseconds, with --metric latency.")] = None,
     units: options.UnitsFlag = None,
     recipe: options.RecipeFlag = None,
     config: options.ConfigFlag = None,
@@ -31,6 +33,7 @@ def command(
 
     settings = {
         **options.given(target_sparsity=target_sparsity, metric=metric, device=device, seed=seed),
+        **options.given(target_speedup=target_speedup, target_ms=target_ms),
         **options.plugin_settings(plugin, teacher=teacher, data=data, units=units),
     }
     if print_config:

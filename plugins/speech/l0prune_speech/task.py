@@ -13,6 +13,7 @@ from l0prune_speech.audio import SAMPLE_RATE, Clip, ClipSet, find_clips
 from l0prune_speech.batching import AudioBatches, fixed_batches
 from l0prune_speech.distill import DistanceWeights, Distillation, matched_layers, set_dropout
 from l0prune_speech.figure import draw_architecture
+from l0prune_speech.formats.checkpoint import folded, from_encoder
 from l0prune_speech.groups import UNITS, encoder_groups
 from l0prune_speech.modules import SpeechEncoder
 from l0prune_speech.options import SpeechOptions
@@ -70,6 +71,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         macs_per="second of audio, in a clip of 10 seconds",
         observe_for_macs=lambda model: _hidden_states(model, ten_seconds),
         macs_scale=1 / _MACS_SECONDS,
+        deploy=_deployed,
         draw=draw_architecture,
     )
 
@@ -86,6 +88,13 @@ def _weights(options: SpeechOptions) -> DistanceWeights:
 def _hidden_states(model: nn.Module, waveforms: torch.Tensor) -> list[torch.Tensor]:
     assert isinstance(model, SpeechEncoder)
     return model.hidden_states(waveforms)
+
+
+def _deployed(model: nn.Module) -> nn.Module:
+    """An encoder folded for inference, on its device."""
+    assert isinstance(model, SpeechEncoder)
+    device = next(model.parameters()).device
+    return folded(from_encoder(model)).to(device)
 
 
 def _layers(options: SpeechOptions, depth: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from l0prune import DataError
 from l0prune_speech.modules import SpeechEncoder, build_encoder, slim_config
@@ -72,6 +73,16 @@ def to_encoder(checkpoint: Checkpoint, where: object) -> SpeechEncoder:
         )
     encoder.load_state_dict(dict(tensors))
     return encoder.float().eval()
+
+
+def folded(checkpoint: Checkpoint) -> SpeechEncoder:
+    """The encoder with weight normalisation folded into its weights, for inference alone."""
+    # Built anew: what removes a parametrization from a copy takes it from the original's class too.
+    encoder = to_encoder(checkpoint, "the network to fold").requires_grad_(False)
+    for module in encoder.modules():
+        if parametrize.is_parametrized(module):
+            parametrize.remove_parametrizations(module, "weight")
+    return encoder
 
 
 def family(config: Mapping[str, Any]) -> str:

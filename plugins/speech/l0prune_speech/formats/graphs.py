@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from l0prune import ConfigError
-from l0prune_speech.formats.checkpoint import Checkpoint, to_encoder
+from l0prune_speech.formats.checkpoint import Checkpoint, folded
 
 OPSET = 18
 """The first with GroupNorm's present form, and what the exporter writes without conversion."""
@@ -31,11 +30,7 @@ class Program(nn.Module):
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
-        # Built anew: what removes a parametrization from a copy takes it from the original's class too.
-        self.encoder = to_encoder(checkpoint, "the network to export").requires_grad_(False)
-        for module in self.encoder.modules():
-            if parametrize.is_parametrized(module):
-                parametrize.remove_parametrizations(module, "weight")
+        self.encoder = folded(checkpoint)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """waveforms: (B, samples), lengths: (B,) -> last hidden state, hidden states, frames."""

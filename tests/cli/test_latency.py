@@ -1,0 +1,64 @@
+"""`l0prune compress --metric latency`: a time is the target, measured on the way and at the end."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from l0prune import latency_model
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of this test alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def quick(toml: Callable[..., Path]) -> Path:
+    return toml(("steps = 10", "steps = 4"), ("steps = 6", "steps = 1"))
+
+
+def test_from_end_to_end_and_resumed_with_the_same_figures(
+    bench, quick: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, flags = tmp_path / "run", ("--metric", "latency", "--target-speedup", "1.2")
+    report = json.loads(bench.compress(*flags, "--out", run, "--json", config=quick).succeeded().out)
+    assert report["metric"] == "latency"
+    assert report["target_sparsity"] == pytest.approx(1 - 1 / 1.2)
+    assert report["speedup"] > 0
+    assert report["latency_before_ms"] > 0
+    assert report["sparsity"] == pytest.approx(1 - report["latency_after_ms"] / report["latency_before_ms"])
+    assert report["latency_model_error"] >= 0
+    figures = (run / "latency.json").read_bytes()
+    (stored,) = (cache / "l0prune").iterdir()
+    assert stored.read_bytes() == figures
+    # Nothing is measured again, neither by a resumed run nor by the next one.
+    monkeypatch.setattr(latency_model, "_Samples", None)
+    stored.unlink()
+    for name in ("report.json", "model.json", "model.safetensors"):
+        (run / name).unlink()
+    bench.compress(*flags, "--out", run, "--resume", config=quick).succeeded()
+    assert (run / "latency.json").read_bytes() == figures
+
+
+def test_wrong_targets_are_refused(bench, quick: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    refused: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+        (("--target-speedup", "3"), ("target_speedup needs the metric latency",)),
+        (("--metric", "latency", "--target-speedup", "0.5"), ("target_speedup out of range", "above 1")),
+        (("--metric", "latency", "--target-ms", "0"), ("target_ms out of range",)),
+        (("--metric", "latency", "--target-ms", "9", "--target-speedup", "2"), ("two targets",)),
+        (("--metric", "time"), ("unknown metric", "params, macs or latency")),
+    ]
+    for flags, words in refused:
+        bench.compress(*flags, "--out", out, config=quick).refused(*words)
+    fast: Any = bench.compress("--metric", "latency", "--target-speedup", "1000", "--out", out, "--json", config=quick)
+    assert (fast.code, fast.out) == (2, "")
+    assert "latency target cannot be met" in fast.err.splitlines()[-1]
+    assert "on this device" in fast.err.splitlines()[-1]
+    assert not out.exists()

@@ -1,0 +1,161 @@
+"""Latency as a polynomial: known times are recovered, targets are met or refused, nothing is measured twice."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from l0prune import Bypass, Place, PruneGroup, Role, RunConfig, TargetError, consecutive, latency_model
+from l0prune.dependency import trace
+from l0prune.latency_model import LatencyModel, _fit, _least_squares, measure_latency, sparsity_for
+from l0prune.size_model import SizeModel
+
+
+class Clock:
+    """Time that passes only as the layers of `Timed` say."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Clock":
+        return self
+
+
+class Timed(nn.Module):
+    """A residual block whose time is affine in its width."""
+
+    def __init__(self, clock: Clock, units: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, units), nn.Linear(units, 4)
+        self.clock = clock
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.clock.now += 2e-3 + 1e-4 * self.up.out_features
+        return self.down(self.up(x).relu())
+
+
+class Network(nn.Module):
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Timed(clock, 40) for _ in range(3))
+        self.clock = clock
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.clock.now += 5e-3
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+def groups() -> list[PruneGroup]:
+    made = []
+    for i in range(3):
+        places = [("up.weight", 0, Role.PRODUCES), ("up.bias", 0, Role.PRODUCES), ("down.weight", 1, Role.CONSUMES)]
+        made.append(
+            PruneGroup(
+                name=f"blocks.{i}",
+                kind="unit",
+                units=40,
+                places=tuple(
+                    Place(tensor=f"blocks.{i}.{t}", dim=d, role=r, index=consecutive(40)) for t, d, r in places
+                ),
+                alive_with=(f"blocks.{i}.down.bias",),
+                bypass=Bypass(module=f"blocks.{i}"),
+            )
+        )
+    return made
+
+
+def observe(model: nn.Module) -> Tensor:
+    return model(torch.ones(2, 4))
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[LatencyModel, Path]:
+    clock = Clock(monkeypatch)
+    model, path = Network(clock).eval(), tmp_path / "latency.json"
+    found = trace(model, observe, training=False)
+    return measure_latency(model, groups(), observe, found, cache=[path]), path
+
+
+def test_times_that_are_affine_in_the_widths_are_recovered(measured: tuple[LatencyModel, Path]) -> None:
+    latency, _ = measured
+    assert latency.dense_ms == pytest.approx(5 + 3 * (2 + 4))
+    assert latency.error < 1e-3
+    for kept in ([40, 40, 40], [10, 0, 40], [0, 0, 0], [1, 2, 3]):
+        expected = 5e6 + sum(2e6 + 1e5 * units for units in kept if units)
+        assert latency.size.exact(np.array(kept)) == pytest.approx(expected, rel=1e-3)
+    # In expectation too: a block that may be empty costs its constant only as often as it is there.
+    p = torch.full((120,), 0.02, dtype=torch.float64)
+    alive = 1 - 0.98**40
+    assert latency.size.expected(p).item() == pytest.approx(5e6 + 3 * (2e6 * alive + 1e5 * 0.8), rel=1e-3)
+
+
+def test_what_was_measured_once_is_read_again(
+    measured: tuple[LatencyModel, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latency, path = measured
+    model = Network(Clock(monkeypatch)).eval()
+    found = trace(model, observe, training=False)
+    monkeypatch.setattr(latency_model, "_Samples", None)
+    again = measure_latency(model, groups(), observe, found, cache=[path])
+    kept = np.array([7, 0, 31])
+    assert again.size.exact(kept) == latency.size.exact(kept)
+    assert (again.dense_ms, again.error) == (latency.dense_ms, latency.error)
+
+
+def test_figures_of_another_machine_or_network_are_not_used(
+    measured: tuple[LatencyModel, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = measured
+    model = Network(Clock(monkeypatch)).eval()
+    found = trace(model, observe, training=False)
+    monkeypatch.setattr(latency_model, "processor", lambda device: "another")
+    measure_latency(model, groups(), observe, found, cache=[path])
+    path.write_text("{")
+    measure_latency(model, groups(), observe, found, cache=[path])
+    assert json.loads(path.read_text())["coefficients"]
+
+
+def make(dense_ms: float = 20.0) -> LatencyModel:
+    size = SizeModel(groups(), {(): 2_000_000, ((0, 1),): 450_000}, counts="nanoseconds")
+    return LatencyModel(size=size, dense_ms=dense_ms, error=0.0)
+
+
+def config(**changes: Any) -> RunConfig:
+    return RunConfig(plugin="x", metric="latency", **changes)
+
+
+def test_targets_in_times_faster_and_in_milliseconds() -> None:
+    assert sparsity_for(make(), config(target_speedup=4.0)) == 0.75
+    assert sparsity_for(make(), config(target_ms=5.0)) == 0.75
+    assert sparsity_for(make(), config(target_sparsity=0.4)) == pytest.approx(0.4)
+
+
+def test_a_target_that_cannot_be_met_names_the_fastest_that_can() -> None:
+    with pytest.raises(TargetError, match=r"got 12\.00 times faster.*at most 10\.00 times, 2\.0 ms, on this device"):
+        sparsity_for(make(), config(target_speedup=12.0))
+    with pytest.raises(TargetError, match="dense network is as fast"):
+        sparsity_for(make(), config(target_ms=25.0))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_least_squares_finds_non_negative_coefficients_exactly(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    matrix, truth = random.uniform(size=(40, 4)), np.maximum(random.normal(size=4), 0)
+    np.testing.assert_allclose(_least_squares(matrix, matrix @ truth), truth, atol=1e-9)
+    assert (_least_squares(matrix, -matrix.sum(1)) == 0).all()
+
+
+def test_a_few_slow_runs_do_not_move_the_fit() -> None:
+    random = np.random.default_rng(0)
+    matrix = np.stack([np.ones(60), random.uniform(1, 100, 60)], axis=1)
+    seconds = matrix @ np.array([2.0, 0.3])
+    seconds[::10] *= 4
+    np.testing.assert_allclose(_fit(matrix, seconds), [2.0, 0.3], rtol=0.05)
