@@ -99,6 +99,10 @@ class Gates(nn.Module):
         assert self._sampled is not None
         return self._sampled[g]
 
+    def allow(self, budget: int) -> None:
+        """Select under another budget from now on."""
+        self.budget, self._decided = budget, None
+
     @contextmanager
     def fixed(self, values: Tensor) -> Iterator[None]:
         """Hold all gates at `values` (N,) meanwhile."""

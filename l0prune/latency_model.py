@@ -348,7 +348,7 @@ def _value(monomial: Monomial, counts: np.ndarray) -> float:
 
 def _fit(matrix: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     """Non-negative coefficients (F,) with small relative errors in most rows: now and then an allocation takes long."""
-    weights = np.ones_like(seconds)
+    weights, solution = np.ones_like(seconds), np.zeros(matrix.shape[1])
     for _ in range(_ROBUST_ROUNDS):
         scaled = matrix * (weights / seconds)[:, None]
         solution = _least_squares(scaled, weights)

@@ -80,6 +80,10 @@ def compress(
     return _Run(chosen, task, run, folder, observer or Observer(), resume=resume, state=state).execute()
 
 
+_LATENCY_ATTEMPTS, _LATENCY_CLOSE, _LATENCY_RANGE = 4, 0.03, 0.4
+"""Measurements at the cut at most, how near is near enough, and how far the budget may move."""
+
+
 @dataclass(frozen=True)
 class _NoOptions:
     """A caller's own task has no settings of its own."""
@@ -203,6 +207,8 @@ class _Run:
         """Remove what is closed, and check that nothing else changed."""
         objective, batches = self.task.objective, list(self.task.evaluation)
         gated.eval()
+        if self.config.metric == "latency":
+            self._meet_latency(gated)
         if batches:
             self.results["distill_loss_before_removal"] = evaluate(objective, batches)[0]
         difference = compare(gated, self.task.observe)
@@ -211,8 +217,6 @@ class _Run:
         self.results["max_relative_difference"] = difference
         student, self.plan = gated.pruned()
         objective.student = student
-        if self.config.metric == "latency":
-            self._measure(gated, student)
         if batches:
             self.results["distill_loss_after_removal"] = evaluate(objective, batches)[0]
         kept, total = parameters(student), gated.parameter_model.total
@@ -222,8 +226,20 @@ class _Run:
         )
         return student
 
-    def _measure(self, gated: GatedModel, student: nn.Module) -> None:
-        """The latency of the dense and the pruned network, in turns."""
+    def _meet_latency(self, gated: GatedModel) -> None:
+        """Move the budget until the pruned network is as fast as asked, measured rather than predicted."""
+        wanted, predicted = 1 - self.target_sparsity, gated.gates.budget
+        for attempt in range(_LATENCY_ATTEMPTS):
+            left = 1 / self._measure(gated, gated.pruned()[0])
+            if abs(left / wanted - 1) <= _LATENCY_CLOSE or attempt + 1 == _LATENCY_ATTEMPTS:
+                break
+            moved = gated.gates.budget * wanted / left
+            # A machine that was busy for a moment must not ruin the network.
+            low, high = (predicted * factor for factor in (1 - _LATENCY_RANGE, 1 + _LATENCY_RANGE))
+            gated.gates.allow(max(gated.size_model.floor, round(min(max(moved, low), high))))
+
+    def _measure(self, gated: GatedModel, student: nn.Module) -> float:
+        """How many times faster the pruned network is than the dense one, measured in turns."""
         task = self.task
         observe, deploy = task.observe_for_macs or task.observe, task.deploy or (lambda network: network)
         networks = {"dense": deploy(copy.deepcopy(gated).detach()), "pruned": deploy(student)}
@@ -233,11 +249,12 @@ class _Run:
                 observe(networks[name].eval())
 
         device = str(next(student.parameters()).device)
-        times = interleave({name: functools.partial(run, name) for name in networks}, seconds=10, device=device)
-        ratio = speedup(times["dense"], times["pruned"])
+        times = interleave({name: functools.partial(run, name) for name in networks}, seconds=5, device=device)
+        ratio = speedup(times["dense"], times["pruned"]).median
         before, after = (1000 * times[name].median for name in ("dense", "pruned"))
-        self.results |= {"latency_before_ms": before, "latency_after_ms": after, "speedup": ratio.median}
-        self.observer.note(f"measured: {before:.1f} ms dense, {after:.1f} ms pruned, {ratio.median:.2f} times faster")
+        self.results |= {"latency_before_ms": before, "latency_after_ms": after, "speedup": ratio}
+        self.observer.note(f"measured: {before:.1f} ms dense, {after:.1f} ms pruned, {ratio:.2f} times faster")
+        return ratio
 
     def _finish(self, params_before: int) -> CompressionReport:
         objective, task, config, plan = self.task.objective, self.task, self.config, self.plan
