@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from l0prune.bench_figure import draw_measurement
-    from l0prune.benchmark import Contender, Load, Measurement, measure
+    from l0prune.benchmark import Measurement, measure
     from l0prune.config import ControllerConfig, GateConfig, RunConfig, StageConfig, build, read_toml, write_toml
     from l0prune.counting import pick_device
     from l0prune.dependency import Discovery, discover
@@ -46,10 +46,11 @@ if TYPE_CHECKING:
     from l0prune.settings import describe, resolve
     from l0prune.size_model import SizeModel, parameter_size
     from l0prune.training import Losses, Objective, Record
+    from l0prune.variants import Contender, Load
 
 _HOMES = {
     "bench_figure": ("draw_measurement",),
-    "benchmark": ("Contender", "Load", "Measurement", "measure"),
+    "benchmark": ("Measurement", "measure"),
     "config": ("ControllerConfig", "GateConfig", "RunConfig", "StageConfig", "build", "read_toml", "write_toml"),
     "dependency": ("Discovery", "discover"),
     "errors": (
@@ -87,6 +88,7 @@ _HOMES = {
     "settings": ("describe", "resolve"),
     "size_model": ("SizeModel", "parameter_size"),
     "training": ("Losses", "Objective", "Record"),
+    "variants": ("Contender", "Load"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

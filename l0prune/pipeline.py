@@ -1,7 +1,6 @@
 """The whole story: prove, train with gates, cut, train on, save, report."""
 
 import copy
-import functools
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,8 @@ from l0prune.dependency import trace
 from l0prune.errors import ConfigError, Interrupted, ProofError, RunError, TrainingError
 from l0prune.files import write_atomic, write_json
 from l0prune.gating import GatedModel
-from l0prune.latency_model import latency_cache, measure_latency, sparsity_for
+from l0prune.latency_model import latency_cache, measure_latency
+from l0prune.latency_target import meet_target, sparsity_for
 from l0prune.mac_model import mac_size
 from l0prune.model_file import save
 from l0prune.observer import Observer
@@ -33,7 +33,6 @@ from l0prune.run_directory import RunDirectory, free_run_directory
 from l0prune.settings import describe, resolve
 from l0prune.signals import catch_signals
 from l0prune.size_model import SizeModel
-from l0prune.timing import interleave, speedup
 from l0prune.training import Record, Stage, evaluate
 
 
@@ -78,10 +77,6 @@ def compress(
     torch.manual_seed(run.seed)
     task = chosen.prepare(build(chosen.options, run.options), run)
     return _Run(chosen, task, run, folder, observer or Observer(), resume=resume, state=state).execute()
-
-
-_LATENCY_ATTEMPTS, _LATENCY_CLOSE, _LATENCY_RANGE = 4, 0.03, 0.4
-"""Measurements at the cut at most, how near is near enough, and how far the budget may move."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +203,9 @@ class _Run:
         objective, batches = self.task.objective, list(self.task.evaluation)
         gated.eval()
         if self.config.metric == "latency":
-            self._meet_latency(gated)
+            task = self.task
+            observe, deploy = task.observe_for_macs or task.observe, task.deploy
+            self.results |= meet_target(gated, observe, deploy, 1 - self.target_sparsity, self.observer.note)
         if batches:
             self.results["distill_loss_before_removal"] = evaluate(objective, batches)[0]
         difference = compare(gated, self.task.observe)
@@ -225,36 +222,6 @@ class _Run:
             f"outputs changed by {difference:.1e}"
         )
         return student
-
-    def _meet_latency(self, gated: GatedModel) -> None:
-        """Move the budget until the pruned network is as fast as asked, measured rather than predicted."""
-        wanted, predicted = 1 - self.target_sparsity, gated.gates.budget
-        for attempt in range(_LATENCY_ATTEMPTS):
-            left = 1 / self._measure(gated, gated.pruned()[0])
-            if abs(left / wanted - 1) <= _LATENCY_CLOSE or attempt + 1 == _LATENCY_ATTEMPTS:
-                break
-            moved = gated.gates.budget * wanted / left
-            # A machine that was busy for a moment must not ruin the network.
-            low, high = (predicted * factor for factor in (1 - _LATENCY_RANGE, 1 + _LATENCY_RANGE))
-            gated.gates.allow(max(gated.size_model.floor, round(min(max(moved, low), high))))
-
-    def _measure(self, gated: GatedModel, student: nn.Module) -> float:
-        """How many times faster the pruned network is than the dense one, measured in turns."""
-        task = self.task
-        observe, deploy = task.observe_for_macs or task.observe, task.deploy or (lambda network: network)
-        networks = {"dense": deploy(copy.deepcopy(gated).detach()), "pruned": deploy(student)}
-
-        def run(name: str) -> None:
-            with torch.inference_mode():
-                observe(networks[name].eval())
-
-        device = str(next(student.parameters()).device)
-        times = interleave({name: functools.partial(run, name) for name in networks}, seconds=5, device=device)
-        ratio = speedup(times["dense"], times["pruned"]).median
-        before, after = (1000 * times[name].median for name in ("dense", "pruned"))
-        self.results |= {"latency_before_ms": before, "latency_after_ms": after, "speedup": ratio}
-        self.observer.note(f"measured: {before:.1f} ms dense, {after:.1f} ms pruned, {ratio:.2f} times faster")
-        return ratio
 
     def _finish(self, params_before: int) -> CompressionReport:
         objective, task, config, plan = self.task.objective, self.task, self.config, self.plan

@@ -17,10 +17,10 @@ from l0prune.errors import PluginError, nearest
 if TYPE_CHECKING:
     from torch import nn
 
-    from l0prune.benchmark import Contender, Load
     from l0prune.groups import PruneGroup
     from l0prune.plan import RemovalPlan
     from l0prune.training import Objective
+    from l0prune.variants import Contender, Load
 
 ENTRY_POINT_GROUP = "l0prune.plugins"
 

@@ -76,6 +76,20 @@ def test_a_pruned_network_is_pruned_again_in_its_first_indices(
         assert heads == kept[1][name] or (layer == 0 and there and not kept[1][name])
 
 
+@pytest.mark.parametrize("to", ["dphubert", "huggingface"])
+def test_a_student_of_another_stack_is_a_teacher(
+    bench, finished, tmp_path: Path, toml: Callable[..., Path], l0prune_call: Callable[..., Any], to: str
+) -> None:
+    teacher, run = tmp_path / "teacher", tmp_path / "run"
+    l0prune_call("export", finished.folder, "--to", to, "--out", teacher).succeeded()
+    quick = toml(("steps = 10", "steps = 2"), ("steps = 6", "steps = 1"))
+    done = bench.compress("--teacher", teacher, "--target-sparsity", "0.2", "--out", run, "--json", config=quick)
+    report = json.loads(done.succeeded().out)
+    assert report["params_before"] == finished.report["params_after"]
+    student = l0prune.load(run)
+    assert sum(parameter.numel() for parameter in student.parameters()) == report["params_after"]
+
+
 def test_a_resumed_run_of_a_pruned_network_ends_the_same(
     bench, finished, tmp_path: Path, toml: Callable[..., Path]
 ) -> None:

@@ -38,7 +38,7 @@ def test_from_end_to_end_and_resumed_with_the_same_figures(
     (stored,) = (cache / "l0prune").iterdir()
     assert stored.read_bytes() == figures
     # Nothing is measured again, neither by a resumed run nor by the next one.
-    monkeypatch.setattr(latency_model, "_Samples", None)
+    monkeypatch.setattr(latency_model, "Samples", None)
     stored.unlink()
     for name in ("report.json", "model.json", "model.safetensors"):
         (run / name).unlink()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from l0prune import Bypass, Place, PruneGroup, Role, RunConfig, TargetError, consecutive, latency_model
 from l0prune.dependency import trace
-from l0prune.latency_model import LatencyModel, _fit, _least_squares, measure_latency, sparsity_for
+from l0prune.latency_model import LatencyModel, _fit, _least_squares, measure_latency
+from l0prune.latency_target import sparsity_for
 from l0prune.size_model import SizeModel
 
 
@@ -103,7 +104,7 @@ def test_what_was_measured_once_is_read_again(
     latency, path = measured
     model = Network(Clock(monkeypatch)).eval()
     found = trace(model, observe, training=False)
-    monkeypatch.setattr(latency_model, "_Samples", None)
+    monkeypatch.setattr(latency_model, "Samples", None)
     again = measure_latency(model, groups(), observe, found, cache=[path])
     kept = np.array([7, 0, 31])
     assert again.size.exact(kept) == latency.size.exact(kept)
