@@ -43,10 +43,12 @@ if TYPE_CHECKING:
     from l0prune.pruning_graph import groups_of_graph
     from l0prune.removal import Bypassed, apply_plan
     from l0prune.report import CompressionReport, PruningReport
+    from l0prune.reporting.report import Report, write_report
     from l0prune.settings import describe, resolve
     from l0prune.size_model import SizeModel, parameter_size
     from l0prune.training import Losses, Objective, Record
     from l0prune.variants import Contender, Load
+    from l0prune.wording import duration, quantity
 
 _HOMES = {
     "bench_figure": ("draw_measurement",),
@@ -85,10 +87,12 @@ _HOMES = {
     "pruning_graph": ("groups_of_graph",),
     "removal": ("Bypassed", "apply_plan"),
     "report": ("CompressionReport", "PruningReport"),
+    "reporting.report": ("Report", "write_report"),
     "settings": ("describe", "resolve"),
     "size_model": ("SizeModel", "parameter_size"),
     "training": ("Losses", "Objective", "Record"),
     "variants": ("Contender", "Load"),
+    "wording": ("duration", "quantity"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -55,7 +55,7 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
             raise RunError("the run has no model yet", where=folder, hint="finish it with --resume")
         raise RunError("no pruned model here", where=folder, expected="a folder with model.json and model.safetensors")
     description = read_description(folder)
-    dense = build() if build else _build_by_plugin(description, folder)
+    dense = build() if build else build_dense(description, folder)
     plan = RemovalPlan.from_json(description.get("plan", {}))
     pruned = remember(apply_plan(dense, plan), plan)
     weights = folder / "model.safetensors"
@@ -81,7 +81,16 @@ def read_description(folder: Path) -> Mapping[str, Any]:
     return description
 
 
-def _build_by_plugin(description: Mapping[str, Any], folder: Path) -> nn.Module:
+def build_dense(description: Mapping[str, Any], folder: Path) -> nn.Module:
+    """The dense network of a plugin's run, with any weights.
+
+    Args:
+        description: What `read_description` returns.
+        folder: Where it was read, for messages.
+
+    Raises:
+        L0PruneError: The run names no plugin, the plugin is missing, or the architecture is damaged.
+    """
     if not description.get("plugin"):
         raise L0PruneError(
             "nothing tells how to build the dense network", where=folder, hint="pass `build`, a function that makes it"

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from l0prune.errors import Interrupted, L0PruneError
-from l0prune_cli import bench, compress, export, groups, plugins
+from l0prune_cli import bench, compress, export, groups, plugins, report
 
 app = typer.Typer(
     name="l0prune",
@@ -20,6 +20,7 @@ app.command("bench")(bench.command)
 app.command("export")(export.command)
 app.command("groups")(groups.command)
 app.command("plugins")(plugins.command)
+app.command("report")(report.command)
 
 
 def main() -> None:

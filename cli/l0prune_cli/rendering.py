@@ -19,6 +19,8 @@ from l0prune import (
     Record,
     RunConfig,
     Task,
+    duration,
+    quantity,
     summarise_kinds,
 )
 
@@ -94,11 +96,11 @@ class TerminalObserver(Observer):
     def record(self, record: Record) -> None:
         """Show a logging step."""
         if self._progress is None or self._display is None:
-            place, left = f"{record.stage} {record.step}/{record.steps}", f"left {_duration(record.seconds_left)}"
+            place, left = f"{record.stage} {record.step}/{record.steps}", f"left {duration(record.seconds_left)}"
             pieces = (place, _status(record, self.unit), _parts(record), left)
             self.console.print("  ".join(piece for piece in pieces if piece))
             return
-        self._progress.update(self._bar, completed=record.step, left=f"{_duration(record.seconds_left)} left")
+        self._progress.update(self._bar, completed=record.step, left=f"{duration(record.seconds_left)} left")
         grid = Table.grid()
         grid.add_row(self._progress)
         for line in filter(None, (_status(record, self.unit), _parts(record))):
@@ -132,7 +134,7 @@ def report_table(report: CompressionReport) -> Table:
     table.add_row("parameters", f"{report.params_before:,}", f"{report.params_after:,}", f"{ratio:.2f}x")
     ratio = report.macs_before / max(1, report.macs_after)
     macs = f"MACs per {report.macs_per.split(',')[0]}"
-    table.add_row(macs, _quantity(report.macs_before), _quantity(report.macs_after), f"{ratio:.2f}x")
+    table.add_row(macs, quantity(report.macs_before), quantity(report.macs_after), f"{ratio:.2f}x")
     losses = (
         ("loss before the cut", report.distill_loss_before_removal),
         ("loss after the cut", report.distill_loss_after_removal),
@@ -194,7 +196,7 @@ def measurement_tables(measurement: Measurement) -> list[Table]:
         models.add_row(
             name,
             f"{facts['parameters']:,}" if facts["parameters"] else "",
-            _quantity(facts["macs"]) if facts["macs"] else "",
+            quantity(facts["macs"]) if facts["macs"] else "",
             f"{size / 1e6:.1f} MB" if size else "",
             f"{seconds:.2f} s" if seconds else "",
             f"{peak / 1e6:.0f} MB" if peak else "",
@@ -239,15 +241,3 @@ def _status(record: Record, unit: str) -> str:
 
 def _parts(record: Record) -> str:
     return "  ".join(f"{name} {value:.3f}" for name, value in record.parts.items())
-
-
-def _quantity(number: int) -> str:
-    """Three digits or more and a unit: 12.3 M, 1,234 G."""
-    scale, unit = (1e9, "G") if number >= 1e9 else (1e6, "M") if number >= 1e6 else (1, "")
-    return f"{number / scale:,.{2 if scale > 1 else 0}f} {unit}".strip()
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

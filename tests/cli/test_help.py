@@ -42,12 +42,13 @@ FLAGS = {
     "export": ["--json", "--list", "--out", "--plugin", "--to", "source"],
     "groups": ["--config", "--data", "--json", "--plugin", "--recipe", "--teacher", "--units"],
     "plugins": ["--json"],
+    "report": ["--json", "--out", "runs"],
 }
 
 HELP = """
 import sys
 from l0prune_cli.main import main
-for command in ([], ["bench"], ["compress"], ["export"], ["groups"], ["plugins"]):
+for command in ([], ["bench"], ["compress"], ["export"], ["groups"], ["plugins"], ["report"]):
     sys.argv = ["l0prune", *command, "--help"]
     try:
         main()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from l0prune import ConfigError, pick_device
-from l0prune.counting import macs, parameters
+from l0prune.counting import macs, macs_by_module, parameters
 
 
 def test_shared_parameters_count_once() -> None:
@@ -26,6 +26,30 @@ def test_macs_of_attention_are_its_two_products() -> None:
     q, k, v = (torch.randn(batch, heads, frames, width) for _ in range(3))
     counted = macs(lambda: nn.functional.scaled_dot_product_attention(q, k, v))
     assert counted == batch * heads * 2 * frames**2 * width
+
+
+class _Residual(nn.Module):
+    """A product of its own beside those of its children, one of them called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 5)) for _ in range(2)])
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x @ x.mT @ x) + self.head(x)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_macs_of_modules_are_their_own_and_add_up(device: str) -> None:
+    model, x = _Residual().to(device), torch.randn(2, 9, 5, device=device)
+    found = macs_by_module(model, [x])
+    rows = 2 * 9
+    linears = {f"blocks.{i}.{j}": rows * 35 for i in (0, 1) for j in (0, 1)}
+    assert found == {**linears, "head": 2 * rows * 10, "": 2 * 2 * 9 * 9 * 5}
+    assert sum(found.values()) == macs(lambda: model(x))
 
 
 def test_devices() -> None:

@@ -1,0 +1,1 @@
+"""Runs as a page for people and as figures for programs. Knows nothing of any plugin's networks or data."""

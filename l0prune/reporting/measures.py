@@ -1,0 +1,91 @@
+"""The numbers of a run, in the order and the words in which a table shows them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from l0prune.reporting.run import Run
+from l0prune.wording import duration, quantity, score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A named number in words."""
+
+    name: str
+    text: str
+
+
+_METRICS = {"params": "parameters", "macs": "multiply-accumulates", "latency": "latency"}
+_MOMENTS = {"before_removal": "before the cut", "after_removal": "after the cut", "final": "at the end"}
+STAGES: Mapping[str, str] = {"joint": "stage 1 (distil and prune)", "further": "stage 2 (distil further)"}
+"""What the stages of a run are called."""
+
+
+def measures(run: Run) -> tuple[Measure, ...]:
+    """What is known of a run; what is not is left out.
+
+    Args:
+        run: Finished or not.
+    """
+    pairs = [*(_finished(run.report, run.settings) if run.report else _unfinished(run)), *_probes(run)]
+    return tuple(Measure(name=name, text=text) for name, text in pairs if text)
+
+
+def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    before, after = report["params_before"], report["params_after"]
+    yield "teacher", report["teacher"]
+    yield from _target(report.get("metric", "params"), report["target_sparsity"])
+    yield "removed", f"{report['sparsity']:.2%}"
+    yield "parameters before", f"{before:,}"
+    yield "parameters after", f"{after:,} ({before / max(1, after):.2f} times fewer)"
+    before, after = report["macs_before"], report["macs_after"]
+    yield "MACs before", f"{quantity(before)} per {report['macs_per']}"
+    yield "MACs after", f"{quantity(after)} ({before / max(1, after):.2f} times fewer)"
+    if report.get("speedup"):
+        pair = f"{report['latency_before_ms']:.1f} to {report['latency_after_ms']:.1f} ms"
+        yield "latency at the cut", f"{pair} ({report['speedup']:.2f} times faster)"
+    if report.get("latency_model_error") is not None:
+        yield "error of the latency model", f"{report['latency_model_error']:.1%}"
+    for moment, words in _MOMENTS.items():
+        loss = report.get(f"distill_loss_{moment}")
+        yield f"loss {words}", "" if loss is None else f"{loss:.4f}"
+    for part, loss in report.get("losses_final", {}).items():
+        yield f"{part}, at the end", f"{loss:.4f}"
+    difference = report.get("max_relative_difference")
+    yield "outputs changed by the cut", "" if difference is None else f"{difference:.1e} (largest, relative)"
+    for stage, seconds in report.get("stage_seconds", {}).items():
+        each = report.get("step_seconds", {}).get(stage, 0)
+        steps = settings.get(stage, {}).get("steps", 0)
+        yield STAGES.get(str(stage), str(stage)), f"{duration(seconds)} for {steps:,} steps, {each:.2f} s each"
+    yield "skipped steps", str(report.get("skipped_steps") or "")
+    yield "peak memory", _memory(report.get("peak_memory_bytes"))
+    yield "device and precision", f"{report.get('device', '')}, {report.get('precision', '')}".strip(", ")
+    yield "seed", str(report["seed"])
+
+
+def _unfinished(run: Run) -> Iterator[tuple[str, str]]:
+    settings = run.settings
+    yield from _target(str(settings.get("metric", "params")), settings.get("target_sparsity"))
+    for row in run.metrics[-1:]:
+        yield "loss at the last step on record", "" if row["loss"] is None else f"{row['loss']:.4f}"
+        if row.get("sparsity") is not None and row.get("target") is not None:
+            yield "expected sparsity there", f"{row['sparsity']:.3f}, asked for {row['target']:.3f}"
+    yield "seed", str(settings.get("seed", ""))
+
+
+def _probes(run: Run) -> Iterator[tuple[str, str]]:
+    """The run's own results among those of other models."""
+    for row in run.probes:
+        if row["model"] == run.name or Path(row["model"]).resolve() == run.path.resolve():
+            yield f"{row['task']}, {row['metric']}", score(row["mean"], row.get("deviation"))
+
+
+def _target(metric: str, sparsity: object) -> Iterator[tuple[str, str]]:
+    if isinstance(sparsity, float):
+        yield "to remove", f"{sparsity:.1%} of the {_METRICS.get(metric, metric)}"
+
+
+def _memory(number: int | None) -> str:
+    return f"{number / 1e9:.2f} GB" if number else ""

@@ -1,0 +1,19 @@
+"""Numbers as people read them."""
+
+
+def quantity(number: float) -> str:
+    """Three digits or more and a unit: 12.30 M, 1,234.00 G."""
+    scale, unit = (1e9, "G") if number >= 1e9 else (1e6, "M") if number >= 1e6 else (1, "")
+    return f"{number / scale:,.{2 if scale > 1 else 0}f} {unit}".strip()
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any: 4:05, 1:04:05."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def score(mean: float, deviation: float | None) -> str:
+    """A mean, with its deviation where there is one: 95.3 ± 0.41."""
+    return f"{mean:.4g}" + (f" ± {deviation:.2g}" if deviation is not None else "")

@@ -1,0 +1,83 @@
+"""Parts of a network: they add up to it, before and after."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import l0prune
+from l0prune.counting import parameters
+from l0prune.model_file import read_description
+from l0prune.reporting.parts import network_parts, short_names
+
+
+class Encoder(nn.Module):
+    """Lists within a network, things beside them, and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(6))
+        self.front = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6))
+        blocks = [nn.ModuleDict({"up": nn.Linear(6, 8), "down": nn.Linear(8, 6)}) for _ in range(2)]
+        self.stack = nn.ModuleDict({"scale": nn.Linear(6, 6), "blocks": nn.ModuleList(blocks)})
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stack["scale"](self.front(x) + self.token)  # type: ignore[index]
+        for block in self.stack["blocks"]:  # type: ignore[index, union-attr]
+            x = x + block["down"](torch.relu(block["up"](x)))
+        return x
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, nn.Module]:
+    pruner = l0prune.wrap(Encoder(), torch.randn(2, 4), target_sparsity=0.4)
+    with torch.no_grad():
+        pruner.model(torch.randn(2, 4))
+    with pytest.warns(UserWarning, match="target"):
+        smaller = pruner.finalize()
+    l0prune.save(smaller, pruner.plan, tmp_path)
+    return tmp_path, smaller
+
+
+def test_they_add_up_to_the_network(saved: tuple[Path, nn.Module]) -> None:
+    folder, smaller = saved
+    parts = network_parts(read_description(folder), folder)
+    # Nothing names a plugin, so the plan alone is counted, and says so.
+    assert "buffers among the parameters" in parts.note
+    assert sum(part.params_before for part in parts.rows) == parameters(Encoder()) + 3
+    assert sum(part.params_after for part in parts.rows) == parameters(smaller) + 3
+    assert all(part.macs_before is None for part in parts.rows)
+    names = [part.name for part in parts.rows]
+    blocks = [f"stack.blocks.{i}.{name}" for i in (0, 1) for name in ("up", "down")]
+    assert sorted(names) == sorted(["token", "front.0", "front.1", "stack.scale", *blocks, "mean"])
+
+
+def test_alike_ones_together(saved: tuple[Path, nn.Module]) -> None:
+    folder, _ = saved
+    parts = network_parts(read_description(folder), folder)
+    alike = {part.name: part for part in parts.by_pattern()}
+    assert {"stack.blocks.*.up", "stack.blocks.*.down", "front.0", "front.1"} < alike.keys()
+    assert alike["stack.blocks.*.up"].count == 2
+    for size in ("params_before", "params_after"):
+        assert sum(getattr(part, size) for part in alike.values()) == sum(getattr(part, size) for part in parts.rows)
+
+
+PATHS = st.lists(
+    st.lists(st.sampled_from(["a", "b", "*", "norm"]), min_size=1, max_size=4).map(".".join), min_size=1, unique=True
+)
+
+
+@given(names=PATHS)
+def test_short_names_tell_parts_apart(names: list[str]) -> None:
+    short = short_names(names)
+    assert len(set(short.values())) == len(names)
+    assert all(f".{name}".endswith(f".{ending}") for name, ending in short.items())
+    assert short_names(["x.layers.*.attention", "x.layers.*.norm", "x.norm"]) == {
+        "x.layers.*.attention": "attention",
+        "x.layers.*.norm": "layers.*.norm",
+        "x.norm": "x.norm",
+    }
