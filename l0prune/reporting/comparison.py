@@ -10,7 +10,7 @@ from l0prune.reporting.curves import Curve
 from l0prune.reporting.drawing import Drawing
 from l0prune.reporting.facts import RunFacts
 from l0prune.reporting.markup import Markup, table, tag
-from l0prune.reporting.sections import Section
+from l0prune.reporting.section import Section
 
 
 def comparison(runs: Sequence[RunFacts]) -> Section:

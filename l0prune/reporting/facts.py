@@ -54,12 +54,12 @@ class RunFacts:
         return asdict(self)
 
 
-def run_facts(path: Path, name: str | None = None) -> RunFacts:
+def run_facts(path: Path, name: str) -> RunFacts:
     """Read and count all that a report says of a run.
 
     Args:
         path: A run directory.
-        name: What to call it; its folder's name by default.
+        name: What to call it.
 
     Raises:
         L0PruneError: It is no run directory, or a file in it is damaged.
@@ -69,7 +69,7 @@ def run_facts(path: Path, name: str | None = None) -> RunFacts:
     plugin = str(run.settings.get("plugin", ""))
     options = run.settings.get(plugin, {})
     return RunFacts(
-        name=name or run.name,
+        name=name,
         path=str(path),
         complete=run.report is not None,
         progress="" if run.report else _progress(run),
@@ -107,11 +107,10 @@ def _kept(description: Mapping[str, Any]) -> tuple[KeptUnits, ...]:
 
 
 def _command(run: Run, plugin: str) -> str:
-    config, again = run.path / "config.toml", run.path.with_name(f"{run.name}-again")
+    # "." and ".." have no name to put another in the place of.
+    base = run.path if run.path.name not in ("", "..") else run.path.resolve()
+    config, out = run.path / "config.toml", base.with_name(f"{run.name}-again") if run.report else run.path
     if plugin == "task":
-        return f"l0prune.compress(task, config={str(config)!r}, out={str(again if run.report else run.path)!r}" + (
-            ")" if run.report else ", resume=True)"
-        )
-    words = ["l0prune", "compress", "--plugin", plugin, "--config", str(config)]
-    words += ["--out", str(again)] if run.report else ["--resume", "--out", str(run.path)]
-    return shlex.join(words)
+        return f"l0prune.compress(task, config={str(config)!r}, out={str(out)!r}, resume={run.report is None})"
+    words = ["l0prune", "compress", "--plugin", plugin, "--config", str(config), "--out", str(out)]
+    return shlex.join(words if run.report else [*words, "--resume"])

@@ -12,6 +12,7 @@ from l0prune.wording import quantity, score
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1)), (0, (6, 1, 1.5, 1)))
 _MOST_LABELS = 12
 _LEGEND_LETTERS = 54
+_MOST_LETTERS = 28
 
 
 def curve_figure(
@@ -52,8 +53,10 @@ def _line(number: int) -> dict[str, Any]:
 
 
 def _label(name: str) -> str:
-    """A legend leaves out what begins with an underscore."""
-    return f" {name}" if name.startswith("_") else name
+    """The end of a name, as much of it as a figure has room for."""
+    short = name if len(name) <= _MOST_LETTERS else f"…{name[1 - _MOST_LETTERS :]}"
+    # A legend leaves out what begins with an underscore.
+    return f" {short}" if short.startswith("_") else short
 
 
 def _legend(axes: Any) -> None:
@@ -111,7 +114,7 @@ def size_figure(name: str, title: str, rows: Sequence[tuple[str, int, int]]) -> 
         places = range(len(shown))
         axes.barh(places, [before / scale for _, before, _ in shown], color=PALE, height=0.74, label="before")
         axes.barh(places, [after / scale for _, _, after in shown], color=SERIES[0], height=0.4, label="after")
-        axes.set_yticks(places, [label for label, _, _ in shown])
+        axes.set_yticks(places, [_label(label) for label, _, _ in shown])
         axes.invert_yaxis()
         axes.set_xlabel(word)
         axes.locator_params(axis="x", nbins=5)
@@ -138,7 +141,7 @@ def score_figure(
         places = range(len(rows))
         means, spreads = [mean for _, mean, _ in rows], [spread or 0.0 for _, _, spread in rows]
         axes.errorbar(means, places, xerr=spreads, fmt="o", color=SERIES[0], capsize=3, markersize=5)
-        axes.set_yticks(places, [label for label, _, _ in rows])
+        axes.set_yticks(places, [_label(label) for label, _, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         if from_zero:
             axes.set_xlim(left=0)

@@ -8,7 +8,8 @@ from l0prune.reporting.comparison import comparison
 from l0prune.reporting.drawing import Drawing
 from l0prune.reporting.facts import RunFacts
 from l0prune.reporting.markup import Markup, joined, tag
-from l0prune.reporting.sections import Section, run_sections
+from l0prune.reporting.section import Section
+from l0prune.reporting.sections import run_sections
 from l0prune.wording import quantity
 
 

@@ -140,7 +140,7 @@ def test_several_runs_side_by_side(bench, run, toml, tmp_path: Path, monkeypatch
     # The same run twice is one run.
     found = reported(l0prune_call, run, other, half, run)
     assert Path(found["page"]).resolve() == tmp_path / "report.html"
-    assert [facts["name"] for facts in found["runs"]] == [str(run), str(other), "half"]
+    assert [facts["name"] for facts in found["runs"]] == [f"{tmp_path.name}/run", "elsewhere/run", "half"]
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert '<tr><th scope="row">target_sparsity</th><td>0.75</td><td>0.5</td><td>0.5</td></tr>' in text
     assert "not finished: " in text
@@ -164,13 +164,16 @@ def test_a_task_of_ones_own(tmp_path: Path) -> None:
     task = l0prune.Task(
         objective=Fit(network), groups=groups, batches=lambda _: iter(lambda: look, None), observe=lambda net: net(look)
     )
-    settings = {"joint": {"steps": 3}, "further": {"steps": 2}, "device": "cpu"}
+    settings = {"device": "cpu", **{stage: {"steps": 3, "learning_rate": 0.01} for stage in ("joint", "further")}}
     l0prune.compress(task, settings=settings, out=tmp_path / "own")
     written = l0prune.write_report([tmp_path / "own"])
     (facts,) = written.runs
     assert facts.parts is not None
     assert "nothing tells how to build the dense network" in facts.parts.note
-    assert facts.repeat == f"l0prune.compress(task, config='{tmp_path}/own/config.toml', out='{tmp_path}/own-again')"
+    assert (
+        facts.repeat
+        == f"l0prune.compress(task, config='{tmp_path}/own/config.toml', out='{tmp_path}/own-again', resume=False)"
+    )
     assert "unit" in written.figures[0]["title"]
 
 

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,7 @@ MEASURE = """
 <script>
 addEventListener("load", () => {
   const box = element => { const b = element.getBoundingClientRect(); return [b.width, b.height]; };
-  const seen = document.createElement("pre");
-  seen.id = "seen";
-  seen.textContent = JSON.stringify({
+  parent.document.getElementById("seen").textContent = JSON.stringify({
     width: innerWidth,
     scroll: document.documentElement.scrollWidth,
     figures: [...document.querySelectorAll("figure")].map(figure => ({
@@ -31,24 +29,25 @@ addEventListener("load", () => {
     requests: performance.getEntriesByType("resource").map(entry => entry.name),
     ground: getComputedStyle(document.body).backgroundColor,
   });
-  document.body.append(seen);
 });
 </script>
 """
 
 
-def browse(page: Path, width: int, profile: Path, *flags: str) -> dict[str, Any]:
-    """What a headless browser of a given width makes of a page. The page's own ban of requests is lifted for it."""
+def browse(page: Path, width: int, folder: Path, *flags: str) -> dict[str, Any]:
+    """What a headless browser makes of a page of a given width; the page's own ban of requests is lifted for that."""
     text = page.read_text(encoding="utf-8")
-    open_text = re.sub(r"<meta http-equiv=[^>]*>", "", text).replace("</body>", f"{MEASURE}</body>")
-    assert len(open_text) != len(text)
-    measured = page.with_name("measured.html")
-    measured.write_text(open_text, encoding="utf-8")
+    open_text = re.sub(r"<meta http-equiv=[^>]*>", "", text)
+    assert open_text != text
+    # A window cannot be as narrow as a phone, a frame can.
+    inner = escape(open_text.replace("</body>", f"{MEASURE}</body>"))
+    frame = f'<pre id="seen"></pre><iframe width="{width}" height="900" frameborder="0" srcdoc="{inner}"></iframe>'
+    (folder / "frame.html").write_text(f"<!doctype html><meta charset=utf-8>{frame}", encoding="utf-8")
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"]
-    command += ["--disable-background-networking", "--no-first-run", f"--user-data-dir={profile}"]
-    command += [f"--window-size={width},900", *flags, measured.as_uri()]
+    command += ["--disable-background-networking", "--no-first-run", f"--user-data-dir={folder / 'profile'}"]
+    command += ["--window-size=1600,1000", *flags, (folder / "frame.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
+    found = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr
     return json.loads(unescape(found[1]))
 
@@ -59,7 +58,7 @@ def test_every_figure_is_seen(finished, width: int, flags: tuple[str, ...], tmp_
     other = Path(shutil.copytree(finished.folder, tmp_path / "other"))
     (other / "report.json").unlink()
     written = l0prune.write_report([finished.folder, other], tmp_path / "page.html")
-    seen = browse(Path(written.page), width, tmp_path / "profile", *flags)
+    seen = browse(Path(written.page), width, tmp_path, *flags)
     assert seen["width"] == width
     # Nothing makes the page itself scroll sideways, and nothing was asked for.
     assert seen["scroll"] <= width

@@ -1,6 +1,7 @@
 """Figures: nothing of theirs clashes on a page, and both themes know and show their colours."""
 
 import re
+from dataclasses import replace
 from importlib.resources import files
 from xml.etree import ElementTree
 
@@ -44,6 +45,14 @@ def test_they_are_pictures_with_words(drawings: list[Drawing]) -> None:
         assert len(list(root.iter("path"))) > 3
     texts = ["".join(ElementTree.fromstring(drawing.svg).itertext()) for drawing in drawings]
     assert all(ODD in texts[i] for i in (0, 4, 5, 6))
+
+
+def test_long_names_leave_room() -> None:
+    long = [replace(curve, name=f"{'folder/' * 30}{i}") for i, curve in enumerate(curves(3))]
+    figures = curve_figure("long", "a", long), score_figure("long-2", "a", [(long[0].name, 0.5, 0.1)])
+    for drawing, end in zip(figures, ("folder/2", "folder/0"), strict=True):
+        assert long[0].name in drawing.alt
+        assert end in "".join(ElementTree.fromstring(drawing.svg).itertext())
 
 
 def test_ids_are_unique_and_are_there(drawings: list[Drawing]) -> None:

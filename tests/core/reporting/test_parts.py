@@ -34,12 +34,10 @@ class Encoder(nn.Module):
 
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, nn.Module]:
-    pruner = l0prune.wrap(Encoder(), torch.randn(2, 4), target_sparsity=0.4)
-    with torch.no_grad():
-        pruner.model(torch.randn(2, 4))
-    with pytest.warns(UserWarning, match="target"):
-        smaller = pruner.finalize()
-    l0prune.save(smaller, pruner.plan, tmp_path)
+    network, x = Encoder(), torch.randn(2, 4)
+    groups = l0prune.discover(network, lambda net: net(x)).groups
+    smaller, plan = l0prune.GatedModel(network, groups, target_sparsity=0.4).eval().pruned()
+    l0prune.save(smaller, plan, tmp_path)
     return tmp_path, smaller
 
 

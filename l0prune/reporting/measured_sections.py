@@ -1,0 +1,79 @@
+"""The parts of a report's page that show what was measured after a run: probes and latency."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from l0prune.reporting import figures
+from l0prune.reporting.facts import RunFacts
+from l0prune.reporting.markup import table
+from l0prune.reporting.section import Section
+from l0prune.wording import score
+
+
+def probe_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
+    """Probe results, a column a task; nothing where there are none.
+
+    Args:
+        run: The run.
+        prefix: Makes the names of its figures unique on the page.
+    """
+    rows = run.probes
+    if not rows:
+        return
+    tasks = list(dict.fromkeys((row["task"], row["metric"]) for row in rows))
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    cells = {(row["model"], row["task"], row["metric"]): score(row["mean"], row.get("deviation")) for row in rows}
+    headings = ["model", *(f"{task}, {metric}" for task, metric in tasks)]
+    body = [[model, *(cells.get((model, *task), "") for task in tasks)] for model in models]
+    drawings = []
+    for number, (task, metric) in enumerate(tasks, start=1):
+        points = [
+            (_last_name(row["model"]), row["mean"], row.get("deviation"))
+            for row in rows
+            if (row["task"], row["metric"]) == (task, metric)
+        ]
+        drawings.append(figures.score_figure(f"{prefix}probe-{number}", f"{task}, {metric}", points))
+    caption = "Probe results: mean and standard deviation"
+    yield Section(title="Probes", content=(table(caption, headings, body, kind="numbers"),), drawings=tuple(drawings))
+
+
+def latency_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
+    """What a benchmark measured; nothing where there is none.
+
+    Args:
+        run: The run.
+        prefix: Makes the names of its figures unique on the page.
+    """
+    bench = run.bench
+    if not bench or not bench["rows"]:
+        return
+    rows = bench["rows"]
+    headings = ["model", "load", "dtype", "backend", "batch", "threads", "latency", "95 %", "times faster"]
+    body = [
+        [
+            *(str(row.get(key, "")) for key in ("model", "load", "dtype", "backend", "batch", "threads")),
+            f"{row['latency_ms']:.2f} ms",
+            f"{row['latency_p95_ms']:.2f} ms" if row.get("latency_p95_ms") else "",
+            _ratio(row.get("speedup")),
+        ]
+        for row in rows
+    ]
+    where = f"Latency on {bench.get('processor') or bench.get('device', 'an unnamed device')}"
+    load = rows[-1]["load"]
+    last = [(_variant(row), row["latency_ms"], None) for row in rows if row["load"] == load]
+    drawing = figures.score_figure(f"{prefix}latency", f"Latency in ms, {load}", last, from_zero=True)
+    yield Section(title="Latency", content=(table(where, headings, body, kind="numbers"),), drawings=(drawing,))
+
+
+def _variant(row: Mapping[str, Any]) -> str:
+    return ", ".join([_last_name(row["model"]), row["dtype"], *([row["backend"]] if row["backend"] != "eager" else [])])
+
+
+def _last_name(model: str) -> str:
+    return model.rstrip("/").rpartition("/")[2]
+
+
+def _ratio(ratio: object) -> str:
+    if not isinstance(ratio, Mapping) or not {"median", "low", "high"} <= ratio.keys():
+        return ""
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
