@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchaudio
-from l0prune_speech.formats.checkpoint import folded, from_encoder
+from l0prune_speech.formats.checkpoint import from_encoder
 from l0prune_speech.formats.graphs import to_onnx
 from l0prune_speech.groups import encoder_groups
+from l0prune_speech.inference import for_inference
 from l0prune_speech.modules import SpeechEncoder, build_encoder
 
 from l0prune import Contender, GatedModel, Load, PruneGroup, SizeModel, mac_size, measure, parameter_size
@@ -61,7 +62,7 @@ def make_student(
 
 
 def make_contender(encoder: SpeechEncoder, workspace: Path, name: str) -> Contender:
-    """An encoder folded for inference, and its ONNX form."""
+    """An encoder in the form in which it runs, and its ONNX form."""
     checkpoint = from_encoder(encoder)
     path = workspace / f"{name}.onnx"
 
@@ -71,7 +72,7 @@ def make_contender(encoder: SpeechEncoder, workspace: Path, name: str) -> Conten
         return path
 
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    return Contender(module=folded(checkpoint), onnx=onnx, facts={"parameters": parameters})
+    return Contender(module=for_inference(encoder), onnx=onnx, facts={"parameters": parameters})
 
 
 def main() -> None:
@@ -86,9 +87,7 @@ def main() -> None:
     groups = encoder_groups(dense)
     found = trace(dense, lambda model: model(waveforms), training=False)
     parameters = parameter_size(dense, groups)
-    latency = measure_latency(
-        dense, groups, lambda model: model(waveforms), found, deploy=lambda model: folded(from_encoder(model))
-    )
+    latency = measure_latency(dense, groups, lambda model: model(waveforms), found, deploy=for_inference)
     sizes = {"parameters": parameters, "MACs": mac_size(dense, groups, found), "latency": latency.size}
     costs = {name: unit_costs(size, groups) for name, size in sizes.items()}
     encoders = {"HuBERT Base": dense}

@@ -1,4 +1,4 @@
-"""Speech encoders as they are measured: folded for inference, with what loading them costs in a fresh process."""
+"""Speech encoders as they are measured: in the form in which they run, and what loading them costs a fresh process."""
 
 import json
 import subprocess
@@ -12,6 +12,7 @@ from l0prune import Contender, Load, RunError
 from l0prune_speech.audio import SAMPLE_RATE
 from l0prune_speech.formats import graphs
 from l0prune_speech.formats.checkpoint import from_encoder
+from l0prune_speech.inference import for_inference
 from l0prune_speech.teachers import load_teacher
 
 _CHILD_SECONDS = 10
@@ -57,7 +58,6 @@ def contender(source: str, workspace: Path) -> Contender:
         return Contender(onnx=lambda: path, facts={"file_bytes": path.stat().st_size})
     encoder = load_teacher(source).encoder
     checkpoint = from_encoder(encoder)
-    program = graphs.Program(checkpoint)
     samples, stride = 1, 1
     for _channels, kernel, step in checkpoint.config["extractor_conv_layer_config"]:
         samples, stride = samples + (kernel - 1) * stride, stride * step
@@ -75,7 +75,7 @@ def contender(source: str, workspace: Path) -> Contender:
             graphs.to_onnx(checkpoint, made)
         return made
 
-    return Contender(module=program.encoder, onnx=onnx, facts=facts)
+    return Contender(module=for_inference(encoder), onnx=onnx, facts=facts)
 
 
 def load(seconds: float, batch: int) -> Load:

@@ -13,8 +13,8 @@ from l0prune_speech.audio import SAMPLE_RATE, Clip, ClipSet, find_clips
 from l0prune_speech.batching import AudioBatches, fixed_batches
 from l0prune_speech.distill import DistanceWeights, Distillation, matched_layers, set_dropout
 from l0prune_speech.figure import draw_architecture
-from l0prune_speech.formats.checkpoint import folded, from_encoder
 from l0prune_speech.groups import UNITS, encoder_groups
+from l0prune_speech.inference import for_inference
 from l0prune_speech.modules import SpeechEncoder
 from l0prune_speech.options import SpeechOptions
 from l0prune_speech.teachers import load_teacher
@@ -91,10 +91,9 @@ def _hidden_states(model: nn.Module, waveforms: torch.Tensor) -> list[torch.Tens
 
 
 def _deployed(model: nn.Module) -> nn.Module:
-    """An encoder folded for inference, on its device."""
+    """An encoder in the form in which it runs."""
     assert isinstance(model, SpeechEncoder)
-    device = next(model.parameters()).device
-    return folded(from_encoder(model)).to(device)
+    return for_inference(model)
 
 
 def _layers(options: SpeechOptions, depth: int) -> tuple[int, ...]:
