@@ -71,8 +71,7 @@ def make_contender(encoder: SpeechEncoder, workspace: Path, name: str) -> Conten
             to_onnx(checkpoint, path)
         return path
 
-    parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    return Contender(module=for_inference(encoder), onnx=onnx, facts={"parameters": parameters})
+    return Contender(module=for_inference(encoder), counted=encoder, onnx=onnx)
 
 
 def main() -> None:

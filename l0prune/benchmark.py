@@ -180,8 +180,9 @@ def _row(key: str, timing: Timing, base: Timing | None, load: Load, threads: int
 
 def _facts(contender: Contender, load: Load, device: torch.device) -> dict[str, Any]:
     facts: dict[str, Any] = {"parameters": None, "macs": None}
-    if contender.module is not None:
-        module = copy.deepcopy(contender.module).to(device).eval()
+    counted = contender.counted or contender.module
+    if counted is not None:
+        module = copy.deepcopy(counted).to(device).eval()
         inputs = [tensor.to(device) for tensor in load.inputs]
         facts |= {"parameters": parameters(module), "macs": macs(lambda: module(*inputs))}
     return facts | dict(contender.facts or {})

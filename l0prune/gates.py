@@ -72,7 +72,7 @@ class Gates(nn.Module):
         """The deterministic choice: (N,) bool, True for kept units."""
         # In float32 many a keep probability rounds to 1; log_alpha still tells them apart.
         scores = torch.sigmoid(self.log_alpha.detach().double() + self.distribution.open_shift).cpu().numpy()
-        return select(scores, self.groups, self.size_model, self.budget, round_to=self.config.round_to)
+        return select(scores, self.groups, self.size_model, self.budget, round_to=self.config.round_to or 1)
 
     @_eager
     def decide(self) -> tuple[Tensor, ...]:

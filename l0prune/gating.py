@@ -77,7 +77,7 @@ class GatedModel(nn.Module):
         self.target_sparsity = target_sparsity
         self.dense_shapes = shapes
         config = config or GateConfig()
-        budget = budget_for(self.size_model, target_sparsity, round_to=config.round_to)
+        budget = budget_for(self.size_model, target_sparsity, round_to=config.round_to or 1)
         self.gates = Gates(groups, self.size_model, budget, config, next(model.parameters()))
         self._attach()
 

@@ -4,9 +4,11 @@ A group counts `units` (channels, heads, hidden units, blocks). Every place of a
 dimension of one tensor. Groups written by hand and groups found by tracing are the same thing.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import gcd
 from typing import Any, Literal
 
 import numpy as np
@@ -137,6 +139,13 @@ class PruneGroup:
     def least_units(self) -> int:
         """The fewest units that removal can leave: 0 for a block that can be bypassed, else 1."""
         return 0 if self.bypass else 1
+
+    def step(self, round_to: int) -> int:
+        """The fewest units whose channels are a multiple of `round_to`; all of them where there are fewer."""
+        widths = Counter(place.width for place in self.places)
+        # What reads the units flattened may see more channels of each than all others do.
+        width = min(widths, key=lambda width: (-widths[width], width))
+        return min(self.units, round_to // gcd(round_to, width))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""

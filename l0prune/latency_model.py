@@ -32,9 +32,14 @@ from l0prune.report import versions
 from l0prune.size_model import Monomial, SizeModel
 from l0prune.trace import Trace
 
-VERSION = 1
+VERSION = 2
 _ALIVE = 0
 _PLANS, _HELD_OUT = 36, 12
+_TRIALS = 8
+"""Plans that are timed with each of several alignments."""
+_ALIGNMENTS = (1, 8, 32)
+_PAYS = 0.03
+"""An alignment must save this share of the time: it leaves less choice."""
 _ROBUST_ROUNDS = 6
 
 
@@ -47,6 +52,8 @@ class LatencyModel:
     """Measured, of the whole dense model."""
     error: float
     """Median relative error on plans that the coefficients were not fitted to, whole models measured."""
+    round_to: int
+    """The multiple of channels that widths are to keep to: the coefficients are those of such widths."""
 
 
 def measure_latency(
@@ -56,6 +63,7 @@ def measure_latency(
     found: Trace,
     *,
     deploy: Callable[[nn.Module], nn.Module] | None = None,
+    round_to: int | None = None,
     cache: Sequence[Path] = (),
     seed: int = 0,
 ) -> LatencyModel:
@@ -67,27 +75,35 @@ def measure_latency(
         observe: Runs a model on the input whose latency matters.
         found: `trace` of the model on that input.
         deploy: Gives a model the form in which it will run, with the same block names.
+        round_to: What widths are multiples of; by default what pays on the device.
         cache: Files to read the coefficients from, and to write them to; the first that fits is used.
         seed: Of the random plans.
     """
     device = next(model.parameters()).device
-    key = _key(model, groups, found, device)
+    key = _key(model, groups, found, device, round_to)
     for path in cache:
         stored = _read(path, key)
         if stored is not None:
             _write(cache, stored)
             return _from_json(stored, groups)
-    samples = Samples(model, groups, observe, deploy or (lambda module: module), _PLANS, seed)
+    samples = Samples(model, groups, observe, deploy or (lambda module: module), seed)
     features = {block: _features(block, groups, found) for block in samples.blocks}
     kinds = {block: (_kind(block, model, found), len(features[block])) for block in samples.blocks}
     layout = _Layout(features, kinds)
-    error = _held_out_error(samples, layout)
-    coefficients = _fit_plans(samples, layout, range(_PLANS))
+    if round_to is None:
+        samples.add(_TRIALS, _ALIGNMENTS)
+        round_to = _alignment(samples, layout)
+    samples.add(max(0, _PLANS - samples.round_to.count(round_to)), (round_to,))
+    plans = [p for p, multiple in enumerate(samples.round_to) if multiple in (0, round_to)]
+    # The later ones: the machine may have changed its pace since the first.
+    error = _held_out_error(samples, layout, plans[:-_HELD_OUT], plans[-_HELD_OUT:])
+    coefficients = _fit_plans(samples, layout, plans)
     stored = {
         "key": key,
         "coefficients": [[list(map(list, monomial)), value] for monomial, value in coefficients.items()],
         "dense_ms": samples.dense_seconds * 1000,
         "error": error,
+        "round_to": round_to,
     }
     _write(cache, stored)
     return _from_json(stored, groups)
@@ -103,13 +119,16 @@ def latency_cache(model: nn.Module, groups: Sequence[PruneGroup]) -> Path:
 def _from_json(stored: Mapping[str, Any], groups: Sequence[PruneGroup]) -> LatencyModel:
     coefficients = {tuple((g, power) for g, power in monomial): value for monomial, value in stored["coefficients"]}
     size = SizeModel(groups, coefficients, counts="nanoseconds")
-    return LatencyModel(size=size, dense_ms=stored["dense_ms"], error=stored["error"])
+    return LatencyModel(size=size, **{name: stored[name] for name in ("dense_ms", "error", "round_to")})
 
 
-def _key(model: nn.Module, groups: Sequence[PruneGroup], found: Trace, device: torch.device) -> str:
+def _key(
+    model: nn.Module, groups: Sequence[PruneGroup], found: Trace, device: torch.device, round_to: int | None
+) -> str:
     """What the coefficients depend on: network, groups, input, machine, libraries."""
     facts = {
         "version": VERSION,
+        "round_to": round_to,
         "shapes": {name: list(shape) for name, shape in model_shapes(model).items()},
         "groups": [(group.name, group.units, group.bypass.module if group.bypass else None) for group in groups],
         "costs": [(cost.module, cost.factor) for cost in found.costs],
@@ -167,12 +186,27 @@ def _fit_plans(samples: Samples, layout: "_Layout", chosen: Sequence[int]) -> di
     return {monomial: value for monomial, value in coefficients.items() if value}
 
 
-def _held_out_error(samples: Samples, layout: "_Layout") -> float:
+def _ratios(samples: Samples, layout: "_Layout", fitted: Sequence[int], plans: Sequence[int]) -> np.ndarray:
+    """Measured over predicted time of whole models, by coefficients fitted to some plans, for others: (plans,)."""
+    size = SizeModel(samples.groups, _fit_plans(samples, layout, fitted), counts="nanoseconds")
+    return np.array([samples.times[p][0] * 1e9 / size.exact(samples.plans[p]) for p in plans])
+
+
+def _held_out_error(samples: Samples, layout: "_Layout", fitted: Sequence[int], others: Sequence[int]) -> float:
     """Median relative error of whole models whose plans took no part in the fit."""
-    size = SizeModel(samples.groups, _fit_plans(samples, layout, range(_PLANS - _HELD_OUT)), counts="nanoseconds")
-    others = range(_PLANS - _HELD_OUT, _PLANS)
-    errors = [abs(size.exact(samples.plans[p]) / 1e9 / samples.times[p][0] - 1) for p in others]
-    return float(np.median(errors))
+    return float(np.median(np.abs(1 / _ratios(samples, layout, fitted, others) - 1)))
+
+
+def _alignment(samples: Samples, layout: "_Layout") -> int:
+    """The alignment with which the plans take the least time for their widths, if that is worth it."""
+    plans = [p for p, multiple in enumerate(samples.round_to) if multiple]
+    ratios = _ratios(samples, layout, range(len(samples.plans)), plans).reshape(-1, len(_ALIGNMENTS))
+    best, taken = 1, 1.0
+    for number, alignment in enumerate(_ALIGNMENTS):
+        against_none = float(np.median(ratios[:, number] / ratios[:, 0]))
+        if against_none < taken - _PAYS:
+            best, taken = alignment, against_none
+    return best
 
 
 def _features(block: str, groups: Sequence[PruneGroup], found: Trace) -> list[Monomial]:

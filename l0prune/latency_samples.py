@@ -17,8 +17,8 @@ from torch import nn
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup
 
-_DENSE = 3
-"""Plans that keep everything, spread over the others."""
+_DENSE_EVERY = 12
+"""Each so many plans one keeps everything: the machine may drift."""
 _RUNS = 5
 _EMPTIED = 0.15
 """Share of the blocks that a random plan empties."""
@@ -34,7 +34,6 @@ class Samples:
         groups: Its prune groups.
         observe: Runs a model on the input whose latency matters.
         deploy: Gives a model the form in which it will run.
-        count: How many plans, P.
         seed: Of the random plans.
     """
 
@@ -44,32 +43,52 @@ class Samples:
         groups: Sequence[PruneGroup],
         observe: Observe,
         deploy: Callable[[nn.Module], nn.Module],
-        count: int,
         seed: int,
     ) -> None:
         self.groups, self.observe, self.device = groups, observe, next(model.parameters()).device
         self.blocks = _blocks(groups)
         """B modules that are timed."""
-        twin = copy.deepcopy(model).eval()
-        dense = deploy(copy.deepcopy(twin)).eval()
-        gated = GatedModel(twin, groups, target_sparsity=1e-9).eval()
-        generator = np.random.default_rng(seed)
+        self._deploy, self._dense = deploy, deploy(copy.deepcopy(model).eval()).eval()
+        self._gated = GatedModel(copy.deepcopy(model).eval(), groups, target_sparsity=1e-9).eval()
+        self._generator = np.random.default_rng(seed)
         self.plans: list[np.ndarray] = []
         """P kept counts (G,)"""
         self.times: list[tuple[float, dict[str, float]]] = []
         """P whole models' seconds, and those of their blocks"""
-        self._time(dense)  # Warm-up.
-        for number in range(count):
-            values = _random_plan(groups, generator)
-            if number % (count // _DENSE):
-                with gated.gates.fixed(torch.from_numpy(values).float()):
-                    pruned = deploy(gated.pruned()[0]).eval()
-                counts = np.array([int((part > 0).sum()) for part in _split(values, groups)])
-            else:
-                pruned, counts = dense, np.array([group.units for group in groups])
-            self.plans.append(counts)
-            self.times.append(self._time(pruned))
-        self.dense_seconds = float(np.median([whole for whole, _ in self.times[:: count // _DENSE]]))
+        self.round_to: list[int] = []
+        """P numbers that the widths are multiples of"""
+        self._time(self._dense)  # Warm-up.
+
+    def add(self, count: int, round_to: Sequence[int]) -> None:
+        """Time more plans.
+
+        Args:
+            count: How many.
+            round_to: Numbers that their widths are multiples of: each plan comes once with each.
+        """
+        for _ in range(count):
+            drawn = _random_shares(self.groups, self._generator)
+            for multiple in round_to:
+                if len(self.plans) % _DENSE_EVERY == 0:
+                    self._record(np.array([group.units for group in self.groups]), self._dense, 0)
+                counts = _counts(self.groups, drawn, multiple)
+                with self._gated.gates.fixed(torch.from_numpy(self._units(counts)).float()):
+                    pruned = self._deploy(self._gated.pruned()[0]).eval()
+                self._record(counts, pruned, multiple)
+
+    @property
+    def dense_seconds(self) -> float:
+        """Median of the plans that keep everything."""
+        return float(np.median([t[0] for t, multiple in zip(self.times, self.round_to, strict=True) if not multiple]))
+
+    def _record(self, counts: np.ndarray, model: nn.Module, multiple: int) -> None:
+        self.plans.append(counts)
+        self.times.append(self._time(model))
+        self.round_to.append(multiple)
+
+    def _units(self, counts: np.ndarray) -> np.ndarray:
+        """Gate values (N,), 0 or 1: which units stay makes no difference to the time."""
+        return np.concatenate([np.arange(g.units) < count for g, count in zip(self.groups, counts, strict=True)])
 
     @torch.inference_mode()
     def _time(self, model: nn.Module) -> tuple[float, dict[str, float]]:
@@ -130,20 +149,19 @@ def _blocks(groups: Sequence[PruneGroup]) -> list[str]:
     return [block for block in found if not any(block.startswith(f"{other}.") for other in found)]
 
 
-def _random_plan(groups: Sequence[PruneGroup], generator: np.random.Generator) -> np.ndarray:
-    """Gate values (N,), 0 or 1: each group keeps a random share, some blocks are emptied."""
+def _random_shares(groups: Sequence[PruneGroup], generator: np.random.Generator) -> np.ndarray:
+    """The share (G,) of its units that each group keeps; some blocks are emptied."""
     density = generator.uniform(0.1, 1)
-    parts = []
-    for group in groups:
-        share = np.clip(density * generator.uniform(0.3, 1.7), 0.02, 1)
-        count = max(1, round(group.units * share))
+    shares = np.clip(density * generator.uniform(0.3, 1.7, len(groups)), 0.02, 1)
+    for g, group in enumerate(groups):
         if group.bypass and (generator.random() < _EMPTIED or (group.units == 1 and generator.random() > density)):
-            count = 0
-        values = np.zeros(group.units)
-        values[generator.permutation(group.units)[:count]] = 1
-        parts.append(values)
-    return np.concatenate(parts)
+            shares[g] = 0
+    return shares
 
 
-def _split(values: np.ndarray, groups: Sequence[PruneGroup]) -> list[np.ndarray]:
-    return np.split(values, np.cumsum([group.units for group in groups])[:-1])
+def _counts(groups: Sequence[PruneGroup], shares: np.ndarray, round_to: int) -> np.ndarray:
+    """Kept counts (G,) near the shares, as selection would choose them."""
+    steps = np.array([group.step(round_to) for group in groups])
+    units = np.array([group.units for group in groups])
+    counts = np.minimum(units, np.maximum(1, np.round(shares * units / steps)).astype(np.int64) * steps)
+    return np.where(shares > 0, counts, 0)

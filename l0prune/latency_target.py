@@ -29,7 +29,7 @@ def sparsity_for(latency: LatencyModel, config: RunConfig) -> float:
     Raises:
         TargetError: No plan is as fast as asked; says what can be reached on this device.
     """
-    fastest = latency.size.floor / latency.size.total
+    fastest = latency.size.floor_for(latency.round_to) / latency.size.total
     if config.target_speedup is not None:
         left = 1 / config.target_speedup
     elif config.target_ms is not None:
@@ -80,7 +80,8 @@ def meet_target(
             return results
         moved = gated.gates.budget * left * ratio
         low, high = ((1 + sign * _RANGE) * predicted for sign in (-1, 1))
-        gated.gates.allow(max(gated.size_model.floor, round(min(max(moved, low), high))))
+        floor = gated.size_model.floor_for(gated.gates.config.round_to or 1)
+        gated.gates.allow(max(floor, round(min(max(moved, low), high))))
     raise AssertionError  # The last attempt returns.
 
 

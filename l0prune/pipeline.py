@@ -4,7 +4,7 @@ import copy
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ class _Run:
             self.results.setdefault(key, {})
         self.plan: RemovalPlan | None = None
         self.earlier = remembered(task.objective.student)
-        self.target_sparsity = config.target_sparsity
+        self.target_sparsity, self.gates = config.target_sparsity, config.gates
         self._latency_file: Path | None = None
         self._saved_at = time.monotonic()
         self._stopped: Callable[[], int | None] = lambda: None
@@ -132,7 +132,7 @@ class _Run:
             objective.student,
             self.task.groups,
             target_sparsity=self.target_sparsity,
-            config=self.config.gates,
+            config=self.gates,
             size_model=size,
         )
         gated.eval()
@@ -178,8 +178,10 @@ class _Run:
         # A resumed run must go on with the same figures, another run may use them.
         cache = [self.folder.latency] if self.resume else [latency_cache(student, task.groups)]
         self.observer.note("measuring the latency of pruned copies")
-        latency = measure_latency(student, task.groups, observe, found, deploy=task.deploy, cache=cache)
-        self.results["latency_model_error"] = latency.error
+        given = self.config.gates.round_to
+        latency = measure_latency(student, task.groups, observe, found, deploy=task.deploy, round_to=given, cache=cache)
+        self.results |= {"latency_model_error": latency.error, "round_to": latency.round_to}
+        self.gates = replace(self.gates, round_to=latency.round_to)
         self._latency_file = cache[0]
         self.target_sparsity = sparsity_for(latency, self.config)
         return latency.size

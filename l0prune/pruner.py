@@ -56,7 +56,7 @@ class L0Pruner:
         ignored_layers: The same, under torch-pruning's name.
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         num_heads: Attention heads by projection, where the forward pass does not show them.
-        round_to: Groups keep a multiple of this many units.
+        round_to: Widths stay multiples of this many channels; a head counts with all of its own.
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
         output_transform: Picks what matters from the model's outputs.
         gates: Gate settings.
@@ -97,7 +97,7 @@ class L0Pruner:
             raise ConfigError("unknown metric", got=repr(metric), expected="params or macs")
         if any(isinstance(module, Gates) for module in model.modules()):
             raise GroupError("model has gates already", hint="finalize() it first, then wrap the pruned model")
-        gates = gates or GateConfig(round_to=round_to or 1)
+        gates = gates or GateConfig(round_to=round_to)
         if round_to not in (None, gates.round_to):
             raise ConfigError("round_to is given twice", got=f"{round_to} and gates.round_to {gates.round_to}")
         self.inspection = inspect(

@@ -50,6 +50,8 @@ class CompressionReport:
     """With the metric "latency": measured at the cut, of the dense and the pruned network in turns."""
     latency_after_ms: float | None = None
     speedup: float | None = None
+    round_to: int | None = None
+    """What widths are multiples of: with the metric "latency" by default what pays on the device."""
     latency_model_error: float | None = None
     """Median relative error of the latency model on whole networks that it was not fitted to."""
 

@@ -18,15 +18,14 @@ def budget_for(size_model: SizeModel, target_sparsity: float, *, round_to: int =
     Args:
         size_model: The exact size.
         target_sparsity: Share of the size to remove.
-        round_to: Groups keep multiples of this many units.
+        round_to: Widths stay multiples of this.
 
     Raises:
         TargetError: The target lies outside (0, 1) or below the floor of what can be removed.
     """
     if not 0 < target_sparsity < 1:
         raise TargetError("target sparsity out of range", got=target_sparsity, expected="between 0 and 1, exclusive")
-    least = np.where(size_model.least > 0, np.minimum(round_to, size_model.units), 0)
-    total, floor = size_model.total, size_model.exact(least)
+    total, floor = size_model.total, size_model.floor_for(round_to)
     # Rounding guards against 1 - 0.9 = 0.09999999999999998.
     budget = int(np.floor(round(total * (1 - target_sparsity), 6)))
     if budget < floor:
@@ -60,7 +59,7 @@ def select(
         groups: The prune groups.
         size_model: Their exact size.
         budget: The largest size allowed.
-        round_to: Keep multiples of this many units in each group (or all of them).
+        round_to: Keep as many units of each group as make a multiple of this many channels (or all of them).
 
     Returns:
         (N,) bool, True for kept units.
@@ -93,15 +92,15 @@ def select(
 def _ranked_chunks(
     keep_probabilities: np.ndarray, groups: Sequence[PruneGroup], round_to: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Chunks of `round_to` units, best first, with the group of each; the obligatory first ones lead."""
+    """Chunks of units, `round_to` channels each, best first, with their groups; the obligatory first ones lead."""
     chunks, owners, scores, obligatory = [], [], [], []
     start = 0
     for g, group in enumerate(groups):
         probabilities = keep_probabilities[start : start + group.units]
-        order = np.argsort(-probabilities, kind="stable")
+        order, step = np.argsort(-probabilities, kind="stable"), group.step(round_to)
         worst = np.inf
-        for first in range(0, group.units, round_to):
-            units = order[first : first + round_to]
+        for first in range(0, group.units, step):
+            units = order[first : first + step]
             chunks.append(start + units)
             owners.append(g)
             # Rounding must not lift the mean of a later chunk above an earlier one's.

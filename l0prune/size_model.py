@@ -40,6 +40,7 @@ class SizeModel:
         self.counts = counts
         self.units = np.array([group.units for group in groups], dtype=np.int64)
         self.least = np.array([group.least_units for group in groups], dtype=np.int64)
+        self._groups = tuple(groups)
         width = 1 + _MAX_POWER
         # One entry past the table is the constant 1 that pads short monomials.
         pad = len(groups) * width
@@ -63,7 +64,12 @@ class SizeModel:
     @property
     def floor(self) -> int:
         """The smallest size that removal can reach."""
-        return self.exact(self.least)
+        return self.floor_for(1)
+
+    def floor_for(self, round_to: int) -> int:
+        """The smallest size that removal can reach with widths that are multiples of `round_to`."""
+        steps = np.array([group.step(round_to) for group in self._groups], dtype=np.int64)
+        return self.exact(np.where(self.least > 0, steps, 0))
 
     def expected(self, keep_probabilities: Tensor) -> Tensor:
         """The expected size when unit i is kept independently with probability p_i; differentiable.

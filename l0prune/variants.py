@@ -25,6 +25,8 @@ class Contender:
 
     module: nn.Module | None = None
     """In evaluation mode; None for what is an ONNX file alone."""
+    counted: nn.Module | None = None
+    """Whose parameters and multiply-accumulates are reported: `module` by default, which may do them in fewer."""
     onnx: Callable[[], Path] | None = None
     """Makes or finds the model's ONNX file."""
     facts: Mapping[str, Any] | None = None

@@ -29,22 +29,22 @@ class Clock:
 
 
 class Timed(nn.Module):
-    """A residual block whose time is affine in its width."""
+    """A residual block whose time is affine in its width, rounded up to a multiple."""
 
-    def __init__(self, clock: Clock, units: int) -> None:
+    def __init__(self, clock: Clock, units: int, multiple: int) -> None:
         super().__init__()
         self.up, self.down = nn.Linear(4, units), nn.Linear(units, 4)
-        self.clock = clock
+        self.clock, self.multiple = clock, multiple
 
     def forward(self, x: Tensor) -> Tensor:
-        self.clock.now += 2e-3 + 1e-4 * self.up.out_features
+        self.clock.now += 2e-3 + 1e-4 * self.multiple * -(-self.up.out_features // self.multiple)
         return self.down(self.up(x).relu())
 
 
 class Network(nn.Module):
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, multiple: int = 1) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Timed(clock, 40) for _ in range(3))
+        self.blocks = nn.ModuleList(Timed(clock, 40, multiple) for _ in range(3))
         self.clock = clock
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,6 +98,18 @@ def test_times_that_are_affine_in_the_widths_are_recovered(measured: tuple[Laten
     assert latency.size.expected(p).item() == pytest.approx(5e6 + 3 * (2e6 * alive + 1e5 * 0.8), rel=1e-3)
 
 
+@pytest.mark.parametrize(("multiple", "given", "expected"), [(1, None, 1), (8, None, 8), (8, 1, 1), (1, 4, 4)])
+def test_widths_keep_to_the_multiple_that_pays_or_that_was_given(
+    monkeypatch: pytest.MonkeyPatch, multiple: int, given: int | None, expected: int
+) -> None:
+    model = Network(Clock(monkeypatch), multiple).eval()
+    found = trace(model, observe, training=False)
+    latency = measure_latency(model, groups(), observe, found, round_to=given)
+    assert latency.round_to == expected
+    if expected % multiple == 0:
+        assert latency.size.exact(np.array([16, 32, 8])) == pytest.approx(5e6 + 6e6 + 5.6e6, rel=1e-3)
+
+
 def test_what_was_measured_once_is_read_again(
     measured: tuple[LatencyModel, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,9 +136,9 @@ def test_figures_of_another_machine_or_network_are_not_used(
     assert json.loads(path.read_text())["coefficients"]
 
 
-def make(dense_ms: float = 20.0) -> LatencyModel:
+def make(dense_ms: float = 20.0, round_to: int = 1) -> LatencyModel:
     size = SizeModel(groups(), {(): 2_000_000, ((0, 1),): 450_000}, counts="nanoseconds")
-    return LatencyModel(size=size, dense_ms=dense_ms, error=0.0)
+    return LatencyModel(size=size, dense_ms=dense_ms, error=0.0, round_to=round_to)
 
 
 def config(**changes: Any) -> RunConfig:

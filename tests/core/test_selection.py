@@ -83,6 +83,28 @@ def test_rounds_each_group(
     assert all(kept % round_to == 0 or kept == number for kept, number in zip(counts, size.units, strict=True))
 
 
+def test_units_are_rounded_by_their_channels() -> None:
+    """A head of 6 channels needs a fellow to make a multiple of 4; a conv channel is one, flattened or not."""
+    tensors = (
+        {"q": (0, 6), "k": (0, 6), "constant": (1, 1), "out": (1, 6)},
+        {"conv": (0, 1), "bias": (0, 1), "out": (1, 9)},
+    )
+    groups = []
+    for g, places in enumerate(tensors):
+        made = [
+            Place(tensor=f"{g}.{name}", dim=dim, role=Role.CONSUMES, index=consecutive(10, width))
+            for name, (dim, width) in places.items()
+        ]
+        groups.append(PruneGroup(name=f"g{g}", kind="unit", units=10, places=tuple(made)))
+    assert [[group.step(multiple) for multiple in (1, 2, 4, 12, 32)] for group in groups] == [
+        [1, 1, 2, 2, 10],
+        [1, 2, 4, 10, 10],
+    ]
+    size = SizeModel(groups, {((0, 1),): 1, ((1, 1),): 1})
+    assert size.floor_for(4) == 6
+    assert counts_of(select(np.full(20, 0.5), groups, size, 13, round_to=4), size).tolist() == [8, 4]
+
+
 def test_goes_across_groups_rather_than_group_by_group() -> None:
     place = Place(tensor="t", dim=0, role=Role.CONSUMES, index=consecutive(4))
     bypass = Bypass(module="m")

@@ -62,8 +62,6 @@ def contender(source: str, workspace: Path) -> Contender:
     for _channels, kernel, step in checkpoint.config["extractor_conv_layer_config"]:
         samples, stride = samples + (kernel - 1) * stride, stride * step
     facts = {
-        # Folding turns the positional convolution's weight into a constant.
-        "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         "file_bytes": _size(path),
         "shortest_seconds": samples / SAMPLE_RATE,
         **_in_a_fresh_process(source),
@@ -75,7 +73,7 @@ def contender(source: str, workspace: Path) -> Contender:
             graphs.to_onnx(checkpoint, made)
         return made
 
-    return Contender(module=for_inference(encoder), onnx=onnx, facts=facts)
+    return Contender(module=for_inference(encoder), counted=encoder, onnx=onnx, facts=facts)
 
 
 def load(seconds: float, batch: int) -> Load:
