@@ -36,7 +36,7 @@ def test_a_pickle_that_acts_is_refused_and_does_not_run(
     trace, path = tmp_path / "it ran", tmp_path / "teacher.pt"
     content = {"model": {"weight": torch.zeros(2)}, "cfg": make(trace)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(DataError, match="file refused: it holds more than data") as caught:
+    with pytest.raises(DataError, match=r"file refused: it holds more than data: .*got (\w+\.mkdir|exec)\)") as caught:
         load_teacher(str(path))
     assert not trace.exists()
     assert "\n" not in str(caught.value)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from l0prune import DataError
-from l0prune_speech.formats.checkpoint import PARAMETRIZED, Checkpoint, listed, renamed
+from l0prune_speech.formats.checkpoint import PARAMETRIZED, Checkpoint, renamed
+from l0prune_speech.formats.fit import listed, named_tensors
 from l0prune_speech.formats.pickled import Inert
 
 _FINE_TUNED = "w2v_encoder.w2v_model."
@@ -81,7 +82,7 @@ def from_fairseq(content: Mapping[str, Any], where: object) -> Checkpoint:
         DataError: The settings cannot be understood, or are those of another model.
     """
     settings = _plain(content.get("cfg") or content.get("args"))
-    tensors, notes = dict(content["model"]), []
+    tensors, notes = named_tensors(content["model"], where), []
     if any(name.startswith(_FINE_TUNED) for name in tensors):
         others = [name for name in tensors if not name.startswith(_FINE_TUNED)]
         notes.append(f"left out what fine-tuning added: {listed(others)}")
@@ -113,7 +114,8 @@ def from_fairseq(content: Mapping[str, Any], where: object) -> Checkpoint:
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_PRETRAINING)}
     if len(kept) < len(tensors):
         notes.append("left out the pre-training head")
-    return Checkpoint(config=config, tensors=renamed(kept, *_NAMES), notes=tuple(notes), said=_SAID)
+    said = {ours: (theirs, chosen[theirs]) for ours, theirs in _SAID.items()}
+    return Checkpoint(config=config, tensors=renamed(kept, *_NAMES), notes=tuple(notes), said=said)
 
 
 def _family(content: Mapping[str, Any], model: Mapping[str, Any]) -> str:
@@ -128,7 +130,7 @@ def _plain(value: Any) -> Any:
         return _plain(state.get("_content", state.get("_val", state)))
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
-    return value
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ dictionaries) becomes inert; any other name is refused.
 
 import pickle
 import pickletools
+import re
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -18,6 +19,10 @@ from l0prune import DataError
 
 _FRAMEWORKS = ("fairseq", "omegaconf", "hydra", "argparse", "numpy", "typing", "enum")
 """Packages whose objects stand in checkpoints and are not needed to read the weights."""
+_TYPES = ("dict", "list", "tuple", "int", "float", "str", "bool", "object")
+"""Of Python itself: omegaconf's nodes say of which type they are."""
+_ARCHIVE = b"PK\x03\x04"
+"""How a zip archive begins."""
 _LEGACY_PICKLES = 4
 """Before the weights of a file in torch's old format: magic number, version, system, content."""
 
@@ -59,18 +64,21 @@ def read_pickled(path: Path) -> Any:
     hint = "if you trust it, load it yourself and save its state_dict and config again"
     try:
         stubs = [_stub(name) for name in sorted(_named(path)) if name.partition(".")[0] in _FRAMEWORKS]
-        with torch.serialization.safe_globals(stubs):  # type: ignore[arg-type]
+        stubs += [_stub(f"builtins.{name}") for name in _TYPES]
+        with torch.serialization.safe_globals([*stubs, (_plain_dict, "collections.defaultdict")]):  # type: ignore[arg-type]
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        got = " ".join(str(error).split())
-        # torch's message goes on for a page about how to allow it.
-        got = (
-            got[got.find("Unsupported") :].split(" was not an allowed")[0] if "Unsupported global" in got else got[:160]
-        )
-        raise DataError("file refused: it holds more than data", where=path, got=got, hint=hint) from error
+        raise DataError("file refused: it holds more than data", where=path, got=_reason(error), hint=hint) from error
     except (EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile) as error:
         got = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError("damaged checkpoint, or not one of torch", where=path, got=got) from error
+
+
+def _reason(error: pickle.UnpicklingError) -> str:
+    """What torch's message says, without its page about how to allow it."""
+    said = " ".join(str(error).split())
+    named = re.search(r"GLOBAL (\S+)", said)
+    return named[1] if named else said.rpartition("WeightsUnpickler error: ")[2][:160]
 
 
 def _named(path: Path) -> set[str]:
@@ -84,7 +92,9 @@ def _named(path: Path) -> set[str]:
 
 
 def _pickles(path: Path) -> Iterator[IO[bytes]]:
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE
+    if is_archive:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 if name.endswith("data.pkl"):
@@ -93,6 +103,11 @@ def _pickles(path: Path) -> Iterator[IO[bytes]]:
         with path.open("rb") as file:
             for _ in range(_LEGACY_PICKLES):
                 yield file
+
+
+def _plain_dict(*_factory: object) -> dict[object, object]:
+    """In place of a dictionary that makes its missing values."""
+    return {}
 
 
 def _stub(name: str) -> tuple[type, str]:
