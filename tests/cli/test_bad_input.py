@@ -194,9 +194,10 @@ class TestTeacherFile:
             (lambda data: os.urandom(5000), ["damaged teacher file"]),
             (lambda data: data.replace(b"l0prune-speech-teacher", b"another-kind-of-thing!"), ["not a teacher file"]),
             (lambda data: data.replace(b"encoder_num_heads", b"encoder_num_xxxxx"), ["no encoder has", "num_xxxxx"]),
+            (lambda data: data.replace(b"encoder_num_layers", b"encoder_num_lllers"), ["contradicts", "layers = none"]),
             (
                 lambda data: data.replace(b'num_layers\\": 2', b'num_layers\\": 3'),
-                ["do not fit its config", "layers.2", "encoder_num_layers = 3"],
+                ["config contradicts its tensors", "of 2 layers", "encoder_num_layers = 3"],
             ),
         ],
     )

@@ -129,6 +129,8 @@ class RelativePositionBias(nn.Embedding):
     """
 
     def __init__(self, num_buckets: int, num_heads: int, max_distance: int) -> None:
+        if not max_distance > num_buckets // 4 > 0:
+            raise ValueError(f"a maximal distance of {max_distance} for {num_buckets} buckets")
         super().__init__(num_buckets, num_heads)
         self.max_distance = max_distance
 

@@ -17,62 +17,20 @@ from l0prune import DataError
 
 Make = Callable[..., SpeechEncoder]
 States = Callable[[SpeechEncoder], list[Tensor]]
+Shapes = Callable[..., dict[str, tuple[int, ...]]]
 WAYS = {"dphubert": to_dphubert, "diarizen": to_diarizen}
 
 
-def published_shapes(config: dict[str, Any], *, weight_norm: tuple[str, str]) -> dict[str, tuple[int, ...]]:
-    """Parameters of the published model class, by name, read off its configuration alone."""
-    width, shapes = config["encoder_embed_dim"], {}
-
-    def linear(name: str, inputs: int, outputs: int) -> None:
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outputs, inputs), (outputs,)
-
-    def norm(name: str, channels: int) -> None:
-        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (channels,)
-
-    channels = 1
-    for i, (outputs, kernel, _stride) in enumerate(config["extractor_conv_layer_config"]):
-        layer = f"feature_extractor.conv_layers.{i}"
-        shapes[f"{layer}.conv.weight"] = (outputs, channels, kernel)
-        if config["extractor_conv_bias"]:
-            shapes[f"{layer}.conv.bias"] = (outputs,)
-        if config["extractor_mode"] == "layer_norm" or i == 0:
-            norm(f"{layer}.layer_norm", outputs)
-        channels = outputs
-    shapes["feature_extractor.dummy_weight"] = (channels,)
-    norm("encoder.feature_projection.layer_norm", channels)
-    linear("encoder.feature_projection.projection", channels, width)
-    kernel, groups = config["encoder_pos_conv_kernel"], config["encoder_pos_conv_groups"]
-    positional = "encoder.transformer.pos_conv_embed.conv"
-    shapes[f"{positional}.bias"] = (width,)
-    shapes[f"{positional}.{weight_norm[0]}"] = (1, 1, kernel)
-    shapes[f"{positional}.{weight_norm[1]}"] = (width, width // groups, kernel)
-    norm("encoder.transformer.layer_norm", width)
-    wavlm = "encoder_remaining_heads" in config
-    for i in range(config["encoder_num_layers"]):
-        layer = f"encoder.transformer.layers.{i}"
-        if config["encoder_use_attention"][i]:
-            if wavlm:
-                total = config["encoder_total_num_heads"][i]
-                head, heads = width // total, len(config["encoder_remaining_heads"][i])
-                shapes[f"{layer}.attention.gru_rel_pos_const"] = (1, total, 1, 1)
-                linear(f"{layer}.attention.gru_rel_pos_linear", head, 8)
-                if i == 0:
-                    shapes[f"{layer}.attention.rel_attn_embed.weight"] = (config["encoder_num_buckets"], total)
-            else:
-                head, heads = config["encoder_head_dim"], config["encoder_num_heads"][i]
-            for name in "kvq":
-                linear(f"{layer}.attention.{name}_proj", width, heads * head)
-            linear(f"{layer}.attention.out_proj", heads * head, width)
-        norm(f"{layer}.layer_norm", width)
-        if config["encoder_use_feed_forward"][i]:
-            units = config["encoder_ff_interm_features"][i]
-            linear(f"{layer}.feed_forward.intermediate_dense", width, units)
-            linear(f"{layer}.feed_forward.output_dense", units, width)
-        norm(f"{layer}.final_layer_norm", width)
-    return shapes
-
-
+ARGUMENTS = """
+extractor_mode extractor_conv_layer_config extractor_conv_bias encoder_embed_dim encoder_projection_dropout
+encoder_pos_conv_kernel encoder_pos_conv_groups encoder_num_layers encoder_use_attention encoder_use_feed_forward
+encoder_attention_dropout encoder_ff_interm_features encoder_ff_interm_dropout encoder_dropout encoder_layer_norm_first
+encoder_layer_drop aux_num_out normalize_waveform extractor_prune_conv_channels encoder_prune_attention_heads
+encoder_prune_attention_layer encoder_prune_feed_forward_intermediate encoder_prune_feed_forward_layer
+""".split()
+HEADS = ["encoder_num_heads", "encoder_head_dim"]
+WAVLM_HEADS = ["encoder_total_num_heads", "encoder_remaining_heads", "encoder_num_buckets", "encoder_max_distance"]
+"""Arguments of the published `wav2vec2_model_original` and `wavlm_model`, which take no others."""
 NAMES = {
     "dphubert": ("weight_g", "weight_v"),
     "diarizen": ("parametrizations.weight.original0", "parametrizations.weight.original1"),
@@ -82,13 +40,22 @@ NAMES = {
 @pytest.mark.parametrize("emptied", [(), ("1.attention", "0.feed_forward")], ids=["full", "emptied"])
 @pytest.mark.parametrize("to", list(WAYS))
 def test_a_student_is_what_the_published_class_holds_and_comes_back_the_same(
-    make_student: Make, states: States, tmp_path: Path, kind: str, to: str, emptied: tuple[str, ...]
+    make_student: Make,
+    states: States,
+    tmp_path: Path,
+    published_shapes: Shapes,
+    kind: str,
+    to: str,
+    emptied: tuple[str, ...],
 ) -> None:
     student, path = make_student(kind, emptied), tmp_path / "student"
     assert WAYS[to](from_encoder(student), path) == []
     content = torch.load(path, weights_only=True)
     shapes = published_shapes(content["config"], weight_norm=NAMES[to])
     assert {name: tuple(tensor.shape) for name, tensor in content["state_dict"].items()} == shapes
+    relative = kind.startswith("wavlm")
+    layerwise = ["use_layerwise_prune"] if relative and to == "diarizen" else []
+    assert sorted(content["config"]) == sorted([*ARGUMENTS, *(WAVLM_HEADS if relative else HEADS), *layerwise])
     channels = content["config"]["extractor_conv_layer_config"][-1][0]
     assert sum(map(prod, shapes.values())) == sum(p.numel() for p in student.parameters()) + channels
     back = to_encoder(from_dphubert(content, path), path)
@@ -110,7 +77,7 @@ def test_a_dense_teacher_comes_back_the_same(
 
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_a_first_wavlm_layer_without_attention_gets_a_silent_head(
-    make_student: Make, states: States, tmp_path: Path, size: str
+    make_student: Make, states: States, tmp_path: Path, published_shapes: Shapes, size: str
 ) -> None:
     student, path = make_student(f"wavlm-{size}", ("0.attention",)), tmp_path / "student"
     (note,) = to_dphubert(from_encoder(student), path)
@@ -159,7 +126,9 @@ def test_a_diarization_checkpoint_gives_its_encoder(make_dense: Make, states: St
     [
         ({"encoder_ff_interm_features": [12, 12, 9]}, "feed_forward.*of shape.*encoder_ff_interm_features"),
         ({"encoder_embed_dim": 32}, "of shape.*for encoder_"),
-        ({"encoder_use_attention": [True, False, True]}, "left over: encoder.transformer.layers.1.attention"),
+        ({"encoder_use_attention": [True, False, True]}, "left over: .*layers.1.attention.*encoder_use_attention"),
+        ({"encoder_num_heads": [4, 3, 4]}, r"layers.1.attention.*of shape.*encoder_num_heads = \[4, 3, 4\]"),
+        ({"encoder_num_layers": 4}, "4 layers"),
         ({"encoder_num_heads": [4, 4]}, "2 values for 3 layers"),
         ({"extractor_conv_bias": True}, "missing: feature_extractor.conv_layers.0.conv.bias.*extractor_conv_bias"),
         ({"extractor_mode": "layer_norm"}, "missing: .*layer_norm.*extractor_mode = layer_norm"),

@@ -21,6 +21,7 @@ from l0prune_speech.formats.checkpoint import (
     family,
     renamed,
 )
+from l0prune_speech.formats.fit import named_tensors
 
 _PRUNE_FLAGS = (
     "extractor_prune_conv_channels",
@@ -29,6 +30,8 @@ _PRUNE_FLAGS = (
     "encoder_prune_feed_forward_intermediate",
     "encoder_prune_feed_forward_layer",
 )
+_DEEPEST = 1000
+"""No network has more layers."""
 _DIARIZEN_PREFIX = "wavlm_model."
 _SHARED = (
     "extractor_mode",
@@ -57,7 +60,7 @@ def from_dphubert(content: Mapping[str, Any], where: object) -> Checkpoint:
     Raises:
         DataError: The config lacks something or contradicts itself.
     """
-    state, config = content["state_dict"], content["config"]
+    state, config = named_tensors(content["state_dict"], where), content["config"]
     notes = []
     if any(name.startswith(_DIARIZEN_PREFIX) for name in state):
         others = [name for name in state if not name.startswith(_DIARIZEN_PREFIX)]
@@ -65,7 +68,7 @@ def from_dphubert(content: Mapping[str, Any], where: object) -> Checkpoint:
         state = {name.removeprefix(_DIARIZEN_PREFIX): tensor for name, tensor in state.items() if name not in others}
     try:
         ours = _from_config(config)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         got = f"no {error}" if isinstance(error, KeyError) else error
         raise DataError("config of a DPHuBERT checkpoint is not whole", where=where, got=got) from error
     tensors = renamed(state, *PARAMETRIZED)
@@ -79,11 +82,16 @@ def from_dphubert(content: Mapping[str, Any], where: object) -> Checkpoint:
     if scale is not None and bool((scale == 1).all()):
         del tensors[CHANNEL_SCALE]
     ours["extractor_channel_scale"] = CHANNEL_SCALE in tensors
-    return Checkpoint(config=ours, tensors=tensors, notes=tuple(notes))
+    said = {key: (key, value) for key, value in config.items()}
+    # What is left of the heads, it says by their number.
+    said |= {"encoder_remaining_heads": said["encoder_num_heads"]} if "encoder_num_heads" in said else {}
+    return Checkpoint(config=ours, tensors=tensors, notes=tuple(notes), said=said)
 
 
 def _from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     depth = int(config["encoder_num_layers"])
+    if not 0 < depth <= _DEEPEST:
+        raise ValueError(f"encoder_num_layers = {depth}")
     ours = {key: config[key] for key in _SHARED}
     ours["extractor_conv_layer_config"] = [tuple(shape) for shape in config["extractor_conv_layer_config"]]
     ours["normalize_waveform"] = bool(config.get("normalize_waveform", False))
@@ -98,7 +106,9 @@ def _from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     else:
         width = config.get("encoder_head_dim")
         counts = _each(config["encoder_num_heads"], depth)
-        ours["encoder_num_heads"] = ours["encoder_embed_dim"] // width if width else max(counts)
+        total = ours["encoder_num_heads"] = ours["encoder_embed_dim"] // width if width else max(counts)
+        if max(counts) > total or ours["encoder_embed_dim"] % total:
+            raise ValueError(f"up to {max(counts)} heads for encoder_embed_dim = {ours['encoder_embed_dim']}")
         heads = [list(range(count)) for count in counts]
     widths = _each(config["encoder_ff_interm_features"], depth)
     attends, feeds = (_each(config.get(f"encoder_use_{name}", True), depth) for name in ("attention", "feed_forward"))
@@ -129,7 +139,9 @@ def to_dphubert(checkpoint: Checkpoint, path: Path) -> list[str]:
 def to_diarizen(checkpoint: Checkpoint, path: Path) -> list[str]:
     """Write a file that DiariZen's model class loads strictly; returns what had to be supplied."""
     content, notes = _content(checkpoint)
-    content["config"]["use_layerwise_prune"] = False
+    if family(checkpoint.config) == "wavlm":
+        # Its class for the other families does not know the setting.
+        content["config"]["use_layerwise_prune"] = False
     torch.save(content, path)
     return notes
 

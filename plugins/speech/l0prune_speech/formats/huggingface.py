@@ -18,9 +18,9 @@ from l0prune_speech.formats.checkpoint import (
     PARAMETRIZED,
     Checkpoint,
     family,
-    listed,
     renamed,
 )
+from l0prune_speech.formats.fit import listed, named_tensors
 from l0prune_speech.formats.pickled import read_pickled
 
 _MODEL_TYPES = {"hubert": "hubert", "wav2vec2": "wav2vec2", "wavlm": "wavlm"}
@@ -43,6 +43,8 @@ _SAME = {
 _POSITIONS = {"encoder_num_buckets": "num_buckets", "encoder_max_distance": "max_bucket_distance"}
 """Ours by theirs."""
 _SAID = {**_SAME, **_POSITIONS, "extractor_conv_layer_config": "conv_dim", "extractor_mode": "feat_extract_norm"}
+_PRUNED = {"encoder_remaining_heads": "remaining_heads", "encoder_ff_interm_features": "intermediate_sizes"}
+"""The same in the table of a pruned network."""
 DEFAULTS: Mapping[str, Any] = {
     "conv_bias": False,
     "conv_dim": [512] * 7,
@@ -93,37 +95,47 @@ def from_huggingface(folder: Path) -> Checkpoint:
     Raises:
         DataError: A file is missing or damaged, or the model is of another family.
     """
-    said = _read_json(folder / "config.json")
-    kind = said.get("model_type")
+    stated = _read_json(folder / "config.json")
+    kind = stated.get("model_type")
     if kind not in _MODEL_TYPES:
         raise DataError("not an encoder of these families", where=folder, got=kind, expected=", ".join(_MODEL_TYPES))
     for key, value in _ONLY.items():
-        if said.get(key, value) != value:
-            raise DataError(f"{key} is not supported", where=folder / "config.json", got=said[key], expected=value)
-    values = {**DEFAULTS, **(WAVLM_DEFAULTS if kind == "wavlm" else {}), **said}
+        if stated.get(key, value) != value:
+            raise DataError(f"{key} is not supported", where=folder / "config.json", got=stated[key], expected=value)
+    values = {**DEFAULTS, **(WAVLM_DEFAULTS if kind == "wavlm" else {}), **stated}
+    try:
+        config = _from_config(values, kind)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError("cannot read", where=folder / "config.json", got=error) from error
+    config["normalize_waveform"] = _normalizes(folder, values)
     pruned = values.get("l0prune") or {}
-    shapes = [values[key] for key in ("conv_dim", "conv_kernel", "conv_stride")]
-    if len({len(shape) for shape in shapes}) != 1:
-        got = [len(shape) for shape in shapes]
-        raise DataError("conv_dim, conv_kernel and conv_stride differ in length", where=folder / "config.json", got=got)
-    names = {**_SAME, **(_POSITIONS if kind == "wavlm" else {})}
-    config = {
-        **{ours: values[theirs] for ours, theirs in names.items()},
-        "extractor_mode": f"{values['feat_extract_norm']}_norm",
-        "extractor_conv_layer_config": list(zip(*shapes, strict=True)),
-        "aux_num_out": None,
-        "normalize_waveform": _normalizes(folder, values),
-        "family": kind,
-        "extractor_channel_scale": bool(pruned.get("channel_scale", False)),
-    }
-    if "remaining_heads" in pruned:
-        config["encoder_remaining_heads"] = pruned["remaining_heads"]
-    if "intermediate_sizes" in pruned:
-        config["encoder_ff_interm_features"] = pruned["intermediate_sizes"]
+    said = {ours: (theirs, values.get(theirs)) for ours, theirs in _SAID.items()}
+    said |= {ours: (f"l0prune.{theirs}", pruned[theirs]) for ours, theirs in _PRUNED.items() if theirs in pruned}
     tensors, left_out = _encoder_only(_tensors(folder), kind)
     tensors.pop(_MASK, None)
     notes = (f"left out what is not the encoder: {listed(left_out)}",) if left_out else ()
-    return Checkpoint(config=config, tensors=renamed(tensors, *_NAMES), notes=notes, said=_SAID)
+    return Checkpoint(config=config, tensors=renamed(tensors, *_NAMES), notes=notes, said=said)
+
+
+def _from_config(values: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    shapes = [values[key] for key in ("conv_dim", "conv_kernel", "conv_stride")]
+    if len({len(shape) for shape in shapes}) != 1:
+        raise ValueError(f"conv_dim, conv_kernel and conv_stride differ in length: {[len(shape) for shape in shapes]}")
+    pruned = values.get("l0prune") or {}
+    return {
+        **{ours: values[theirs] for ours, theirs in _names(kind).items()},
+        "extractor_mode": f"{values['feat_extract_norm']}_norm",
+        "extractor_conv_layer_config": list(zip(*shapes, strict=True)),
+        "aux_num_out": None,
+        "family": kind,
+        "extractor_channel_scale": bool(pruned.get("channel_scale", False)),
+        **{ours: pruned[theirs] for ours, theirs in _PRUNED.items() if theirs in pruned},
+    }
+
+
+def _names(kind: str) -> dict[str, str]:
+    """Their keys by ours, for a family."""
+    return {**_SAME, **(_POSITIONS if kind == "wavlm" else {})}
 
 
 def _normalizes(folder: Path, values: Mapping[str, Any]) -> bool:
@@ -158,10 +170,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return read_safetensors(path)
-    content = read_pickled(path)
-    if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise DataError("not a state dict", where=path)
-    return dict(content)
+    return named_tensors(read_pickled(path), path)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -205,9 +214,8 @@ def to_huggingface(checkpoint: Checkpoint, folder: Path, card: str) -> list[str]
     if ours.get("extractor_channel_scale"):
         pruned["channel_scale"] = True
     dims, kernels, strides = ([*column] for column in zip(*ours["extractor_conv_layer_config"], strict=True))
-    names = {**_SAME, **(_POSITIONS if kind == "wavlm" else {})}
     theirs = {
-        **{said: ours[key] for key, said in names.items()},
+        **{said: ours[key] for key, said in _names(kind).items()},
         "intermediate_size": widths if isinstance(widths, int) else max(1, *widths),
         "architectures": [f"{_CLASSES[kind]}Model"],
         "model_type": kind,
