@@ -33,7 +33,9 @@ def export(source: str | Path, *, to: str, out: str | Path | None = None, plugin
     if not isinstance(chosen, Exporter):
         raise ConfigError("plugin exports nothing", where=plugin)
     if to not in chosen.formats:
-        raise ConfigError("no such format", where=to, hint=nearest(to, chosen.formats))
+        raise ConfigError(
+            "no such format", where=to, expected=", ".join(chosen.formats), hint=nearest(to, chosen.formats)
+        )
     if out is None:
         if not is_run:
             raise ConfigError("where to?", where=source, expected="--out PATH")

@@ -14,7 +14,7 @@ import torch
 from l0prune_speech import exporting
 from l0prune_speech.export_formats import FORMATS
 from l0prune_speech.formats import graphs
-from l0prune_speech.formats.checkpoint import from_encoder
+from l0prune_speech.formats.checkpoint import Checkpoint, from_encoder
 from l0prune_speech.groups import encoder_groups
 from l0prune_speech.modules import SpeechEncoder, build_encoder
 from l0prune_speech.teachers import load_teacher
@@ -157,6 +157,38 @@ def test_the_upstream_follows_s3prls_interface(make_run: Callable[[str], Path], 
         sys.modules.pop(name, None)
 
 
+def test_two_upstreams_in_one_process_are_two_networks(make_run: Callable[[str], Path], tmp_path: Path) -> None:
+    wavs, last = [torch.randn(9_000)], []
+    for kind in ("hubert", "hubert-large"):
+        run = make_run(kind)
+        l0prune.export(run, to="s3prl", out=tmp_path / "upstreams" / kind)
+        place = str(tmp_path / "upstreams" / kind)
+        upstream = torch.hub.load(place, "l0prune_student", source="local", trust_repo=True)
+        with torch.no_grad():
+            expected = l0prune.load(run).hidden_states(wavs[0][None])  # type: ignore[operator]
+            states = upstream(wavs)["hidden_states"]
+        assert relative_difference(expected, states) <= 1e-6
+        last.append(states[-1])
+    assert not torch.allclose(*last)
+    for name in ("expert", "encoder"):
+        sys.modules.pop(name, None)
+
+
+def test_a_network_too_large_for_its_format_is_refused_with_those_that_can_hold_it(
+    make_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, size = make_run("hubert"), graphs.LARGEST_ONNX
+    monkeypatch.setattr(graphs, "LARGEST_ONNX", 2**24 + 10_000)
+    message = r"onnx cannot hold this network: .* GB of weights.*these can: huggingface, dphubert, .*torchscript"
+    with pytest.raises(ConfigError, match=message):
+        l0prune.export(run, to="onnx", out=tmp_path / "new" / "student.onnx")
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(graphs, "LARGEST_ONNX", size)
+    for billions, fits in ((0.4, True), (1.0, False)):
+        tensors = {"all": torch.empty(round(billions * 1e9), device="meta")}
+        assert (graphs.too_large_for_onnx(Checkpoint(config={}, tensors=tensors)) is None) is fits
+
+
 def test_the_model_card_holds_the_reports_figures(make_run: Callable[[str], Path], tmp_path: Path) -> None:
     run = make_run("hubert")
     l0prune.export(run, to="huggingface", out=tmp_path / "hf")
@@ -207,7 +239,7 @@ def test_what_is_there_already_is_unharmed(make_run: Callable[[str], Path], tmp_
 
 def test_wrong_requests_are_one_line(make_run: Callable[[str], Path], tmp_path: Path) -> None:
     run = make_run("hubert")
-    with pytest.raises(ConfigError, match="no such format: onyx; did you mean 'onnx'"):
+    with pytest.raises(ConfigError, match=r"no such format: onyx \(expected huggingface, .*; did you mean 'onnx'"):
         l0prune.export(run, to="onyx")
     with pytest.raises(ConfigError, match="where to"):
         l0prune.export("embedded", to="onnx", plugin="speech")

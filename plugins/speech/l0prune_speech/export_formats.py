@@ -13,7 +13,9 @@ FORMATS: Mapping[str, ExportFormat] = {
         suffix=".pth",
     ),
     "diarizen": ExportFormat(holds="DiariZen's checkpoint; otherwise as dphubert", suffix=".bin"),
-    "onnx": ExportFormat(holds="an ONNX model; any batch and length, float32", suffix=".onnx"),
+    "onnx": ExportFormat(
+        holds="an ONNX model; any batch and length, float32, at most 530 million parameters (2 GB)", suffix=".onnx"
+    ),
     "torchscript": ExportFormat(holds="a TorchScript program for Python and C++; any batch and length", suffix=".pt"),
     "torch.export": ExportFormat(
         holds="a torch.export program; any batch, any length from two frames (45 ms) on", suffix=".pt2"

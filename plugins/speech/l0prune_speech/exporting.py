@@ -48,6 +48,8 @@ class _Way:
     expected: Callable[[SpeechEncoder, Tensor, Tensor], Outputs]
     """The same outputs of the network itself."""
     tolerance: float = 1e-5
+    refusal: Callable[[Checkpoint], str | None] = lambda _checkpoint: None
+    """Why the format cannot hold a network, if it cannot."""
 
 
 def export_network(source: str, to: str, out: Path) -> Export:
@@ -59,13 +61,17 @@ def export_network(source: str, to: str, out: Path) -> Export:
         out: The file or folder to make.
 
     Raises:
-        ConfigError: A package is missing.
+        ConfigError: A package is missing, or the format cannot hold the network.
         DataError: The source cannot be read.
         ProofError: What was written does not behave as the network does; nothing is left of it.
     """
     way = _WAYS[to]()
     teacher = load_teacher(source)
     checkpoint = from_encoder(teacher.encoder)
+    refusal = way.refusal(checkpoint)
+    if refusal:
+        others = ", ".join(name for name in FORMATS if name != to)
+        raise ConfigError(f"{to} cannot hold this network", where=source, got=refusal, hint=f"these can: {others}")
     with assembled(out) as place:
         if not FORMATS[to].suffix:
             place.mkdir()
@@ -198,7 +204,7 @@ def _open_s3prl(folder: Path) -> Run:
     return run
 
 
-def _graph(write: Callable[[Checkpoint, Path], list[str]], run: Callable[[Path], Run], tolerance: float) -> _Way:
+def _graph(write: Callable[[Checkpoint, Path], list[str]], run: Callable[[Path], Run], **more: Any) -> _Way:
     def opened(path: Path) -> Run:
         program = run(path)
 
@@ -213,7 +219,7 @@ def _graph(write: Callable[[Checkpoint, Path], list[str]], run: Callable[[Path],
         write=lambda checkpoint, path, card: write(checkpoint, path),
         open=opened,
         expected=_program_outputs,
-        tolerance=tolerance,
+        **more,
     )
 
 
@@ -228,7 +234,7 @@ def _huggingface() -> _Way:
 
 def _onnx() -> _Way:
     graphs.check_onnx()
-    return _graph(graphs.to_onnx, graphs.run_onnx, 1e-4)
+    return _graph(graphs.to_onnx, graphs.run_onnx, tolerance=1e-4, refusal=graphs.too_large_for_onnx)
 
 
 _WAYS: Mapping[str, Callable[[], _Way]] = {
@@ -236,7 +242,7 @@ _WAYS: Mapping[str, Callable[[], _Way]] = {
     "diarizen": lambda: _plain(to_diarizen, _open_pickled),
     "huggingface": _huggingface,
     "onnx": _onnx,
-    "torchscript": lambda: _graph(graphs.to_torchscript, graphs.run_torchscript, 1e-5),
-    "torch.export": lambda: _graph(graphs.to_torch_export, graphs.run_torch_export, 1e-5),
+    "torchscript": lambda: _graph(graphs.to_torchscript, graphs.run_torchscript),
+    "torch.export": lambda: _graph(graphs.to_torch_export, graphs.run_torch_export),
     "s3prl": lambda: _plain(to_s3prl, _open_s3prl),
 }

@@ -17,6 +17,10 @@ from l0prune_speech.formats.checkpoint import Checkpoint, folded
 
 OPSET = 18
 """The first with GroupNorm's present form, and what the exporter writes without conversion."""
+LARGEST_ONNX = 2**31 - 1
+"""Bytes of a file in protobuf's format, which ONNX is."""
+_GRAPH_BYTES = 2**24
+"""Room for the graph beside its weights: it takes 0.1 MB a layer."""
 INPUTS, OUTPUTS = ("waveforms", "lengths"), ("last_hidden_state", "hidden_states", "frames")
 _EXAMPLE_SECONDS, _SAMPLE_RATE = (1.0, 0.8), 16_000
 
@@ -87,6 +91,14 @@ def to_onnx(checkpoint: Checkpoint, path: Path) -> list[str]:
     assert program is not None
     program.save(str(path), external_data=False)
     return [f"opset {OPSET}"]
+
+
+def too_large_for_onnx(checkpoint: Checkpoint) -> str | None:
+    """Why an ONNX file cannot hold a network, if it cannot."""
+    size = sum(tensor.numel() * 4 for tensor in checkpoint.tensors.values())
+    if size <= LARGEST_ONNX - _GRAPH_BYTES:
+        return None
+    return f"{size / 1e9:.2f} GB of weights, where an ONNX file ends at {LARGEST_ONNX / 1e9:.2f} GB"
 
 
 def check_onnx() -> None:

@@ -10,15 +10,17 @@ from l0prune_speech.formats.checkpoint import Checkpoint
 
 _HUBCONF = '''"""Entry point for s3prl and torch.hub."""
 
+from pathlib import Path as _Path
+
 try:
     from .expert import UpstreamExpert as _UpstreamExpert
 except ImportError:
     from expert import UpstreamExpert as _UpstreamExpert
 
 
-def l0prune_student(*args, **kwargs):
-    """The upstream of the encoder in this folder."""
-    return _UpstreamExpert(*args, **kwargs)
+def l0prune_student(ckpt=None, *args, **kwargs):
+    """The upstream of the encoder in this folder, or of another one's model.pt."""
+    return _UpstreamExpert(ckpt or str(_Path(__file__).with_name("model.pt")), *args, **kwargs)
 '''
 
 

@@ -1,10 +1,10 @@
 """An s3prl upstream of one encoder. The folder stands alone; it needs torch and torchaudio (2.0 or later).
 
-Copy the folder to `s3prl/upstream/` and name it with `-u l0prune_student`, or load it anywhere with
+Copy the files into `s3prl/upstream/example/`, where s3prl looks for upstreams of one's own, and name it with
+`-u l0prune_student` (`-k` for the model.pt of another folder); or load it anywhere with
 `torch.hub.load(FOLDER, "l0prune_student", source="local")`.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,14 +21,13 @@ class UpstreamExpert(nn.Module):
     """Hidden states of the encoder: the projected CNN output, then each transformer layer's.
 
     Args:
-        ckpt: The checkpoint; by default `model.pt` beside this file.
+        ckpt: The checkpoint.
         model_config: Not used; the checkpoint holds it.
     """
 
-    def __init__(self, ckpt: str | None = None, model_config: str | None = None, **_kwargs: Any) -> None:
+    def __init__(self, ckpt: str, model_config: str | None = None, **_kwargs: Any) -> None:
         super().__init__()
-        path = Path(ckpt) if ckpt else Path(__file__).with_name("model.pt")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(ckpt, map_location="cpu", weights_only=True)
         self.encoder = build_encoder(content["config"])
         self.encoder.encoder.transformer.layer_drop = 0.0
         self.encoder.load_state_dict(self._named(content["state_dict"]))
