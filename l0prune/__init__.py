@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from l0prune.inspection import Inspection, inspect, inspect_groups, summarise_kinds
     from l0prune.mac_model import mac_size
     from l0prune.model_file import load, save
+    from l0prune.objective import Losses, Objective
     from l0prune.observer import Observer
     from l0prune.pipeline import compress
     from l0prune.plan import RemovalPlan
@@ -41,12 +42,12 @@ if TYPE_CHECKING:
     from l0prune.proof import prove_groups, relative_difference
     from l0prune.pruner import L0Pruner, wrap
     from l0prune.pruning_graph import groups_of_graph
+    from l0prune.records import Record
     from l0prune.removal import Bypassed, apply_plan
     from l0prune.report import CompressionReport, PruningReport
     from l0prune.reporting.report import Report, write_report
     from l0prune.settings import describe, resolve
     from l0prune.size_model import SizeModel, parameter_size
-    from l0prune.training import Losses, Objective, Record
     from l0prune.variants import Contender, Load
     from l0prune.wording import duration, quantity
 
@@ -80,17 +81,18 @@ _HOMES = {
     "model_file": ("load", "save"),
     "observer": ("Observer",),
     "pipeline": ("compress",),
+    "objective": ("Losses", "Objective"),
     "plan": ("RemovalPlan",),
     "plugin": ("Benchable", "Export", "ExportFormat", "Exporter", "Plugin", "Task", "get_plugin", "plugin_names"),
     "proof": ("prove_groups", "relative_difference"),
     "pruner": ("L0Pruner", "wrap"),
     "pruning_graph": ("groups_of_graph",),
     "removal": ("Bypassed", "apply_plan"),
+    "records": ("Record",),
     "report": ("CompressionReport", "PruningReport"),
     "reporting.report": ("Report", "write_report"),
     "settings": ("describe", "resolve"),
     "size_model": ("SizeModel", "parameter_size"),
-    "training": ("Losses", "Objective", "Record"),
     "variants": ("Contender", "Load"),
     "wording": ("duration", "quantity"),
 }

@@ -2,30 +2,34 @@
 
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from l0prune.errors import RunError
+from l0prune.errors import DamagedCheckpoint, RunError
 from l0prune.files import write_atomic
 
-CHECKPOINT_VERSION = 1
-_KEPT = 2
-_DAMAGE = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError)
+CHECKPOINT_VERSION = 2
+_DAMAGE = (
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
 
 
-def save_checkpoint(folder: Path, position: int, state: dict[str, Any]) -> Path:
-    """Save a state of tensors, numbers, strings and containers; older checkpoints but one are deleted.
+def save_checkpoint(folder: Path, position: int, state: dict[str, Any], *, keep: int = 2) -> Path:
+    """Save a state of tensors, numbers, strings and containers.
 
     Args:
         folder: The checkpoint folder.
         position: Optimizer steps since the run began, over all stages; names the file.
         state: What `load_checkpoint` will give back.
+        keep: How many checkpoints are left: older ones are deleted.
     """
     path = folder / f"step-{position:08d}.pt"
     write_atomic(path, lambda temporary: torch.save({"version": CHECKPOINT_VERSION, **state}, temporary))
-    for old in checkpoints(folder)[:-_KEPT]:
+    for old in checkpoints(folder)[:-keep]:
         old.unlink()
     return path
 
@@ -39,21 +43,47 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Load a checkpoint onto the CPU.
 
     Raises:
-        RunError: The file is damaged, of another version, or holds more than data.
+        DamagedCheckpoint: The file is not what was written, by its checksums.
+        RunError: It is of another version.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"checksum of {damaged} is wrong")
         with warnings.catch_warnings():
             # What torch warns of in a file that it then refuses is of no use.
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         got = "more than data" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
-        hint = "delete it to go on from the one before, if there is one"
-        raise RunError("damaged checkpoint", where=path, got=got, hint=hint) from error
+        raise DamagedCheckpoint("damaged checkpoint", where=path, got=got) from error
     if not isinstance(state, dict) or state.get("version") != CHECKPOINT_VERSION:
         got = state.get("version") if isinstance(state, dict) else type(state).__name__
         raise RunError("checkpoint of another version", where=path, got=got, expected=CHECKPOINT_VERSION)
     return state
+
+
+def newest_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest checkpoint that is whole, or None where none was saved yet.
+
+    Returns:
+        The state, and a word on each newer one that is damaged.
+
+    Raises:
+        DamagedCheckpoint: All there are are damaged.
+        RunError: The newest whole one is of another version.
+    """
+    notes: list[str] = []
+    error: DamagedCheckpoint | None = None
+    for path in reversed(checkpoints(folder)):
+        try:
+            return load_checkpoint(path), notes
+        except DamagedCheckpoint as damaged:
+            error = error or damaged
+            notes.append(f"{damaged}: going on from the one before")
+    if error is not None:
+        raise error
+    return None, []
 
 
 def random_state() -> dict[str, Any]:

@@ -72,6 +72,27 @@ class ControllerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompactionConfig:
+    """When units that have closed for good leave the network during step 1."""
+
+    enabled: bool = True
+    closed_below: float = 0.05
+    """A unit counts as closed while its keep probability is below this."""
+    every_steps: int = 10
+    """Steps between looks at the gates."""
+    patience: int = 3
+    """Looks in a row at which a unit must have been closed."""
+    least_share: float = 0.02
+    """Cut only when this share of what is left goes: each cut costs about a step."""
+
+    def __post_init__(self) -> None:
+        _check(0 < self.closed_below < 1, "compaction.closed_below out of range", self.closed_below, "between 0 and 1")
+        _check(self.every_steps >= 1, "compaction.every_steps out of range", self.every_steps, "1 or more")
+        _check(self.patience >= 1, "compaction.patience out of range", self.patience, "1 or more")
+        _check(0 <= self.least_share < 1, "compaction.least_share out of range", self.least_share, "0 up to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """One of the two training stages."""
 
@@ -122,8 +143,13 @@ class RunConfig:
     """Steps between lines of metrics.jsonl."""
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints."""
+    keep_checkpoints: int = 2
+    """How many checkpoints are left: one more than may be damaged."""
+    compile: bool = False
+    """Compile student and objective with torch.compile."""
     gates: GateConfig = field(default_factory=GateConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
+    compaction: CompactionConfig = field(default_factory=CompactionConfig)
     joint: StageConfig = field(default_factory=lambda: StageConfig(steps=1000, learning_rate=2e-4))
     """Step 1: distillation and pruning together."""
     further: StageConfig = field(default_factory=lambda: StageConfig(steps=500, learning_rate=1e-4))
@@ -149,6 +175,8 @@ class RunConfig:
         _check(self.log_every >= 1, "log_every out of range", self.log_every, "1 or more")
         minutes = self.checkpoint_minutes
         _check(minutes >= 0, "checkpoint_minutes out of range", minutes, "0 or more")
+        keep = self.keep_checkpoints
+        _check(keep >= 1, "keep_checkpoints out of range", keep, "1 or more")
         _check(self.joint.steps >= 1, "joint.steps out of range", self.joint.steps, "1 or more")
 
 

@@ -61,8 +61,16 @@ class RunError(L0PruneError):
     """A run directory or checkpoint that cannot be used."""
 
 
+class DamagedCheckpoint(RunError):
+    """A checkpoint that is not what was written."""
+
+
 class TrainingError(L0PruneError):
     """A training run that cannot go on."""
+
+
+class FailedElsewhere(L0PruneError):
+    """Another process of the run failed, and shows its error itself."""
 
 
 class Interrupted(L0PruneError):

@@ -103,6 +103,20 @@ class Gates(nn.Module):
         """Select under another budget from now on."""
         self.budget, self._decided = budget, None
 
+    def shrink(self, kept: np.ndarray, groups: Sequence[PruneGroup], size_model: SizeModel) -> None:
+        """Forget units that are gone for good.
+
+        Args:
+            kept: (N,) bool, True for units that are left.
+            groups: What is left of the groups, in their order.
+            size_model: Their size.
+        """
+        self.groups, self.size_model = tuple(groups), size_model
+        self._units = [group.units for group in groups]
+        index = torch.from_numpy(np.flatnonzero(kept)).to(self.log_alpha.device)
+        self.log_alpha = nn.Parameter(self.log_alpha.detach()[index])
+        self._sampled = self._decided = None
+
     @contextmanager
     def fixed(self, values: Tensor) -> Iterator[None]:
         """Hold all gates at `values` (N,) meanwhile."""

@@ -75,7 +75,10 @@ class GatedModel(nn.Module):
         self.parameter_model = parameter_size(model, groups)
         self.size_model = size_model or self.parameter_model
         self.target_sparsity = target_sparsity
-        self.dense_shapes = shapes
+        self.shapes = shapes
+        self.dense_groups, self.dense_shapes = self.groups, shapes
+        self.here = np.arange(sum(group.units for group in groups))
+        """(N,) the units by their numbers in the dense model: some may be gone for good."""
         config = config or GateConfig()
         budget = budget_for(self.size_model, target_sparsity, round_to=config.round_to or 1)
         self.gates = Gates(groups, self.size_model, budget, config, next(model.parameters()))
@@ -92,9 +95,15 @@ class GatedModel(nn.Module):
         return 1 - self.size_model.expected(self.gates.keep_probabilities()) / self.size_model.total
 
     def plan(self, kept: np.ndarray | None = None) -> RemovalPlan:
-        """The removal plan of the deterministic selection, or of a given one (N,)."""
+        """The removal plan of the deterministic selection, or of a given one (N,), in the dense model's indices."""
         kept = self.gates.select() if kept is None else kept
-        return make_plan(self.groups, kept_indices(kept, self.groups), self.dense_shapes)
+        units = np.zeros(sum(group.units for group in self.dense_groups), dtype=bool)
+        units[self.here[kept]] = True
+        return make_plan(self.dense_groups, kept_indices(units, self.dense_groups), self.dense_shapes)
+
+    def next_plan(self, kept: np.ndarray) -> RemovalPlan:
+        """The same for the model as it is now, some units of which may be gone."""
+        return make_plan(self.groups, kept_indices(kept, self.groups), self.shapes)
 
     def gate_values(self) -> dict[str, Tensor]:
         """The deterministic gate values (units,) by group name."""
@@ -105,10 +114,36 @@ class GatedModel(nn.Module):
         """A copy of the model with the selection removed, and the plan; this model is untouched."""
         values = self.gate_values()
         kept = np.concatenate([value.cpu().numpy() > 0 for value in values.values()])
-        plan = self.plan(kept)
         twin = copy.deepcopy(self)
         twin.detach()
-        return apply_plan(twin.model, plan, values).eval(), plan
+        return apply_plan(twin.model, self.next_plan(kept), values).eval(), self.plan(kept)
+
+    def shrink(self, kept: np.ndarray) -> tuple[RemovalPlan, dict[str, tuple[nn.Parameter, nn.Parameter | None]]]:
+        """Cut units out of the model in place, without folding: gates stay on what is left. Parameters are new ones.
+
+        Args:
+            kept: (N,) bool, True for units that are left.
+
+        Returns:
+            The plan, in the indices of the model as it was; by its name in the plan, each parameter before and after.
+
+        Raises:
+            GroupError: An emptied block holds all that reads another group's units; nothing is cut then.
+        """
+        plan = self.next_plan(kept)
+        remaining = plan.remaining_groups()
+        before = dict(self.detach().named_parameters())
+        after = dict(apply_plan(self.model, plan).named_parameters())
+        # Around one emptied block all groups go.
+        kept = np.concatenate([np.isin(np.arange(group.units), plan.kept[group.name]) for group in self.groups])
+        numbers = [g for g, group in enumerate(self.groups) if plan.kept[group.name]]
+        self.groups, self.shapes, self.here = remaining, plan.pruned_shapes(), self.here[kept]
+        same = self.size_model is self.parameter_model
+        self.parameter_model = self.parameter_model.restricted(self.groups, numbers)
+        self.size_model = self.parameter_model if same else self.size_model.restricted(self.groups, numbers)
+        self.gates.shrink(kept, self.groups, self.size_model)
+        self._attach()
+        return plan, {name: (parameter, after.get(name)) for name, parameter in before.items()}
 
     @property
     def first_gate(self) -> nn.Module:
@@ -133,6 +168,7 @@ class GatedModel(nn.Module):
         for tensor in sorted({*consumers, *switched}):
             for module, name in held[tensor]:
                 gate = _GatedTensor(self.gates, consumers.get(tensor, ()), switched.get(tensor, ()))
+                gate.train(module.training)
                 parametrize.register_parametrization(module, name, gate)
         for norm in self._norms:
             _replace(self.model, norm.dense, norm)
@@ -160,8 +196,8 @@ class GatedModel(nn.Module):
         gated = []
         for path, places in standing.items():
             norm = self.model.get_submodule(path)
-            opened = partial(_opened, self.gates, places, self.dense_shapes[f"{path}.weight"][0])
-            gated.append(GatedNorm(norm, opened, dims[path]))
+            opened = partial(_opened, self.gates, places, self.shapes[f"{path}.weight"][0])
+            gated.append(GatedNorm(norm, opened, dims[path]).train(norm.training))
         return gated
 
     def detach(self) -> nn.Module:
@@ -175,7 +211,8 @@ class GatedModel(nn.Module):
             # Optimizers know parameters by their number.
             module._parameters.update({name: module._parameters.pop(name) for name in names})
         for norm in self._norms:
-            _replace(self.model, norm, norm.dense)
+            # Hidden from the model, the dense module has missed changes of mode.
+            _replace(self.model, norm, norm.dense.train(norm.training))
         for module in self._nested:
             module.use_nested_tensor = True
         self._gated, self._orders, self._norms, self._hooks, self._nested = [], [], [], [], []

@@ -1,6 +1,5 @@
 """From a time that is asked for to a share of the latency model's, and to a network that is as fast when measured."""
 
-import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +52,7 @@ def sparsity_for(latency: LatencyModel, config: RunConfig) -> float:
 
 def meet_target(
     gated: GatedModel,
+    dense: nn.Module,
     observe: Observe,
     deploy: Callable[[nn.Module], nn.Module] | None,
     left: float,
@@ -62,6 +62,7 @@ def meet_target(
 
     Args:
         gated: The gated model, in evaluation mode, under a latency model; its budget moves.
+        dense: The dense model, without gates.
         observe: Runs a model on the input whose latency matters.
         deploy: Gives a model the form in which it will run.
         left: The share of the dense latency that is to be left.
@@ -71,7 +72,7 @@ def meet_target(
         latency_before_ms, latency_after_ms, speedup, as measured last.
     """
     deploy = deploy or (lambda network: network)
-    dense, predicted = deploy(copy.deepcopy(gated).detach()), gated.gates.budget
+    dense, predicted = deploy(dense), gated.gates.budget
     for attempt in range(_ATTEMPTS):
         results = _measure(dense, deploy(gated.pruned()[0]), observe)
         before, after, ratio = (results[key] for key in ("latency_before_ms", "latency_after_ms", "speedup"))

@@ -5,8 +5,8 @@ from pathlib import Path
 from l0prune.config import RunConfig
 from l0prune.gating import GatedModel
 from l0prune.plugin import Task
+from l0prune.records import Record
 from l0prune.report import CompressionReport
-from l0prune.training import Record
 
 
 class Observer:
@@ -20,6 +20,9 @@ class Observer:
 
     def record(self, record: Record) -> None:
         """A logging step."""
+
+    def compacted(self, step: int, parameters: int) -> None:
+        """Units that had closed for good have left the network; so many parameters are in it still."""
 
     def note(self, text: str) -> None:
         """Something worth a line."""

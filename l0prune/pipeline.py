@@ -2,9 +2,8 @@
 
 import copy
 import shutil
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from l0prune.checkpoint import save_checkpoint
 from l0prune.config import RunConfig, build, read_toml
 from l0prune.counting import macs, parameters, peak_memory_bytes
 from l0prune.dependency import trace
-from l0prune.errors import ConfigError, Interrupted, ProofError, RunError, TrainingError
+from l0prune.distributed import check_same, joined, together, world
+from l0prune.errors import ConfigError, ProofError, RunError, TrainingError
 from l0prune.files import write_atomic, write_json
 from l0prune.gating import GatedModel
 from l0prune.latency_model import latency_cache, measure_latency
 from l0prune.latency_target import meet_target, sparsity_for
 from l0prune.mac_model import mac_size
 from l0prune.model_file import save
+from l0prune.objective import evaluate
 from l0prune.observer import Observer
 from l0prune.plan import RemovalPlan, remembered
 from l0prune.plugin import Plugin, Task, get_plugin
@@ -33,7 +33,7 @@ from l0prune.run_directory import RunDirectory, free_run_directory
 from l0prune.settings import describe, resolve
 from l0prune.signals import catch_signals
 from l0prune.size_model import SizeModel
-from l0prune.training import Record, Stage, evaluate
+from l0prune.trainer import Trainer
 
 
 def compress(
@@ -64,19 +64,29 @@ def compress(
         L0PruneError: A setting, the data, the target or the run directory cannot be used.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    chosen = get_plugin(plugin) if isinstance(plugin, str) else _OwnTask(plugin) if isinstance(plugin, Task) else plugin
-    layers = [read_toml(Path(config))] if config else []
-    run = resolve(chosen, *layers, settings or {}, recipe=recipe)
-    if out is None and resume:
-        raise ConfigError("--resume needs the run directory", expected="--out DIR")
-    base = Path("runs") / f"{run.plugin}-{run.recipe}"
-    folder = RunDirectory(Path(out) if out else free_run_directory(base))
-    state = folder.resume(describe(run)) if resume else None
-    if not resume:
-        folder.check_free()
-    torch.manual_seed(run.seed)
-    task = chosen.prepare(build(chosen.options, run.options), run)
-    return _Run(chosen, task, run, folder, observer or Observer(), resume=resume, state=state).execute()
+    with joined() as processes:
+        watcher = observer if observer and processes.is_main else Observer()
+
+        def prepare() -> _Run:
+            chosen = _OwnTask(plugin) if isinstance(plugin, Task) else plugin
+            chosen = get_plugin(chosen) if isinstance(chosen, str) else chosen
+            layers = [read_toml(Path(config))] if config else []
+            run = resolve(chosen, *layers, settings or {}, recipe=recipe)
+            if out is None and (resume or processes.size > 1):
+                what = "--resume needs the run directory" if resume else "several processes need the run directory"
+                raise ConfigError(what, expected="--out DIR")
+            free = free_run_directory(Path("runs") / f"{run.plugin}-{run.recipe}")
+            folder = RunDirectory(Path(out) if out else free)
+            state, notes = folder.resume(describe(run)) if resume else (None, [])
+            for note in notes:
+                watcher.note(note)
+            if not resume:
+                folder.check_free()
+            torch.manual_seed(run.seed)
+            task = chosen.prepare(build(chosen.options, run.options), run)
+            return _Run(chosen, task, run, folder, watcher, resume=resume, state=state)
+
+        return together(prepare).execute()
 
 
 @dataclass(frozen=True)
@@ -118,53 +128,79 @@ class _Run:
         self.results: dict[str, Any] = copy.deepcopy(state["results"]) if state else {}
         for key in ("stage_seconds", "step_seconds"):
             self.results.setdefault(key, {})
-        self.plan: RemovalPlan | None = None
+        self.trainer = Trainer(task, config, folder, observer, self.results)
         self.earlier = remembered(task.objective.student)
-        self.target_sparsity, self.gates = config.target_sparsity, config.gates
+        self.target_sparsity, self.gates, self.params_before = config.target_sparsity, config.gates, 0
         self._latency_file: Path | None = None
-        self._saved_at = time.monotonic()
-        self._stopped: Callable[[], int | None] = lambda: None
+        self._dense: nn.Module | None = None
 
     def execute(self) -> CompressionReport:
-        objective = self.task.objective
+        check_same(f"{describe(self.config)} {self.task.data_digest}", "data or settings")
+        gated = [self._prepared()]
+        with catch_signals() as self.trainer.stopped:
+            # Handed over, so that it can be freed when it is needed no more.
+            self._train(gated.pop(), self.state)
+        return self._finish()
+
+    def _prepared(self) -> GatedModel:
+        """The gated student, every group proved, and a folder to write to."""
         size = self._constrained_size()
         gated = GatedModel(
-            objective.student,
+            self.task.objective.student,
             self.task.groups,
             target_sparsity=self.target_sparsity,
             config=self.gates,
             size_model=size,
         )
         gated.eval()
-        params_before = gated.parameter_model.total
+        self.params_before = gated.parameter_model.total
         prove_groups(gated, self.task.observe)
-        if not self.resume:
-            self.folder.begin(describe(self.config))
-            if self._latency_file:
-                write_atomic(self.folder.latency, lambda place: shutil.copyfile(str(self._latency_file), place))
+        together(self._begin)
         self.observer.prepared(self.task, gated, self.config, self.folder.path)
         if "macs_before" not in self.results:
             with gated.gates.fixed(torch.ones_like(gated.gates.log_alpha)):
                 self.results["macs_before"] = self._macs(gated.model)
-        if self.resume:
+        if self.resume and world().is_main:
             self.folder.sweep()
             self.folder.rewind_metrics(self.state["position"] if self.state else 0)
-        with catch_signals() as self._stopped:
-            if self.state is None or self.state["stage"] == "joint":
-                self._joint(gated)
-                objective.student = self._cut(gated)
-            else:
-                self.plan = RemovalPlan.from_json(self.state["plan"])
-                objective.student = apply_plan(gated.detach(), self.plan)
-            # The dense student is needed no more, and is the larger one.
-            del gated
-            further = self._stage("further", None)
-            if self.state and self.state["stage"] == "further":
-                self._restore(further, self.state)
-            else:
-                self._checkpoint(further)
-            self._train(further)
-        return self._finish(params_before)
+        return gated
+
+    def _train(self, gated: GatedModel, state: Mapping[str, Any] | None) -> None:
+        """Step 1, the cut, step 2."""
+        trainer, objective = self.trainer, self.task.objective
+        if state is None or state["stage"] == "joint":
+            joint = trainer.stage("joint", gated)
+            if state:
+                trainer.restore(joint, state)
+            trainer.train(joint)
+            objective.student = self._cut(gated)
+        else:
+            trainer.plan = RemovalPlan.from_json(state["plan"])
+            objective.student = apply_plan(gated.detach(), trainer.plan)
+        # The gated student is needed no more.
+        del gated
+        further = trainer.stage("further")
+        if state and state["stage"] == "further":
+            trainer.restore(further, state)
+        else:
+            trainer.save(further)
+        trainer.train(further)
+
+    def _begin(self) -> None:
+        """Make the folder, in the main process; check that checkpoints fit, and that a resumed run goes on alike."""
+        split = self.trainer.split
+        if self.state and self.state["split"] != split:
+            hint = f"resume with a number of processes that splits batches in {self.state['split']}"
+            raise RunError("batches would be split otherwise", got=split, hint=hint)
+        if not world().is_main:
+            return
+        if not self.resume:
+            self.folder.begin(describe(self.config))
+            if self._latency_file:
+                write_atomic(self.folder.latency, lambda place: shutil.copyfile(str(self._latency_file), place))
+        # Weights and two moments of each, in float32; one file more than are kept while the next is written.
+        state_bytes = 3 * 4 * parameters(self.task.objective)
+        self.folder.check_space(state_bytes * (self.config.keep_checkpoints + 1))
 
     def _constrained_size(self) -> SizeModel | None:
         """What the target counts; None for the parameters."""
@@ -175,9 +211,13 @@ class _Run:
         found = trace(student, observe, training=False)
         if self.config.metric == "macs":
             return mac_size(student, task.groups, found)
+        if world().size > 1:
+            hint = "run without torchrun, or prune for --metric macs"
+            raise ConfigError("latency is measured in one process", got=f"{world().size} processes", hint=hint)
         # A resumed run must go on with the same figures, another run may use them.
         cache = [self.folder.latency] if self.resume else [latency_cache(student, task.groups)]
         self.observer.note("measuring the latency of pruned copies")
+        self._dense = copy.deepcopy(student)
         given = self.config.gates.round_to
         latency = measure_latency(student, task.groups, observe, found, deploy=task.deploy, round_to=given, cache=cache)
         self.results |= {"latency_model_error": latency.error, "round_to": latency.round_to}
@@ -186,20 +226,6 @@ class _Run:
         self.target_sparsity = sparsity_for(latency, self.config)
         return latency.size
 
-    def _joint(self, gated: GatedModel) -> None:
-        """Step 1: distil and prune together."""
-        stage = self._stage("joint", gated)
-        if self.state:
-            self._restore(stage, self.state)
-        self._train(stage)
-
-    def _restore(self, stage: Stage, state: dict[str, Any]) -> None:
-        try:
-            stage.restore(state)
-        except (LookupError, RuntimeError, TypeError, ValueError) as error:
-            hint = "is the teacher still the one the run began with?"
-            raise RunError("checkpoint does not fit the run", where=self.folder.path, hint=hint) from error
-
     def _cut(self, gated: GatedModel) -> nn.Module:
         """Remove what is closed, and check that nothing else changed."""
         objective, batches = self.task.objective, list(self.task.evaluation)
@@ -207,14 +233,18 @@ class _Run:
         if self.config.metric == "latency":
             task = self.task
             observe, deploy = task.observe_for_macs or task.observe, task.deploy
-            self.results |= meet_target(gated, observe, deploy, 1 - self.target_sparsity, self.observer.note)
+            assert self._dense is not None
+            self.results |= meet_target(
+                gated, self._dense, observe, deploy, 1 - self.target_sparsity, self.observer.note
+            )
+            self._dense = None
         if batches:
             self.results["distill_loss_before_removal"] = evaluate(objective, batches)[0]
         difference = compare(gated, self.task.observe)
         if not exact(gated, self.task.observe, difference, TOLERANCE):
             raise ProofError("the cut changed the outputs", got=f"{difference:.1e}", expected=f"at most {TOLERANCE}")
         self.results["max_relative_difference"] = difference
-        student, self.plan = gated.pruned()
+        student, self.trainer.plan = gated.pruned()
         objective.student = student
         if batches:
             self.results["distill_loss_after_removal"] = evaluate(objective, batches)[0]
@@ -225,8 +255,8 @@ class _Run:
         )
         return student
 
-    def _finish(self, params_before: int) -> CompressionReport:
-        objective, task, config, plan = self.task.objective, self.task, self.config, self.plan
+    def _finish(self) -> CompressionReport:
+        objective, task, config, plan = self.task.objective, self.task, self.config, self.trainer.plan
         assert plan is not None
         student = objective.student.eval()
         loss, parts = evaluate(objective, list(task.evaluation)) if task.evaluation else (None, {})
@@ -241,11 +271,11 @@ class _Run:
             recipe=config.recipe,
             teacher=task.teacher,
             run_directory=str(self.folder.path),
-            params_before=params_before,
+            params_before=self.params_before,
             params_after=params_after,
             target_sparsity=self.target_sparsity,
             metric=config.metric,
-            sparsity=1 - self._left(params_after / params_before, macs_after / macs_before),
+            sparsity=1 - self._left(params_after / self.params_before, macs_after / macs_before),
             macs_after=macs_after,
             macs_per=task.macs_per,
             kept_units={g.name: {"units": g.units, "kept": plan.kept_counts[g.name]} for g in plan.groups},
@@ -258,6 +288,8 @@ class _Run:
             seed=config.seed,
             **results,
         )
+        if not world().is_main:
+            return report
         provenance = {"teacher": task.teacher, "settings": describe(config), "versions": report.versions}
         architecture = dict(task.architecture)
         name = None if isinstance(self.plugin, _OwnTask) else config.plugin
@@ -278,46 +310,6 @@ class _Run:
         if self.config.metric == "latency":
             return self.results["latency_after_ms"] / self.results["latency_before_ms"]
         return macs_left if self.config.metric == "macs" else parameters_left
-
-    def _stage(self, name: str, gated: GatedModel | None) -> Stage:
-        settings = self.config.joint if name == "joint" else self.config.further
-        objective, precision = self.task.objective, self.config.precision
-        return Stage(name, objective, settings, precision=precision, gated=gated, controller=self.config.controller)
-
-    def _train(self, stage: Stage) -> None:
-        before = 0 if stage.name == "joint" else self.config.joint.steps
-        self.observer.stage_begins(stage.name, stage.config.steps, stage.step)
-
-        def on_record(record: Record) -> None:
-            self.folder.append_metrics({"position": before + record.step, **asdict(record)})
-            self.observer.record(record)
-
-        def after_step() -> None:
-            signal_number = self._stopped()
-            due = time.monotonic() - self._saved_at > self.config.checkpoint_minutes * 60
-            if signal_number is not None or due:
-                self._checkpoint(stage)
-            if signal_number is not None:
-                hint = f"go on with --resume --out {self.folder.path}"
-                raise Interrupted(signal_number, where=f"{stage.name} step {stage.step}", hint=hint)
-
-        batches = self.task.batches(self._batches_before(stage))
-        stage.run(batches, log_every=self.config.log_every, on_record=on_record, after_step=after_step)
-        self.results["stage_seconds"][stage.name] = stage.seconds
-        self.results["step_seconds"][stage.name] = stage.seconds / max(1, stage.step)
-        self.results["skipped_steps"] = self.results.get("skipped_steps", 0) + stage.skipped_steps
-
-    def _batches_before(self, stage: Stage) -> int:
-        joint = self.config.joint
-        consumed = 0 if stage.name == "joint" else joint.steps * joint.micro_batches
-        return consumed + stage.step * stage.config.micro_batches
-
-    def _checkpoint(self, stage: Stage) -> None:
-        position = stage.step + (0 if stage.name == "joint" else self.config.joint.steps)
-        plan = self.plan.to_json() if self.plan else None
-        state = {**stage.state(), "position": position, "plan": plan, "results": self.results}
-        save_checkpoint(self.folder.checkpoints, position, state)
-        self._saved_at = time.monotonic()
 
     def _macs(self, model: nn.Module) -> int:
         observe = self.task.observe_for_macs or self.task.observe

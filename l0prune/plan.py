@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from l0prune.errors import PlanError
-from l0prune.groups import PruneGroup, check_groups, conforms
+from l0prune.groups import Place, PruneGroup, check_groups, conforms
 
 PLAN_VERSION = 1
 
@@ -68,6 +68,27 @@ class RemovalPlan:
             if tensor in left:
                 left[tensor][dim] = len(index)
         return {name: tuple(shape) for name, shape in left.items()}
+
+    def remaining_groups(self) -> tuple[PruneGroup, ...]:
+        """What is left of the groups that keep units, in the pruned model's indices."""
+        survivors, left = self.survivors(), self.pruned_shapes()
+
+        def moved(place: Place, kept: Sequence[int]) -> Place:
+            index = place.index[list(kept)]
+            if place.dim is not None and (stays := survivors.get((place.tensor, place.dim))) is not None:
+                index = np.searchsorted(stays, index)
+            return replace(place, index=index)
+
+        return tuple(
+            replace(
+                group,
+                units=len(kept),
+                places=tuple(moved(place, kept) for place in group.places if place.tensor in left),
+                alive_with=tuple(tensor for tensor in group.alive_with if tensor in left),
+            )
+            for group in self.groups
+            if (kept := self.kept[group.name])
+        )
 
     def then(self, second: "RemovalPlan") -> "RemovalPlan":
         """This plan, followed by another for the network it leaves, as one plan in this plan's indices.

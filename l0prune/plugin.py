@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from l0prune.groups import PruneGroup
+    from l0prune.objective import Objective
     from l0prune.plan import RemovalPlan
-    from l0prune.training import Objective
     from l0prune.variants import Contender, Load
 
 ENTRY_POINT_GROUP = "l0prune.plugins"
@@ -34,7 +34,10 @@ class Task:
     groups: "Sequence[PruneGroup]"
     """Prune groups of the student."""
     batches: Callable[[int], Iterator[Any]]
-    """Endless batches for the objective, from batch number `position` on: the same ones at every call."""
+    """Endless batches for the objective, from batch number `position` on: the same ones at every call.
+
+    In a run of several processes each takes its share of them; with a method `share(rank, world_size, split)` they are
+    asked for that share, and may be split into smaller ones."""
     observe: "Callable[[nn.Module], Any]"
     """Runs a network on example inputs and returns its outputs."""
     evaluation: Sequence[Any] = ()
@@ -45,6 +48,10 @@ class Task:
     """Where the dense network came from."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Lines to show before the run starts (the data, what was skipped)."""
+    data_digest: str = ""
+    """Fingerprint of the data: all processes of a run must see the same."""
+    describe_batch: Callable[[Any], str] | None = None
+    """What to say of a batch that does not fit in memory: its size, and the setting to change."""
     unit: str = "batches"
     """What `Losses.amount` counts."""
     macs_per: str = "example input"

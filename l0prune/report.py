@@ -1,6 +1,6 @@
 """What a compression run achieved."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 from typing import Any
@@ -46,6 +46,8 @@ class CompressionReport:
     precision: str
     versions: dict[str, str]
     seed: int
+    compactions: list[dict[str, Any]] = field(default_factory=list)
+    """Cuts during step 1: `step`, `parameters` left, units `kept` by group."""
     latency_before_ms: float | None = None
     """With the metric "latency": measured at the cut, of the dense and the pruned network in turns."""
     latency_after_ms: float | None = None

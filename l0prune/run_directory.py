@@ -2,12 +2,13 @@
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from l0prune.checkpoint import checkpoints, load_checkpoint
+from l0prune.checkpoint import checkpoints, newest_checkpoint
 from l0prune.config import read_toml, write_toml
 from l0prune.errors import RunError
 from l0prune.files import write_text
@@ -63,8 +64,8 @@ class RunDirectory:
             raise
         self.checkpoints.mkdir(exist_ok=True)
 
-    def resume(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The newest checkpoint, or None where the run had not saved one yet.
+    def resume(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest whole checkpoint, or None where the run had not saved one yet; and a word on each damaged one.
 
         Raises:
             RunError: There is nothing to resume, or the settings differ from those the run began with.
@@ -83,8 +84,27 @@ class RunDirectory:
                     expected=began.get(key),
                     hint="resume with the same settings, or choose another --out",
                 )
-        found = checkpoints(self.checkpoints)
-        return load_checkpoint(found[-1]) if found else None
+        return newest_checkpoint(self.checkpoints)
+
+    def check_space(self, state_bytes: int) -> None:
+        """Check that the checkpoints of a run will fit on the disk.
+
+        Args:
+            state_bytes: Size of one at the largest.
+
+        Raises:
+            RunError: They will not.
+        """
+        there = sum(path.stat().st_size for path in checkpoints(self.checkpoints))
+        free = shutil.disk_usage(self.path).free + there
+        if free < state_bytes:
+            raise RunError(
+                "too little disk for checkpoints",
+                where=self.path,
+                got=f"{free / 1e9:.2f} GB free",
+                expected=f"{state_bytes / 1e9:.2f} GB",
+                hint="free some space, choose another --out, or lower `keep_checkpoints`",
+            )
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl."""

@@ -32,12 +32,17 @@ class SizeModel:
         groups: The prune groups, in the order of the flat vectors.
         coefficients: Integer coefficient of each monomial.
         counts: What is counted, for messages.
+        total: The size that sparsity refers to; by default that with every unit kept.
     """
 
     def __init__(
-        self, groups: Sequence[PruneGroup], coefficients: Mapping[Monomial, int], counts: str = "parameters"
+        self,
+        groups: Sequence[PruneGroup],
+        coefficients: Mapping[Monomial, int],
+        counts: str = "parameters",
+        total: int | None = None,
     ) -> None:
-        self.counts = counts
+        self.counts, self.coefficients = counts, dict(coefficients)
         self.units = np.array([group.units for group in groups], dtype=np.int64)
         self.least = np.array([group.least_units for group in groups], dtype=np.int64)
         self._groups = tuple(groups)
@@ -49,17 +54,14 @@ class SizeModel:
         self._factors = np.array([row + [pad] * (longest - len(row)) for row in rows], dtype=np.int64)
         self._coefficients = np.array(list(coefficients.values()), dtype=np.int64)
         self._on_device: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
+        self.total = self.exact(self.units) if total is None else total
+        """The size that sparsity refers to: the dense network's."""
 
     def exact(self, kept: np.ndarray) -> int:
         """The size for kept counts (G,), as an integer."""
         table = np.concatenate([(kept > 0)[:, None], kept[:, None] ** np.arange(1, 1 + _MAX_POWER)], axis=1)
         table = np.append(table.astype(np.int64).ravel(), 1)
         return int((table[self._factors].prod(axis=1) * self._coefficients).sum())
-
-    @property
-    def total(self) -> int:
-        """The size with every unit kept."""
-        return self.exact(self.units)
 
     @property
     def floor(self) -> int:
@@ -70,6 +72,22 @@ class SizeModel:
         """The smallest size that removal can reach with widths that are multiples of `round_to`."""
         steps = np.array([group.step(round_to) for group in self._groups], dtype=np.int64)
         return self.exact(np.where(self.least > 0, steps, 0))
+
+    def restricted(self, groups: Sequence[PruneGroup], numbers: Sequence[int]) -> "SizeModel":
+        """The same size once some units are gone for good; sparsity still refers to the same total.
+
+        Args:
+            groups: What is left of the groups that have units left.
+            numbers: Which of this model's groups these are.
+        """
+        place = {old: new for new, old in enumerate(numbers)}
+        left = {
+            tuple((place[g], power) for g, power in factors): coefficient
+            for factors, coefficient in self.coefficients.items()
+            # A group without units makes its terms 0.
+            if all(g in place for g, _ in factors)
+        }
+        return SizeModel(groups, left, self.counts, self.total)
 
     def expected(self, keep_probabilities: Tensor) -> Tensor:
         """The expected size when unit i is kept independently with probability p_i; differentiable.
@@ -102,7 +120,9 @@ def _moments(p: Tensor, lengths: Tensor) -> Tensor:
     log_closed = q.clamp_min(torch.finfo(p.dtype).tiny).log()
     # The cumulants of independent Bernoulli variables add up.
     columns = torch.stack([log_closed, p, p * q, p * q * (q - p), p * q * (1 - 6 * p * q)], dim=1)
-    all_closed, k1, k2, k3, k4 = torch.segment_reduce(columns, "sum", lengths=lengths, axis=0).unbind(1)
+    # Unsafe: not checked, since a check would wait for the GPU.
+    sums = torch.segment_reduce(columns, "sum", lengths=lengths, axis=0, unsafe=True)
+    all_closed, k1, k2, k3, k4 = sums.unbind(1)
     moments = [1 - all_closed.exp(), k1, k2 + k1**2, k3 + 3 * k2 * k1 + k1**3]
     moments.append(k4 + 4 * k3 * k1 + 3 * k2**2 + 6 * k2 * k1**2 + k1**4)
     return torch.stack(moments, dim=1)

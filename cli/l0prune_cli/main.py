@@ -1,10 +1,11 @@
 """The `l0prune` command. Commands import what they need when they run, so that `--help` is instant."""
 
+import os
 import sys
 
 import typer
 
-from l0prune.errors import Interrupted, L0PruneError
+from l0prune.errors import FailedElsewhere, Interrupted, L0PruneError
 from l0prune_cli import bench, compress, export, groups, plugins, report
 
 app = typer.Typer(
@@ -28,8 +29,12 @@ def main() -> None:
     try:
         app()
     except Interrupted as error:
-        print(f"l0prune: {error}", file=sys.stderr)
+        # All processes of a run stop together: one says so.
+        if os.environ.get("RANK", "0") == "0":
+            print(f"l0prune: {error}", file=sys.stderr)
         sys.exit(128 + error.signal_number)
+    except FailedElsewhere:
+        sys.exit(2)
     except L0PruneError as error:
         print(f"l0prune: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

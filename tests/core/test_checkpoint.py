@@ -7,10 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import l0prune.files
-from l0prune.checkpoint import checkpoints, load_checkpoint, random_state, restore_random_state, save_checkpoint
-from l0prune.errors import RunError
+from l0prune.checkpoint import (
+    checkpoints,
+    load_checkpoint,
+    newest_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
+from l0prune.errors import DamagedCheckpoint, RunError
 from l0prune.files import write_atomic, write_text
 
 
@@ -19,13 +28,53 @@ def test_round_trip(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, 7, state)
     loaded = load_checkpoint(path)
     assert torch.equal(loaded["weights"].pop("a"), state["weights"].pop("a"))
-    assert loaded == {"version": 1, **state}
+    assert loaded == {"version": 2, **state}
 
 
 def test_two_newest_are_kept(tmp_path: Path) -> None:
     for position in (9, 10, 100, 1000):
         save_checkpoint(tmp_path, position, {})
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000100.pt", "step-00001000.pt"]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255))
+def test_a_changed_byte_is_found_or_changes_nothing(where: float, flipped: int, tmp_path: Path) -> None:
+    state = {"weights": torch.arange(40.0).view(5, 8), "numbers": [1, 2.5, None, True], "text": "é"}
+    path = save_checkpoint(tmp_path, 1, state)
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= flipped
+    path.write_bytes(content)
+    try:
+        loaded = load_checkpoint(path)
+    except DamagedCheckpoint:
+        return
+    assert torch.equal(loaded.pop("weights"), state.pop("weights"))
+    assert loaded == {"version": 2, **state}
+
+
+@pytest.mark.parametrize("length", [0, 1, 500, -1])
+def test_a_damaged_newest_one_gives_way_to_the_one_before(length: int, tmp_path: Path) -> None:
+    for position in (3, 8):
+        save_checkpoint(tmp_path, position, {"position": position})
+    newest = checkpoints(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[:length])
+    state, notes = newest_checkpoint(tmp_path)
+    assert state is not None
+    assert state["position"] == 3
+    assert len(notes) == 1
+    assert str(newest) in notes[0]
+    oldest = checkpoints(tmp_path)[0]
+    oldest.write_bytes(b"")
+    with pytest.raises(DamagedCheckpoint, match="step-00000008"):
+        newest_checkpoint(tmp_path)
+
+
+def test_another_version_is_not_passed_over(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 3, {})
+    save_checkpoint(tmp_path, 8, {"version": 1})
+    with pytest.raises(RunError, match="another version"):
+        newest_checkpoint(tmp_path)
 
 
 def test_random_state_round_trip() -> None:

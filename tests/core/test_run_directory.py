@@ -21,13 +21,13 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def test_begins_with_settings_and_nothing_to_go_on_from(run: RunDirectory) -> None:
-    assert run.resume(SETTINGS) is None
+    assert run.resume(SETTINGS) == (None, [])
 
 
 def test_newest_checkpoint_wins(run: RunDirectory) -> None:
     for position in (3, 12):
         save_checkpoint(run.checkpoints, position, {"position": position})
-    state = run.resume(SETTINGS)
+    state, _ = run.resume(SETTINGS)
     assert state is not None
     assert state["position"] == 12
 
@@ -51,7 +51,7 @@ def test_settings_that_json_lacks_compare_equal(tmp_path: Path) -> None:
     settings = {"bound": math.inf, "text": 'é😀 "quoted" \\ \x7f', "absent": None}
     run = RunDirectory(tmp_path / "run")
     run.begin(settings)
-    assert run.resume(settings) is None
+    assert run.resume(settings) == (None, [])
 
 
 def test_begin_refuses_a_taken_folder(run: RunDirectory) -> None:

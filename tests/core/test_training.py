@@ -50,7 +50,7 @@ def make_stage(make_network: Make, steps: int = 12, micro_batches: int = 1) -> S
     return Stage("joint", Fit(network), config, precision="float32", gated=gated, controller=control)
 
 
-def run(stage: Stage, position: int = 0, after_step: Callable[[], None] = lambda: None) -> list[Record]:
+def run(stage: Stage, position: int = 0, after_step: Callable[[int], None] = lambda _: None) -> list[Record]:
     records: list[Record] = []
     stage.run(batches(position), log_every=4, on_record=records.append, after_step=after_step)
     return records
@@ -66,7 +66,7 @@ def test_a_resumed_stage_ends_bit_for_bit_as_an_uninterrupted_one(make_network: 
     run(whole)
     begun = make_stage(make_network, micro_batches=micro_batches)
 
-    def stop() -> None:
+    def stop(_: int) -> None:
         if begun.step == 7:
             raise Stop
 
@@ -148,7 +148,7 @@ def test_a_non_finite_step_is_skipped_and_counted() -> None:
         batches(),
         log_every=1,
         on_record=records.append,
-        after_step=lambda: seen.append(objective.student.weight.detach().clone()),  # type: ignore[union-attr, operator]
+        after_step=lambda _: seen.append(objective.student.weight.detach().clone()),  # type: ignore[union-attr, operator]
     )
     assert torch.equal(seen[1], seen[2])
     assert not torch.equal(seen[2], seen[3])
@@ -158,7 +158,7 @@ def test_a_non_finite_step_is_skipped_and_counted() -> None:
 def test_non_finite_steps_in_a_row_stop_the_run_by_name() -> None:
     objective = Poison(nn.Linear(5, 3), bad=set(range(3, 100)))
     stage = Stage("further", objective, StageConfig(steps=50, learning_rate=0.1), precision="float32")
-    with pytest.raises(TrainingError, match="further step 12"):
+    with pytest.raises(TrainingError, match="further step 13"):
         run(stage)
     assert all(torch.isfinite(parameter).all() for parameter in objective.parameters())
 
@@ -166,14 +166,14 @@ def test_non_finite_steps_in_a_row_stop_the_run_by_name() -> None:
 def test_data_that_ends_is_an_error() -> None:
     stage = Stage("further", Fit(nn.Linear(5, 3)), StageConfig(steps=5, learning_rate=0.1), precision="float32")
     with pytest.raises(TrainingError, match="data ended"):
-        stage.run(itertools.islice(batches(), 3), log_every=1, on_record=lambda r: None, after_step=lambda: None)
+        stage.run(itertools.islice(batches(), 3), log_every=1, on_record=lambda r: None, after_step=lambda _: None)
 
 
 def test_multipliers_ascend_while_the_target_is_missed(make_network: Make) -> None:
     stage = make_stage(make_network, steps=6)
     seen: list[tuple[float, list[float]]] = []
 
-    def note() -> None:
+    def note(_: int) -> None:
         assert stage.lagrangian is not None
         assert stage.gated is not None
         target = stage.lagrangian.target_at(stage.step - 1)
@@ -194,7 +194,7 @@ def test_a_skipped_step_touches_neither_weights_nor_gates_nor_multipliers(make_n
     stage.objective.train()
     states: list[list[Tensor]] = []
 
-    def note() -> None:
+    def note(_: int) -> None:
         held = [parameter for group in stage.optimizer.param_groups for parameter in group["params"]]
         states.append([parameter.detach().clone() for parameter in held])
 
@@ -210,14 +210,14 @@ def test_non_finite_steps_are_counted_across_a_resumption() -> None:
 
     begun, resumed = make(), make()
 
-    def stop() -> None:
+    def stop(_: int) -> None:
         if begun.step == 6:
             raise Stop
 
     with pytest.raises(Stop):
         run(begun, after_step=stop)
     resumed.restore(begun.state())
-    with pytest.raises(TrainingError, match="further step 9"):
+    with pytest.raises(TrainingError, match="further step 10"):
         run(resumed)
 
 
@@ -246,7 +246,7 @@ def test_micro_batches_average_their_gradients() -> None:
         objective.student.load_state_dict(weights)
         config = StageConfig(steps=3, learning_rate=0.01, micro_batches=micro_batches)
         stage = Stage("further", objective, config, precision="float32")
-        stage.run(data, log_every=1, on_record=lambda record: None, after_step=lambda: None)
+        stage.run(data, log_every=1, on_record=lambda record: None, after_step=lambda _: None)
         results.append(objective.student.weight.detach())
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(results[0], weights["weight"], atol=1e-3)

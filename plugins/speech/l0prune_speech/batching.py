@@ -1,10 +1,11 @@
 """Batches of similar-length crops, each a pure function of its position. Legend: B batch, samples at 16 kHz."""
 
+import hashlib
 import itertools
 import math
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +76,16 @@ class AudioBatches:
         if position < 0:
             raise ConfigError("setting out of range", where="position", got=position, expected="0 or more")
         return self._stream(position)
+
+    def share(self, *, rank: int, world_size: int, split: int) -> "AudioBatches":
+        """One process's share of batches a `split`-th as long."""
+        return replace(self, rank=rank, world_size=world_size, batch_seconds=self.batch_seconds / split)
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of the clips, by name and length."""
+        text = "\n".join(f"{clip.path.name} {clip.samples}" for clip in self.clips)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def seconds_per_epoch(self) -> float:

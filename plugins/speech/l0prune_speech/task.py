@@ -67,12 +67,22 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
             "matched layers": ", ".join(map(str, layers)),
             **({"teacher": "; ".join(teacher.notes)} if teacher.notes else {}),
         },
+        data_digest=batches.digest,
+        describe_batch=_describe_batch,
         unit="seconds of audio",
         macs_per="second of audio, in a clip of 10 seconds",
         observe_for_macs=lambda model: _hidden_states(model, ten_seconds),
         macs_scale=1 / _MACS_SECONDS,
         deploy=_deployed,
         draw=draw_architecture,
+    )
+
+
+def _describe_batch(batch: torch.Tensor) -> str:
+    clips, seconds = len(batch), batch.shape[1] / SAMPLE_RATE
+    return (
+        f"it holds {clips} clips of {seconds:.1f} s, {clips * seconds:.0f} s of audio: lower speech.batch_seconds and "
+        "raise joint.micro_batches and further.micro_batches alike"
     )
 
 
