@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         nearest,
     )
     from l0prune.exporting import export
-    from l0prune.files import assembled
+    from l0prune.files import assembled, write_atomic
     from l0prune.gating import GatedModel
     from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
     from l0prune.inspection import Inspection, inspect, inspect_groups, summarise_kinds
@@ -72,7 +72,7 @@ _HOMES = {
         "nearest",
     ),
     "exporting": ("export",),
-    "files": ("assembled",),
+    "files": ("assembled", "write_atomic"),
     "gating": ("GatedModel",),
     "groups": ("Attribute", "Bypass", "Norm", "Place", "PruneGroup", "Role", "consecutive"),
     "inspection": ("Inspection", "inspect", "inspect_groups", "summarise_kinds"),

@@ -24,6 +24,7 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Run directory; by default a new one below runs/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")] = False,
     device: Annotated[str | None, typer.Option(help="A torch device; by default a GPU where there is one.")] = None,
+    compiled: Annotated[bool | None, typer.Option("--compile", help="Compile training with torch.compile.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as TOML and stop.")] = False,
     as_json: options.JsonFlag = False,
@@ -32,7 +33,7 @@ def command(
     import l0prune
 
     settings = {
-        **options.given(target_sparsity=target_sparsity, metric=metric, device=device, seed=seed),
+        **options.given(target_sparsity=target_sparsity, metric=metric, device=device, seed=seed, compile=compiled),
         **options.given(target_speedup=target_speedup, target_ms=target_ms),
         **options.plugin_settings(plugin, teacher=teacher, data=data, units=units),
     }

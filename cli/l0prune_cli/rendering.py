@@ -107,6 +107,10 @@ class TerminalObserver(Observer):
             grid.add_row(Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis"))
         self._display.update(grid)
 
+    def compacted(self, step: int, parameters: int) -> None:
+        """Show that the network shrank."""
+        self.console.print(f"step {step}: closed units left; {parameters:,} parameters are in the network")
+
     def note(self, text: str) -> None:
         """Show a line."""
         self._end_stage()

@@ -22,6 +22,7 @@ FLAGS = {
         "models",
     ],
     "compress": [
+        "--compile",
         "--config",
         "--data",
         "--device",

@@ -65,6 +65,25 @@ class TestPlanLaws:
             assert {crop.samples for crop in batch} == {min(wanted)}
 
     @laws
+    @given(plans(), epochs, st.integers(1, 5), st.integers(1, 3))
+    def test_the_same_batches_come_again_in_another_order(
+        self, batches: AudioBatches, epoch: int, period: int, later: int
+    ) -> None:
+        again = replace(batches, crop_epochs=period)
+        first, second = ([tuple(batch) for batch in again.plan(e)] for e in (epoch, epoch + later * period))
+        assert sorted(first) == sorted(second)
+        assert again.plan(epoch % period) == batches.plan(epoch % period)
+
+    @laws
+    @given(plans(), st.integers(1, 4), st.integers(1, 3))
+    def test_processes_share_out_every_batch_of_the_parts(self, batches: AudioBatches, size: int, split: int) -> None:
+        whole = replace(batches, batch_seconds=batches.batch_seconds / split)
+        shares = [batches.share(rank=rank, world_size=size, split=split) for rank in range(size)]
+        taken = [list(itertools.islice(share._schedule(0), 6)) for share in shares]
+        expected = list(itertools.islice(whole._schedule(0), 6 * size))
+        assert [batch for turn in zip(*taken, strict=True) for batch in turn] == expected
+
+    @laws
     @given(plans(), epochs)
     def test_a_plan_depends_on_seed_and_epoch_alone(self, batches: AudioBatches, epoch: int) -> None:
         np.random.seed(epoch)

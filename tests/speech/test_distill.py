@@ -70,9 +70,9 @@ def test_layers_above_0_share_a_projection_and_the_teacher_is_not_trained(make_e
     objective = Distillation(make_encoder(), make_encoder(1), layers=(0, 1, 3))
     assert set(objective.projections) == {"first", "others"}
     trained = {id(parameter) for parameter in objective.parameters()}
-    assert not trained & {id(parameter) for parameter in objective._teacher[0].parameters()}
+    assert not trained & {id(parameter) for parameter in objective.targets.teacher.parameters()}
     objective.train()
-    assert not objective._teacher[0].training
+    assert not objective.targets.teacher.training
     assert not any("teacher" in name for name in objective.state_dict())
 
 

@@ -44,6 +44,8 @@ class AudioBatches:
     max_seconds: float = 15.6
     """Longer clips count as, and are cropped to, this length (or `batch_seconds`, if that is less)."""
     seed: int = 0
+    crop_epochs: int = 0
+    """After this many epochs the same batches come again, in another order; 0 for never."""
     workers: int = 0
     """Decoding processes; 0 decodes in this one. The batches are the same."""
     pin_memory: bool = False
@@ -54,7 +56,8 @@ class AudioBatches:
         if not self.clips:
             raise DataError("no clips to batch", hint="check the data paths")
         _check_seconds(self.batch_seconds, self.max_seconds)
-        for name, value in (("seed", self.seed), ("workers", self.workers)):
+        counts = (("seed", self.seed), ("workers", self.workers), ("crop_epochs", self.crop_epochs))
+        for name, value in counts:
             if value < 0:
                 raise ConfigError("setting out of range", where=name, got=value, expected="0 or more")
         if not 0 <= self.rank < self.world_size:
@@ -98,12 +101,15 @@ class AudioBatches:
 
     def plan(self, epoch: int) -> list[list[Crop]]:
         """The batches of an epoch, in order, over all ranks."""
-        generator = np.random.default_rng((self.seed, epoch, 0))
+        same = epoch % self.crop_epochs if self.crop_epochs else epoch
+        generator = np.random.default_rng((self.seed, same, 0))
         lengths = np.array(self._lengths())
         blurred = lengths * generator.uniform(1 - _LENGTH_BLUR, 1 + _LENGTH_BLUR, len(lengths))
         batches = _fill(lengths, order=np.argsort(-blurred, kind="stable"), batch_seconds=self.batch_seconds)
+        if same != epoch:
+            generator = np.random.default_rng((self.seed, epoch, 0))
         generator.shuffle(batches)
-        return [[Crop(epoch, clip, samples) for clip in batch] for batch, samples in batches]
+        return [[Crop(same, clip, samples) for clip in batch] for batch, samples in batches]
 
     def _lengths(self) -> list[int]:
         return _capped_lengths(self.clips, batch_seconds=self.batch_seconds, max_seconds=self.max_seconds)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from l0prune import ConfigError, Losses, Objective
 from l0prune_speech.audio import SAMPLE_RATE
 from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.targets import TargetCache, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,7 @@ class Distillation(Objective):
         layers: Teacher layers to match; 0 is the projected CNN output.
         mode: "layers" compares each with the student's own layer; "prediction" predicts all from the student's last.
         weights: Of the distances.
+        cache: Keeps the teacher's hidden states on disk.
     """
 
     def __init__(
@@ -75,10 +77,11 @@ class Distillation(Objective):
         layers: Sequence[int],
         mode: str = "layers",
         weights: DistanceWeights | None = None,
+        cache: TargetCache | None = None,
     ) -> None:
         super().__init__(student)
-        # A tuple hides the teacher from `parameters()`, `train()` and checkpoints.
-        self._teacher = (teacher,)
+        # No module: hidden from `parameters()`, `train()` and checkpoints.
+        self.targets = Targets(teacher, layers, cache)
         self.layers, self.mode, self.weights = tuple(layers), mode, weights or DistanceWeights()
         own, theirs = _width(student), _width(teacher)
         if mode == "layers":
@@ -95,11 +98,9 @@ class Distillation(Objective):
         """batch: waveforms (B, samples) -> the mean over the matched layers, and each of them."""
         device = next(self.projections.parameters()).device
         waveforms = batch.to(device, non_blocking=True)
-        depth = max(self.layers)
-        with torch.no_grad():
-            targets = self._teacher[0].hidden_states(waveforms, depth)
+        targets = self.targets(batch, waveforms)
         student: SpeechEncoder = self.student  # type: ignore[assignment]
-        states = student.hidden_states(waveforms, depth if self.mode == "layers" else None)
+        states = student.hidden_states(waveforms, max(self.layers) if self.mode == "layers" else None)
         parts = {
             f"layer {layer}": distance(self._predict(states, layer), targets[layer], self.weights)
             for layer in self.layers

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchaudio.models import Wav2Vec2Model, wav2vec2_model
 from torchaudio.models.wav2vec2.components import FeatureExtractor, FeedForward, SelfAttention, Transformer
 
@@ -99,6 +100,7 @@ class SpeechTransformer(Transformer):
         super().__init__(plain.pos_conv_embed, 0.0, plain.layers, plain.layer_norm_first, plain.layer_drop)
         self.layer_norm, self.dropout = plain.layer_norm, plain.dropout
         self.rel_attn_embed = rel_attn_embed
+        self.activation_checkpointing = False
 
     def forward(self, x: Tensor, attention_mask: Tensor | None = None, position_bias: Tensor | None = None) -> Tensor:
         """x: (B, T, D); attention_mask: (B, 1, T, T), added to the scores -> (B, T, D)."""
@@ -114,9 +116,14 @@ class SpeechTransformer(Transformer):
         bias = None if self.rel_attn_embed is None else self.rel_attn_embed(x.shape[1])
         for layer in layers[:num_layers]:
             if not (self.training and self.layer_drop and torch.rand(()).item() < self.layer_drop):
-                x, _ = layer(x, attention_mask, position_bias=bias)
+                x, _ = self._run(layer, x, attention_mask, bias)
             states.append(x)
         return states
+
+    def _run(self, layer: nn.Module, x: Tensor, mask: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Any]:
+        if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
+            return layer(x, mask, position_bias=bias)
+        return checkpoint(layer, x, mask, position_bias=bias, use_reentrant=False)  # type: ignore[return-value]
 
 
 class RelativePositionBias(nn.Embedding):

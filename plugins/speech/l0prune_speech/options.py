@@ -38,6 +38,14 @@ class SpeechOptions:
     """Audio held out from training, on which the reported losses are measured."""
     workers: int = 1
     """Processes that decode audio."""
+    crop_epochs: int = 0
+    """After this many epochs the same crops come again, in another order; 0 for new ones each epoch."""
+    cache: str = ""
+    """Folder for the teacher's hidden states, which are computed once for each crop; needs crop_epochs."""
+    cache_gigabytes: float = 50.0
+    """Nothing is added to a cache of this size."""
+    activation_checkpointing: bool = False
+    """Keep no activations within the student's layers: less memory, one more forward pass."""
 
     def __post_init__(self) -> None:
         if not self.units:
@@ -47,5 +55,13 @@ class SpeechOptions:
         for name in ("batch_seconds", "min_seconds", "max_seconds", "evaluation_seconds"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} out of range", got=getattr(self, name), expected="above 0")
+        if self.crop_epochs < 0:
+            raise ConfigError("crop_epochs out of range", got=self.crop_epochs, expected="0 or more")
+        if self.cache and not self.crop_epochs:
+            raise ConfigError(
+                "a cache needs crops that come again", got="crop_epochs 0", hint="set crop_epochs to 1 or more"
+            )
+        if not self.cache_gigabytes > 0:
+            raise ConfigError("cache_gigabytes out of range", got=self.cache_gigabytes, expected="above 0")
         if self.workers < 0:
             raise ConfigError("workers out of range", got=self.workers, expected="0 or more")

@@ -1,6 +1,7 @@
 """One speech run: teacher, student, groups, objective and data put together."""
 
 import copy
+import math
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,6 +18,7 @@ from l0prune_speech.groups import UNITS, encoder_groups
 from l0prune_speech.inference import for_inference
 from l0prune_speech.modules import SpeechEncoder
 from l0prune_speech.options import SpeechOptions
+from l0prune_speech.targets import TargetCache, check_room, teacher_digest
 from l0prune_speech.teachers import load_teacher
 
 _MACS_SECONDS = 10
@@ -33,14 +35,8 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
     _check_lengths(options, teacher.config["extractor_conv_layer_config"])
     student = copy.deepcopy(teacher.encoder).requires_grad_(True)
     set_dropout(student, dropout=options.dropout, layer_drop=options.layer_drop)
+    student.encoder.transformer.activation_checkpointing = options.activation_checkpointing  # type: ignore[union-attr]
     groups = encoder_groups(student, options.units)
-    objective = Distillation(
-        student,
-        teacher.encoder.to(device),
-        layers=layers,
-        mode=options.mode,
-        weights=_weights(options),
-    ).to(device)
     data = _find(options)
     held_out, train = _split(data.clips, options.evaluation_seconds)
     batches = AudioBatches(
@@ -48,9 +44,19 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         batch_seconds=options.batch_seconds,
         max_seconds=options.max_seconds,
         seed=run.seed,
+        crop_epochs=options.crop_epochs,
         workers=options.workers,
         pin_memory=device.type == "cuda",
     )
+    cache, cache_fact = _cache(options, teacher.encoder, layers, batches.seconds_per_epoch)
+    objective = Distillation(
+        student,
+        teacher.encoder.to(device),
+        layers=layers,
+        mode=options.mode,
+        weights=_weights(options),
+        cache=cache,
+    ).to(device)
     probe = torch.randn(2, SAMPLE_RATE // 2, generator=torch.Generator().manual_seed(0)).to(device)
     ten_seconds = torch.zeros(1, _MACS_SECONDS * SAMPLE_RATE, device=device)
     return Task(
@@ -66,6 +72,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
             "held out": f"{sum(clip.duration_seconds for clip in held_out):.0f} seconds, clips: {len(held_out)}",
             "matched layers": ", ".join(map(str, layers)),
             **({"teacher": "; ".join(teacher.notes)} if teacher.notes else {}),
+            **cache_fact,
         },
         data_digest=batches.digest,
         describe_batch=_describe_batch,
@@ -84,6 +91,24 @@ def _describe_batch(batch: torch.Tensor) -> str:
         f"it holds {clips} clips of {seconds:.1f} s, {clips * seconds:.0f} s of audio: lower speech.batch_seconds and "
         "raise joint.micro_batches and further.micro_batches alike"
     )
+
+
+def _cache(
+    options: SpeechOptions, teacher: SpeechEncoder, layers: Sequence[int], seconds_per_epoch: float
+) -> tuple[TargetCache | None, dict[str, str]]:
+    """The teacher's cache, and what to say of its size."""
+    if not options.cache:
+        return None, {}
+    stride = math.prod(step for _, _, step in teacher.config["extractor_conv_layer_config"])
+    frames = options.crop_epochs * seconds_per_epoch * SAMPLE_RATE / stride
+    # In bfloat16 half of it.
+    whole = frames * teacher.config["encoder_embed_dim"] * len(layers) * 4
+    folder, most = Path(options.cache), options.cache_gigabytes * 1e9
+    check_room(folder, round(min(whole, most)))
+    fact = f"{folder}, at most {whole / 1e9:.2f} GB for {options.crop_epochs} epochs"
+    if whole > most:
+        fact += f", of which {options.cache_gigabytes:g} GB are kept"
+    return TargetCache(folder, teacher_digest(teacher, layers), round(most)), {"teacher's cache": fact}
 
 
 def _weights(options: SpeechOptions) -> DistanceWeights:

@@ -1,0 +1,303 @@
+"""What a step of training costs as the network shrinks, against dense distillation in the same run.
+
+    python benchmarks/training.py steps                  # HuBERT Base, random weights, 20 s of audio a step
+    python benchmarks/training.py steps --model small    # the size of the embedded teacher
+    python benchmarks/training.py runs                   # the quick recipe, compaction on and off, five seeds
+    python benchmarks/training.py project                # from both, the cost of whole schedules
+
+`steps` times teacher and student forward, backward and optimizer, all variants in turns in one process, so that drift
+of the machine cancels; peak memory is that of a process of its own for each. `runs` compresses the embedded teacher;
+both runs of a seed go one after the other, in alternating order. `project` takes the sparsity curve of those runs.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gating import WIDTHS, encoder_config, run_step
+from l0prune_speech.distill import Distillation, matched_layers
+from l0prune_speech.groups import encoder_groups
+from l0prune_speech.modules import build_encoder
+from l0prune_speech.targets import TargetCache
+from torch import Tensor
+
+import l0prune
+from l0prune import GatedModel, StageConfig
+from l0prune.compaction import compact
+from l0prune.counting import has_fast_bfloat16, macs, peak_memory_bytes
+from l0prune.training import Stage
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+SPARSITY = 0.75
+VARIANTS = {
+    "dense, float32": {"gated": False},
+    "gated, float32": {},
+    "gated and compacted, float32": {"compacted": True},
+    "dense, bfloat16": {"gated": False, "precision": "bfloat16"},
+    "gated, bfloat16": {"precision": "bfloat16"},
+    "gated and compacted, bfloat16": {"compacted": True, "precision": "bfloat16"},
+    "gated and compacted, bfloat16, cached teacher": {"compacted": True, "precision": "bfloat16", "cached": True},
+}
+YARDSTICK = "dense, float32"
+
+
+def make_stage(
+    model: str,
+    device: torch.device,
+    folder: Path,
+    *,
+    gated: bool = True,
+    compacted: bool = False,
+    precision: str = "float32",
+    cached: bool = False,
+) -> Stage:
+    """A joint stage of one variant."""
+    torch.manual_seed(0)
+    config = encoder_config(model)
+    teacher, student = build_encoder(config).eval().requires_grad_(False), build_encoder(config)
+    layers = matched_layers(int(str(config["encoder_num_layers"])))
+    cache = TargetCache(folder, model, 10**10) if cached else None
+    objective = Distillation(student, teacher.to(device), layers=layers, cache=cache).to(device)
+    gates = GatedModel(student, encoder_groups(student), target_sparsity=SPARSITY) if gated else None
+    stage = Stage("joint", objective, StageConfig(steps=10**6, learning_rate=1e-5), precision=precision, gated=gates)
+    if gates is not None and compacted:
+        with torch.no_grad():
+            # Importances that no group is favoured by: all shrink about alike.
+            gates.gates.log_alpha.copy_(torch.randn(len(gates.here), generator=torch.Generator().manual_seed(0)))
+        compact(gates, gates.gates.select(), stage.optimizer)
+        stage.weights = stage.optimizer.param_groups[0]["params"]
+        with torch.no_grad():
+            gates.gates.log_alpha.fill_(3.0)
+    return stage
+
+
+def endless(clips: int, seconds: float) -> Iterator[Tensor]:
+    """The same batch again and again: a cached teacher has seen it."""
+    batch = torch.randn(clips, int(seconds / clips * 16_000), generator=torch.Generator().manual_seed(0))
+    while True:
+        yield batch
+
+
+def variants(device: torch.device) -> dict[str, dict[str, Any]]:
+    """Those that the hardware has."""
+    return {
+        name: settings
+        for name, settings in VARIANTS.items()
+        if settings.get("precision") != "bfloat16" or has_fast_bfloat16(device)
+    }
+
+
+def steps(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time and peak memory of a step of each variant."""
+    device = l0prune.pick_device(arguments.device)
+    chosen = variants(device)
+    times: dict[str, list[float]] = {name: [] for name in chosen}
+    counted: dict[str, dict[str, int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        stages = {
+            name: make_stage(arguments.model, device, Path(folder), **settings) for name, settings in chosen.items()
+        }
+        ten_seconds = torch.zeros(1, 160_000, device=device)
+        for name, stage in stages.items():
+            student: Any = stage.objective.student
+            counted[name] = {
+                "parameters": sum(p.numel() for p in student.parameters()),
+                "macs": macs(lambda student=student: student.hidden_states(ten_seconds)),
+            }
+        batches = endless(arguments.clips, arguments.seconds)
+        for turn in range(arguments.rounds + 1):
+            names = [*chosen][turn % len(chosen) :] + [*chosen][: turn % len(chosen)]
+            for name in names:
+                took = run_step(stages[name], batches)
+                if turn:
+                    times[name].append(took)
+    yardstick = times[YARDSTICK]
+    rows = {}
+    for name in chosen:
+        ratios = [one / other for one, other in zip(times[name], yardstick, strict=True)]
+        rows[name] = {
+            **counted[name],
+            "step_seconds": statistics.median(times[name]),
+            "ratio": statistics.median(ratios),
+            "ratio_min_max": [min(ratios), max(ratios)],
+            "peak_memory_bytes": peak_of(name, arguments),
+        }
+    for row in rows.values():
+        row["memory_ratio"] = row["peak_memory_bytes"] / rows[YARDSTICK]["peak_memory_bytes"]
+    print(f"{'variant':48} {'parameters':>12} {'MACs':>6} {'seconds':>8} {'ratio':>18} {'memory':>8} {'ratio':>6}")
+    for name, row in rows.items():
+        share = row["macs"] / rows[YARDSTICK]["macs"]
+        low, high = row["ratio_min_max"]
+        print(
+            f"{name:48} {row['parameters']:12,} {share:6.2f} {row['step_seconds']:8.3f} "
+            f"{row['ratio']:5.2f} ({low:.2f} to {high:.2f}) {row['peak_memory_bytes'] / 1e9:5.2f} GB "
+            f"{row['memory_ratio']:6.2f}"
+        )
+    return {
+        "model": arguments.model,
+        "audio_seconds_per_step": arguments.seconds,
+        "clips_per_step": arguments.clips,
+        "rounds": arguments.rounds,
+        "yardstick": YARDSTICK,
+        "variants": rows,
+        **where(device),
+    }
+
+
+def peak_of(name: str, arguments: argparse.Namespace) -> int:
+    """Peak memory of two steps of a variant, in a process of its own, beyond what importing takes."""
+    command = [sys.executable, __file__, "memory", "--variant", name, "--model", arguments.model]
+    command += ["--seconds", str(arguments.seconds), "--clips", str(arguments.clips), "--device", arguments.device]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    """Print the peak memory of one variant."""
+    device = l0prune.pick_device(arguments.device)
+    before = memory_peak(device, reset=True)
+    with tempfile.TemporaryDirectory() as folder:
+        stage = make_stage(arguments.model, device, Path(folder), **VARIANTS[arguments.variant])
+        # Making the dense network takes less than training it.
+        batches = endless(arguments.clips, arguments.seconds)
+        for _ in range(2):
+            run_step(stage, batches)
+    print(memory_peak(device) - before)
+
+
+def memory_peak(device: torch.device, *, reset: bool = False) -> int:
+    """As `peak_memory_bytes`, without what getrusage takes over from the parent process."""
+    status = Path("/proc/self/status")
+    if device.type != "cpu" or not status.exists():
+        return peak_memory_bytes(device)
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+    return 1024 * int(lines["VmHWM"].split()[0])
+
+
+def runs(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Whole runs of the quick recipe with compaction and without, seed by seed."""
+    rows = []
+    for seed in range(arguments.seeds):
+        pair: dict[str, Any] = {}
+        for on in (True, False) if seed % 2 else (False, True):
+            with tempfile.TemporaryDirectory() as folder:
+                settings = {"seed": seed, "compaction": {"enabled": on}, "speech": {"workers": 0}}
+                begun = time.perf_counter()
+                report = l0prune.compress("speech", recipe="quick", settings=settings, out=Path(folder) / "run")
+                lines = (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            curve = [(row["step"] / row["steps"], row["parameters"]) for row in map(json.loads, lines)][
+                :: len(lines) // 60
+            ]
+            pair["on" if on else "off"] = {
+                "wall_seconds": time.perf_counter() - begun,
+                "stage_seconds": report.stage_seconds,
+                "params_after": report.params_after,
+                "loss": report.distill_loss_final,
+                "loss_after_cut": report.distill_loss_after_removal,
+                "compactions": [{"step": cut["step"], "parameters": cut["parameters"]} for cut in report.compactions],
+                "curve": curve if on else [],
+                "params_before": report.params_before,
+            }
+        row = pair["on"]["stage_seconds"]["joint"] / pair["off"]["stage_seconds"]["joint"]
+        losses = ", ".join(f"{pair[on]['loss']:.4f} {on}" for on in pair)
+        print(f"seed {seed}: step 1 in {row:.2f} of the time; loss {losses}")
+        rows.append(pair)
+    return {"recipe": "quick", "seeds": rows, **where(l0prune.pick_device("auto"))}
+
+
+def project(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Cost of the paper's schedule against dense distillation for as many steps.
+
+    What is left of the network over step 1 is taken from the measured runs, from the end of the warm-up on; a step's
+    cost is taken as linear in the parameters left, between those measured.
+    """
+    measured = json.loads((RESULTS / f"training-steps-{arguments.model}.json").read_text(encoding="utf-8"))
+    seeds = json.loads((RESULTS / "training-runs.json").read_text(encoding="utf-8"))["seeds"]
+    quick = l0prune.resolve(l0prune.get_plugin("speech"), recipe="quick")
+    paper = l0prune.resolve(l0prune.get_plugin("speech"), recipe="dphubert-base")
+    begins = quick.controller.warmup_steps / quick.joint.steps
+    places = np.linspace(0, 1, 101)
+    left = np.mean([curve_of(seed["on"], begins, places) for seed in seeds], axis=0)
+    warm = paper.controller.warmup_steps / paper.joint.steps
+    results = {}
+    for precision in ("float32", "bfloat16"):
+        names = [f"{kind}, {precision}" for kind in ("dense", "gated", "gated and compacted")]
+        if names[0] not in measured["variants"]:
+            continue
+        dense, full, small = (measured["variants"][name]["ratio"] for name in names)
+        cost = small + (full - small) * np.clip((left - (1 - SPARSITY)) / SPARSITY, 0, 1)
+        joint = warm * full + (1 - warm) * float(cost.mean())
+        steps_of = (paper.joint.steps, paper.further.steps)
+        ours = joint * steps_of[0] + small * steps_of[1]
+        results[precision] = {
+            "joint": joint,
+            "further": small,
+            "whole_against_dense_float32": ours / sum(steps_of),
+            "whole_against_dense_same_precision": ours / (sum(steps_of) * dense),
+            "whole_against_gated_same_precision": ours / (full * steps_of[0] + small * steps_of[1]),
+        }
+    print(json.dumps(results, indent=1))
+    return {"schedule": "dphubert-base", "left": left.tolist(), "cost_of_a_step": results, "model": arguments.model}
+
+
+def curve_of(run: dict[str, Any], begins: float, places: np.ndarray) -> np.ndarray:
+    """Share of the parameters left at `places` of the time between the end of the warm-up and the end of step 1."""
+    steps_done, parameters = np.array(run["curve"]).T
+    last = int(np.argmax(steps_done)) + 1
+    return np.interp(begins + (1 - begins) * places, steps_done[:last], parameters[:last]) / run["params_before"]
+
+
+def where(device: torch.device) -> dict[str, Any]:
+    """Device, versions and commit of the figures."""
+    from l0prune.benchmark import processor
+    from l0prune.report import versions
+
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {
+        "device": str(device),
+        "processor": processor(device),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "versions": versions(),
+        "commit": commit.stdout.strip(),
+    }
+
+
+def main() -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["steps", "runs", "project", "memory"])
+    parser.add_argument("--model", choices=WIDTHS, default="base")
+    parser.add_argument("--seconds", type=float, default=20.0, help="audio a step")
+    parser.add_argument("--clips", type=int, default=2, help="clips a step")
+    parser.add_argument("--rounds", type=int, default=5, help="counted steps of each variant, after one of warm-up")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--variant", default=YARDSTICK, help="for `memory`, which `steps` calls")
+    arguments = parser.parse_args()
+    if arguments.what == "memory":
+        memory(arguments)
+        return
+    results = {"steps": steps, "runs": runs, "project": project}[arguments.what](arguments)
+    gpu = "" if arguments.device == "cpu" else f"-{arguments.device}"
+    name = {"steps": f"training-steps-{arguments.model}{gpu}"}.get(arguments.what, f"training-{arguments.what}")
+    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
