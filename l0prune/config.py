@@ -146,7 +146,7 @@ class RunConfig:
     keep_checkpoints: int = 2
     """How many checkpoints are left: one more than may be damaged."""
     compile: bool = False
-    """Compile student and objective with torch.compile."""
+    """Compile the student with torch.compile, layer by layer."""
     gates: GateConfig = field(default_factory=GateConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     compaction: CompactionConfig = field(default_factory=CompactionConfig)

@@ -19,6 +19,8 @@ from l0prune.run_directory import RunDirectory
 from l0prune.sharing import shared, split_for
 from l0prune.training import Stage
 
+_DEAD_WORKER = "DataLoader worker"
+
 
 class Trainer:
     """Trains the stages of one run.
@@ -98,10 +100,16 @@ class Trainer:
                 stopped=self.stopped,
                 on_cut=on_cut,
             )
-        except TrainingError:
+        except (TrainingError, RuntimeError) as error:
+            if not isinstance(error, TrainingError) and _DEAD_WORKER not in str(error):
+                raise
             # What failed left the last good state as it was.
             self.save(stage)
-            raise
+            if isinstance(error, TrainingError):
+                raise
+            hint = f"memory may be short: use fewer workers, then --resume --out {self.folder.path}"
+            where = f"{stage.name} step {stage.step}"
+            raise TrainingError("a process that reads data died", where=where, got=error, hint=hint) from error
         self.results["stage_seconds"][stage.name] = stage.seconds
         self.results["step_seconds"][stage.name] = stage.seconds / max(1, stage.step)
         self.results["skipped_steps"] = self.results.get("skipped_steps", 0) + stage.skipped_steps

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from l0prune.checkpoint import random_state, restore_random_state
 from l0prune.compaction import Compactor
+from l0prune.compiling import compile_layers
 from l0prune.config import CompactionConfig, ControllerConfig, StageConfig
 from l0prune.controller import AugmentedLagrangian
 from l0prune.counting import has_fast_bfloat16, parameters
@@ -37,7 +38,7 @@ class Stage:
         compaction: When closed units leave the network; never by default.
         seed: Of every draw. What a micro-batch draws depends on it and on the micro-batch's number alone.
         split: Into how many parts the batches of the configuration come.
-        compiled: Compile the objective with torch.compile.
+        compiled: Compile the student with torch.compile.
         describe: What to say of a batch that does not fit in memory: its size, and the setting to change.
     """
 
@@ -80,7 +81,8 @@ class Stage:
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         use_bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(self.device))
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=use_bfloat16)
-        self._compiled = torch.compile(objective, dynamic=True) if compiled else None
+        if compiled:
+            compile_layers(objective.student)
         self.step = 0
         self.seconds = 0.0
         # On the device: the loop does not wait for it between logging steps.
@@ -192,7 +194,7 @@ class Stage:
             self.gated.gates.sample()
         try:
             with self.autocast:
-                losses: Losses = (self._compiled or self.objective)(batch)
+                losses: Losses = self.objective(batch)
             (losses.total / self.micro_batches).backward()
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):

@@ -40,14 +40,14 @@ def batches(position: int = 0) -> Iterator[Tensor]:
         yield torch.randn(8, 5, generator=torch.Generator().manual_seed(number))
 
 
-def make_stage(make_network: Make, steps: int = 12, micro_batches: int = 1) -> Stage:
+def make_stage(make_network: Make, steps: int = 12, micro_batches: int = 1, **more: Any) -> Stage:
     torch.manual_seed(0)
     network, groups = make_network(dtype=torch.float32)
     gated = GatedModel(network, groups, target_sparsity=0.4, config=GateConfig(drop_rate=0.1))
     config = StageConfig(steps=steps, learning_rate=0.01, warmup_steps=3, micro_batches=micro_batches)
     control = ControllerConfig(learning_rate=0.1, warmup_steps=5, quadratic_start=20.0)
     torch.manual_seed(1)
-    return Stage("joint", Fit(network), config, precision="float32", gated=gated, controller=control)
+    return Stage("joint", Fit(network), config, precision="float32", gated=gated, controller=control, **more)
 
 
 def run(stage: Stage, position: int = 0, after_step: Callable[[int], None] = lambda _: None) -> list[Record]:
@@ -250,3 +250,56 @@ def test_micro_batches_average_their_gradients() -> None:
         results.append(objective.student.weight.detach())
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(results[0], weights["weight"], atol=1e-3)
+
+
+class Greedy(Fit):
+    """Asks for more memory than there is, as a batch that is too long does."""
+
+    def forward(self, batch: Tensor) -> Losses:
+        torch.empty(2**60)
+        return super().forward(batch)
+
+
+def test_a_batch_that_does_not_fit_is_described() -> None:
+    stage = Stage(
+        "further",
+        Greedy(nn.Linear(5, 3)),
+        StageConfig(steps=5, learning_rate=0.1),
+        describe=lambda batch: f"it holds {len(batch)} rows: lower rows",
+    )
+    with pytest.raises(TrainingError, match="does not fit in memory: further step 0; it holds 8 rows: lower rows"):
+        run(stage)
+
+
+def test_what_a_micro_batch_draws_depends_on_its_number_alone(make_network: Make) -> None:
+    """However much the data, or another micro-batch, has drawn before."""
+    drawn: list[list[Tensor]] = []
+    for extra in (0, 3):
+        stage = make_stage(make_network, micro_batches=2)
+        gates: list[Tensor] = []
+
+        def draw(extra: int = extra) -> Iterator[Tensor]:
+            for batch in batches():
+                torch.randn(extra)
+                yield batch
+
+        def note(_: int, stage: Stage = stage, gates: list[Tensor] = gates) -> None:
+            assert stage.gated is not None
+            assert stage.gated.gates._sampled is not None
+            gates.append(torch.cat(stage.gated.gates._sampled).detach().clone())
+
+        stage.run(draw(), log_every=4, on_record=lambda record: None, after_step=note)
+        drawn.append(gates)
+    assert all(torch.equal(one, other) for one, other in zip(*drawn, strict=True))
+    assert not torch.equal(drawn[0][0], drawn[0][1])
+
+
+def test_a_compiled_objective_trains_alike(make_network: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = make_stage(make_network)
+    expected = run(plain)
+    # Without the compiler proper, whose code may round otherwise.
+    compiling = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **more: compiling(self, **more, backend="aot_eager"))
+    compiled = make_stage(make_network, compiled=True)
+    for one, other in zip(run(compiled), expected, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)

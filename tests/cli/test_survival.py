@@ -1,0 +1,190 @@
+"""Runs in one process and in two: killed at random moments and resumed they end with the same bits."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+KILLS = 20
+CHANGES = (
+    ("steps = 10", "steps = 30"),
+    ("learning_rate = 0.3", "learning_rate = 0.5\n[compaction]\nevery_steps = 2\npatience = 1\nclosed_below = 0.4"),
+    ("log_every = 1", "log_every = 1\ncheckpoint_minutes = 0.0"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forked:
+    """A running process."""
+
+    number: int
+    log: Path
+    server: "Forks"
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.number, number)
+
+    def wait(self) -> int:
+        """Its exit status, or minus the signal that ended it."""
+        return int(self.server.ask(str(self.number)))
+
+
+class Forks:
+    """Starts processes."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("forking_server.py"))]
+        self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def start(self, arguments: list[object], log: Path, environ: Mapping[str, object] | None = None) -> Forked:
+        """Start `l0prune ARGUMENTS`; what it prints goes to `log`."""
+        order = {
+            "arguments": [*map(str, arguments)],
+            "log": str(log),
+            "environ": {name: str(value) for name, value in (environ or {}).items()},
+        }
+        return Forked(number=int(self.ask(json.dumps(order))), log=log, server=self)
+
+    def ask(self, line: str) -> str:
+        """What the server answers."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(f"{line}\n")
+        self._server.stdin.flush()
+        return self._server.stdout.readline()
+
+    def close(self) -> None:
+        """End the server."""
+        self._server.kill()
+        self._server.communicate()
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    server = Forks()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def config(toml: Callable[..., Path]) -> Path:
+    return toml(*CHANGES)
+
+
+def free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return place.getsockname()[1]
+
+
+def launch(forks: Forks, size: int, arguments: list[object], folder: Path) -> list[Forked]:
+    """As torchrun does."""
+    environ: dict[str, Any] = {}
+    if size > 1:
+        environ = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    return [
+        forks.start(arguments, folder / f"log{rank}", {**environ, "RANK": rank, "LOCAL_RANK": rank} if environ else {})
+        for rank in range(size)
+    ]
+
+
+def logs(processes: list[Forked]) -> str:
+    return "".join(process.log.read_text() for process in processes if process.log.exists())
+
+
+def finish(processes: list[Forked]) -> None:
+    codes = [process.wait() for process in processes]
+    assert codes == [0] * len(processes), logs(processes)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_killed_at_random_moments_and_resumed(size: int, forks: Forks, bench, config: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    begun = time.monotonic()
+    finish(launch(forks, size, bench.arguments("--out", whole, config=config), tmp_path))
+    lasted = time.monotonic() - begun
+    report = json.loads((whole / "report.json").read_text())
+    assert report["compactions"]
+    chance, kills, attempt = random.Random(size), 0, 0
+    while kills < KILLS:
+        attempt += 1
+        run, extra = tmp_path / f"run{attempt}", ()
+        while not (run / "report.json").exists():
+            processes = launch(forks, size, bench.arguments("--out", run, *extra, config=config), tmp_path)
+            time.sleep(chance.uniform(0, lasted))
+            if kills < KILLS and not (run / "report.json").exists():
+                # One process dies; torchrun then asks the others to end.
+                chance.shuffle(processes)
+                processes[0].send(signal.SIGKILL)
+                for other in processes[1:]:
+                    other.send(signal.SIGTERM)
+            codes = [process.wait() for process in processes]
+            kills += -signal.SIGKILL in codes
+            # The others had ended, were told to, or found that somebody is gone.
+            assert {*codes} <= {0, 2, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}, logs(processes)
+            extra = ("--resume",) if (run / "config.toml").exists() else ()
+        assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+        again = json.loads((run / "report.json").read_text())
+        for key in ("compactions", "kept_units", "distill_loss_final", "distill_loss_after_removal"):
+            assert again[key] == report[key]
+
+
+def curve(run: Path) -> np.ndarray:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return np.array([[row["loss"], row["gradient_norm"], row.get("sparsity") or 0.0] for row in rows])
+
+
+def test_two_processes_have_the_loss_curve_of_one(forks: Forks, bench, toml, tmp_path: Path) -> None:
+    two = toml(*CHANGES, name="two.toml")
+    halved = ("batch_seconds = 5.0", "batch_seconds = 2.5")
+    micro = (("[joint]", "[joint]\nmicro_batches = 2"), ("[further]", "[further]\nmicro_batches = 2"))
+    one = toml(*CHANGES, halved, *micro, name="one.toml")
+    finish(launch(forks, 2, bench.arguments("--out", tmp_path / "two", config=two), tmp_path))
+    finish(launch(forks, 1, bench.arguments("--out", tmp_path / "one", config=one), tmp_path))
+    np.testing.assert_allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), rtol=2e-3, atol=1e-5)
+    reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("two", "one")]
+    assert reports[0]["kept_units"] == reports[1]["kept_units"]
+    assert reports[0]["compactions"] == reports[1]["compactions"]
+    assert reports[0]["distill_loss_final"] == pytest.approx(reports[1]["distill_loss_final"], rel=1e-3)
+
+
+def test_torchrun(bench, config: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        str(free_port()),
+    ]
+    arguments = map(str, bench.arguments("--out", tmp_path / "run", "--json", config=config))
+    done = subprocess.run(
+        [*command, "-m", "l0prune_cli", *arguments], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        json.loads(done.stdout)["params_after"]
+        == json.loads((tmp_path / "run" / "report.json").read_text())["params_after"]
+    )
+
+
+def test_processes_fail_together_with_the_first_error(forks: Forks, bench, toml, tmp_path: Path) -> None:
+    """Bad input, in the main process or another, is said once."""
+    config = toml(('precision = "float32"', 'precision = "float31"'))
+    processes = launch(forks, 2, bench.arguments("--out", tmp_path / "run", config=config), tmp_path)
+    assert [process.wait() for process in processes] == [2, 2]
+    assert logs(processes) == ("l0prune: error: unknown precision (got float31, expected auto, float32, bfloat16)\n")
+    assert not (tmp_path / "run").exists()
