@@ -1,4 +1,4 @@
-"""torch.compile for a network in training, layer by layer: it compiles in minutes rather than hours, and outlives a cut."""
+"""torch.compile for a network in training, layer by layer: what is compiled stays small, and outlives a cut."""
 
 import warnings
 

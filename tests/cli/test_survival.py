@@ -132,6 +132,8 @@ def test_killed_at_random_moments_and_resumed(size: int, forks: Forks, bench, co
                     other.send(signal.SIGTERM)
             codes = [process.wait() for process in processes]
             kills += -signal.SIGKILL in codes
+            # The machine may have become faster since.
+            lasted *= 1 if -signal.SIGKILL in codes else 0.8
             # The others had ended, were told to, or found that somebody is gone.
             assert {*codes} <= {0, 2, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}, logs(processes)
             extra = ("--resume",) if (run / "config.toml").exists() else ()
