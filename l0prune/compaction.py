@@ -82,11 +82,12 @@ class Compactor:
         gates = self.gated.gates
         left = from_main(torch.from_numpy(selected | (self.looks < self.config.patience)).to(torch.uint8)).numpy() > 0
         scores, start = gates.log_alpha.detach().cpu().numpy(), 0
+        round_to = gates.config.round_to or 1
         for group in gates.groups:
             mine = slice(start, start + group.units)
             count = int(left[mine].sum())
             # The selection keeps multiples of `round_to`, or all: what is left must allow it the same choice.
-            count = min(group.units, -(-count // gates.config.round_to) * gates.config.round_to)
+            count = min(group.units, -(-count // round_to) * round_to)
             if count == 0 and _holds_readers(group, gates.groups):
                 count = 1
             best = np.argsort(-np.where(left[mine], np.inf, scores[mine]), kind="stable")[:count]
