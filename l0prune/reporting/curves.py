@@ -35,6 +35,8 @@ class Curves:
     step_seconds: tuple[Curve, ...]
     cut_at: float | None
     """The step after which units were removed; None before the second stage."""
+    lines_a_point: int
+    """How many lines of metrics.jsonl a point of the longest curve is the mean of."""
 
 
 def read_curves(rows: Sequence[_Row]) -> Curves:
@@ -55,6 +57,7 @@ def read_curves(rows: Sequence[_Row]) -> Curves:
         parameters=_curves({"parameters": [row.get("parameters") for row in rows]}, rows),
         step_seconds=_curves({"seconds a step": [row.get("step_seconds") for row in rows]}, rows),
         cut_at=first[-1]["position"] if len(stages) > 1 else None,
+        lines_a_point=-(-len(rows) // MOST_POINTS),
     )
 
 

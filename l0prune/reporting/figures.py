@@ -11,7 +11,7 @@ from l0prune.wording import quantity, score
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1)), (0, (6, 1, 1.5, 1)))
 _MOST_LABELS = 12
-_LEGEND_LETTERS = 54
+_LEGEND_LETTERS = 56
 _MOST_LETTERS = 28
 
 
@@ -41,6 +41,8 @@ def curve_figure(
             place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
             axes.annotate("cut", (cut_at, 1), (3, -8), color=MUTED, fontsize=9, **place)
         axes.set_xlabel("optimizer step")
+        axes.locator_params(axis="x", nbins=6)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_ylabel(unit)
         if len(curves) > 1:
             _legend(axes)
@@ -62,7 +64,7 @@ def _label(name: str) -> str:
 def _legend(axes: Any) -> None:
     """Above the axes, where no line can be; in as many columns as the longest name allows."""
     longest = max(len(name) for name in axes.get_legend_handles_labels()[1])
-    columns = max(1, _LEGEND_LETTERS // (longest + 6))
+    columns = max(1, _LEGEND_LETTERS // (longest + 5))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, columnspacing=1.2)
 
 
@@ -84,7 +86,7 @@ def kept_figure(name: str, kind: str, groups: Sequence[KeptUnits]) -> Drawing:
         axes.bar(numbers, units, color=PALE)
         bars = axes.bar(numbers, kept, color=SERIES[0])
         if len(groups) <= _MOST_LABELS:
-            axes.bar_label(bars, fontsize=8.5, padding=1, color=INK)
+            axes.bar_label(bars, fontsize=8.5 if len(groups) < 9 else 7, padding=1, color=INK)
             axes.set_xticks(list(numbers))
         axes.set_xlabel("group")
         axes.set_ylabel("units")

@@ -9,12 +9,11 @@ from typing import Any
 from l0prune.config import read_toml
 from l0prune.errors import RunError
 from l0prune.files import read_json
-from l0prune.groups import conforms
 from l0prune.model_file import read_description
+from l0prune.reporting.forms import NUMBER, NUMBER_OR_NOTHING, checked
+from l0prune.reporting.measured import read_bench, read_probes
 from l0prune.run_directory import RunDirectory
 
-_NUMBER = (int, float)
-_NUMBER_OR_NOTHING = (int, float, None)
 _SETTINGS = {
     **dict.fromkeys(("plugin", "recipe", "metric"), str),
     **dict.fromkeys(("joint", "further"), dict),
@@ -26,19 +25,19 @@ _REPORT = {
     "macs_before": int,
     "macs_after": int,
     "macs_per": str,
-    "sparsity": _NUMBER,
-    "target_sparsity": _NUMBER,
+    "sparsity": NUMBER,
+    "target_sparsity": NUMBER,
     "versions": {str: str},
     "seed": int,
 }
 """What the page cannot do without."""
 _MORE = {
     "metric": str,
-    **{key: {str: _NUMBER} for key in ("losses_final", "stage_seconds", "step_seconds")},
-    **dict.fromkeys(("distill_loss_before_removal", "distill_loss_after_removal"), _NUMBER_OR_NOTHING),
-    **dict.fromkeys(("distill_loss_final", "max_relative_difference"), _NUMBER_OR_NOTHING),
-    **dict.fromkeys(("speedup", "latency_before_ms", "latency_after_ms"), _NUMBER_OR_NOTHING),
-    **dict.fromkeys(("latency_model_error", "peak_memory_bytes", "skipped_steps"), _NUMBER_OR_NOTHING),
+    **{key: {str: NUMBER} for key in ("losses_final", "stage_seconds", "step_seconds")},
+    **dict.fromkeys(("distill_loss_before_removal", "distill_loss_after_removal"), NUMBER_OR_NOTHING),
+    **dict.fromkeys(("distill_loss_final", "max_relative_difference"), NUMBER_OR_NOTHING),
+    **dict.fromkeys(("speedup", "latency_before_ms", "latency_after_ms"), NUMBER_OR_NOTHING),
+    **dict.fromkeys(("latency_model_error", "peak_memory_bytes", "skipped_steps"), NUMBER_OR_NOTHING),
 }
 """What it shows where it is there."""
 _METRICS = {
@@ -46,16 +45,13 @@ _METRICS = {
     "stage": str,
     "step": int,
     "steps": int,
-    "loss": _NUMBER_OR_NOTHING,
-    "parts": {str: _NUMBER_OR_NOTHING},
+    "loss": NUMBER_OR_NOTHING,
+    "parts": {str: NUMBER_OR_NOTHING},
 }
 _MORE_METRICS = {
-    **dict.fromkeys(("sparsity", "target", "parameters", "step_seconds"), _NUMBER_OR_NOTHING),
-    "multipliers": (None, [_NUMBER_OR_NOTHING]),
+    **dict.fromkeys(("sparsity", "target", "parameters", "step_seconds"), NUMBER_OR_NOTHING),
+    "multipliers": (None, [NUMBER_OR_NOTHING]),
 }
-_PROBE = {"model": str, "task": str, "metric": str, "mean": _NUMBER}
-_MORE_PROBE = {"deviation": _NUMBER_OR_NOTHING}
-_BENCH_ROW = {"model": str, "load": str, "dtype": str, "backend": str, "latency_ms": _NUMBER}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +93,17 @@ def read_run(path: Path) -> Run:
         raise RunError(what, where=path, expected="a run directory: it holds config.toml")
     return Run(
         path=path,
-        settings=_checked(read_toml(folder.settings), {}, folder.settings, _SETTINGS),
+        settings=checked(read_toml(folder.settings), {}, folder.settings, _SETTINGS),
         metrics=_read_metrics(folder.metrics) if folder.metrics.is_file() else (),
         report=_read_report(folder.report) if folder.report.is_file() else None,
         description=read_description(path) if (path / "model.json").is_file() else None,
-        probes=_read_rows(path / "evaluation.json", _PROBE, _MORE_PROBE),
-        bench=_read_bench(path / "bench.json"),
+        probes=read_probes(path / "evaluation.json"),
+        bench=read_bench(path / "bench.json"),
     )
 
 
 def _read_report(path: Path) -> dict[str, Any]:
-    return _checked(read_json(path), _REPORT, path, _MORE)
+    return checked(read_json(path), _REPORT, path, _MORE)
 
 
 def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
@@ -124,38 +120,5 @@ def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
                 row = json.loads(line)
             except ValueError as error:
                 raise RunError("damaged line", where=where, got=error, hint="remove it") from error
-            rows.append(_checked(row, _METRICS, where, _MORE_METRICS))
+            rows.append(checked(row, _METRICS, where, _MORE_METRICS))
     return tuple(rows)
-
-
-def _read_rows(
-    path: Path, form: Mapping[str, Any], more: Mapping[str, Any] | None = None
-) -> tuple[Mapping[str, Any], ...]:
-    """A JSON file's list of rows, or the list at its key `rows`; none where there is no file."""
-    if not path.is_file():
-        return ()
-    content = read_json(path)
-    rows = content.get("rows") if isinstance(content, dict) else content
-    if not isinstance(rows, list):
-        raise RunError("damaged file", where=path, expected="a list of rows")
-    return tuple(_checked(row, form, f"{path}, row {number}", more) for number, row in enumerate(rows, start=1))
-
-
-def _read_bench(path: Path) -> Mapping[str, Any] | None:
-    if not path.is_file():
-        return None
-    rows = _read_rows(path, _BENCH_ROW)
-    return {**_checked(read_json(path), {"models": dict}, path), "rows": rows}
-
-
-def _checked(
-    value: Any, form: Mapping[str, Any], where: object, more: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The object, if what `form` names is there, and has its form, as has what `more` names where it is there."""
-    if not isinstance(value, dict):
-        raise RunError("damaged file", where=where, got=type(value).__name__, expected="an object")
-    for key, schema in {**form, **(more or {})}.items():
-        missing = key not in value
-        if key in form if missing else not conforms(value[key], schema):
-            raise RunError("damaged file", where=f"{where}: {key}", got="nothing" if missing else repr(value[key]))
-    return value

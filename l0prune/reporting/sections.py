@@ -22,7 +22,7 @@ def run_sections(run: RunFacts, prefix: str) -> list[Section]:
     """
     sections = [
         Section(title="What is left", drawings=tuple(_architecture(run, prefix))),
-        Section(title="Training", drawings=tuple(_training(run, prefix))),
+        Section(title="Training", drawings=tuple(_training(run, prefix)), content=tuple(_averages(run))),
         *size_sections(run, prefix),
         *probe_sections(run, prefix),
         *latency_sections(run, prefix),
@@ -51,6 +51,12 @@ def _training(run: RunFacts, prefix: str) -> Iterator[Drawing]:
     for name, title, lines in wanted:
         if lines:
             yield figures.curve_figure(f"{prefix}{name}", title, lines, cut_at=curves.cut_at)
+
+
+def _averages(run: RunFacts) -> Iterator[Markup]:
+    if run.curves.lines_a_point > 1:
+        words = f"A point is the mean of up to {run.curves.lines_a_point} lines of metrics.jsonl."
+        yield tag("p", words, class_="note")
 
 
 def _numbers(run: RunFacts) -> Markup:

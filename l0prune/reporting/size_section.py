@@ -1,6 +1,7 @@
 """The part of a report's page that shows where a network's size is."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from l0prune.reporting import figures
 from l0prune.reporting.facts import RunFacts
@@ -22,10 +23,11 @@ def size_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
         return
     alike = parts.by_pattern()
     short = short_names([part.name for part in alike])
-    params = [(short[part.name], part.params_before, part.params_after) for part in alike]
+    alike = [replace(part, name=short[part.name]) for part in alike]
+    params = [(part.name, part.params_before, part.params_after) for part in alike]
     drawings = [figures.size_figure(f"{prefix}parameters-by-part", "Parameters by part", params)]
     if any(part.macs_before for part in alike):
-        macs = [(short[part.name], part.macs_before or 0, part.macs_after or 0) for part in alike]
+        macs = [(part.name, part.macs_before or 0, part.macs_after or 0) for part in alike]
         title = "MACs by part, per second of a 10 s input"
         drawings.append(figures.size_figure(f"{prefix}macs-by-part", title, macs))
     total = sum(part.params_before for part in alike)

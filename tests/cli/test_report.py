@@ -106,6 +106,15 @@ class TestFinished:
         assert f"{row['latency_ms']:.2f} ms" in text
         assert {"keywords, accuracy", "Latency in ms, 0.5 s"} < {figure["title"] for figure in found["figures"]}
 
+    def test_an_evaluation_is_read_as_it_is_written(self, run, l0prune_call: Call) -> None:
+        scores = [{"model": "student", "task": "keywords", "values": [0.5, 0.75], "mean": 0.625, "deviation": 0.177}]
+        evaluation = {"tasks": {"keywords": {"metric": "accuracy"}}, "scores": scores, "shuffled_labels": False}
+        row = {"model": "student", "task": "keywords", "mean": 0.625, "deviation": 0.177}
+        for shuffled, metric in ((False, "accuracy"), (True, "accuracy, labels shuffled")):
+            (run / "evaluation.json").write_text(json.dumps({**evaluation, "shuffled_labels": shuffled}))
+            (facts,) = reported(l0prune_call, run)["runs"]
+            assert facts["probes"] == [{**row, "metric": metric}]
+
 
 class TestUnfinished:
     def test_it_says_so_and_shows_what_is_there(self, unfinished, finished, l0prune_call: Call) -> None:
@@ -193,7 +202,8 @@ class TestBadInput:
             ("model.json", "{}", ["not a pruned model", "model.json"]),
             ("config.toml", "joint = 3", ["damaged file", "config.toml: joint", "got 3"]),
             ("config.toml", "joint = = 3", ["not a TOML file", "config.toml"]),
-            ("evaluation.json", "{}", ["damaged file", "evaluation.json", "expected a list of rows"]),
+            ("evaluation.json", "3", ["damaged file", "evaluation.json", "expected a list of rows"]),
+            ("evaluation.json", "{}", ["damaged file", "evaluation.json: scores", "got nothing"]),
             ("evaluation.json", '[{"model": 3}]', ["damaged file", "evaluation.json, row 1: model", "got 3"]),
             ("bench.json", "[]", ["damaged file", "bench.json"]),
         ],

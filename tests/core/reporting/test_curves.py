@@ -23,7 +23,9 @@ def test_a_short_curve_is_what_was_recorded(losses: list[float | None]) -> None:
 
 @pytest.mark.parametrize("count", [MOST_POINTS, MOST_POINTS + 1, 7 * MOST_POINTS + 3])
 def test_a_long_curve_keeps_its_course(count: int) -> None:
-    (curve,) = read_curves([row(i, loss=3.0 * i) for i in range(count)]).loss
+    curves = read_curves([row(i, loss=3.0 * i) for i in range(count)])
+    (curve,) = curves.loss
+    assert len(curve.steps) == -(-count // curves.lines_a_point)
     assert MOST_POINTS / 2 <= len(curve.steps) <= MOST_POINTS
     np.testing.assert_allclose(curve.values, 3 * np.array(curve.steps))
     assert curve.steps[0] < curve.steps[-1] <= count - 1

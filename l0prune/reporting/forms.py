@@ -1,0 +1,53 @@
+"""What a run's files must hold to be shown."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from l0prune.errors import RunError
+from l0prune.groups import conforms
+
+NUMBER = (int, float)
+NUMBER_OR_NOTHING = (int, float, None)
+
+
+def rows_of(
+    rows: Any, path: Path, form: Mapping[str, Any], more: Mapping[str, Any] | None = None
+) -> tuple[Mapping[str, Any], ...]:
+    """A list of objects, each of a form.
+
+    Args:
+        rows: From JSON.
+        path: Its file, for messages.
+        form: As `checked` takes it.
+        more: As `checked` takes it.
+
+    Raises:
+        RunError: It is no list, or names the first row that is not of the form.
+    """
+    if not isinstance(rows, list):
+        raise RunError("damaged file", where=path, got=type(rows).__name__, expected="a list of rows")
+    return tuple(checked(row, form, f"{path}, row {number}", more) for number, row in enumerate(rows, start=1))
+
+
+def checked(
+    value: Any, form: Mapping[str, Any], where: object, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """An object, if it is of a form.
+
+    Args:
+        value: From JSON or TOML.
+        form: Schemas, as `conforms` takes them, of entries that must be there.
+        where: The file, for messages.
+        more: Schemas of entries that may be there.
+
+    Raises:
+        RunError: Names the first entry that is missing or of another form.
+    """
+    if not isinstance(value, dict):
+        raise RunError("damaged file", where=where, got=type(value).__name__, expected="an object")
+    for key, schema in {**form, **(more or {})}.items():
+        missing = key not in value
+        if key in form if missing else not conforms(value[key], schema):
+            raise RunError("damaged file", where=f"{where}: {key}", got="nothing" if missing else repr(value[key]))
+    return value
