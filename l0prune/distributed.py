@@ -131,7 +131,8 @@ def check_same(value: str, what: str) -> None:
         what: What it is of, for the message: "data", say.
 
     Raises:
-        DataError: They do not.
+        DataError: They do not; in the main process.
+        FailedElsewhere: In the others.
     """
     if world().size == 1:
         return
@@ -140,7 +141,7 @@ def check_same(value: str, what: str) -> None:
     other = next((rank for rank, one in enumerate(values) if one != values[0]), None)
     if other is not None:
         hint = "give every process the same files and settings"
-        raise DataError(f"processes see different {what}", where=f"ranks 0 and {other}", hint=hint)
+        agree(DataError(f"processes see different {what}", where=f"ranks 0 and {other}", hint=hint))
 
 
 def _collective(run: Callable[[], object]) -> None:

@@ -194,13 +194,13 @@ class _Run:
             raise RunError("batches would be split otherwise", got=split, hint=hint)
         if not world().is_main:
             return
+        # Weights and two moments of each, in float32; one file more than are kept while the next is written.
+        state_bytes = 3 * 4 * parameters(self.task.objective)
+        self.folder.check_space(state_bytes * (self.config.keep_checkpoints + 1))
         if not self.resume:
             self.folder.begin(describe(self.config))
             if self._latency_file:
                 write_atomic(self.folder.latency, lambda place: shutil.copyfile(str(self._latency_file), place))
-        # Weights and two moments of each, in float32; one file more than are kept while the next is written.
-        state_bytes = 3 * 4 * parameters(self.task.objective)
-        self.folder.check_space(state_bytes * (self.config.keep_checkpoints + 1))
 
     def _constrained_size(self) -> SizeModel | None:
         """What the target counts; None for the parameters."""

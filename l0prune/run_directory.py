@@ -95,8 +95,9 @@ class RunDirectory:
         Raises:
             RunError: They will not.
         """
-        there = sum(path.stat().st_size for path in checkpoints(self.checkpoints))
-        free = shutil.disk_usage(self.path).free + there
+        held = sum(path.stat().st_size for path in checkpoints(self.checkpoints))
+        there = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
+        free = shutil.disk_usage(there).free + held
         if free < state_bytes:
             raise RunError(
                 "too little disk for checkpoints",

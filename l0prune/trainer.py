@@ -100,14 +100,15 @@ class Trainer:
                 stopped=self.stopped,
                 on_cut=on_cut,
             )
-        except (TrainingError, RuntimeError) as error:
-            if not isinstance(error, TrainingError) and _DEAD_WORKER not in str(error):
-                raise
+        except TrainingError:
             # What failed left the last good state as it was.
             self.save(stage)
-            if isinstance(error, TrainingError):
+            raise
+        except RuntimeError as error:
+            # Comes at any moment, the middle of a step too: the last checkpoint must do.
+            if _DEAD_WORKER not in str(error):
                 raise
-            hint = f"memory may be short: use fewer workers, then --resume --out {self.folder.path}"
+            hint = "memory may be short: use fewer workers, then go on with --resume"
             where = f"{stage.name} step {stage.step}"
             raise TrainingError("a process that reads data died", where=where, got=error, hint=hint) from error
         self.results["stage_seconds"][stage.name] = stage.seconds

@@ -51,6 +51,6 @@ def command(
         report = l0prune.compress(
             plugin, recipe=recipe, config=config, settings=settings, out=out, resume=resume, observer=observer
         )
-    if as_json:
+    if as_json and options.is_main_process():
         json.dump(report.to_json(), sys.stdout, indent=1)
         print()

@@ -1,12 +1,11 @@
 """The `l0prune` command. Commands import what they need when they run, so that `--help` is instant."""
 
-import os
 import sys
 
 import typer
 
 from l0prune.errors import FailedElsewhere, Interrupted, L0PruneError
-from l0prune_cli import bench, compress, export, groups, plugins, report
+from l0prune_cli import bench, compress, export, groups, options, plugins, report
 
 app = typer.Typer(
     name="l0prune",
@@ -30,7 +29,7 @@ def main() -> None:
         app()
     except Interrupted as error:
         # All processes of a run stop together: one says so.
-        if os.environ.get("RANK", "0") == "0":
+        if options.is_main_process():
             print(f"l0prune: {error}", file=sys.stderr)
         sys.exit(128 + error.signal_number)
     except FailedElsewhere:

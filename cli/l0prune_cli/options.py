@@ -1,5 +1,6 @@
 """Flags that several commands share, and how they become settings."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,3 +32,8 @@ def plugin_settings(
 def given(**settings: Any) -> dict[str, Any]:
     """The settings that were given: those that are not None."""
     return {key: value for key, value in settings.items() if value is not None}
+
+
+def is_main_process() -> bool:
+    """Whether this is the one of several processes, started by torchrun, that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"

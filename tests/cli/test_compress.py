@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import l0prune_cli.rendering
 import pytest
@@ -284,6 +285,14 @@ class TestKilled:
         assert not list(run.rglob(".*"))
         bench.compress("--out", tmp_path / "whole", config=config).succeeded()
         assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+class TestSpace:
+    def test_too_little_disk_is_said_before_anything_is_made(self, bench, tmp_path, monkeypatch) -> None:
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+        outcome = bench.compress("--out", tmp_path / "run")
+        outcome.refused("too little disk for checkpoints", "free some space, choose another --out")
+        assert not (tmp_path / "run").exists()
 
 
 def start(arguments: list[object]) -> subprocess.Popen[str]:

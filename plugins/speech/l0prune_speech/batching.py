@@ -4,7 +4,9 @@ import hashlib
 import itertools
 import math
 import signal
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -135,10 +137,17 @@ class AudioBatches:
             # Without its own generator the loader draws from the global one, and a resumed run would differ.
             generator=torch.Generator(),
         )
-        for batch in loader:
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
+        try:
+            for batch in loader:
+                if isinstance(batch, DataError):
+                    raise batch
+                yield batch
+        except (ConnectionError, EOFError) as error:
+            with suppress(RuntimeError):
+                # torch's own word of a process that died comes a moment after its connection breaks.
+                time.sleep(1)
+            hint = "memory may be short: lower speech.workers, then go on with --resume"
+            raise DataError("a process that decodes audio died", hint=hint) from error
 
 
 def fixed_batches(clips: Sequence[Clip], *, batch_seconds: float, max_seconds: float) -> list[Tensor]:
