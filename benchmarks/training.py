@@ -187,6 +187,28 @@ def memory_peak(device: torch.device, *, reset: bool = False) -> int:
     return 1024 * int(lines["VmHWM"].split()[0])
 
 
+class Clock(l0prune.Observer):
+    """Processor time of each stage: what other work on the machine takes does not count."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, float] = {}
+
+    def stage_begins(self, name: str, steps: int, done: int) -> None:
+        """Note when a stage begins."""
+        self.begun[name] = time.process_time()
+
+    def finished(self, report: l0prune.CompressionReport) -> None:
+        """Note when all is done."""
+        self.begun["end"] = time.process_time()
+
+    def stages(self) -> dict[str, float]:
+        """Processor seconds of each stage."""
+        return {
+            "joint": self.begun["further"] - self.begun["joint"],
+            "further": self.begun["end"] - self.begun["further"],
+        }
+
+
 def runs(arguments: argparse.Namespace) -> dict[str, Any]:
     """Whole runs of the quick recipe with compaction and without, seed by seed."""
     rows = []
@@ -195,8 +217,10 @@ def runs(arguments: argparse.Namespace) -> dict[str, Any]:
         for on in (True, False) if seed % 2 else (False, True):
             with tempfile.TemporaryDirectory() as folder:
                 settings = {"seed": seed, "compaction": {"enabled": on}, "speech": {"workers": 0}}
-                begun = time.perf_counter()
-                report = l0prune.compress("speech", recipe="quick", settings=settings, out=Path(folder) / "run")
+                begun, clock = time.perf_counter(), Clock()
+                report = l0prune.compress(
+                    "speech", recipe="quick", settings=settings, out=Path(folder) / "run", observer=clock
+                )
                 lines = (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
             curve = [(row["step"] / row["steps"], row["parameters"]) for row in map(json.loads, lines)][
                 :: len(lines) // 60
@@ -204,6 +228,7 @@ def runs(arguments: argparse.Namespace) -> dict[str, Any]:
             pair["on" if on else "off"] = {
                 "wall_seconds": time.perf_counter() - begun,
                 "stage_seconds": report.stage_seconds,
+                "stage_cpu_seconds": clock.stages(),
                 "params_after": report.params_after,
                 "loss": report.distill_loss_final,
                 "loss_after_cut": report.distill_loss_after_removal,
@@ -211,9 +236,13 @@ def runs(arguments: argparse.Namespace) -> dict[str, Any]:
                 "curve": curve if on else [],
                 "params_before": report.params_before,
             }
-        row = pair["on"]["stage_seconds"]["joint"] / pair["off"]["stage_seconds"]["joint"]
+        on_cpu, off_cpu = (pair[on]["stage_cpu_seconds"] for on in ("on", "off"))
+        step_1, whole = on_cpu["joint"] / off_cpu["joint"], sum(on_cpu.values()) / sum(off_cpu.values())
         losses = ", ".join(f"{pair[on]['loss']:.4f} {on}" for on in pair)
-        print(f"seed {seed}: step 1 in {row:.2f} of the time; loss {losses}")
+        sizes = ", ".join(f"{pair[on]['params_after']:,} {on}" for on in pair)
+        print(
+            f"seed {seed}: step 1 in {step_1:.2f}, both in {whole:.2f} of the time; loss {losses}; {sizes}", flush=True
+        )
         rows.append(pair)
     return {"recipe": "quick", "seeds": rows, **where(l0prune.pick_device("auto"))}
 
