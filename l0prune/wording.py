@@ -7,6 +7,11 @@ def quantity(number: float) -> str:
     return f"{number / scale:,.{2 if scale > 1 else 0}f} {unit}".strip()
 
 
+def plain(number: float) -> str:
+    """Four digits or more, without a power of ten where there need be none: 0.1234, 20,664."""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
 def duration(seconds: float) -> str:
     """Minutes and seconds, with hours where there are any: 4:05, 1:04:05."""
     minutes, seconds = divmod(round(seconds), 60)

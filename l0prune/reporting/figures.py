@@ -7,7 +7,7 @@ from l0prune.reporting.curves import Curve
 from l0prune.reporting.drawing import Drawing, draw
 from l0prune.reporting.facts import KeptUnits
 from l0prune.reporting.inline_svg import INK, MUTED, PALE, SERIES
-from l0prune.wording import quantity, score
+from l0prune.wording import plain, quantity, score
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1)), (0, (6, 1, 1.5, 1)))
 _MOST_LABELS = 12
@@ -27,7 +27,7 @@ def curve_figure(
         unit: What the vertical axis counts.
         cut_at: A step to mark as the cut.
     """
-    ends = [f"{curve.name} from {curve.values[0]:.4g} to {curve.values[-1]:.4g}" for curve in curves]
+    ends = [f"{curve.name} from {plain(curve.values[0])} to {plain(curve.values[-1])}" for curve in curves]
     last = max(curve.steps[-1] for curve in curves)
     alt = f"{title} over {last:,.0f} steps: {'; '.join(ends)}."
 

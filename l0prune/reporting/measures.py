@@ -59,6 +59,7 @@ def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterato
         each = report.get("step_seconds", {}).get(stage, 0)
         steps = settings.get(stage, {}).get("steps", 0)
         yield STAGES.get(str(stage), str(stage)), f"{duration(seconds)} for {steps:,} steps, {each:.2f} s each"
+    yield "cut on the way, in stage 1", _times(len(report.get("compactions", [])))
     yield "skipped steps", str(report.get("skipped_steps") or "")
     yield "peak memory", _memory(report.get("peak_memory_bytes"))
     yield "device and precision", f"{report.get('device', '')}, {report.get('precision', '')}".strip(", ")
@@ -85,6 +86,10 @@ def _probes(run: Run) -> Iterator[tuple[str, str]]:
 def _target(metric: str, sparsity: object) -> Iterator[tuple[str, str]]:
     if isinstance(sparsity, float):
         yield "to remove", f"{sparsity:.1%} of the {_METRICS.get(metric, metric)}"
+
+
+def _times(number: int) -> str:
+    return f"{number} time{'s' if number > 1 else ''}" if number else ""
 
 
 def _memory(number: int | None) -> str:
