@@ -1,13 +1,9 @@
 """The report's page as a browser shows it, on a desk and on a phone."""
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
@@ -47,32 +43,14 @@ def browse(page: Path, width: int, folder: Path, *flags: str) -> dict[str, Any]:
     inner = escape(open_text.replace("</body>", f"{MEASURE}</body>"))
     frame = f'<pre id="seen"></pre><iframe width="{width}" height="900" frameborder="0" srcdoc="{inner}"></iframe>'
     (folder / "frame.html").write_text(f"<!doctype html><meta charset=utf-8>{frame}", encoding="utf-8")
-    # Now and then a browser hangs as it starts; what it says of the page is judged, however often it was asked.
-    for attempt in range(3):
-        document = _document(folder / "frame.html", folder / f"attempt-{attempt}", flags)
-        if found := re.search(r'<pre id="seen">(.+?)</pre>', document, re.DOTALL):
-            return json.loads(unescape(found[1]))
-    raise AssertionError(f"the browser says nothing: {document}")
-
-
-def _document(page: Path, profile: Path, flags: Sequence[str]) -> str:
-    """A page's document after its scripts; empty where the browser did not come to an end."""
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-extensions"]
-    command += ["--no-first-run", f"--user-data-dir={profile}", "--window-size=1600,1000", *flags, page.as_uri()]
-    written = profile.with_suffix(".html")
-    # Not through a pipe: processes that the browser leaves behind would hold it open.
-    with written.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, start_new_session=True)
-        try:
-            process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            return ""
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    return written.read_text(encoding="utf-8")
+    command += ["--no-first-run", f"--user-data-dir={folder / 'profile'}", "--window-size=1600,1000", *flags]
+    command.append((folder / "frame.html").as_uri())
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    found = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr
+    return json.loads(unescape(found[1]))
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome is installed")
