@@ -34,8 +34,8 @@ from l0prune.trace import Trace
 
 VERSION = 2
 _ALIVE = 0
-_PLANS, _HELD_OUT = 36, 12
-_TRIALS = 8
+_PLANS, _HELD_OUT = 30, 10
+_TRIALS = 6
 """Plans that are timed with each of several alignments."""
 _ALIGNMENTS = (1, 8, 32)
 _PAYS = 0.03
@@ -95,7 +95,6 @@ def measure_latency(
         round_to = _alignment(samples, layout)
     samples.add(max(0, _PLANS - samples.round_to.count(round_to)), (round_to,))
     plans = [p for p, multiple in enumerate(samples.round_to) if multiple in (0, round_to)]
-    # The later ones: the machine may have changed its pace since the first.
     error = _held_out_error(samples, layout, plans[:-_HELD_OUT], plans[-_HELD_OUT:])
     coefficients = _fit_plans(samples, layout, plans)
     stored = {
@@ -167,10 +166,11 @@ def _fit_plans(samples: Samples, layout: "_Layout", chosen: Sequence[int]) -> di
     by_kind: dict[Any, list[str]] = defaultdict(list)
     for block, kind in layout.kinds.items():
         by_kind[kind].append(block)
+    times = samples.times
     for blocks in by_kind.values():
         rows, seconds = [], []
         for block, p in itertools.product(blocks, chosen):
-            took = samples.times[p][1].get(block, 0.0)
+            took = times[p][1].get(block, 0.0)
             if took > 0:
                 rows.append([_value(monomial, samples.plans[p]) for monomial in layout.features[block]])
                 seconds.append(took)
@@ -181,7 +181,7 @@ def _fit_plans(samples: Samples, layout: "_Layout", chosen: Sequence[int]) -> di
         for block in blocks:
             for monomial, value in zip(layout.features[block], fitted, strict=True):
                 coefficients[monomial] += round(value * 1e9)
-    rest = [samples.times[p][0] - sum(samples.times[p][1].values()) for p in chosen]
+    rest = [times[p][0] - sum(times[p][1].values()) for p in chosen]
     coefficients[()] += round(max(0.0, float(np.median(rest))) * 1e9)
     return {monomial: value for monomial, value in coefficients.items() if value}
 
@@ -189,7 +189,8 @@ def _fit_plans(samples: Samples, layout: "_Layout", chosen: Sequence[int]) -> di
 def _ratios(samples: Samples, layout: "_Layout", fitted: Sequence[int], plans: Sequence[int]) -> np.ndarray:
     """Measured over predicted time of whole models, by coefficients fitted to some plans, for others: (plans,)."""
     size = SizeModel(samples.groups, _fit_plans(samples, layout, fitted), counts="nanoseconds")
-    return np.array([samples.times[p][0] * 1e9 / size.exact(samples.plans[p]) for p in plans])
+    times = samples.times
+    return np.array([times[p][0] * 1e9 / size.exact(samples.plans[p]) for p in plans])
 
 
 def _held_out_error(samples: Samples, layout: "_Layout", fitted: Sequence[int], others: Sequence[int]) -> float:

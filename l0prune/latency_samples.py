@@ -18,8 +18,8 @@ from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup
 
 _DENSE_EVERY = 12
-"""Each so many plans one keeps everything: the machine may drift."""
-_RUNS = 5
+"""Each so many plans one keeps everything."""
+_RUNS, _PACE_RUNS = 5, 2
 _EMPTIED = 0.15
 """Share of the blocks that a random plan empties."""
 
@@ -53,11 +53,11 @@ class Samples:
         self._generator = np.random.default_rng(seed)
         self.plans: list[np.ndarray] = []
         """P kept counts (G,)"""
-        self.times: list[tuple[float, dict[str, float]]] = []
-        """P whole models' seconds, and those of their blocks"""
         self.round_to: list[int] = []
         """P numbers that the widths are multiples of"""
-        self._time(self._dense)  # Warm-up.
+        self._taken: list[tuple[float, dict[str, float]]] = []
+        self._time(self._dense, _RUNS)  # Warm-up.
+        self._paces = [self._pace()]
 
     def add(self, count: int, round_to: Sequence[int]) -> None:
         """Time more plans.
@@ -78,26 +78,43 @@ class Samples:
 
     @property
     def dense_seconds(self) -> float:
-        """Median of the plans that keep everything."""
-        return float(np.median([t[0] for t, multiple in zip(self.times, self.round_to, strict=True) if not multiple]))
+        """Median of the dense model's."""
+        return float(np.median(self._paces))
+
+    @property
+    def times(self) -> list[tuple[float, dict[str, float]]]:
+        """P whole models' seconds and those of their blocks, as the machine's usual pace would have them.
+
+        What a machine does beside may slow it down for minutes: the dense model, timed before and after each plan,
+        shows it.
+        """
+        usual, made = self.dense_seconds, []
+        for number, (whole, parts) in enumerate(self._taken):
+            factor = usual / float(np.mean(self._paces[number : number + 2]))
+            made.append((whole * factor, {block: seconds * factor for block, seconds in parts.items()}))
+        return made
 
     def _record(self, counts: np.ndarray, model: nn.Module, multiple: int) -> None:
         self.plans.append(counts)
-        self.times.append(self._time(model))
         self.round_to.append(multiple)
+        self._time(model, 1)  # Warm-up.
+        self._taken.append(self._time(model, _RUNS))
+        self._paces.append(self._pace())
+
+    def _pace(self) -> float:
+        return self._time(self._dense, _PACE_RUNS)[0]
 
     def _units(self, counts: np.ndarray) -> np.ndarray:
         """Gate values (N,), 0 or 1: which units stay makes no difference to the time."""
         return np.concatenate([np.arange(g.units) < count for g, count in zip(self.groups, counts, strict=True)])
 
     @torch.inference_mode()
-    def _time(self, model: nn.Module) -> tuple[float, dict[str, float]]:
-        """Median seconds of the whole model and of each block, warm."""
-        self.observe(model)
+    def _time(self, model: nn.Module, runs: int) -> tuple[float, dict[str, float]]:
+        """Median seconds of the whole model and of each block."""
         wholes: list[float] = []
         parts: dict[str, list[float]] = defaultdict(list)
         with _clocks(model, self.blocks, parts, self.device) as read:
-            for _ in range(_RUNS):
+            for _ in range(runs):
                 begun = read()
                 self.observe(model)
                 wholes.append(read() - begun)

@@ -1,4 +1,4 @@
-"""From a time that is asked for to a share of the latency model's, and to a network that is as fast when measured."""
+"""From a time that is asked for to a share of the dense one, and to a network that is as fast when measured."""
 
 import functools
 from collections.abc import Callable
@@ -20,15 +20,21 @@ _CLOSE = 0.03
 _RANGE = 0.4
 """How far the budget may move: a machine that was busy for a moment must not ruin the network."""
 _SECONDS = 5.0
+_LEAST = 0.01
+"""Share of the model's total that is removed where it promises the target from the start."""
 
 
-def sparsity_for(latency: LatencyModel, config: RunConfig) -> float:
-    """The share of the dense latency that a run's target removes.
+def sparsity_for(latency: LatencyModel, config: RunConfig) -> tuple[float, float]:
+    """What a run's target removes.
+
+    Returns:
+        The share of the dense latency as measured, and the share of the latency model's total that amounts to it.
 
     Raises:
         TargetError: No plan is as fast as asked; says what can be reached on this device.
     """
-    fastest = latency.size.floor_for(latency.round_to) / latency.size.total
+    dense = latency.dense_ms * 1e6
+    fastest = latency.size.floor_for(latency.round_to) / dense
     if config.target_speedup is not None:
         left = 1 / config.target_speedup
     elif config.target_ms is not None:
@@ -47,7 +53,7 @@ def sparsity_for(latency: LatencyModel, config: RunConfig) -> float:
         got = f"{1 / left:.2f} times faster, {left * latency.dense_ms:.1f} ms"
         expected = f"at most {1 / fastest:.2f} times, {fastest * latency.dense_ms:.1f} ms, on this device"
         raise TargetError("latency target cannot be met", got=got, expected=expected, hint="prune more kinds of unit")
-    return 1 - left
+    return 1 - left, max(_LEAST, 1 - left * dense / latency.size.total)
 
 
 def meet_target(

@@ -130,7 +130,8 @@ class _Run:
             self.results.setdefault(key, {})
         self.trainer = Trainer(task, config, folder, observer, self.results)
         self.earlier = remembered(task.objective.student)
-        self.target_sparsity, self.gates, self.params_before = config.target_sparsity, config.gates, 0
+        self.target_sparsity = self.sparsity_of_size = config.target_sparsity
+        self.gates, self.params_before = config.gates, 0
         self._latency_file: Path | None = None
         self._dense: nn.Module | None = None
 
@@ -148,7 +149,7 @@ class _Run:
         gated = GatedModel(
             self.task.objective.student,
             self.task.groups,
-            target_sparsity=self.target_sparsity,
+            target_sparsity=self.sparsity_of_size,
             config=self.gates,
             size_model=size,
         )
@@ -223,7 +224,7 @@ class _Run:
         self.results |= {"latency_model_error": latency.error, "round_to": latency.round_to}
         self.gates = replace(self.gates, round_to=latency.round_to)
         self._latency_file = cache[0]
-        self.target_sparsity = sparsity_for(latency, self.config)
+        self.target_sparsity, self.sparsity_of_size = sparsity_for(latency, self.config)
         return latency.size
 
     def _cut(self, gated: GatedModel) -> nn.Module:

@@ -146,9 +146,12 @@ def config(**changes: Any) -> RunConfig:
 
 
 def test_targets_in_times_faster_and_in_milliseconds() -> None:
-    assert sparsity_for(make(), config(target_speedup=4.0)) == 0.75
-    assert sparsity_for(make(), config(target_ms=5.0)) == 0.75
-    assert sparsity_for(make(), config(target_sparsity=0.4)) == pytest.approx(0.4)
+    assert sparsity_for(make(), config(target_speedup=4.0)) == (0.75, 0.75)
+    assert sparsity_for(make(), config(target_ms=5.0)) == (0.75, 0.75)
+    assert sparsity_for(make(), config(target_sparsity=0.4)) == pytest.approx((0.4, 0.4))
+    # Where the dense network takes longer than the model says, less of the model's total must go.
+    assert sparsity_for(make(dense_ms=30.0), config(target_ms=10.0)) == pytest.approx((2 / 3, 0.5))
+    assert sparsity_for(make(dense_ms=30.0), config(target_speedup=1.2)) == pytest.approx((1 / 6, 0.01))
 
 
 def test_a_target_that_cannot_be_met_names_the_fastest_that_can() -> None:
