@@ -4,8 +4,11 @@
 
 Students lose the same share of parameters in three ways. A unit stays by a random importance, which is set against
 what the unit costs: its parameters (so that all layers shrink alike), its multiply-accumulates, or its measured time.
-That is what the controller does with learned importances. Baselines are built from their papers' numbers: DistilHuBERT
-(arXiv 2110.01900), two layers; FitHuBERT (arXiv 2207.00555), twelve thin ones.
+That is what the controller does with learned importances. Students pruned for time keep to the multiple of channels
+that pays on the device. Baselines are built from their papers' numbers: DistilHuBERT (arXiv 2110.01900), two layers;
+FitHuBERT (arXiv 2207.00555), twelve thin ones. DPHuBERT (arXiv 2305.17651) shows its widths as bars without numbers:
+here they are a reconstruction that has what the paper says of them (the first and last convolution lose most, three
+high attention blocks are gone, feed-forward blocks 4, 8 and 12 keep most) and the published total.
 """
 
 import argparse
@@ -34,6 +37,16 @@ BASE = {**torchaudio.pipelines.HUBERT_BASE._params, "normalize_waveform": False}
 PUBLISHED = {
     "DistilHuBERT (2 layers)": {"encoder_num_layers": 2},
     "FitHuBERT (12 thin layers)": {"encoder_embed_dim": 480, "encoder_ff_interm_features": 480},
+    "DPHuBERT (reconstructed)": {
+        "extractor_conv_layer_config": [
+            (channels, *shape[1:])
+            for channels, shape in zip(
+                (200, 400, 400, 400, 400, 400, 200), BASE["extractor_conv_layer_config"], strict=True
+            )
+        ],
+        "encoder_remaining_heads": [list(range(heads)) for heads in (3, 4, 4, 4, 4, 4, 4, 3, 0, 2, 0, 0)],
+        "encoder_ff_interm_features": [338, 338, 338, 1200, 338, 338, 338, 1200, 338, 338, 338, 1192],
+    },
 }
 
 
@@ -45,14 +58,19 @@ def unit_costs(size: SizeModel, groups: list[PruneGroup]) -> np.ndarray:
 
 
 def make_student(
-    dense: SpeechEncoder, groups: list[PruneGroup], parameters: SizeModel, costs: np.ndarray, sparsity: float
+    dense: SpeechEncoder,
+    groups: list[PruneGroup],
+    parameters: SizeModel,
+    costs: np.ndarray,
+    sparsity: float,
+    round_to: int = 1,
 ) -> SpeechEncoder:
     """A student with a share of the parameters removed, where units that cost much for their size go first."""
     relative = costs / unit_costs(parameters, groups)
     importance = np.random.default_rng(0).exponential(size=len(costs))
     worth = importance / (relative / relative.mean())
     keep = 1 - np.exp(-worth / worth.mean())
-    kept = select(keep, groups, parameters, budget_for(parameters, sparsity))
+    kept = select(keep, groups, parameters, budget_for(parameters, sparsity), round_to=round_to)
     gated = GatedModel(dense, groups, target_sparsity=1e-9).eval()
     with gated.gates.fixed(torch.from_numpy(kept.astype(np.float32))):
         student, _ = gated.pruned()
@@ -92,7 +110,9 @@ def main() -> None:
     encoders = {"HuBERT Base": dense}
     for sparsity in (0.5, 0.75, 0.9):
         for name, cost in costs.items():
-            encoders[f"{sparsity:.0%} for {name}"] = make_student(dense, groups, parameters, cost, sparsity)
+            encoders[f"{sparsity:.0%} for {name}"] = make_student(
+                dense, groups, parameters, cost, sparsity, latency.round_to if name == "latency" else 1
+            )
     encoders |= {name: build_encoder({**BASE, **changes}).eval() for name, changes in PUBLISHED.items()}
     load = Load(
         name=f"{SECONDS} s",
@@ -129,6 +149,7 @@ def main() -> None:
     results = {
         "commit": commit.stdout.strip(),
         "latency_model_error": latency.error,
+        "round_to": latency.round_to,
         "eager": eager.to_json(),
         "variants": variants.to_json(),
     }

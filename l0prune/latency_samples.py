@@ -113,7 +113,7 @@ class Samples:
         """Median seconds of the whole model and of each block."""
         wholes: list[float] = []
         parts: dict[str, list[float]] = defaultdict(list)
-        with _clocks(model, self.blocks, parts, self.device) as read:
+        with clocks(model, self.blocks, parts, self.device) as read:
             for _ in range(runs):
                 begun = read()
                 self.observe(model)
@@ -122,7 +122,7 @@ class Samples:
 
 
 @contextmanager
-def _clocks(
+def clocks(
     model: nn.Module, blocks: Sequence[str], parts: dict[str, list[float]], device: torch.device
 ) -> Iterator[Callable[[], float]]:
     """Record in `parts` how long each block runs; gives the clock."""
