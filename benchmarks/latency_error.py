@@ -21,7 +21,7 @@ from latency import BASE, ROOT, SECONDS
 from l0prune import mac_size
 from l0prune.benchmark import processor
 from l0prune.dependency import trace
-from l0prune.latency_model import measure_latency
+from l0prune.latency_model import TICKS, measure_latency
 from l0prune.latency_samples import Samples
 from l0prune.report import versions
 
@@ -53,7 +53,7 @@ def main() -> None:
     samples.add(PLANS, (latency.round_to,))
     plans = [p for p, multiple in enumerate(samples.round_to) if multiple]
     times = np.array([samples.times[p][0] for p in plans])
-    predicted = np.array([latency.size.exact(samples.plans[p]) / 1e9 for p in plans])
+    predicted = np.array([latency.size.exact(samples.plans[p]) / TICKS for p in plans])
     counted = mac_size(encoder, groups, found)
     products = np.array([counted.exact(samples.plans[p]) for p in plans], dtype=float)
     errors = {

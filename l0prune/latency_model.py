@@ -2,7 +2,7 @@
 
 A block (a convolution with its norm, an attention, a feed-forward network) takes a time that is nearly affine in the
 products of kept counts that its matrix products have. So a few pruned copies with random widths, timed block by block
-as they run, give the coefficients; blocks of one shape share them. The sum is a `SizeModel` in nanoseconds: its
+as they run, give the coefficients; blocks of one shape share them. The sum is a `SizeModel` in femtoseconds: its
 expectation under the gates is exact and differentiable, and everything that works for parameters works for time.
 
 Legend: P plans, B blocks, F features of a block.
@@ -32,7 +32,9 @@ from l0prune.report import versions
 from l0prune.size_model import Monomial, SizeModel
 from l0prune.trace import Trace
 
-VERSION = 2
+VERSION = 3
+TICKS = 10**15
+"""A second in the model's units: so small that the coefficient of a fourth power is a whole number too."""
 _ALIVE = 0
 _PLANS, _HELD_OUT = 30, 10
 _TRIALS = 6
@@ -40,14 +42,15 @@ _TRIALS = 6
 _ALIGNMENTS = (1, 8, 32)
 _PAYS = 0.03
 """An alignment must save this share of the time: it leaves less choice."""
-_ROBUST_ROUNDS = 6
+_ROBUST_ROUNDS, _CLOSE = 6, 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyModel:
-    """A latency in nanoseconds for every plan."""
+    """A latency for every plan."""
 
     size: SizeModel
+    """In femtoseconds."""
     dense_ms: float
     """Measured, of the whole dense model."""
     error: float
@@ -117,7 +120,7 @@ def latency_cache(model: nn.Module, groups: Sequence[PruneGroup]) -> Path:
 
 def _from_json(stored: Mapping[str, Any], groups: Sequence[PruneGroup]) -> LatencyModel:
     coefficients = {tuple((g, power) for g, power in monomial): value for monomial, value in stored["coefficients"]}
-    size = SizeModel(groups, coefficients, counts="nanoseconds")
+    size = SizeModel(groups, coefficients, counts="femtoseconds")
     return LatencyModel(size=size, **{name: stored[name] for name in ("dense_ms", "error", "round_to")})
 
 
@@ -168,29 +171,29 @@ def _fit_plans(samples: Samples, layout: "_Layout", chosen: Sequence[int]) -> di
         by_kind[kind].append(block)
     times = samples.times
     for blocks in by_kind.values():
-        rows, seconds = [], []
+        rows, shares = [], []
         for block, p in itertools.product(blocks, chosen):
             took = times[p][1].get(block, 0.0)
             if took > 0:
-                rows.append([_value(monomial, samples.plans[p]) for monomial in layout.features[block]])
-                seconds.append(took)
+                # What matters is the error as a share of the whole model's time.
+                rows.append([_value(monomial, samples.plans[p]) / times[p][0] for monomial in layout.features[block]])
+                shares.append(took / times[p][0])
         if not rows:
             continue
-        matrix, target = np.array(rows, dtype=float), np.array(seconds)
-        fitted = _fit(matrix, target)
+        fitted = _fit(np.array(rows), np.array(shares))
         for block in blocks:
             for monomial, value in zip(layout.features[block], fitted, strict=True):
-                coefficients[monomial] += round(value * 1e9)
+                coefficients[monomial] += round(value * TICKS)
     rest = [times[p][0] - sum(times[p][1].values()) for p in chosen]
-    coefficients[()] += round(max(0.0, float(np.median(rest))) * 1e9)
+    coefficients[()] += round(max(0.0, float(np.median(rest))) * TICKS)
     return {monomial: value for monomial, value in coefficients.items() if value}
 
 
 def _ratios(samples: Samples, layout: "_Layout", fitted: Sequence[int], plans: Sequence[int]) -> np.ndarray:
     """Measured over predicted time of whole models, by coefficients fitted to some plans, for others: (plans,)."""
-    size = SizeModel(samples.groups, _fit_plans(samples, layout, fitted), counts="nanoseconds")
+    size = SizeModel(samples.groups, _fit_plans(samples, layout, fitted), counts="femtoseconds")
     times = samples.times
-    return np.array([times[p][0] * 1e9 / size.exact(samples.plans[p]) for p in plans])
+    return np.array([times[p][0] * TICKS / size.exact(samples.plans[p]) for p in plans])
 
 
 def _held_out_error(samples: Samples, layout: "_Layout", fitted: Sequence[int], others: Sequence[int]) -> float:
@@ -217,8 +220,8 @@ def _features(block: str, groups: Sequence[PruneGroup], found: Trace) -> list[Mo
         g for g, group in enumerate(groups) if any(place.tensor.startswith(f"{block}.") for place in group.places)
     ]
     switches = [(g, _ALIVE) for g, group in enumerate(groups) if group.bypass and group.bypass.module == block]
-    # The square stands for what gets slower per unit as it outgrows a cache.
-    features = [*mac_monomials(groups, found, inside), *(((g, power),) for g in standing for power in (1, 2)), ()]
+    # The fourth power stands for what gets slower per unit as it outgrows a cache.
+    features = [*mac_monomials(groups, found, inside), *(((g, power),) for g in standing for power in (1, 4)), ()]
     with_switches = []
     for monomial in features:
         missing = [switch for switch in switches if switch[0] not in dict(monomial)]
@@ -237,14 +240,13 @@ def _value(monomial: Monomial, counts: np.ndarray) -> float:
     return float(np.prod([counts[g] ** power if power else counts[g] > 0 for g, power in monomial]))
 
 
-def _fit(matrix: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Non-negative coefficients (F,) with small relative errors in most rows: now and then an allocation takes long."""
-    weights, solution = np.ones_like(seconds), np.zeros(matrix.shape[1])
+def _fit(matrix: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Non-negative coefficients (F,) with small errors in most rows: now and then an allocation takes long."""
+    weights, solution = np.ones_like(shares), np.zeros(matrix.shape[1])
     for _ in range(_ROBUST_ROUNDS):
-        scaled = matrix * (weights / seconds)[:, None]
-        solution = _least_squares(scaled, weights)
-        miss = np.abs(matrix @ solution / seconds - 1)
-        weights = 1 / np.sqrt(np.maximum(miss, 0.01))
+        solution = _least_squares(matrix * weights[:, None], shares * weights)
+        miss = np.abs(matrix @ solution - shares)
+        weights = 1 / np.sqrt(np.maximum(miss, _CLOSE))
     return solution
 
 

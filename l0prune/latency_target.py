@@ -10,7 +10,7 @@ from torch import nn
 from l0prune.config import RunConfig
 from l0prune.errors import TargetError
 from l0prune.gating import GatedModel
-from l0prune.latency_model import LatencyModel
+from l0prune.latency_model import TICKS, LatencyModel
 from l0prune.latency_samples import Observe
 from l0prune.timing import interleave, speedup
 
@@ -33,7 +33,7 @@ def sparsity_for(latency: LatencyModel, config: RunConfig) -> tuple[float, float
     Raises:
         TargetError: No plan is as fast as asked; says what can be reached on this device.
     """
-    dense = latency.dense_ms * 1e6
+    dense = latency.dense_ms / 1000 * TICKS
     fastest = latency.size.floor_for(latency.round_to) / dense
     if config.target_speedup is not None:
         left = 1 / config.target_speedup

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from l0prune import Bypass, Place, PruneGroup, Role, RunConfig, TargetError, consecutive, latency_model
 from l0prune.dependency import trace
-from l0prune.latency_model import LatencyModel, _fit, _least_squares, measure_latency
+from l0prune.latency_model import TICKS, LatencyModel, _fit, _least_squares, measure_latency
 from l0prune.latency_target import sparsity_for
 from l0prune.size_model import SizeModel
 
@@ -90,12 +90,12 @@ def test_times_that_are_affine_in_the_widths_are_recovered(measured: tuple[Laten
     assert latency.dense_ms == pytest.approx(5 + 3 * (2 + 4))
     assert latency.error < 1e-3
     for kept in ([40, 40, 40], [10, 0, 40], [0, 0, 0], [1, 2, 3]):
-        expected = 5e6 + sum(2e6 + 1e5 * units for units in kept if units)
+        expected = TICKS * (5e-3 + sum(2e-3 + 1e-4 * units for units in kept if units))
         assert latency.size.exact(np.array(kept)) == pytest.approx(expected, rel=1e-3)
     # In expectation too: a block that may be empty costs its constant only as often as it is there.
     p = torch.full((120,), 0.02, dtype=torch.float64)
     alive = 1 - 0.98**40
-    assert latency.size.expected(p).item() == pytest.approx(5e6 + 3 * (2e6 * alive + 1e5 * 0.8), rel=1e-3)
+    assert latency.size.expected(p).item() == pytest.approx(TICKS * (5e-3 + 3 * (2e-3 * alive + 1e-4 * 0.8)), rel=1e-3)
 
 
 @pytest.mark.parametrize(("multiple", "given", "expected"), [(1, None, 1), (8, None, 8), (8, 1, 1), (1, 4, 4)])
@@ -107,7 +107,7 @@ def test_widths_keep_to_the_multiple_that_pays_or_that_was_given(
     latency = measure_latency(model, groups(), observe, found, round_to=given)
     assert latency.round_to == expected
     if expected % multiple == 0:
-        assert latency.size.exact(np.array([16, 32, 8])) == pytest.approx(5e6 + 6e6 + 5.6e6, rel=1e-3)
+        assert latency.size.exact(np.array([16, 32, 8])) == pytest.approx(16.6e-3 * TICKS, rel=1e-3)
 
 
 def test_what_was_measured_once_is_read_again(
@@ -137,7 +137,7 @@ def test_figures_of_another_machine_or_network_are_not_used(
 
 
 def make(dense_ms: float = 20.0, round_to: int = 1) -> LatencyModel:
-    size = SizeModel(groups(), {(): 2_000_000, ((0, 1),): 450_000}, counts="nanoseconds")
+    size = SizeModel(groups(), {(): TICKS // 500, ((0, 1),): 450 * TICKS // 10**6}, counts="femtoseconds")
     return LatencyModel(size=size, dense_ms=dense_ms, error=0.0, round_to=round_to)
 
 
