@@ -15,6 +15,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ _ALIGNMENTS = (1, 8, 32)
 _PAYS = 0.03
 """An alignment must save this share of the time: it leaves less choice."""
 _ROBUST_ROUNDS, _CLOSE = 6, 0.01
+POOR = 0.2
+"""Error of a fit that is not worth much: something else ran on the machine."""
+_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +93,19 @@ def measure_latency(
         if stored is not None:
             _write(cache, stored)
             return _from_json(stored, groups)
-    samples = Samples(model, groups, observe, deploy or (lambda module: module), seed)
-    features = {block: _features(block, groups, found) for block in samples.blocks}
-    kinds = {block: (_kind(block, model, found), len(features[block])) for block in samples.blocks}
-    layout = _Layout(features, kinds)
+    best: dict[str, Any] = {"error": np.inf}
+    for attempt in range(_ATTEMPTS):
+        samples = Samples(model, groups, observe, deploy or (lambda module: module), seed + attempt)
+        best = min(best, _measured(samples, _Layout.of(model, samples, found), round_to), key=itemgetter("error"))
+        if best["error"] <= POOR:
+            break
+    best["key"] = key
+    _write(cache, best)
+    return _from_json(best, groups)
+
+
+def _measured(samples: Samples, layout: "_Layout", round_to: int | None) -> dict[str, Any]:
+    """What is kept of a measurement."""
     if round_to is None:
         samples.add(_TRIALS, _ALIGNMENTS)
         round_to = _alignment(samples, layout)
@@ -100,15 +113,12 @@ def measure_latency(
     plans = [p for p, multiple in enumerate(samples.round_to) if multiple in (0, round_to)]
     error = _held_out_error(samples, layout, plans[:-_HELD_OUT], plans[-_HELD_OUT:])
     coefficients = _fit_plans(samples, layout, plans)
-    stored = {
-        "key": key,
+    return {
         "coefficients": [[list(map(list, monomial)), value] for monomial, value in coefficients.items()],
         "dense_ms": samples.dense_seconds * 1000,
         "error": error,
         "round_to": round_to,
     }
-    _write(cache, stored)
-    return _from_json(stored, groups)
 
 
 def latency_cache(model: nn.Module, groups: Sequence[PruneGroup]) -> Path:
@@ -161,6 +171,12 @@ class _Layout:
 
     features: Mapping[str, list[Monomial]]
     kinds: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, model: nn.Module, samples: Samples, found: Trace) -> "_Layout":
+        features = {block: _features(block, samples.groups, found) for block in samples.blocks}
+        kinds = {block: (_kind(block, model, found), len(features[block])) for block in samples.blocks}
+        return cls(features, kinds)
 
 
 def _fit_plans(samples: Samples, layout: "_Layout", chosen: Sequence[int]) -> dict[Monomial, int]:

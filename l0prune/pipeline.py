@@ -18,7 +18,7 @@ from l0prune.distributed import check_same, joined, together, world
 from l0prune.errors import ConfigError, ProofError, RunError, TrainingError
 from l0prune.files import write_atomic, write_json
 from l0prune.gating import GatedModel
-from l0prune.latency_model import latency_cache, measure_latency
+from l0prune.latency_model import POOR, latency_cache, measure_latency
 from l0prune.latency_target import meet_target, sparsity_for
 from l0prune.mac_model import mac_size
 from l0prune.model_file import save
@@ -223,6 +223,8 @@ class _Run:
         latency = measure_latency(student, task.groups, observe, found, deploy=task.deploy, round_to=given, cache=cache)
         self.results |= {"latency_model_error": latency.error, "round_to": latency.round_to}
         self.gates = replace(self.gates, round_to=latency.round_to)
+        if latency.error > POOR:
+            self.observer.note(f"times vary by {latency.error:.0%} from what widths explain: is the machine busy?")
         self._latency_file = cache[0]
         self.target_sparsity, self.sparsity_of_size = sparsity_for(latency, self.config)
         return latency.size
