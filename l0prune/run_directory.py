@@ -97,8 +97,10 @@ class RunDirectory:
         """
         held = sum(path.stat().st_size for path in checkpoints(self.checkpoints))
         there = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
-        free = shutil.disk_usage(there).free + held
-        if free < state_bytes:
+        disk = shutil.disk_usage(there)
+        free = disk.free + held
+        # A disk without any size is none, and says so itself.
+        if disk.total and free < state_bytes:
             raise RunError(
                 "too little disk for checkpoints",
                 where=self.path,

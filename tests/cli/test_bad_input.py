@@ -1,6 +1,7 @@
 """What a user can get wrong: one line on stderr that says what to do, exit status 2, nothing left behind."""
 
 import errno
+import io
 import json
 import os
 import pickle
@@ -283,9 +284,10 @@ class TestResume:
         assert outcome.err.startswith("l0prune: error: checkpoint does not fit the run")
         assert outcome.err.count("\n") == 1
 
-    @pytest.mark.parametrize("damage", ["empty", "short", "noise", "number", "old version"])
+    @pytest.mark.parametrize("damage", ["empty", "short", "noise", "flipped"])
     def test_damaged_checkpoint(self, damage, bench, interrupted, tmp_path) -> None:
-        newest = sorted((interrupted / "checkpoints").iterdir())[-1]
+        """The one before is taken, with a word; where all are damaged, that is the error."""
+        before, newest = sorted((interrupted / "checkpoints").iterdir())
         data = newest.read_bytes()
         if damage == "empty":
             newest.write_bytes(b"")
@@ -293,15 +295,24 @@ class TestResume:
             newest.write_bytes(data[: len(data) // 2])
         elif damage == "noise":
             newest.write_bytes(os.urandom(3000))
-        elif damage == "number":
-            torch.save(3, newest)
         else:
-            torch.save({"version": -1}, newest)
+            newest.write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+        kept = before.read_bytes()
+        before.write_bytes(b"")
         outcome = bench.compress("--out", interrupted, "--resume", config=tmp_path / "often.toml")
-        outcome.refused("checkpoint", str(newest))
-        # The one before is whole: without the damaged file the run goes on.
-        newest.unlink()
-        bench.compress("--out", interrupted, "--resume", config=tmp_path / "often.toml").succeeded()
+        outcome.refused("damaged checkpoint", str(newest))
+        before.write_bytes(kept)
+        outcome = bench.compress("--out", interrupted, "--resume", config=tmp_path / "often.toml").succeeded()
+        word, *_ = outcome.out.splitlines()
+        assert word.startswith(f"damaged checkpoint: {newest} (got ")
+        assert word.endswith("): going on from the one before")
+
+    @pytest.mark.parametrize("content", [3, {"version": -1}])
+    def test_checkpoint_of_another_version(self, content, bench, interrupted, tmp_path) -> None:
+        newest = sorted((interrupted / "checkpoints").iterdir())[-1]
+        torch.save(content, newest)
+        outcome = bench.compress("--out", interrupted, "--resume", config=tmp_path / "often.toml")
+        outcome.refused("checkpoint of another version", str(newest))
 
     @pytest.mark.parametrize("how", ["pickle", "torch"])
     def test_checkpoint_that_would_run_code(self, how, bench, interrupted, tmp_path) -> None:
@@ -310,11 +321,12 @@ class TestResume:
         if how == "pickle":
             newest.write_bytes(pickle.dumps(Trap(marker)))
         else:
-            torch.save({"version": 1, "trap": Trap(marker)}, newest)
+            torch.save({"version": 2, "trap": Trap(marker)}, newest)
+        trap = newest.read_bytes()
         outcome = bench.compress("--out", interrupted, "--resume", config=tmp_path / "often.toml")
-        outcome.refused("damaged checkpoint", str(newest))
+        assert f"damaged checkpoint: {newest} (got " in outcome.succeeded().out
         assert not marker.exists()
-        torch.load(newest, weights_only=False) if how == "torch" else pickle.loads(newest.read_bytes())
+        torch.load(io.BytesIO(trap), weights_only=False) if how == "torch" else pickle.loads(trap)
         assert marker.exists()  # The trap itself works.
 
     def test_damaged_settings(self, bench, interrupted, tmp_path) -> None:

@@ -289,7 +289,7 @@ class TestKilled:
 
 class TestSpace:
     def test_too_little_disk_is_said_before_anything_is_made(self, bench, tmp_path, monkeypatch) -> None:
-        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000, total=2000))
         outcome = bench.compress("--out", tmp_path / "run")
         outcome.refused("too little disk for checkpoints", "free some space, choose another --out")
         assert not (tmp_path / "run").exists()
