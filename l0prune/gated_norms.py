@@ -77,7 +77,19 @@ def open_norm(
     view[dim] = -1
     share = (opened / opened.sum().clamp_min(1)).to(x).view(view)
     weight, bias = (None if p is None else p.to(x.dtype).view(view) for p in (weight, bias))
+    if torch.compiler.is_compiling():
+        # The compiler fuses by itself, and in torch 2.11 derives the in-place operations wrongly.
+        return _plain_norm(x, share, weight, bias, dim, eps, centred)
     return _OpenNorm.apply(x, share, weight, bias, dim, eps, centred)  # type: ignore[return-value]
+
+
+def _plain_norm(
+    x: Tensor, share: Tensor, weight: Tensor | None, bias: Tensor | None, dim: int, eps: float, centred: bool
+) -> Tensor:
+    y = x - (x * share).sum(dim, keepdim=True) if centred else x
+    y = y * ((y * y) * share).sum(dim, keepdim=True).add(eps).rsqrt()
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
 
 
 class GatedNorm(nn.Module):

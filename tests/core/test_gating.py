@@ -226,3 +226,18 @@ def test_group_norm_is_exact_for_units_that_take_alike_from_each_group() -> None
             GatedModel(
                 *[[part] if isinstance(part, PruneGroup) else part for part in grouped(index)], target_sparsity=0.4
             )
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compiled_gradients_are_those_of_eager_mode(make_network: Make, x: Tensor) -> None:
+    found = []
+    for compiled in (False, True):
+        gated = make_gated(make_network, drop_rate=0.3).train()
+        if compiled:
+            gated.model.compile(backend="aot_eager")
+        torch.manual_seed(0)
+        gated.gates.sample()
+        gated.model(x).square().mean().backward()
+        found.append([p.grad for p in (*gated.model.parameters(), gated.gates.log_alpha)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
