@@ -64,7 +64,7 @@ def forms(
 
 
 @pytest.mark.parametrize("form", ["dphubert", "fairseq", "huggingface"])
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_strange_settings_are_one_line(
     forms: dict[str, tuple[dict[str, Any], Callable[[Any], Checkpoint]]], form: str, data: st.DataObject
