@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
 SECONDS = 10
 SCHEDULE = {
-    "joint": {"steps": 200, "warmup_steps": 20},
-    "further": {"steps": 100, "warmup_steps": 10},
-    "controller": {"warmup_steps": 75},
+    "joint": {"steps": 120, "warmup_steps": 12},
+    "further": {"steps": 60, "warmup_steps": 6},
+    "controller": {"warmup_steps": 45},
 }
 
 

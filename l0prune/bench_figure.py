@@ -20,24 +20,37 @@ def draw_measurement(measurement: Measurement, path: Path) -> None:
     rows = [row for row in measurement.rows if (row.batch, row.threads) == (first.batch, first.threads)]
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _latency(left, rows)
+    _latency(left, rows, measurement)
     _speedup(right, rows, measurement)
     threads = f"{first.threads} thread{'s' if first.threads > 1 else ''}"
     figure.suptitle(f"{measurement.processor}, {threads}, batch {first.batch}", fontsize=10)
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
 
 
-def _variant(row: Row) -> str:
-    return f"{row.model}, {row.dtype}" + ("" if row.backend == "eager" else f", {row.backend}")
+def _variant(row: Row, measurement: Measurement) -> str:
+    name = _short(row.model, measurement)
+    return f"{name}, {row.dtype}" + ("" if row.backend == "eager" else f", {row.backend}")
 
 
-def _latency(axes: Any, rows: list[Row]) -> None:
+def _short(model: str, measurement: Measurement) -> str:
+    """A path's last part, where no other model has the same."""
+    last = [Path(name).name for name in measurement.models]
+    name = Path(model).name
+    return name if last.count(name) == 1 else model
+
+
+def _latency(axes: Any, rows: list[Row], measurement: Measurement) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     loads = list(dict.fromkeys(row.load for row in rows))
-    for variant in dict.fromkeys(map(_variant, rows)):
-        own = [row for row in rows if _variant(row) == variant]
+    for variant in dict.fromkeys(_variant(row, measurement) for row in rows):
+        own = [row for row in rows if _variant(row, measurement) == variant]
         axes.plot([loads.index(row.load) for row in own], [row.latency_ms for row in own], marker="o", label=variant)
     axes.set_xticks(range(len(loads)), loads)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("latency (ms)")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=7)
@@ -55,7 +68,9 @@ def _speedup(axes: Any, rows: list[Row], measurement: Measurement) -> None:
             # To the side on which there is room.
             side = {"xytext": (4, 4)} if size < 0.6 * largest else {"xytext": (-4, 4), "ha": "right"}
             point = (size / 1e6, ratio.median)
-            axes.annotate(_variant(row), point, fontsize=7, textcoords="offset points", **side)
+            axes.annotate(_variant(row, measurement), point, fontsize=7, textcoords="offset points", **side)
+    if largest:
+        axes.set_xlim(0, 1.05 * largest / 1e6)
     axes.set_xlabel("parameters (million)")
-    axes.set_ylabel(f"times faster than {measurement.against}, {load}")
+    axes.set_ylabel(f"times faster than {_short(str(measurement.against), measurement)}, {load}")
     axes.grid(alpha=0.3)

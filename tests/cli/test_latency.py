@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import l0prune
 from l0prune import latency_model
+from l0prune.counting import macs
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +47,19 @@ def test_from_end_to_end_and_resumed_with_the_same_figures(
         (run / name).unlink()
     bench.compress(*flags, "--out", run, "--resume", config=quick).succeeded()
     assert (run / "latency.json").read_bytes() == figures
+
+
+def test_multiply_accumulates_are_the_target_from_end_to_end(bench, quick: Path, tmp_path: Path) -> None:
+    flags = ("--metric", "macs", "--target-sparsity", "0.5", "--out", tmp_path / "run", "--json")
+    report = json.loads(bench.compress(*flags, config=quick).succeeded().out)
+    student, ten_seconds = l0prune.load(tmp_path / "run"), torch.zeros(1, 160_000)
+    assert report["macs_after"] == round(macs(lambda: student(ten_seconds)) / 10)
+    assert report["sparsity"] == 1 - report["macs_after"] / report["macs_before"]
+    # From below, to within the dearest unit: a channel of the second convolution.
+    assert 0.5 <= report["sparsity"] < 0.6
+    # Most of the work is done before the transformer: it keeps more than half of its units, the convolutions less.
+    kept = {name: part["kept"] / part["units"] for name, part in report["kept_units"].items()}
+    assert min(share for name, share in kept.items() if "conv_layers" in name) < max(kept.values())
 
 
 def test_wrong_targets_are_refused(bench, quick: Path, tmp_path: Path) -> None:
