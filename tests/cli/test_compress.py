@@ -287,6 +287,29 @@ class TestKilled:
         assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
+class TestTeachersCache:
+    def test_is_announced_filled_and_used_by_both_steps_and_later_runs(self, bench, tmp_path, toml) -> None:
+        cache = tmp_path / "cache"
+        epochs = ("workers = 0", "workers = 0\ncrop_epochs = 1")
+        kept = ("workers = 0", f"workers = 0\ncrop_epochs = 1\ncache = {json.dumps(str(cache))}")
+        without = toml(epochs, name="without.toml")
+        bench.compress("--out", tmp_path / "plain", config=without).succeeded()
+        first = bench.compress("--out", tmp_path / "first", config=toml(kept)).succeeded()
+        (line,) = [line for line in first.out.splitlines() if line.startswith("teacher's cache: ")]
+        assert line.startswith(f"teacher's cache: {cache}, at most 0.00 GB for 1 epochs"), line
+        entries = {path: path.stat().st_mtime_ns for path in cache.glob("*/*.npz")}
+        # More steps than an epoch has batches, and no entry but those.
+        assert 0 < len(entries) < JOINT_STEPS
+        bench.compress("--out", tmp_path / "second", config=toml(kept)).succeeded()
+        assert {path: path.stat().st_mtime_ns for path in cache.glob("*/*.npz")} == entries
+        models = {(tmp_path / run / "model.safetensors").read_bytes() for run in ("plain", "first", "second")}
+        assert len(models) == 1
+
+    def test_needs_crops_that_come_again(self, bench, tmp_path, toml) -> None:
+        config = toml(("workers = 0", 'workers = 0\ncache = "cache"'))
+        bench.compress("--out", tmp_path / "run", config=config).refused("crops that come again", "set crop_epochs")
+
+
 class TestSpace:
     def test_too_little_disk_is_said_before_anything_is_made(self, bench, tmp_path, monkeypatch) -> None:
         monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000, total=2000))
