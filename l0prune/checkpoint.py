@@ -1,8 +1,8 @@
 """The state of a run on disk: saved atomically, loaded without executing anything."""
 
+import hashlib
 import pickle
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from l0prune.errors import DamagedCheckpoint, RunError
 from l0prune.files import write_atomic
 
 CHECKPOINT_VERSION = 2
+_SEAL = b"l0prune sha256 "
+"""Stands behind torch's own content, before the digest of that content."""
 _DAMAGE = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError),
-    *(pickle.UnpicklingError, zipfile.BadZipFile),
+    pickle.UnpicklingError,
 )
 
 
@@ -28,7 +30,14 @@ def save_checkpoint(folder: Path, position: int, state: dict[str, Any], *, keep:
         keep: How many checkpoints are left: older ones are deleted.
     """
     path = folder / f"step-{position:08d}.pt"
-    write_atomic(path, lambda temporary: torch.save({"version": CHECKPOINT_VERSION, **state}, temporary))
+
+    def write(temporary: Path) -> None:
+        torch.save({"version": CHECKPOINT_VERSION, **state}, temporary)
+        digest = _digest(temporary, temporary.stat().st_size)
+        with temporary.open("ab") as file:
+            file.write(_SEAL + digest)
+
+    write_atomic(path, write)
     for old in checkpoints(folder)[:-keep]:
         old.unlink()
     return path
@@ -47,9 +56,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         RunError: It is of another version.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"checksum of {damaged} is wrong")
+        sealed = _is_sealed(path)
         with warnings.catch_warnings():
             # What torch warns of in a file that it then refuses is of no use.
             warnings.simplefilter("ignore")
@@ -60,7 +67,38 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("version") != CHECKPOINT_VERSION:
         got = state.get("version") if isinstance(state, dict) else type(state).__name__
         raise RunError("checkpoint of another version", where=path, got=got, expected=CHECKPOINT_VERSION)
+    if not sealed:
+        raise DamagedCheckpoint("damaged checkpoint", where=path, got="no checksum")
     return state
+
+
+def _is_sealed(path: Path) -> bool:
+    """Whether a checksum stands at a file's end.
+
+    Raises:
+        ValueError: It is not that of what stands before it.
+    """
+    size, seal = path.stat().st_size, len(_SEAL) + hashlib.sha256().digest_size
+    if size < seal:
+        return False
+    with path.open("rb") as file:
+        file.seek(size - seal)
+        mark, digest = file.read(len(_SEAL)), file.read()
+    if mark != _SEAL:
+        return False
+    if digest != _digest(path, size - seal):
+        raise ValueError("the checksum is wrong")
+    return True
+
+
+def _digest(path: Path, size: int) -> bytes:
+    """SHA-256 of a file's first `size` bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while size and (piece := file.read(min(size, 2**20))):
+            digest.update(piece)
+            size -= len(piece)
+    return digest.digest()
 
 
 def newest_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:

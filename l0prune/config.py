@@ -210,7 +210,9 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
         raise ConfigError("setting is missing", where=where or cls.__name__, got=str(error)) from error
     except ConfigError as error:
         if where and error.where is None:
-            raise type(error)(error.what, where=where, got=error.got, expected=error.expected) from error
+            raise type(error)(
+                error.what, where=where, got=error.got, expected=error.expected, hint=error.hint
+            ) from error
         raise
 
 

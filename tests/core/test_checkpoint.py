@@ -39,18 +39,14 @@ def test_two_newest_are_kept(tmp_path: Path) -> None:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255))
-def test_a_changed_byte_is_found_or_changes_nothing(where: float, flipped: int, tmp_path: Path) -> None:
+def test_a_changed_byte_is_found(where: float, flipped: int, tmp_path: Path) -> None:
     state = {"weights": torch.arange(40.0).view(5, 8), "numbers": [1, 2.5, None, True], "text": "é"}
     path = save_checkpoint(tmp_path, 1, state)
     content = bytearray(path.read_bytes())
     content[int(where * len(content))] ^= flipped
     path.write_bytes(content)
-    try:
-        loaded = load_checkpoint(path)
-    except DamagedCheckpoint:
-        return
-    assert torch.equal(loaded.pop("weights"), state.pop("weights"))
-    assert loaded == {"version": 2, **state}
+    with pytest.raises(DamagedCheckpoint):
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize("length", [0, 1, 500, -1])
