@@ -14,7 +14,8 @@ import torch
 
 import l0prune
 from l0prune.model_file import read_description
-from l0prune.training import Stage, evaluate
+from l0prune.objective import evaluate
+from l0prune.training import Stage
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,7 +44,7 @@ def main() -> None:
         task.objective.student = student.to(device)
         schedule = l0prune.StageConfig(steps=steps, learning_rate=rate, warmup_steps=steps // 10)
         stage = Stage("scratch", task.objective, schedule, precision=config.precision)
-        stage.run(task.batches(0), log_every=50, on_record=_show, after_step=lambda: None)
+        stage.run(task.batches(0), log_every=50, on_record=_show)
         losses[f"{rate:g}"] = evaluate(task.objective, list(task.evaluation))[0]
     result = {
         "run": {key: report[key] for key in ("teacher", "recipe", "params_after", "seed", "versions")},
