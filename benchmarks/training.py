@@ -2,12 +2,12 @@
 
     python benchmarks/training.py steps                  # HuBERT Base, random weights, 20 s of audio a step
     python benchmarks/training.py steps --model small    # the size of the embedded teacher
-    python benchmarks/training.py runs                   # the quick recipe, compaction on and off, five seeds
+    python benchmarks/training.py runs                   # the quick recipe, compaction on, off and in other rhythms
     python benchmarks/training.py project                # from both, the cost of whole schedules
 
 `steps` times teacher and student forward, backward and optimizer, all variants in turns in one process, so that drift
 of the machine cancels; peak memory is that of a process of its own for each. `runs` compresses the embedded teacher;
-both runs of a seed go one after the other, in alternating order. `project` takes the sparsity curve of those runs.
+all runs of a seed go one after the other, in rotating order. `project` takes the sparsity curve of those runs.
 """
 
 import argparse
@@ -50,6 +50,15 @@ VARIANTS = {
     "gated and compacted, bfloat16, cached teacher": {"compacted": True, "precision": "bfloat16", "cached": True},
 }
 YARDSTICK = "dense, float32"
+RHYTHMS: dict[str, dict[str, Any]] = {
+    "off": {"enabled": False},
+    "on": {},
+    "eager": {"every_steps": 2, "patience": 1, "closed_below": 0.3, "least_share": 0.01},
+    "lazy": {"every_steps": 40, "patience": 3, "closed_below": 0.02, "least_share": 0.1},
+}
+"""Settings of compaction beside the defaults ("on")."""
+OTHER_SEEDS = 3
+"""Seeds of the rhythms other than "on" and "off"."""
 
 
 def make_stage(
@@ -210,41 +219,46 @@ class Clock(l0prune.Observer):
 
 
 def runs(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Whole runs of the quick recipe with compaction and without, seed by seed."""
+    """Whole runs of the quick recipe with compaction, without, and in other rhythms, seed by seed."""
     rows = []
     for seed in range(arguments.seeds):
-        pair: dict[str, Any] = {}
-        for on in (True, False) if seed % 2 else (False, True):
-            with tempfile.TemporaryDirectory() as folder:
-                settings = {"seed": seed, "compaction": {"enabled": on}, "speech": {"workers": 0}}
-                begun, clock = time.perf_counter(), Clock()
-                report = l0prune.compress(
-                    "speech", recipe="quick", settings=settings, out=Path(folder) / "run", observer=clock
-                )
-                lines = (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            curve = [(row["step"] / row["steps"], row["parameters"]) for row in map(json.loads, lines)][
-                :: len(lines) // 60
-            ]
-            pair["on" if on else "off"] = {
-                "wall_seconds": time.perf_counter() - begun,
-                "stage_seconds": report.stage_seconds,
-                "stage_cpu_seconds": clock.stages(),
-                "params_after": report.params_after,
-                "loss": report.distill_loss_final,
-                "loss_after_cut": report.distill_loss_after_removal,
-                "compactions": [{"step": cut["step"], "parameters": cut["parameters"]} for cut in report.compactions],
-                "curve": curve if on else [],
-                "params_before": report.params_before,
-            }
-        on_cpu, off_cpu = (pair[on]["stage_cpu_seconds"] for on in ("on", "off"))
-        step_1, whole = on_cpu["joint"] / off_cpu["joint"], sum(on_cpu.values()) / sum(off_cpu.values())
-        losses = ", ".join(f"{pair[on]['loss']:.4f} {on}" for on in pair)
-        sizes = ", ".join(f"{pair[on]['params_after']:,} {on}" for on in pair)
-        print(
-            f"seed {seed}: step 1 in {step_1:.2f}, both in {whole:.2f} of the time; loss {losses}; {sizes}", flush=True
-        )
-        rows.append(pair)
-    return {"recipe": "quick", "seeds": rows, **where(l0prune.pick_device("auto"))}
+        names = [*RHYTHMS] if seed < OTHER_SEEDS else ["off", "on"]
+        turn = seed % len(names)
+        row = {name: whole_run(seed, RHYTHMS[name]) for name in names[turn:] + names[:turn]}
+        for name, run in row.items():
+            walls, cpus = (
+                {stage: seconds / row["off"][kind][stage] for stage, seconds in run[kind].items()}
+                for kind in ("stage_seconds", "stage_cpu_seconds")
+            )
+            print(
+                f"seed {seed} {name:5}: step 1 in {walls['joint']:.2f} of the time ({cpus['joint']:.2f} of the "
+                f"processor's), all in {run['wall_seconds'] / row['off']['wall_seconds']:.2f}; "
+                f"loss {run['loss']:.4f}; {run['params_after']:,}; cuts at {[c['step'] for c in run['compactions']]}",
+                flush=True,
+            )
+        rows.append(row)
+    return {"recipe": "quick", "rhythms": RHYTHMS, "seeds": rows, **where(l0prune.pick_device("auto"))}
+
+
+def whole_run(seed: int, compaction: dict[str, Any]) -> dict[str, Any]:
+    """One run of the quick recipe: its times, its losses and the curve of its size."""
+    settings = {"seed": seed, "compaction": compaction, "speech": {"workers": 0}}
+    with tempfile.TemporaryDirectory() as folder:
+        begun, clock = time.perf_counter(), Clock()
+        report = l0prune.compress("speech", recipe="quick", settings=settings, out=Path(folder) / "run", observer=clock)
+        lines = (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    curve = [(row["step"] / row["steps"], row["parameters"]) for row in map(json.loads, lines)][:: len(lines) // 60]
+    return {
+        "wall_seconds": time.perf_counter() - begun,
+        "stage_seconds": report.stage_seconds,
+        "stage_cpu_seconds": clock.stages(),
+        "params_after": report.params_after,
+        "loss": report.distill_loss_final,
+        "loss_after_cut": report.distill_loss_after_removal,
+        "compactions": [{"step": cut["step"], "parameters": cut["parameters"]} for cut in report.compactions],
+        "curve": curve,
+        "params_before": report.params_before,
+    }
 
 
 def project(arguments: argparse.Namespace) -> dict[str, Any]:
