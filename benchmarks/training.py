@@ -226,6 +226,8 @@ def runs(arguments: argparse.Namespace) -> dict[str, Any]:
         turn = seed % len(names)
         row = {name: whole_run(seed, RHYTHMS[name]) for name in names[turn:] + names[:turn]}
         for name, run in row.items():
+            if name != "on":
+                del run["curve"]
             walls, cpus = (
                 {stage: seconds / row["off"][kind][stage] for stage, seconds in run[kind].items()}
                 for kind in ("stage_seconds", "stage_cpu_seconds")
