@@ -12,7 +12,6 @@ all runs of a seed go one after the other, in rotating order. `project` takes th
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from l0prune_speech.distill import Distillation, matched_layers
 from l0prune_speech.groups import encoder_groups
 from l0prune_speech.modules import build_encoder
 from l0prune_speech.targets import TargetCache
+from provenance import where
 from torch import Tensor
 
 import l0prune
@@ -303,24 +303,6 @@ def curve_of(run: dict[str, Any], begins: float, places: np.ndarray) -> np.ndarr
     steps_done, parameters = np.array(run["curve"]).T
     last = int(np.argmax(steps_done)) + 1
     return np.interp(begins + (1 - begins) * places, steps_done[:last], parameters[:last]) / run["params_before"]
-
-
-def where(device: torch.device) -> dict[str, Any]:
-    """Device, versions and commit of the figures."""
-    from l0prune.benchmark import processor
-    from l0prune.report import versions
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return {
-        "device": str(device),
-        "processor": processor(device),
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "versions": versions(),
-        "commit": commit.stdout.strip(),
-    }
 
 
 def main() -> None:

@@ -1,0 +1,133 @@
+"""What the method, its parts and its defaults are worth, against baselines of the same budget.
+
+    python benchmarks/ablations.py full random --seeds 0       # two students
+    python benchmarks/ablations.py                             # all: the method, baselines, ablations, five sizes
+    python benchmarks/ablations.py magnitude-sizes             # a baseline at the five sizes, too
+    python benchmarks/ablations.py --list
+
+Every student has the same data, optimizer steps, seconds of audio a step, optimizer, peak learning rate and form of
+schedule, and at most the parameters of its target. Baselines are made small at once and trained for all the steps.
+Students are kept below `--runs`: what is there is not made again, and an interrupted run goes on (a baseline begins
+again). Each is scored by `l0prune.evaluate`, beside the teacher, log-mel filterbanks and the teacher's network with
+random weights. Low-rank students are counted and cost what their pairs of matrices do; they are kept multiplied out.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from provenance import where
+from students.entries import all_entries, chosen
+from students.figures import draw_methods, draw_sizes
+from students.making import Comparison, make
+from students.scoring import Probes, reference_place, references, scored
+from students.summary import lead, reference_row, row, table
+
+import l0prune
+from l0prune.files import write_json
+
+ROOT = Path(__file__).parents[1]
+
+
+def compare(
+    comparison: Comparison, names: list[str], seeds: list[int], probes: Probes | None, note: Any = print
+) -> dict[str, Any]:
+    """Make and score students; what is there already is taken as it is.
+
+    Args:
+        comparison: Settings and folder.
+        names: Of entries and sets of them.
+        seeds: Of training.
+        probes: How students are scored; None for not at all.
+        note: Told what is done.
+    """
+    config = comparison.config()
+    rows, told = [], {}
+    held_against = []
+    for name in references(config.options["teacher"]):
+        if probes is None:
+            break
+        evaluation = scored(name, reference_place(comparison.folder, name), probes, note)
+        held_against.append(reference_row(name, evaluation))
+        told = evaluation["tasks"]
+    for entry in chosen(names, config):
+        facts, evaluations = [], []
+        for seed in seeds:
+            facts.append(make(comparison, entry, seed, note))
+            if probes:
+                place = comparison.place(entry, seed) / "scores.json"
+                evaluations.append(scored(facts[-1]["path"], place, probes, note))
+        rows.append(row(entry, comparison.config(entry).target_sparsity, facts, evaluations))
+    return {
+        "recipe": comparison.recipe,
+        "settings": l0prune.describe(config),
+        "target_sparsity": config.target_sparsity,
+        "training_seeds": seeds,
+        "probe_seeds": list(probes.seeds) if probes else [],
+        "tasks": told,
+        "references": held_against,
+        "entries": rows,
+        "full_is_ahead_by_deviations": leads(rows, told),
+        **where(l0prune.pick_device(config.device)),
+    }
+
+
+def leads(rows: list[dict[str, Any]], tasks: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """By how many standard deviations the full method is ahead of each other student of its size, by task."""
+    full = next((r for r in rows if r["name"] == "full"), None)
+    if full is None:
+        return {}
+    others = [r for r in rows if r is not full and r["target_sparsity"] == full["target_sparsity"]]
+    return {r["name"]: lead(full, r, tasks) for r in others if r["scores"]}
+
+
+def main() -> int:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="entries or sets: all (default), baselines, ablations, sizes, ...")
+    parser.add_argument("--seeds", default="0,1,2", help="of training")
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="where students are kept")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/ablations.json")
+    parser.add_argument("--recipe", default="quick")
+    parser.add_argument("--config", type=Path, help="a TOML file over the recipe")
+    parser.add_argument("--tasks", default="", help="of l0prune evaluate; all by default")
+    parser.add_argument("--labelled", action="append", default=[], help="labelled data; the embedded set by default")
+    parser.add_argument("--probe-seeds", default="0,1,2")
+    parser.add_argument("--no-probes", action="store_true", help="losses and sizes alone")
+    parser.add_argument("--list", action="store_true", help="say what there is, and stop")
+    arguments = parser.parse_args()
+    try:
+        settings = l0prune.read_toml(arguments.config) if arguments.config else {}
+        comparison = Comparison(folder=arguments.runs, recipe=arguments.recipe, settings=settings)
+        if arguments.list:
+            for entry in all_entries(comparison.config()).values():
+                print(f"{entry.name:24} {entry.answers}")
+            return 0
+        probes = Probes(
+            tasks=tuple(filter(None, arguments.tasks.split(","))),
+            data=tuple(arguments.labelled),
+            seeds=_numbers(arguments.probe_seeds),
+            device=comparison.config().device,
+        )
+        seeds = list(_numbers(arguments.seeds))
+        results = compare(comparison, arguments.names or ["all"], seeds, None if arguments.no_probes else probes)
+    except l0prune.L0PruneError as error:
+        print(error, file=sys.stderr)
+        return 2
+    write_json(arguments.out, results)
+    print(table(results["entries"], results["references"], results["tasks"]))
+    for name, tasks in results["full_is_ahead_by_deviations"].items():
+        count = sum(deviations > 1 for deviations in tasks.values())
+        print(f"full is ahead of {name} by more than a standard deviation on {count} of {len(tasks)} tasks")
+    draw_sizes(results, arguments.out.with_name(f"{arguments.out.stem}-sizes.png"))
+    draw_methods(results, arguments.out.with_suffix(".png"))
+    return 0
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""What can be compared: the method, its variants, and the baselines, one entry each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from l0prune import ConfigError, RunConfig, nearest
+
+SPARSITIES = (0.25, 0.5, 0.75, 0.85, 0.9)
+"""Of the figure of quality against parameters (the paper's Figure 3)."""
+METHOD = "method"
+"""The start of an entry that learns what to remove; every other is a baseline, one of `BASELINES`."""
+BASELINES = {
+    "distilhubert": "two layers copied from the teacher predict its layers (DistilHuBERT)",
+    "thin": "the teacher's depth with all widths alike smaller, random weights, layer to layer (FitHuBERT)",
+    "magnitude": "units chosen at once by torch-pruning's group magnitude",
+    "taylor": "units chosen at once by torch-pruning's group Taylor expansion",
+    "random": "units chosen by chance",
+    "low-rank": "every matrix a product of two, from a truncated singular value decomposition",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One student to compare."""
+
+    name: str
+    answers: str
+    """Which question."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Over those of the comparison."""
+    start: str = METHOD
+    data_every: int = 1
+    """Of the clips to train on every so manieth is used; those held out stay the same."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the student is made without gates."""
+        return self.start != METHOD
+
+
+def all_entries(config: RunConfig) -> dict[str, Entry]:
+    """Every entry, by name.
+
+    Args:
+        config: Settings that all begin from: the full method's.
+    """
+    full = Entry(name="full", answers="the method as it is")
+    baselines = [Entry(name=name, answers=what, start=name) for name, what in BASELINES.items()]
+    # The others begin from the teacher's weights, where the recipe's rate was chosen.
+    rate = {"joint": {"learning_rate": 2 * config.joint.learning_rate}}
+    thin = next(entry for entry in baselines if entry.name == "thin")
+    doubled = replace(thin, name="thin-faster", answers="does it want a higher learning rate?", settings=rate)
+    entries = [full, *baselines, doubled, *ablations(config)]
+    for sparsity in SPARSITIES:
+        if sparsity != config.target_sparsity:
+            entries += [_at(entry, sparsity) for entry in (full, *baselines)]
+    return {entry.name: entry for entry in entries}
+
+
+def _at(entry: Entry, sparsity: float) -> Entry:
+    return replace(
+        entry,
+        name=f"{entry.name}-{100 * sparsity:.0f}",
+        answers=f"{entry.name}, {sparsity:.0%} removed",
+        settings={**entry.settings, "target_sparsity": sparsity},
+    )
+
+
+def ablations(config: RunConfig) -> list[Entry]:
+    """Variants of the method: the paper's ablations, and those that the defaults rest on.
+
+    Args:
+        config: The full method's settings.
+    """
+    joint, further, gates = config.joint, config.further, config.controller
+    rate = gates.learning_rate
+    longer = joint.steps + further.steps
+    no_further = {"steps": 0, "warmup_steps": 0}
+
+    def entry(name: str, answers: str, **settings: Any) -> Entry:
+        return Entry(name=name, answers=answers, settings=settings)
+
+    return [
+        entry("no-step-2", "what does step 2 add?", further=no_further),
+        entry(
+            "joint-only-same-steps",
+            "or do its steps serve step 1 as well?",
+            joint={"steps": longer, "warmup_steps": round(joint.warmup_steps * longer / joint.steps)},
+            further=no_further,
+        ),
+        entry("prediction", "prediction layers in place of matched ones?", speech={"mode": "prediction"}),
+        entry("no-conv", "what does pruning the convolutions add?", speech={"units": ["head", "ffn"]}),
+        Entry(name="tenth-of-data", answers="how much does a tenth of the audio cost?", data_every=10),
+        entry("ffn-gates-open", "FFN gates begin open, as the others?", gates={"drop_rates": {"ffn": 0.01}}),
+        entry("published-mask", "the published value of a kept gate?", gates={"mask_value": "published_mask"}),
+        entry("no-compaction", "does compaction change the student?", compaction={"enabled": False}),
+        entry(
+            "compaction-eager",
+            "does cutting early?",
+            compaction={"every_steps": 2, "patience": 1, "closed_below": 0.3, "least_share": 0.01},
+        ),
+        entry("gates-slower", "half the rate of gates and multipliers?", controller={"learning_rate": rate / 2}),
+        entry("gates-faster", "twice the rate?", controller={"learning_rate": 2 * rate}),
+        entry("no-quadratic-start", "multipliers from 0, as published?", controller={"quadratic_start": 0.0}),
+        entry("l1-only", "without the cosine distance?", speech={"cosine_weight": 0.0}),
+        entry("cosine-only", "without the L1 distance?", speech={"l1_weight": 0.0}),
+    ]
+
+
+def chosen(names: Sequence[str], config: RunConfig) -> list[Entry]:
+    """The entries that names stand for, each once, in the order of the table.
+
+    Args:
+        names: Of entries, or of sets: `baselines`, `ablations`, `sizes` (the method at all sparsities), those of a
+            baseline (`magnitude-sizes`), or `all` (all of these but the baselines' sizes).
+        config: The full method's settings.
+
+    Raises:
+        ConfigError: There is no such entry or set.
+    """
+    entries = all_entries(config)
+    sets = {name: [name] for name in entries}
+    sets["baselines"] = [*BASELINES, "thin-faster"]
+    sets["ablations"] = [entry.name for entry in ablations(config)]
+    for name in ("full", *BASELINES):
+        sets[f"{name}-sizes"] = [name, *(other for other in entries if other in _sizes(name))]
+    sets["sizes"] = sets.pop("full-sizes")
+    sets["all"] = ["full", *sets["baselines"], *sets["ablations"], *sets["sizes"]]
+    for name in names:
+        if name not in sets:
+            raise ConfigError("nothing of this name to compare", where=name, hint=nearest(name, sets))
+    wanted = {member for name in names for member in sets[name]}
+    return [entry for name, entry in entries.items() if name in wanted]
+
+
+def _sizes(name: str) -> set[str]:
+    return {f"{name}-{100 * sparsity:.0f}" for sparsity in SPARSITIES}

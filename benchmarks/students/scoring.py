@@ -1,0 +1,64 @@
+"""What students still know: probes by `l0prune.evaluate`, kept beside each student."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import l0prune
+from l0prune.files import read_json, write_json
+from students.making import PLUGIN, Note
+
+FILTERBANKS = "filterbanks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probes:
+    """How every model is scored."""
+
+    tasks: tuple[str, ...] = ()
+    """All for which there is data by default."""
+    data: tuple[str, ...] = ()
+    """Labelled sets; the embedded one by default."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    device: str = "auto"
+
+
+def references(teacher: str) -> tuple[str, ...]:
+    """What students are held against: the teacher, no network, and the teacher's network without its training."""
+    return (teacher, FILTERBANKS, f"random:{teacher}")
+
+
+def reference_place(folder: Path, name: str) -> Path:
+    """Where a reference's scores are kept."""
+    return folder / "references" / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}.json"
+
+
+def scored(model: str, place: Path, probes: Probes, note: Note = print) -> Mapping[str, Any]:
+    """The evaluation of a model as JSON, made if it is not there yet or was made with other probes.
+
+    Args:
+        model: As `l0prune.evaluate` takes it.
+        place: The JSON file in which it is kept.
+        probes: Tasks, data and seeds.
+        note: Told how far it is.
+    """
+    asked = {"tasks": list(probes.tasks), "data": list(probes.data), "seeds": list(probes.seeds)}
+    if place.is_file():
+        kept = read_json(place)
+        if kept["asked"] == asked:
+            return kept["evaluation"]
+    # Held against itself: the teacher is scored once, not again beside each student.
+    settings = l0prune.EvaluationSettings(
+        tasks=probes.tasks, data=probes.data, seeds=probes.seeds, device=probes.device, against=model
+    )
+    evaluation = l0prune.evaluate([model], plugin=PLUGIN, settings=settings, note=note).to_json()
+    # Through text, as it will be read.
+    write_json(place, {"asked": asked, "evaluation": evaluation})
+    return read_json(place)["evaluation"]
+
+
+def scores_by_task(evaluation: Mapping[str, Any]) -> dict[str, Sequence[float]]:
+    """Scores of the one model in an evaluation, over probe seeds, by task."""
+    return {score["task"]: score["values"] for score in evaluation["scores"]}

@@ -1,0 +1,122 @@
+"""Means and deviations over training seeds, who is ahead of whom, and all of it as a table."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from students.entries import Entry
+from students.scoring import scores_by_task
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and standard deviation (of a sample; 0 for a single value) beside the values."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"values": list(values), "mean": statistics.fmean(values), "deviation": deviation}
+
+
+def row(
+    entry: Entry, sparsity: float, facts: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """One entry over its training seeds.
+
+    Args:
+        entry: Which student.
+        sparsity: What was asked for.
+        facts: Of each seed's student.
+        evaluations: Of each seed's student; may be empty.
+    """
+    losses = [fact["loss"] for fact in facts]
+    by_seed = [scores_by_task(evaluation) for evaluation in evaluations]
+    tasks = list(by_seed[0]) if by_seed else []
+    return {
+        "name": entry.name,
+        "answers": entry.answers,
+        "start": entry.start,
+        "settings": dict(entry.settings),
+        "data_every": entry.data_every,
+        "target_sparsity": sparsity,
+        "parameters": statistics.fmean(fact["parameters"] for fact in facts),
+        "macs": statistics.fmean(fact["macs"] for fact in facts),
+        "seconds": statistics.fmean(fact["seconds"] for fact in facts),
+        "loss": None if None in losses else spread(losses),
+        # A student's score is the mean over its probes; the deviation is that between students.
+        "scores": {task: spread([statistics.fmean(scores[task]) for scores in by_seed]) for task in tasks},
+        "seeds": [dict(fact) for fact in facts],
+    }
+
+
+def reference_row(name: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """A model that is not trained here; its deviation is that between probe seeds."""
+    return {
+        "name": name,
+        "parameters": evaluation["models"][name]["parameters"],
+        "scores": {task: spread(values) for task, values in scores_by_task(evaluation).items()},
+    }
+
+
+def lead(one: Mapping[str, Any], other: Mapping[str, Any], tasks: Mapping[str, Any]) -> dict[str, float]:
+    """By how many standard deviations one row is ahead of another, by task.
+
+    The deviation is the larger one of the two; without any it is as good as infinite.
+    """
+    found = {}
+    for task in one["scores"].keys() & other["scores"].keys():
+        mine, theirs = one["scores"][task], other["scores"][task]
+        ahead = (mine["mean"] - theirs["mean"]) * (1 if tasks[task]["higher_is_better"] else -1)
+        found[task] = ahead / max(mine["deviation"], theirs["deviation"], 1e-6)
+    return {task: found[task] for task in tasks if task in found}
+
+
+def best_baseline(rows: Rows, tasks: Mapping[str, Any], sparsity: float) -> str | None:
+    """The start whose student of a size has the best mean rank over tasks (over losses where there are no scores)."""
+    rivals = [
+        r
+        for r in rows
+        if r["start"] != "method" and r["target_sparsity"] == sparsity and r["name"].startswith(r["start"])
+    ]
+    signs = {task: 1 if facts["higher_is_better"] else -1 for task, facts in tasks.items()}
+    judged = [r for r in rivals if all(task in r["scores"] for task in signs)] if signs else []
+    if not judged:
+        with_loss = [r for r in rivals if r["loss"]]
+        return min(with_loss, key=lambda r: r["loss"]["mean"])["start"] if with_loss else None
+
+    def mean_rank(row: Mapping[str, Any]) -> float:
+        return statistics.fmean(
+            sum(sign * (r["scores"][task]["mean"] - row["scores"][task]["mean"]) > 0 for r in judged)
+            for task, sign in signs.items()
+        )
+
+    return min(judged, key=mean_rank)["start"]
+
+
+def table(rows: Rows, references: Rows, tasks: Mapping[str, Any]) -> str:
+    """All rows as text."""
+    arrows = {task: "↑" if facts["higher_is_better"] else "↓" for task, facts in tasks.items()}
+    heads = [
+        "",
+        "parameters",
+        "MACs (M)",
+        "loss",
+        *(f"{task}, {tasks[task]['metric']} {arrows[task]}" for task in tasks),
+    ]
+    lines = [heads]
+    for r in [*references, *rows]:
+        size, cost = (f"{r.get(key) or 0:,.0f}" if r.get(key) else "" for key in ("parameters", "macs"))
+        cost = f"{r['macs'] / 1e6:,.0f}" if r.get("macs") else cost
+        loss = f"{r['loss']['mean']:.4f} ± {r['loss']['deviation']:.4f}" if r.get("loss") else ""
+        lines.append([r["name"], size, cost, loss, *(_percent(r["scores"].get(task)) for task in tasks)])
+    if tasks:
+        lines.append(["chance", "", "", "", *(f"{100 * tasks[task]['chance']:.1f}" for task in tasks)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in lines
+    )
+
+
+def _percent(score: Mapping[str, Any] | None) -> str:
+    return f"{100 * score['mean']:.1f} ± {100 * score['deviation']:.1f}" if score else ""
