@@ -29,7 +29,7 @@ from students.beginnings import Begin, Beginning, objective_of
 from students.entries import Entry
 
 BEGINNINGS: Mapping[str, Begin] = {
-    "distilhubert": narrow.two_layers,
+    "distilhubert": narrow.first_layers,
     "thin": narrow.thin,
     "magnitude": one_shot.by_magnitude,
     "taylor": one_shot.by_taylor,

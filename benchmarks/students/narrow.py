@@ -1,4 +1,4 @@
-"""Students of another shape than the teacher: two of its layers, or all of them with narrower widths.
+"""Students of another shape than the teacher: its first layers, or all of them with narrower widths.
 
 Legend: D residual width, F feed-forward width, H heads.
 """
@@ -15,21 +15,23 @@ from l0prune.plan import model_shapes
 from students.beginnings import Beginning, dense_config, objective_of, size_of, student_of
 from students.one_shot import magnitudes
 
-_LAYERS = 2
+_LEAST_LAYERS = 2
 _HALVINGS = 40
 """Of an interval of shares: more than any width can tell apart."""
 
 
-def two_layers(task: Task, _config: RunConfig, budget: int) -> Beginning:
+def first_layers(task: Task, _config: RunConfig, budget: int) -> Beginning:
     """The teacher's convolutions and first two layers, which predict its layers from their last state.
 
-    Where they are more than the budget, every width but the residual one shrinks by the same share; of each, the units
-    of the largest weights stay.
+    Where they are less than the budget, as many layers as reach it. Where they are more, every width but the residual
+    one shrinks by the same share; of each, the units of the largest weights stay.
 
     Source: DistilHuBERT (arXiv 2110.01900).
     """
-    teacher = student_of(task)
-    short = build_encoder({**dense_config(task), "encoder_num_layers": _LAYERS})
+    teacher, whole = student_of(task), dense_config(task)
+    depths = range(_LEAST_LAYERS, whole["encoder_num_layers"] + 1)
+    configs = [{**whole, "encoder_num_layers": depth} for depth in depths]
+    short = build_encoder(next(config for config in configs if size_of(config) >= budget))
     tensors = teacher.state_dict()
     short.load_state_dict({name: tensors[name] for name in short.state_dict()})
     # It predicts layers, not what the convolutions give.

@@ -20,6 +20,8 @@ from students.beginnings import Beginning, student_of
 
 _BATCHES = 16
 """Over which gradients are summed for the Taylor expansion."""
+_ROUNDING = 1e-3
+"""A loss below this is that of two ways to compute the same: its gradient is noise."""
 
 
 def by_magnitude(task: Task, _config: RunConfig, budget: int) -> Beginning:
@@ -62,13 +64,15 @@ def taylor_terms(task: Task, config: RunConfig) -> np.ndarray:
     """
     objective = task.objective.train()
     torch.manual_seed(config.seed)
-    batches = task.batches(0)
+    batches, loss = task.batches(0), 0.0
     for batch in islice(batches, _BATCHES):
-        objective(batch).total.backward()
+        total = objective(batch).total
+        total.backward()
+        loss += total.item() / _BATCHES
     del batches
-    found = any(p.grad is not None and bool(p.grad.any()) for p in objective.student.parameters())
-    if not found:
-        raise ConfigError("a copy of the teacher has no gradient", where="taylor", hint="set speech.dropout to true")
+    if loss < _ROUNDING:
+        hint = "set speech.dropout to true"
+        raise ConfigError("a copy of the teacher has no loss to expand", where="taylor", got=loss, hint=hint)
     terms = _importances(objective.student, task.groups, torch_pruning.importance.GroupTaylorImportance())
     objective.zero_grad(set_to_none=True)
     return terms

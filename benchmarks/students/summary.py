@@ -8,6 +8,8 @@ from students.entries import Entry
 from students.scoring import scores_by_task
 
 Rows = Sequence[Mapping[str, Any]]
+_LEFT_OUT = ("name", "settings", "start", "data_every", "versions", "file", "path")
+"""What the row says already, and places on this machine."""
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def row(
         "loss": None if None in losses else spread(losses),
         # A student's score is the mean over its probes; the deviation is that between students.
         "scores": {task: spread([statistics.fmean(scores[task]) for scores in by_seed]) for task in tasks},
-        "seeds": [dict(fact) for fact in facts],
+        "seeds": [{key: value for key, value in fact.items() if key not in _LEFT_OUT} for fact in facts],
     }
 
 
