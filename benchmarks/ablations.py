@@ -7,8 +7,7 @@
 
 Every student has the same data, optimizer steps, seconds of audio a step, optimizer, peak learning rate and form of
 schedule, and at most the parameters of its target. Baselines are made small at once and trained for all the steps.
-Students are kept below `--runs`: what is there is not made again, and an interrupted run goes on (a baseline begins
-again). Each is scored by `l0prune.evaluate`, beside the teacher, log-mel filterbanks and the teacher's network with
+Students are kept below `--runs`: what is there is not made again, and what was interrupted goes on. Each is scored by `l0prune.evaluate`, beside the teacher, log-mel filterbanks and the teacher's network with
 random weights. Low-rank students are counted and cost what their pairs of matrices do; they are kept multiplied out.
 """
 

@@ -1,6 +1,7 @@
 """One student, from an entry and a seed: made once, kept in a folder, opened by `l0prune evaluate` and `--teacher`."""
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 
 import l0prune
 from l0prune import ConfigError, Plugin, RunConfig, RunError, StageConfig, Task
+from l0prune.checkpoint import newest_checkpoint, save_checkpoint
 from l0prune.config import merge
 from l0prune.counting import macs, parameters
 from l0prune.files import read_json, write_atomic, write_json
@@ -69,7 +71,7 @@ class Comparison:
 
 
 def make(comparison: Comparison, entry: Entry, seed: int, note: Note = print) -> dict[str, Any]:
-    """The facts of a student, which is made if it is not there yet; an interrupted run of the method goes on.
+    """The facts of a student, which is made if it is not there yet; one that was interrupted goes on.
 
     Args:
         comparison: Settings and folder.
@@ -181,7 +183,7 @@ def _baseline(entry: Entry, config: RunConfig, place: Path) -> dict[str, Any]:
     held_out = list(task.evaluation)
     at_the_cut = evaluate(objective, held_out)[0]
     stage = Stage("further", objective, schedule(config), precision=config.precision, seed=config.seed)
-    stage.run(task.batches(0), log_every=config.log_every, on_record=lambda record: None)
+    _train(stage, task, config, place / "checkpoints")
     loss, parts = evaluate(objective, held_out)
     assert task.observe_for_macs is not None
     observe = task.observe_for_macs
@@ -189,6 +191,7 @@ def _baseline(entry: Entry, config: RunConfig, place: Path) -> dict[str, Any]:
     counted = round(macs(lambda: observe(trained)) * task.macs_scale)
     kept = beginning.finish(trained).cpu()
     write_atomic(place / "student.pth", lambda temporary: to_dphubert(from_encoder(kept), temporary))
+    shutil.rmtree(place / "checkpoints", ignore_errors=True)
     return {
         "file": "student.pth",
         "parameters": count,
@@ -205,6 +208,23 @@ def _baseline(entry: Entry, config: RunConfig, place: Path) -> dict[str, Any]:
         "device": str(stage.device),
         "own_objective": beginning.mode is not None or beginning.layers is not None,
     }
+
+
+def _train(stage: Stage, task: Task, config: RunConfig, checkpoints: Path) -> None:
+    """Train a stage to its end, from its newest checkpoint on."""
+    state, _notes = newest_checkpoint(checkpoints)
+    if state:
+        stage.restore(state)
+    saved_at = time.monotonic()
+
+    def save_when_due(_signal: int) -> None:
+        nonlocal saved_at
+        if time.monotonic() - saved_at > config.checkpoint_minutes * 60:
+            save_checkpoint(checkpoints, stage.step, stage.state(), keep=config.keep_checkpoints)
+            saved_at = time.monotonic()
+
+    batches = task.batches(stage.step * stage.micro_batches)
+    stage.run(batches, log_every=config.log_every, on_record=lambda record: None, after_step=save_when_due)
 
 
 def _objective(task: Task, beginning: Beginning, options: SpeechOptions) -> Distillation:

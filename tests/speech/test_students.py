@@ -31,6 +31,7 @@ import l0prune
 from l0prune import ConfigError, RunConfig, RunError, Task
 from l0prune.counting import parameters
 from l0prune.files import read_json
+from l0prune.training import Stage
 
 Make = Callable[..., SpeechEncoder]
 LAYOUT = {
@@ -203,17 +204,43 @@ class Interrupting(l0prune.Observer):
             raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_goes_on(comparison: Comparison, tmp_path: Path) -> None:
+def often_saved(comparison: Comparison, folder: Path) -> Comparison:
     settings = l0prune.config.merge(comparison.settings, {"checkpoint_minutes": 0.0, "log_every": 1})
+    return Comparison(folder=folder, settings=settings)
+
+
+def test_an_interrupted_run_goes_on(comparison: Comparison, tmp_path: Path) -> None:
     entry = all_entries(comparison.config())["full"]
-    whole = make(Comparison(folder=tmp_path / "whole", settings=settings), entry, 0)
-    parted = Comparison(folder=tmp_path / "parted", settings=settings)
-    run = parted.place(entry, 0) / "run"
+    whole = make(often_saved(comparison, tmp_path / "whole"), entry, 0)
+    parted = often_saved(comparison, tmp_path / "parted")
+    run, settings = parted.place(entry, 0) / "run", {**parted.settings, "seed": 0}
     with pytest.raises(KeyboardInterrupt):
-        l0prune.compress("speech", recipe="quick", settings={**settings, "seed": 0}, out=run, observer=Interrupting())
+        l0prune.compress("speech", recipe="quick", settings=settings, out=run, observer=Interrupting())
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000001.pt", "step-00000002.pt"]
     assert make(parted, entry, 0)["losses"] == whole["losses"]
     assert not (run / "checkpoints").exists()
+
+
+def test_an_interrupted_baseline_goes_on(
+    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = all_entries(comparison.config())["thin"]
+    whole = make(often_saved(comparison, tmp_path / "whole"), entry, 0)
+    parted, steps = often_saved(comparison, tmp_path / "parted"), []
+    update = Stage.update
+
+    def breaking(stage: Stage, *arguments: Any) -> Any:
+        steps.append(stage.step)
+        if steps == [0, 1, 2]:
+            raise KeyboardInterrupt
+        return update(stage, *arguments)
+
+    monkeypatch.setattr(Stage, "update", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        make(parted, entry, 0)
+    assert make(parted, entry, 0)["losses"] == whole["losses"]
+    assert steps == [0, 1, 2, 2, 3, 4, 5]
+    assert not (parted.place(entry, 0) / "checkpoints").exists()
 
 
 def test_every_entry_has_settings_of_a_run(comparison: Comparison) -> None:
