@@ -7,8 +7,9 @@
 
 Every student has the same data, optimizer steps, seconds of audio a step, optimizer, peak learning rate and form of
 schedule, and at most the parameters of its target. Baselines are made small at once and trained for all the steps.
-Students are kept below `--runs`: what is there is not made again, and what was interrupted goes on. Each is scored by `l0prune.evaluate`, beside the teacher, log-mel filterbanks and the teacher's network with
-random weights. Low-rank students are counted and cost what their pairs of matrices do; they are kept multiplied out.
+Students are kept below `--runs`: what is there is not made again, and what was interrupted goes on. Each is scored by
+`l0prune.evaluate`, beside the teacher, log-mel filterbanks and the teacher's network with random weights. Low-rank
+students are counted and cost what their pairs of matrices do; they are kept multiplied out.
 """
 
 import argparse
@@ -111,6 +112,9 @@ def main() -> int:
         )
         seeds = list(_numbers(arguments.seeds))
         results = compare(comparison, arguments.names or ["all"], seeds, None if arguments.no_probes else probes)
+    except KeyboardInterrupt:
+        print("broken off: the same command goes on", file=sys.stderr)
+        return 130
     except l0prune.L0PruneError as error:
         print(error, file=sys.stderr)
         return 2

@@ -31,7 +31,7 @@ class Entry:
     """Over those of the comparison."""
     start: str = METHOD
     data_every: int = 1
-    """Of the clips to train on every so manieth is used; those held out stay the same."""
+    """One in so many of the clips is trained on; those held out stay the same."""
 
     @property
     def is_baseline(self) -> bool:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.files import write_atomic
-from students.summary import best_baseline
+from students.entries import METHOD
+from students.summary import best_baseline, is_plain
 
 _COLUMNS = 2
-_NAMES = {"method": "gates learned with the weights"}
+_NAMES = {METHOD: "gates learned with the weights"}
 
 
 def draw_sizes(results: Mapping[str, Any], path: Path) -> bool:
@@ -23,8 +24,8 @@ def draw_sizes(results: Mapping[str, Any], path: Path) -> bool:
     """
     tasks, rows = results["tasks"], results["entries"]
     rival = best_baseline(rows, tasks, results["target_sparsity"])
-    lines = {start: _sizes(rows, start) for start in ("method", rival) if start}
-    if len(lines["method"]) < 2:
+    lines = {start: _sizes(rows, start) for start in (METHOD, rival) if start}
+    if len(lines[METHOD]) < 2:
         return False
     figure, axes = _panels(1 + len(tasks))
     for start, own in lines.items():
@@ -63,6 +64,7 @@ def draw_methods(results: Mapping[str, Any], path: Path) -> bool:
     if not rows:
         return False
     figure, axes = _panels(1 + len(tasks), height=1.2 + 0.2 * len(rows))
+    figure.suptitle("blue: the method; orange: baselines; green: variants of the method", fontsize=10)
     _bars(axes[0], [r for r in rows if r["loss"]], lambda r: r["loss"], 1)
     axes[0].set_title("distillation loss on held-out audio, lower is better", fontsize=9)
     for axis, (task, facts) in zip(axes[1:], tasks.items(), strict=False):
@@ -97,10 +99,7 @@ def _panels(count: int, height: float = 3.2) -> tuple[Any, list[Any]]:
 
 def _sizes(rows: Sequence[Mapping[str, Any]], start: str) -> list[Mapping[str, Any]]:
     """The rows of one method that differ in size alone."""
-    plain = [
-        r for r in rows if r["start"] == start and r["data_every"] == 1 and set(r["settings"]) <= {"target_sparsity"}
-    ]
-    return sorted(plain, key=lambda r: r["parameters"])
+    return sorted((r for r in rows if r["start"] == start and is_plain(r)), key=lambda r: r["parameters"])
 
 
 def _line(axis: Any, rows: Sequence[Mapping[str, Any]], of: Any, scale: float, label: str) -> None:
@@ -116,7 +115,7 @@ def _line(axis: Any, rows: Sequence[Mapping[str, Any]], of: Any, scale: float, l
 
 
 def _bars(axis: Any, rows: Sequence[Mapping[str, Any]], of: Any, scale: float) -> None:
-    colours = ["C0" if r["name"] == "full" else "C1" if r["start"] != "method" else "C2" for r in rows]
+    colours = ["C0" if r["name"] == "full" else "C1" if r["start"] != METHOD else "C2" for r in rows]
     places = range(len(rows))
     means, deviations = ([scale * of(r)[key] for r in rows] for key in ("mean", "deviation"))
     axis.barh(places, means, xerr=deviations, color=colours, capsize=2)

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from students.entries import Entry
+from students.entries import METHOD, Entry
 from students.scoring import scores_by_task
 
 Rows = Sequence[Mapping[str, Any]]
@@ -71,13 +71,14 @@ def lead(one: Mapping[str, Any], other: Mapping[str, Any], tasks: Mapping[str, A
     return {task: found[task] for task in tasks if task in found}
 
 
+def is_plain(row: Mapping[str, Any]) -> bool:
+    """Whether a row differs from the comparison's settings in size alone."""
+    return row["data_every"] == 1 and set(row["settings"]) <= {"target_sparsity"}
+
+
 def best_baseline(rows: Rows, tasks: Mapping[str, Any], sparsity: float) -> str | None:
     """The start whose student of a size has the best mean rank over tasks (over losses where there are no scores)."""
-    rivals = [
-        r
-        for r in rows
-        if r["start"] != "method" and r["target_sparsity"] == sparsity and r["name"].startswith(r["start"])
-    ]
+    rivals = [r for r in rows if r["start"] != METHOD and r["target_sparsity"] == sparsity and is_plain(r)]
     signs = {task: 1 if facts["higher_is_better"] else -1 for task, facts in tasks.items()}
     judged = [r for r in rivals if all(task in r["scores"] for task in signs)] if signs else []
     if not judged:
@@ -96,26 +97,21 @@ def best_baseline(rows: Rows, tasks: Mapping[str, Any], sparsity: float) -> str 
 def table(rows: Rows, references: Rows, tasks: Mapping[str, Any]) -> str:
     """All rows as text."""
     arrows = {task: "↑" if facts["higher_is_better"] else "↓" for task, facts in tasks.items()}
-    heads = [
-        "",
-        "parameters",
-        "MACs (M)",
-        "loss",
-        *(f"{task}, {tasks[task]['metric']} {arrows[task]}" for task in tasks),
-    ]
+    by_task = [f"{task}, {tasks[task]['metric']} (%) {arrows[task]}" for task in tasks]
+    heads = ["", "parameters", "million MACs", "loss", *by_task]
     lines = [heads]
     for r in [*references, *rows]:
-        size, cost = (f"{r.get(key) or 0:,.0f}" if r.get(key) else "" for key in ("parameters", "macs"))
-        cost = f"{r['macs'] / 1e6:,.0f}" if r.get("macs") else cost
+        size = f"{r['parameters']:,.0f}" if r["parameters"] else ""
+        cost = f"{r['macs'] / 1e6:,.0f}" if "macs" in r else ""
         loss = f"{r['loss']['mean']:.4f} ± {r['loss']['deviation']:.4f}" if r.get("loss") else ""
         lines.append([r["name"], size, cost, loss, *(_percent(r["scores"].get(task)) for task in tasks)])
     if tasks:
         lines.append(["chance", "", "", "", *(f"{100 * tasks[task]['chance']:.1f}" for task in tasks)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    # Names to the left, figures to the right.
+    sides = ["<", *(">" for _ in heads[1:])]
     return "\n".join(
-        "  ".join(
-            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        )
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True))
         for line in lines
     )
 

@@ -17,14 +17,16 @@ from l0prune_speech.groups import encoder_groups
 from l0prune_speech.modules import SpeechEncoder
 from l0prune_speech.options import SpeechOptions
 from l0prune_speech.teachers import load_teacher
+from students.baselines import BEGINNINGS, schedule
 from students.beginnings import size_of
 from students.entries import BASELINES, SPARSITIES, all_entries, chosen
 from students.figures import draw_methods, draw_sizes
 from students.low_rank import Pair, factored, multiplied_out, truncated
-from students.making import BEGINNINGS, Comparison, Thinned, make, schedule
+from students.making import Comparison, make
 from students.one_shot import magnitudes, taylor_terms
 from students.scoring import Probes, scored
 from students.summary import best_baseline, lead, table
+from students.thinning import Thinned
 from torch import nn
 
 import l0prune
