@@ -79,7 +79,7 @@ def leads(rows: list[dict[str, Any]], tasks: dict[str, Any]) -> dict[str, dict[s
     if full is None:
         return {}
     others = [r for r in rows if r is not full and r["target_sparsity"] == full["target_sparsity"]]
-    return {r["name"]: lead(full, r, tasks) for r in others if r["scores"]}
+    return {r["name"]: ahead for r in others if (ahead := lead(full, r, tasks))}
 
 
 def main() -> int:

@@ -29,12 +29,10 @@ def draw_sizes(results: Mapping[str, Any], path: Path) -> bool:
         return False
     figure, axes = _panels(1 + len(tasks))
     for start, own in lines.items():
-        _line(
-            axes[0], [r for r in own if r["loss"]], lambda r: r["loss"], 1, _NAMES.get(start, f"best baseline: {start}")
-        )
+        label = _NAMES.get(start, f"best baseline: {start}")
+        _line(axes[0], [r for r in own if r["loss"]], lambda r: r["loss"], 1, label)
         for axis, task in zip(axes[1:], tasks, strict=False):
-            scored = [r for r in own if task in r["scores"]]
-            _line(axis, scored, lambda r, task=task: r["scores"][task], 100, _NAMES.get(start, start))
+            _line(axis, [r for r in own if task in r["scores"]], lambda r, task=task: r["scores"][task], 100, label)
     axes[0].set_title("distillation loss on held-out audio, lower is better", fontsize=9)
     for axis, (task, facts) in zip(axes[1:], tasks.items(), strict=False):
         axis.set_title(_title(task, facts), fontsize=9)
@@ -44,7 +42,7 @@ def draw_sizes(results: Mapping[str, Any], path: Path) -> bool:
     for axis in axes:
         axis.set_xlabel("parameters (million)", fontsize=8)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+    _legend(figure, axes)
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
     return True
 
@@ -73,9 +71,18 @@ def draw_methods(results: Mapping[str, Any], path: Path) -> bool:
             value = 100 * reference["scores"][task]["mean"]
             axis.axvline(value, color="black", linestyle=style, linewidth=1, label=reference["name"])
         axis.set_title(_title(task, facts), fontsize=9)
-        axis.legend(fontsize=7)
+    _legend(figure, axes)
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
     return True
+
+
+def _legend(figure: Any, axes: Sequence[Any]) -> None:
+    """One for all panels, below them: within, it would cover some."""
+    labelled = {}
+    for axis in axes:
+        labelled |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if labelled:
+        figure.legend(labelled.values(), labelled, loc="outside lower center", ncols=len(labelled), fontsize=8)
 
 
 def _title(task: str, facts: Mapping[str, Any]) -> str:

@@ -61,11 +61,13 @@ def reference_row(name: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
 def lead(one: Mapping[str, Any], other: Mapping[str, Any], tasks: Mapping[str, Any]) -> dict[str, float]:
     """By how many standard deviations one row is ahead of another, by task.
 
-    The deviation is the larger one of the two; without any it is as good as infinite.
+    The deviation is the larger one of the two. Single students have none, and are not judged.
     """
     found = {}
     for task in one["scores"].keys() & other["scores"].keys():
         mine, theirs = one["scores"][task], other["scores"][task]
+        if min(len(mine["values"]), len(theirs["values"])) < 2:
+            continue
         ahead = (mine["mean"] - theirs["mean"]) * (1 if tasks[task]["higher_is_better"] else -1)
         found[task] = ahead / max(mine["deviation"], theirs["deviation"], 1e-6)
     return {task: found[task] for task in tasks if task in found}

@@ -297,7 +297,7 @@ def test_scores_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def _row(name: str, start: str, sparsity: float, accuracy: float, error: float) -> dict[str, Any]:
     def spread(mean: float) -> dict[str, Any]:
-        return {"values": [mean], "mean": mean, "deviation": 0.02}
+        return {"values": [mean - 0.014, mean + 0.014], "mean": mean, "deviation": 0.02}
 
     return {
         "name": name,
@@ -322,6 +322,8 @@ def test_who_is_ahead_and_how_it_looks(tmp_path: Path) -> None:
     full, rival = _row("full", "method", 0.75, 0.9, 0.3), _row("random", "random", 0.75, 0.8, 0.25)
     ahead = lead(full, rival, TASKS)
     assert ahead == {"keyword": pytest.approx(5), "phone": pytest.approx(-2.5)}
+    single = {**rival, "scores": {"keyword": {"values": [0.8], "mean": 0.8, "deviation": 0.0}}}
+    assert lead(full, single, TASKS) == {}
     rows = [full, rival, _row("taylor", "taylor", 0.75, 0.85, 0.2), _row("full-50", "method", 0.5, 0.95, 0.2)]
     assert best_baseline(rows, TASKS, 0.75) == "taylor"
     assert best_baseline(rows, {}, 0.75) == "taylor"
