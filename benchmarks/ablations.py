@@ -43,6 +43,7 @@ def compare(
         note: Told what is done.
     """
     config = comparison.config()
+    entries = chosen(names, config)
     rows, told = [], {}
     held_against = []
     for name in references(config.options["teacher"]):
@@ -51,7 +52,7 @@ def compare(
         evaluation = scored(name, reference_place(comparison.folder, name), probes, note)
         held_against.append(reference_row(name, evaluation))
         told = evaluation["tasks"]
-    for entry in chosen(names, config):
+    for entry in entries:
         facts, evaluations = [], []
         for seed in seeds:
             facts.append(make(comparison, entry, seed, note))
