@@ -105,8 +105,8 @@ def table(rows: Rows, references: Rows, tasks: Mapping[str, Any]) -> str:
     for r in [*references, *rows]:
         size = f"{r['parameters']:,.0f}" if r["parameters"] else ""
         cost = f"{r['macs'] / 1e6:,.0f}" if "macs" in r else ""
-        loss = f"{r['loss']['mean']:.4f} ± {r['loss']['deviation']:.4f}" if r.get("loss") else ""
-        lines.append([r["name"], size, cost, loss, *(_percent(r["scores"].get(task)) for task in tasks)])
+        scores = (_shown(r["scores"].get(task), 100, 1) for task in tasks)
+        lines.append([r["name"], size, cost, _shown(r.get("loss"), 1, 4), *scores])
     if tasks:
         lines.append(["chance", "", "", "", *(f"{100 * tasks[task]['chance']:.1f}" for task in tasks)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
@@ -118,5 +118,9 @@ def table(rows: Rows, references: Rows, tasks: Mapping[str, Any]) -> str:
     )
 
 
-def _percent(score: Mapping[str, Any] | None) -> str:
-    return f"{100 * score['mean']:.1f} ± {100 * score['deviation']:.1f}" if score else ""
+def _shown(found: Mapping[str, Any] | None, scale: float, digits: int) -> str:
+    """Mean and, where there are several values, deviation."""
+    if not found:
+        return ""
+    mean = f"{scale * found['mean']:.{digits}f}"
+    return f"{mean} ± {scale * found['deviation']:.{digits}f}" if len(found["values"]) > 1 else mean
