@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         TrainingError,
         nearest,
     )
+    from l0prune.evaluation import evaluate
+    from l0prune.evaluation_figure import draw_evaluation
     from l0prune.exporting import export
     from l0prune.files import assembled, write_atomic
     from l0prune.gating import GatedModel
@@ -38,7 +40,17 @@ if TYPE_CHECKING:
     from l0prune.observer import Observer
     from l0prune.pipeline import compress
     from l0prune.plan import RemovalPlan
-    from l0prune.plugin import Benchable, Export, Exporter, ExportFormat, Plugin, Task, get_plugin, plugin_names
+    from l0prune.plugin import (
+        Benchable,
+        Evaluator,
+        Export,
+        Exporter,
+        ExportFormat,
+        Plugin,
+        Task,
+        get_plugin,
+        plugin_names,
+    )
     from l0prune.proof import prove_groups, relative_difference
     from l0prune.pruner import L0Pruner, wrap
     from l0prune.pruning_graph import groups_of_graph
@@ -46,6 +58,7 @@ if TYPE_CHECKING:
     from l0prune.removal import Bypassed, apply_plan
     from l0prune.report import CompressionReport, PruningReport
     from l0prune.reporting.report import Report, write_report
+    from l0prune.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
     from l0prune.settings import describe, resolve
     from l0prune.size_model import SizeModel, parameter_size
     from l0prune.variants import Contender, Load
@@ -71,6 +84,8 @@ _HOMES = {
         "TrainingError",
         "nearest",
     ),
+    "evaluation": ("evaluate",),
+    "evaluation_figure": ("draw_evaluation",),
     "exporting": ("export",),
     "files": ("assembled", "write_atomic"),
     "gating": ("GatedModel",),
@@ -83,7 +98,17 @@ _HOMES = {
     "pipeline": ("compress",),
     "objective": ("Losses", "Objective"),
     "plan": ("RemovalPlan",),
-    "plugin": ("Benchable", "Export", "ExportFormat", "Exporter", "Plugin", "Task", "get_plugin", "plugin_names"),
+    "plugin": (
+        "Benchable",
+        "Evaluator",
+        "Export",
+        "ExportFormat",
+        "Exporter",
+        "Plugin",
+        "Task",
+        "get_plugin",
+        "plugin_names",
+    ),
     "proof": ("prove_groups", "relative_difference"),
     "pruner": ("L0Pruner", "wrap"),
     "pruning_graph": ("groups_of_graph",),
@@ -91,6 +116,7 @@ _HOMES = {
     "records": ("Record",),
     "report": ("CompressionReport", "PruningReport"),
     "reporting.report": ("Report", "write_report"),
+    "scores": ("Evaluation", "EvaluationSettings", "EvaluationTask", "LayerComparison", "Score"),
     "settings": ("describe", "resolve"),
     "size_model": ("SizeModel", "parameter_size"),
     "variants": ("Contender", "Load"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from l0prune.groups import PruneGroup
     from l0prune.objective import Objective
     from l0prune.plan import RemovalPlan
+    from l0prune.scores import Evaluation, EvaluationSettings, EvaluationTask
     from l0prune.variants import Contender, Load
 
 ENTRY_POINT_GROUP = "l0prune.plugins"
@@ -139,6 +140,20 @@ class Benchable(Protocol):
 
     def load(self, seconds: float, batch: int) -> "Load":
         """Inputs of a length."""
+        ...
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """What a plugin provides beside `Plugin` to have models scored on tasks."""
+
+    tasks: "Mapping[str, EvaluationTask]"
+    """By name."""
+
+    def evaluate(
+        self, models: Sequence[str], settings: "EvaluationSettings", note: Callable[[str], None]
+    ) -> "Evaluation":
+        """Score run directories, what the plugin takes as a teacher, and its yardsticks; `note` tells how far it is."""
         ...
 
 

@@ -12,6 +12,7 @@ import io
 import json
 import random
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,24 +43,29 @@ class Voice:
     words_per_minute: int
 
 
-def make_voices(count: int, rng: random.Random) -> list[Voice]:
+def make_voices(count: int, rng: random.Random, accents: Sequence[str] = ACCENTS) -> list[Voice]:
     """`count` voices, every variant used before one is used again."""
     variants: list[str] = []
     while len(variants) < count:
         variants += rng.sample(VARIANTS, len(VARIANTS))
     return [
-        Voice(accent=rng.choice(ACCENTS), variant=v, pitch=rng.randint(20, 80), words_per_minute=rng.randint(125, 210))
+        Voice(accent=rng.choice(accents), variant=v, pitch=rng.randint(20, 80), words_per_minute=rng.randint(125, 210))
         for v in variants[:count]
     ]
 
 
-def synthesise(text: str, voice: Voice, seed: int) -> np.ndarray:
-    """Speak `text`: float32 samples at 16 kHz, peak 0.2 to 0.9, over a faint noise floor 35 to 55 dB down."""
+def speak(text: str, voice: Voice) -> np.ndarray:
+    """Speak `text`: float32 samples at 16 kHz."""
     command = ["espeak-ng", "-v", f"{voice.accent}+{voice.variant}", "-p", str(voice.pitch)]
     command += ["-s", str(voice.words_per_minute), "--stdout", text]
     wav = subprocess.run(command, check=True, capture_output=True).stdout
     samples, rate = soundfile.read(io.BytesIO(wav), dtype="float32")
-    waveform = torchaudio.functional.resample(torch.from_numpy(samples), rate, SAMPLE_RATE).numpy()
+    return torchaudio.functional.resample(torch.from_numpy(samples), rate, SAMPLE_RATE).numpy()
+
+
+def synthesise(text: str, voice: Voice, seed: int) -> np.ndarray:
+    """Speak `text`: float32 samples at 16 kHz, peak 0.2 to 0.9, over a faint noise floor 35 to 55 dB down."""
+    waveform = speak(text, voice)
     generator = np.random.default_rng(seed)
     rms = float(np.sqrt(np.mean(waveform**2)) + 1e-9)
     waveform = waveform + generator.standard_normal(len(waveform)) * rms * 10 ** (-generator.uniform(35, 55) / 20)

@@ -63,8 +63,8 @@ def command(
             contenders,
             loads,
             against=against,
-            dtypes=_names(dtypes),
-            backends=_names(backends),
+            dtypes=options.names(dtypes),
+            backends=options.names(backends),
             threads=workers,
             device=where,
             seconds=seconds,
@@ -78,15 +78,11 @@ def command(
             make_console().print(table)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _numbers(flag: str, text: str) -> list[float]:
     import l0prune
 
     try:
-        numbers = [float(name) for name in _names(text)]
+        numbers = [float(name) for name in options.names(text)]
     except ValueError as error:
         raise l0prune.ConfigError("not a list of numbers", where=flag, got=text, expected="1,5 say") from error
     if not numbers or min(numbers) <= 0:

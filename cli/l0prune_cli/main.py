@@ -5,7 +5,7 @@ import sys
 import typer
 
 from l0prune.errors import FailedElsewhere, Interrupted, L0PruneError
-from l0prune_cli import bench, compress, export, groups, options, plugins, report
+from l0prune_cli import bench, compress, evaluate, export, groups, options, plugins, report
 
 app = typer.Typer(
     name="l0prune",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("compress")(compress.command)
 app.command("bench")(bench.command)
+app.command("evaluate")(evaluate.command)
 app.command("export")(export.command)
 app.command("groups")(groups.command)
 app.command("plugins")(plugins.command)

@@ -23,7 +23,7 @@ def plugin_settings(
     values = {
         "teacher": teacher,
         "data": data or None,
-        "units": [unit.strip() for unit in units.split(",") if unit.strip()] if units is not None else None,
+        "units": list(names(units)) if units is not None else None,
     }
     given = {key: value for key, value in values.items() if value is not None}
     return {plugin: given} if given else {}
@@ -37,3 +37,8 @@ def given(**settings: Any) -> dict[str, Any]:
 def is_main_process() -> bool:
     """Whether this is the one of several processes, started by torchrun, that speaks for all."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """The names of a comma-separated list."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())

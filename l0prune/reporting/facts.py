@@ -43,6 +43,7 @@ class RunFacts:
     """None before there is a plan."""
     curves: Curves
     probes: Sequence[Mapping[str, Any]]
+    layers: Sequence[Mapping[str, Any]]
     bench: Mapping[str, Any] | None
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
@@ -82,6 +83,7 @@ def run_facts(path: Path, name: str) -> RunFacts:
         parts=network_parts(run.description, path) if run.description else None,
         curves=read_curves(run.metrics),
         probes=run.probes,
+        layers=run.layers,
         bench=run.bench,
         settings=run.settings,
         versions=report.get("versions", {}),

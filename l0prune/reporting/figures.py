@@ -1,6 +1,6 @@
 """The figures of a report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from l0prune.reporting.curves import Curve
@@ -151,6 +151,28 @@ def score_figure(
         _sideways(axes)
 
     return draw(name, title, alt, paint, height=0.6 + 0.3 * len(rows))
+
+
+def layer_figure(name: str, title: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> Drawing:
+    """Lines over the layers of networks.
+
+    Args:
+        name: Unique on the page.
+        title: Above the figure.
+        lines: Layer and value, by network.
+    """
+    ends = [f"{label} from {plain(points[0][1])} to {plain(points[-1][1])}" for label, points in lines.items()]
+    alt = f"{title}, by layer: {'; '.join(ends)}."
+
+    def paint(axes: Any) -> None:
+        for number, (label, points) in enumerate(lines.items()):
+            layers, values = zip(*points, strict=True)
+            axes.plot(layers, values, marker="o", markersize=4, label=_label(label), **_line(number))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("layer")
+        _legend(axes)
+
+    return draw(name, title, alt, paint)
 
 
 def _sideways(axes: Any) -> None:

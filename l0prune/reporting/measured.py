@@ -9,6 +9,7 @@ from l0prune.reporting.forms import NUMBER, NUMBER_OR_NOTHING, checked, rows_of
 
 _PROBE = {"model": str, "task": str, "metric": str, "mean": NUMBER}
 _MORE_PROBE = {"deviation": NUMBER_OR_NOTHING}
+_LAYER = {"model": str, "layer": int, "measures": dict}
 _BENCH_ROW = {"model": str, "load": str, "dtype": str, "backend": str, "latency_ms": NUMBER}
 
 
@@ -27,6 +28,23 @@ def read_probes(path: Path) -> tuple[Mapping[str, Any], ...]:
     if isinstance(content, dict):
         content = _scores(checked(content, {"scores": list}, path, {"tasks": {str: dict}}), path)
     return rows_of(content, path, _PROBE, _MORE_PROBE)
+
+
+def read_layers(path: Path) -> tuple[Mapping[str, Any], ...]:
+    """Rows of model, layer and measures, each layer beside one of the teacher's; none where there are none.
+
+    Args:
+        path: What `l0prune evaluate` writes.
+
+    Raises:
+        RunError: It is damaged.
+    """
+    content = read_json(path) if path.is_file() else {}
+    rows = content.get("layers", []) if isinstance(content, dict) else []
+    rows = rows_of(rows, path, _LAYER)
+    for number, row in enumerate(rows, start=1):
+        checked(row["measures"], {}, f"{path}, layer {number}", dict.fromkeys(row["measures"], NUMBER_OR_NOTHING))
+    return rows
 
 
 def _scores(evaluation: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:

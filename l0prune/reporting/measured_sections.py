@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from l0prune.reporting import figures
+from l0prune.reporting.drawing import Drawing
 from l0prune.reporting.facts import RunFacts
 from l0prune.reporting.markup import table
 from l0prune.reporting.section import Section
@@ -33,8 +34,21 @@ def probe_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
             if (row["task"], row["metric"]) == (task, metric)
         ]
         drawings.append(figures.score_figure(f"{prefix}probe-{number}", f"{task}, {metric}", points))
+    drawings += _layers(run, prefix)
     caption = "Probe results: mean and standard deviation"
     yield Section(title="Probes", content=(table(caption, headings, body, kind="numbers"),), drawings=tuple(drawings))
+
+
+def _layers(run: RunFacts, prefix: str) -> Iterator[Drawing]:
+    """How much alike each layer is to the teacher's, a figure a measure."""
+    measures = dict.fromkeys(name for row in run.layers for name in row["measures"])
+    for number, measure in enumerate(measures, start=1):
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for row in run.layers:
+            if row["measures"].get(measure) is not None:
+                lines.setdefault(_last_name(row["model"]), []).append((row["layer"], row["measures"][measure]))
+        if lines:
+            yield figures.layer_figure(f"{prefix}layers-{number}", f"Layers beside the teacher's: {measure}", lines)
 
 
 def latency_sections(run: RunFacts, prefix: str) -> Iterator[Section]:

@@ -11,7 +11,7 @@ from l0prune.errors import RunError
 from l0prune.files import read_json
 from l0prune.model_file import read_description
 from l0prune.reporting.forms import NUMBER, NUMBER_OR_NOTHING, checked
-from l0prune.reporting.measured import read_bench, read_probes
+from l0prune.reporting.measured import read_bench, read_layers, read_probes
 from l0prune.run_directory import RunDirectory
 
 _SETTINGS = {
@@ -69,6 +69,8 @@ class Run:
     """model.json."""
     probes: Sequence[Mapping[str, Any]]
     """Rows of evaluation.json: model, task, metric, mean, and deviation where there is one."""
+    layers: Sequence[Mapping[str, Any]]
+    """Rows of evaluation.json: model, layer, and measures beside a layer of the teacher's."""
     bench: Mapping[str, Any] | None
     """What `l0prune bench --json` printed."""
 
@@ -99,6 +101,7 @@ def read_run(path: Path) -> Run:
         report=_read_report(folder.report) if folder.report.is_file() else None,
         description=read_description(path) if (path / "model.json").is_file() else None,
         probes=read_probes(path / "evaluation.json"),
+        layers=read_layers(path / "evaluation.json"),
         bench=read_bench(path / "bench.json"),
     )
 

@@ -40,6 +40,19 @@ FLAGS = {
         "--teacher",
         "--units",
     ],
+    "evaluate": [
+        "--against",
+        "--data",
+        "--device",
+        "--json",
+        "--max-minutes",
+        "--plot",
+        "--plugin",
+        "--seeds",
+        "--shuffle-labels",
+        "--tasks",
+        "models",
+    ],
     "export": ["--json", "--list", "--out", "--plugin", "--to", "source"],
     "groups": ["--config", "--data", "--json", "--plugin", "--recipe", "--teacher", "--units"],
     "plugins": ["--json"],
@@ -49,7 +62,7 @@ FLAGS = {
 HELP = """
 import sys
 from l0prune_cli.main import main
-for command in ([], ["bench"], ["compress"], ["export"], ["groups"], ["plugins"], ["report"]):
+for command in ([], ["bench"], ["compress"], ["evaluate"], ["export"], ["groups"], ["plugins"], ["report"]):
     sys.argv = ["l0prune", *command, "--help"]
     try:
         main()

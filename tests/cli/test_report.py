@@ -115,6 +115,23 @@ class TestFinished:
             (facts,) = reported(l0prune_call, run)["runs"]
             assert facts["probes"] == [{**row, "metric": metric}]
 
+    def test_layers_beside_the_teachers_are_drawn(self, run, l0prune_call: Call) -> None:
+        layers = [
+            {"model": model, "layer": layer, "teacher_layer": layer, "measures": {"cka": 0.9 - layer / 10, "l1": l1}}
+            for model, l1 in (("student", 0.5), ("thinner", None))
+            for layer in range(3)
+        ]
+        scores = [{"model": "student", "task": "keywords", "mean": 0.625}]
+        (run / "evaluation.json").write_text(json.dumps({"scores": scores, "layers": layers}))
+        found = reported(l0prune_call, run)
+        assert found["runs"][0]["layers"] == layers
+        alts = {figure["title"]: figure["alt"] for figure in found["figures"] if "Layers" in figure["title"]}
+        assert alts == {
+            "Layers beside the teacher's: cka": "Layers beside the teacher's: cka, by layer: "
+            "student from 0.9 to 0.7; thinner from 0.9 to 0.7.",
+            "Layers beside the teacher's: l1": "Layers beside the teacher's: l1, by layer: student from 0.5 to 0.5.",
+        }
+
 
 class TestUnfinished:
     def test_it_says_so_and_shows_what_is_there(self, unfinished, finished, l0prune_call: Call) -> None:
@@ -202,6 +219,7 @@ class TestBadInput:
             ("model.json", "{}", ["not a pruned model", "model.json"]),
             ("config.toml", "joint = 3", ["damaged file", "config.toml: joint", "got 3"]),
             ("config.toml", "joint = = 3", ["not a TOML file", "config.toml"]),
+            ("evaluation.json", '{"scores": [], "layers": [3]}', ["damaged file", "row 1", "got int"]),
             ("evaluation.json", "3", ["damaged file", "evaluation.json", "expected a list of rows"]),
             ("evaluation.json", "{}", ["damaged file", "evaluation.json: scores", "got nothing"]),
             ("evaluation.json", '[{"model": 3}]', ["damaged file", "evaluation.json, row 1: model", "got 3"]),

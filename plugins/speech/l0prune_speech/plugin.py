@@ -1,19 +1,20 @@
 """The speech plugin: its recipes, and where the work is done. Imports nothing heavy."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from l0prune import PluginError, RunConfig
+from l0prune_speech.evaluation_tasks import TASKS
 from l0prune_speech.export_formats import FORMATS
 from l0prune_speech.options import SpeechOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from l0prune import Contender, Export, ExportFormat, Load, Task
+    from l0prune import Contender, Evaluation, EvaluationSettings, EvaluationTask, Export, ExportFormat, Load, Task
 
 
 def _recipes() -> dict[str, Mapping[str, Any]]:
@@ -39,6 +40,7 @@ class SpeechPlugin:
     description: ClassVar[str] = "HuBERT, WavLM and wav2vec 2.0 encoders by joint distillation and pruning (DPHuBERT)"
     options: ClassVar[type] = SpeechOptions
     formats: ClassVar[Mapping[str, "ExportFormat"]] = FORMATS
+    tasks: ClassVar[Mapping[str, "EvaluationTask"]] = TASKS
 
     def __init__(self) -> None:
         self.recipes = _recipes()
@@ -76,3 +78,12 @@ class SpeechPlugin:
         from l0prune_speech.benching import load
 
         return load(seconds, batch)
+
+    def evaluate(
+        self, models: Sequence[str], settings: "EvaluationSettings", note: Callable[[str], None]
+    ) -> "Evaluation":
+        """Score runs' students, teachers, "filterbanks", or "random:" and any of those encoders."""
+        _check_torchaudio()
+        from l0prune_speech.probes.evaluating import evaluate_models
+
+        return evaluate_models(models, settings, note)

@@ -1,0 +1,57 @@
+"""`l0prune evaluate`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from l0prune_cli import options
+
+
+def command(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Run directories, anything that --teacher takes, filterbanks, or random:MODEL."),
+    ],
+    tasks: Annotated[
+        str | None, typer.Option(help="Comma-separated; see the table. All for which there is data.")
+    ] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Labelled sets; may be repeated. The embedded one.")] = None,
+    against: Annotated[str | None, typer.Option(help="Compare layers with this model; a run's teacher.")] = None,
+    seeds: Annotated[int, typer.Option(help="Probes to train for each model and task.", min=1)] = 3,
+    max_minutes: Annotated[float, typer.Option(help="Most audio in each split of each task.")] = 30.0,
+    shuffle_labels: Annotated[bool, typer.Option("--shuffle-labels", help="Check that this gives chance.")] = False,
+    device: Annotated[str, typer.Option(help="A torch device; by default a GPU where there is one.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="A JSON file to write; evaluation.json in a run's folder gets into its report.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="A PNG file to draw.")] = None,
+    plugin: Annotated[str, typer.Option("--plugin", help="Who reads the models.")] = "speech",
+    as_json: options.JsonFlag = False,
+) -> None:
+    """Score frozen encoders on tasks, by small probes trained on their hidden states."""
+    import l0prune
+    from l0prune.files import write_json
+    from l0prune_cli.evaluation_tables import evaluation_tables
+    from l0prune_cli.rendering import make_console
+
+    settings = l0prune.EvaluationSettings(
+        tasks=options.names(tasks),
+        data=tuple(data or ()),
+        against=against,
+        seeds=tuple(range(seeds)),
+        device=device,
+        max_minutes=max_minutes,
+        shuffle_labels=shuffle_labels,
+    )
+    found = l0prune.evaluate(models, plugin=plugin, settings=settings, note=make_console(stderr=True).print)
+    if out:
+        write_json(out, found.to_json())
+    if plot:
+        l0prune.draw_evaluation(found, plot)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        for table in evaluation_tables(found):
+            make_console().print(table)

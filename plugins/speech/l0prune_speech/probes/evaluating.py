@@ -1,0 +1,137 @@
+"""Models through all tasks: data checked, hidden states extracted once a model, probes trained from each seed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings, LayerComparison, pick_device
+from l0prune_speech.evaluation_tasks import TASKS
+from l0prune_speech.probes.checks import check_overlap
+from l0prune_speech.probes.features import FILTERBANKS, Features, Frontend, extract, open_frontend
+from l0prune_speech.probes.labelled import LabelledSet, Segment
+from l0prune_speech.probes.scoring import score
+from l0prune_speech.probes.sets import open_sets
+from l0prune_speech.probes.similarity import compare
+from l0prune_speech.probes.tasks import PROBES
+from l0prune_speech.probes.thinning import thinned
+
+_COMPARED_SECONDS = 120.0
+
+Note = Callable[[str], None]
+
+
+def evaluate_models(models: Sequence[str], settings: EvaluationSettings, note: Note) -> Evaluation:
+    """Score models on tasks, and compare their layers with those of the model they are held against.
+
+    Args:
+        models: As `open_frontend` takes them.
+        settings: What to do.
+        note: Told how far it is.
+
+    Raises:
+        ConfigError: There is no such model, or no data for a task.
+        DataError: Labels and audio do not fit each other, or a model cannot hear a clip.
+    """
+    device = pick_device(settings.device)
+    sets = _sets(settings)
+    for task, labelled in sets.items():
+        note(f"{task}: {len(labelled.train)} clips to train on, {len(labelled.test)} to test on")
+    # Every model is opened before the first is measured: a wrong name costs no waiting.
+    frontends = {model: open_frontend(model, device) for model in models}
+    compared = _compared(sets) if settings.against in frontends else []
+    scores, layers = [], []
+    reference: Features | None = None
+    for model in sorted(frontends, key=lambda name: name != settings.against):
+        note(f"{model}: hearing the clips")
+        features = _features(frontends[model], sets, compared)
+        for task, labelled in sets.items():
+            note(f"{model}: {task}, {len(settings.seeds)} probes")
+            scores.append(score(model, task, features, labelled, settings, device))
+        if model == settings.against:
+            reference = features.only(compared)
+        elif reference is not None and model != FILTERBANKS:
+            layers += _compare(model, features, reference, compared)
+    return Evaluation(
+        models={model: _facts(frontend) for model, frontend in frontends.items()},
+        tasks={task: _describe(task, labelled) for task, labelled in sets.items()},
+        scores=scores,
+        layers=layers,
+        against=settings.against,
+        seeds=settings.seeds,
+        shuffled_labels=settings.shuffle_labels,
+    )
+
+
+def _sets(settings: EvaluationSettings) -> dict[str, LabelledSet]:
+    """The checked set of each task that was asked for, or for which there is one."""
+    found = open_sets(settings.data)
+    missing = sorted(set(settings.tasks) - set(found))
+    if missing:
+        hint = f"the data serve {', '.join(sorted(found)) or 'no task'}"
+        raise ConfigError("no data for the task", where=missing[0], hint=hint)
+    sets = {task: found[task] for task in TASKS if task in (settings.tasks or found)}
+    for task, labelled in sets.items():
+        check_overlap(labelled)
+        sets[task] = thinned(labelled, settings.max_minutes)
+        PROBES[task].check(sets[task])
+    return sets
+
+
+def _compared(sets: Mapping[str, LabelledSet]) -> list[Segment]:
+    """Evenly spaced test clips, two minutes of them at most."""
+    segments = {example.segment.name: example.segment for given in sets.values() for example in given.test}
+    ordered = [segments[name] for name in sorted(segments)]
+    stride = max(1, -(-sum(part.duration_seconds for part in ordered) // _COMPARED_SECONDS))
+    return ordered[:: int(stride)]
+
+
+def _features(frontend: Frontend, sets: Mapping[str, LabelledSet], compared: Sequence[Segment]) -> Features:
+    """What all tasks and the comparison need of a model."""
+    segments, with_frames = list(compared), {part.name for part in compared}
+    for task, labelled in sets.items():
+        own = [example.segment for example in (*labelled.train, *labelled.test)]
+        segments += own
+        with_frames |= {part.name for part in own} if PROBES[task].reads_frames else set()
+    return extract(frontend, segments, with_frames=with_frames)
+
+
+def _compare(model: str, features: Features, reference: Features, compared: Sequence[Segment]) -> list[LayerComparison]:
+    """Each layer with the teacher's at the same relative depth."""
+    if features.frames_per_second != reference.frames_per_second:
+        raise DataError(
+            "frame rate differs from the teacher's",
+            where=model,
+            got=f"{features.frames_per_second:g} frames a second",
+            expected=f"{reference.frames_per_second:g}",
+        )
+    states, teacher = (
+        torch.cat([given.frames[part.name] for part in compared], dim=1) for given in (features, reference)
+    )
+    depth, teacher_depth = len(states) - 1, len(teacher) - 1
+    return [
+        LayerComparison(
+            model=model,
+            layer=layer,
+            teacher_layer=(matched := round(layer * teacher_depth / depth)),
+            measures=asdict(compare(states[layer], teacher[matched])),
+        )
+        for layer in range(depth + 1)
+    ]
+
+
+def _facts(frontend: Frontend) -> dict[str, Any]:
+    return {"parameters": frontend.parameters, "frames_per_second": frontend.frames_per_second}
+
+
+def _describe(task: str, labelled: LabelledSet) -> dict[str, Any]:
+    return {
+        "metric": TASKS[task].metric,
+        "higher_is_better": TASKS[task].higher_is_better,
+        "chance": PROBES[task].chance(labelled),
+        "data": labelled.name,
+        "train_clips": len(labelled.train),
+        "test_clips": len(labelled.test),
+        "minutes": labelled.seconds / 60,
+    }

@@ -1,0 +1,148 @@
+"""Hidden states of a frozen model, extracted once. Legend: S hidden states, T frames, D width."""
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from l0prune import DataError
+from l0prune_speech.audio import SAMPLE_RATE
+from l0prune_speech.formats.checkpoint import from_encoder
+from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.probes.labelled import Segment
+from l0prune_speech.teachers import load_teacher
+
+FILTERBANKS = "filterbanks"
+RANDOM = "random:"
+_BANDS = 80
+
+
+class Frontend(Protocol):
+    """What turns audio into hidden states."""
+
+    parameters: int
+    frames_per_second: float
+    shortest_samples: int
+    """Of a clip that gives a frame."""
+
+    def __call__(self, waveform: Tensor) -> Tensor:
+        """Samples at 16 kHz, (samples,) -> (S, T, D)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Hidden states of many clips, by the names of their segments."""
+
+    means: Mapping[str, Tensor]
+    """Over time, (S, D) of each clip, float32."""
+    frames: Mapping[str, Tensor]
+    """(S, T, D) of each clip for which they were asked, in half precision where that holds them."""
+    frames_per_second: float
+
+    def only(self, segments: Iterable[Segment]) -> "Features":
+        """The frames of some clips, and no more."""
+        frames = {segment.name: self.frames[segment.name] for segment in segments}
+        return Features(means={}, frames=frames, frames_per_second=self.frames_per_second)
+
+
+class EncoderFrontend:
+    """Hidden states 0 to L of a speech encoder, clip by clip: in a batch, padding would change those of some families.
+
+    Args:
+        encoder: In evaluation mode.
+        device: Where it runs.
+    """
+
+    def __init__(self, encoder: SpeechEncoder, device: torch.device) -> None:
+        self.encoder = encoder.eval().requires_grad_(False).to(device)
+        self.device = device
+        self.parameters = sum(parameter.numel() for parameter in encoder.parameters())
+        self.shortest_samples, stride = 1, 1
+        for _channels, kernel, step in from_encoder(encoder).config["extractor_conv_layer_config"]:
+            self.shortest_samples, stride = self.shortest_samples + (kernel - 1) * stride, stride * step
+        self.frames_per_second = SAMPLE_RATE / stride
+
+    @torch.inference_mode()
+    def __call__(self, waveform: Tensor) -> Tensor:
+        """Samples at 16 kHz, (samples,) -> (S, T, D)."""
+        return torch.cat(self.encoder.hidden_states(waveform[None].to(self.device)))
+
+
+class FilterbankFrontend:
+    """The classic yardstick: 80 log-mel bands and their first and second differences, 100 frames a second."""
+
+    parameters = 0
+    frames_per_second = 100.0
+    shortest_samples = 400
+
+    def __call__(self, waveform: Tensor) -> Tensor:
+        """Samples at 16 kHz, (samples,) -> (1, T, 240)."""
+        import torchaudio
+
+        bands = torchaudio.compliance.kaldi.fbank(waveform[None] * 2**15, num_mel_bins=_BANDS, dither=0.0).T
+        first = torchaudio.functional.compute_deltas(bands)
+        return torch.cat([bands, first, torchaudio.functional.compute_deltas(first)]).T[None]
+
+
+def open_frontend(model: str, device: torch.device) -> Frontend:
+    """What a model's name stands for.
+
+    Args:
+        model: What `--teacher` takes, "filterbanks", or "random:" and what `--teacher` takes.
+        device: Where encoders run.
+
+    Raises:
+        L0PruneError: There is no such model.
+    """
+    if model == FILTERBANKS:
+        return FilterbankFrontend()
+    if not model.startswith(RANDOM):
+        return EncoderFrontend(load_teacher(model).encoder, device)
+    encoder = load_teacher(model.removeprefix(RANDOM)).encoder
+    return EncoderFrontend(with_random_weights(encoder), device)
+
+
+def with_random_weights(encoder: SpeechEncoder) -> SpeechEncoder:
+    """The same architecture as torch and torchaudio begin its training, from a fixed seed."""
+    from l0prune_speech.modules import build_encoder
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_encoder(from_encoder(encoder).config).eval()
+
+
+def extract(frontend: Frontend, segments: Iterable[Segment], *, with_frames: Container[str]) -> Features:
+    """Hidden states of clips.
+
+    Args:
+        frontend: Makes them.
+        segments: What to hear; a clip named twice is heard once.
+        with_frames: Names of the segments whose frames are kept, beside their means.
+
+    Raises:
+        DataError: A clip is too short for a frame, cannot be decoded, or gives states that are not finite.
+    """
+    wanted = {segment.name: segment for segment in segments}
+    means, frames = {}, {}
+    for name in sorted(wanted):
+        waveform = wanted[name].read()
+        if len(waveform) < frontend.shortest_samples:
+            expected = f"{frontend.shortest_samples / SAMPLE_RATE} s or more"
+            got = f"{len(waveform) / SAMPLE_RATE:g} s"
+            raise DataError("clip is too short for the model", where=name, got=got, expected=expected)
+        states = frontend(waveform).float().cpu()
+        if not states.isfinite().all():
+            raise DataError("hidden states are not finite", where=name)
+        means[name] = states.mean(1)
+        if name in with_frames:
+            frames[name] = _halved(states)
+    return Features(means=means, frames=frames, frames_per_second=frontend.frames_per_second)
+
+
+def _halved(states: Tensor) -> Tensor:
+    """In half precision, where its range holds them."""
+    half = states.half()
+    return half if half.isfinite().all() else states

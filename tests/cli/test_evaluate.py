@@ -1,0 +1,85 @@
+"""`l0prune evaluate`: runs, teachers and yardsticks on labelled sound."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Call = Callable[..., Any]
+
+
+def test_a_run_beside_its_teacher_and_the_yardsticks(
+    finished, bench, labelled_sound: Path, tmp_path: Path, l0prune_call: Call
+) -> None:
+    plot = tmp_path / "plots" / "probes.png"
+    random = f"random:{finished.folder}"
+    flags = ("--data", labelled_sound, "--tasks", "keyword,verification", "--seeds", "2", "--device", "cpu")
+    models, out = (finished.folder, "filterbanks", random), tmp_path / "probes.json"
+    done = l0prune_call("evaluate", *models, *flags, "--plot", plot, "--out", out, "--json")
+    found = json.loads(done.succeeded().out)
+    assert json.loads(out.read_text()) == found
+    report = finished.report
+    teacher, run = str(bench.teacher), str(finished.folder)
+    assert found["against"] == teacher
+    assert list(found["models"]) == [teacher, run, "filterbanks", random]
+    assert found["models"][teacher]["parameters"] == report["params_before"]
+    assert found["models"][run]["parameters"] == report["params_after"]
+    assert found["models"][random]["parameters"] == report["params_after"]
+    assert list(found["tasks"]) == ["keyword", "verification"]
+    assert found["tasks"]["keyword"]["data"] == str(labelled_sound)
+    assert len(found["scores"]) == 4 * 2
+    for score in found["scores"]:
+        one, other = score["values"]
+        assert score["mean"] == pytest.approx((one + other) / 2)
+        assert score["deviation"] == pytest.approx(abs(one - other) / 2**0.5)
+    # The filterbanks have no layers.
+    assert [(layer["model"], layer["layer"]) for layer in found["layers"]] == [
+        (model, layer) for model in (run, random) for layer in range(3)
+    ]
+    assert all(set(layer["measures"]) == {"cka", "cosine", "l1"} for layer in found["layers"])
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in plot.parent.iterdir()] == [plot.name]
+    assert "2 probes" in done.err
+
+
+def test_tables_for_people(labelled_sound: Path, l0prune_call: Call) -> None:
+    flags = ("--data", labelled_sound, "--tasks", "keyword", "--seeds", "1", "--shuffle-labels")
+    done = l0prune_call("evaluate", "filterbanks", *flags).succeeded()
+    assert "keyword, accuracy" in done.out
+    assert "SHUFFLED" in done.out
+    assert "chance" in done.out
+    assert "\x1b" not in done.out
+
+
+def test_wrong_requests_are_refused(
+    labelled_sound: Path, bench, changed_set: Callable[..., Path], tmp_path: Path, l0prune_call: Call
+) -> None:
+    def refused(*arguments: object, words: str) -> None:
+        done = l0prune_call("evaluate", *arguments)
+        assert (done.code, done.out) == (2, ""), done
+        assert done.err.splitlines()[-1].startswith("l0prune: error: ")
+        assert words in done.err.splitlines()[-1]
+
+    data = ("--data", labelled_sound)
+    refused("filterbanks", "--tasks", "keywords", words="no such task: keywords; did you mean 'keyword'?")
+    refused("filterbanks", "--tasks", "zebra", words="choose one of keyword, phone, speaker, verification")
+    refused("embeded", *data, words="did you mean 'embedded'?")
+    refused("random:embeded", *data, words="did you mean 'embedded'?")
+    refused("filterbanks", "--data", bench.clips, words="not a labelled set")
+    refused("filterbanks", "--data", tmp_path / "nothing", words="no such folder")
+    refused("filterbanks", *data, "--max-minutes", "0", words="max_minutes out of range")
+    refused("filterbanks", *data, "--device", "abacus", words="device cannot be used")
+    refused("filterbanks", *data, "--plugin", "speach", words="no such plugin: speach; did you mean 'speech'?")
+    folder = changed_set(lambda clips: clips[0].update(file="lost.wav"))
+    refused("filterbanks", "--data", folder, words="labels without audio")
+    assert l0prune_call("evaluate").code == 2
+    assert l0prune_call("evaluate", "filterbanks", "--seeds", "0").code == 2
+
+
+def test_a_plugin_that_evaluates_nothing(monkeypatch: pytest.MonkeyPatch, l0prune_call: Call) -> None:
+    import l0prune.evaluation
+
+    monkeypatch.setattr(l0prune.evaluation, "get_plugin", lambda _name: object())
+    l0prune_call("evaluate", "filterbanks").refused("plugin evaluates nothing: speech")

@@ -1,0 +1,95 @@
+"""The seam of evaluation: what reaches a plugin, and what its results become."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from l0prune import (
+    ConfigError,
+    Evaluation,
+    EvaluationSettings,
+    EvaluationTask,
+    LayerComparison,
+    Score,
+    draw_evaluation,
+    evaluate,
+    evaluation,
+)
+
+TASK = EvaluationTask(metric="accuracy", higher_is_better=True, description="guess")
+
+
+class Guesses:
+    """A plugin whose models score by the length of their names."""
+
+    tasks = {"guess": TASK, "doubt": TASK}  # noqa: RUF012
+
+    def evaluate(self, models: Sequence[str], settings: EvaluationSettings, note: Callable[[str], None]) -> Evaluation:
+        note("guessing")
+        scores = [Score(model=model, task="guess", values=(len(model) / 10, 0.5)) for model in models]
+        layers = [
+            LayerComparison(model=model, layer=layer, teacher_layer=layer, measures={"cka": 0.5, "l1": None})
+            for model in models
+            for layer in range(2)
+        ]
+        facts = {"metric": "accuracy", "higher_is_better": True, "chance": 0.1}
+        return Evaluation(
+            models={model: {"parameters": 3} for model in models},
+            tasks={"guess": facts},
+            scores=scores,
+            layers=layers,
+            against=settings.against,
+            seeds=settings.seeds,
+        )
+
+
+@pytest.fixture(autouse=True)
+def _guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "get_plugin", lambda _name: Guesses())
+
+
+def test_a_run_is_held_against_its_teacher(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "report.json").write_text(json.dumps({"teacher": "big"}))
+    assert list(evaluate(["other", run], plugin="guesses").models) == ["big", "other", str(run)]
+    assert evaluate([run], plugin="guesses").against == "big"
+    chosen = EvaluationSettings(against="other")
+    assert list(evaluate([run, "other"], plugin="guesses", settings=chosen).models) == ["other", str(run)]
+    assert evaluate(["other"], plugin="guesses").against is None
+
+
+def test_notes_reach_the_caller() -> None:
+    told: list[str] = []
+    evaluate(["one"], plugin="guesses", note=told.append)
+    assert told == ["guessing"]
+
+
+def test_mean_and_deviation_over_seeds() -> None:
+    score = Score(model="m", task="t", values=(0.1, 0.2, 0.6))
+    assert score.mean == pytest.approx(0.3)
+    assert score.deviation == pytest.approx(0.07**0.5)
+    assert Score(model="m", task="t", values=(0.1,)).deviation == 0
+    found = evaluate(["four"], plugin="guesses").to_json()
+    assert json.loads(json.dumps(found)) == found
+    assert found["scores"][0]["mean"] == pytest.approx(0.45)
+    assert found["versions"]["torch"]
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no such task: gess; did you mean 'guess'"):
+        evaluate(["one"], plugin="guesses", settings=EvaluationSettings(tasks=("gess",)))
+    with pytest.raises(ConfigError, match="no seeds"):
+        EvaluationSettings(seeds=())
+    with pytest.raises(ConfigError, match="max_minutes out of range"):
+        EvaluationSettings(max_minutes=float("nan"))
+
+
+def test_the_picture_replaces_an_older_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_text("older")
+    draw_evaluation(evaluate(["one", "three"], plugin="guesses"), path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]

@@ -1,0 +1,142 @@
+"""Real corpora by path: small folders with the layouts of Speech Commands, LibriSpeech and VoxCeleb1."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from l0prune_speech.probes.sets import open_sets
+
+from l0prune import DataError
+
+
+def write(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * np.random.default_rng(seed).standard_normal(4000), 16_000)
+
+
+@pytest.fixture
+def speech_commands(tmp_path: Path) -> Path:
+    folder = tmp_path / "speech.commands v2"
+    for number, word in enumerate(("yes", "no") * 4):
+        write(folder / word / f"{number:08x}_nohash_0.wav", number)
+    write(folder / "_background_noise_" / "pink.wav", 99)
+    (folder / "testing_list.txt").write_text("yes/00000000_nohash_0.wav\nno/00000001_nohash_0.wav\n")
+    (folder / "validation_list.txt").write_text("yes/00000002_nohash_0.wav\n")
+    return folder
+
+
+def test_speech_commands(speech_commands: Path) -> None:
+    (found,) = open_sets([str(speech_commands)]).values()
+    assert [example.label for example in found.train] == ["no", "no", "no", "yes", "yes"]
+    assert [example.segment.clip.path.name for example in found.test] == [
+        "00000001_nohash_0.wav",
+        "00000000_nohash_0.wav",
+    ]
+
+
+def test_speech_commands_with_missing_clips(speech_commands: Path) -> None:
+    (speech_commands / "yes" / "00000000_nohash_0.wav").unlink()
+    with pytest.raises(DataError, match=r"labels without audio: .*00000000_nohash_0.wav"):
+        open_sets([str(speech_commands)])
+    (speech_commands / "validation_list.txt").unlink()
+    with pytest.raises(DataError, match=r"Speech Commands without its lists.*validation_list.txt"):
+        open_sets([str(speech_commands)])
+
+
+@pytest.fixture
+def librispeech(tmp_path: Path) -> Path:
+    folder, number = tmp_path / "LibriSpeech", 0
+    for subset, speakers in {"train-clean-100": (11, 12), "test-clean": (21, 22)}.items():
+        for speaker in speakers:
+            lines = []
+            for utterance in range(6):
+                name = f"{speaker}-7-{utterance:04d}"
+                write(folder / subset / str(speaker) / "7" / f"{name}.flac", number)
+                lines.append(f"{name} A {'CAT' if utterance % 2 else 'DOG'}")
+                number += 1
+            (folder / subset / str(speaker) / "7" / f"{speaker}-7.trans.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_librispeech(librispeech: Path) -> None:
+    sets = open_sets([str(librispeech)])
+    assert set(sets) == {"speaker", "verification"}
+    # The fifth utterance of each speaker is held out.
+    assert [example.segment.clip.path.stem for example in sets["speaker"].test] == ["11-7-0004", "12-7-0004"]
+    assert len(sets["speaker"].train) == 10
+    assert {example.label for example in sets["verification"].train} == {"11", "12"}
+    assert {example.label for example in sets["verification"].test} == {"21", "22"}
+
+
+def test_phones_of_librispeech_are_those_of_its_lexicon(librispeech: Path) -> None:
+    (librispeech / "librispeech-lexicon.txt").write_text("A  AH0\nA  EY1\nCAT  K AE1 T\n")
+    found = open_sets([str(librispeech)])["phone"]
+    # Utterances with a word that the lexicon lacks are left out.
+    assert len(found.train) == len(found.test) == 6
+    assert {example.label for example in (*found.train, *found.test)} == {("AH", "K", "AE", "T")}
+
+
+def test_librispeech_whose_transcripts_do_not_match(librispeech: Path) -> None:
+    chapter = librispeech / "train-clean-100" / "11" / "7"
+    transcripts = (chapter / "11-7.trans.txt").read_text()
+    (chapter / "11-7.trans.txt").write_text(transcripts + "11-7-0006 A CAT\n")
+    with pytest.raises(DataError, match=r"transcript without audio: .*11-7.trans.txt.*11-7-0006"):
+        open_sets([str(librispeech)])
+    (chapter / "11-7.trans.txt").write_text(transcripts.split("\n", 1)[1])
+    with pytest.raises(DataError, match=r"audio without a transcript: .*11-7-0000.flac"):
+        open_sets([str(librispeech)])
+
+
+def test_librispeech_without_a_test_subset(librispeech: Path) -> None:
+    (librispeech / "test-clean").rename(librispeech / "somewhere-else")
+    with pytest.raises(DataError, match=r"LibriSpeech is incomplete.*no test subset.*test-clean"):
+        open_sets([str(librispeech)])
+
+
+@pytest.fixture
+def voxceleb(tmp_path: Path) -> Path:
+    folder = tmp_path / "voxceleb1"
+    names = [f"id1000{speaker}/video{video}/0000{clip}.wav" for speaker in range(4) for video in "ab" for clip in "12"]
+    for number, name in enumerate(names):
+        write(folder / "wav" / name, number)
+    splits = {name: 3 if "videob/00002" in name else 1 for name in names}
+    (folder / "iden_split.txt").write_text("".join(f"{split} {name}\n" for name, split in splits.items()))
+    pairs = [
+        "1 id10002/videoa/00001.wav id10002/videob/00001.wav",
+        "0 id10002/videoa/00001.wav id10003/videob/00001.wav",
+    ]
+    (folder / "veri_test.txt").write_text("\n".join(pairs) + "\n")
+    return folder
+
+
+def test_voxceleb(voxceleb: Path) -> None:
+    sets = open_sets([str(voxceleb)])
+    assert {example.label for example in sets["speaker"].test} == {f"id1000{n}" for n in range(4)}
+    assert len(sets["speaker"].train) == 12
+    found = sets["verification"]
+    assert {example.label for example in found.train} == {"id10000", "id10001"}
+    assert len(found.test) == 3
+    assert found.trials is not None
+    assert [(*(Path(name.split("@")[0]).parts[-3] for name in trial[:2]), trial[2]) for trial in found.trials] == [
+        ("id10002", "id10002", True),
+        ("id10002", "id10003", False),
+    ]
+
+
+def test_voxceleb_with_missing_clips(voxceleb: Path) -> None:
+    (voxceleb / "wav" / "id10002" / "videoa" / "00001.wav").unlink()
+    with pytest.raises(DataError, match=r"labels without audio: .*iden_split.txt.*id10002/videoa/00001.wav"):
+        open_sets([str(voxceleb)])
+    (voxceleb / "iden_split.txt").unlink()
+    with pytest.raises(DataError, match=r"labels without audio: .*veri_test.txt"):
+        open_sets([str(voxceleb)])
+
+
+def test_the_first_folder_that_serves_a_task_does(librispeech: Path, voxceleb: Path, speech_commands: Path) -> None:
+    sets = open_sets([str(voxceleb), str(librispeech), str(speech_commands)])
+    assert {task: Path(found.name).name for task, found in sets.items()} == {
+        "speaker": "voxceleb1",
+        "verification": "voxceleb1",
+        "keyword": "speech.commands v2",
+    }

@@ -1,0 +1,172 @@
+"""Probes on sound that is easy to learn: right labels are learnt, shuffled ones give chance, and runs repeat."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.probes import evaluating
+from l0prune_speech.probes.features import EncoderFrontend, Frontend, extract, open_frontend, with_random_weights
+from l0prune_speech.probes.sets import open_sets
+from torch import Tensor
+
+from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings
+
+FIFTY_A_SECOND = [(6, 10, 5)] + [(6, 3, 2)] * 4 + [(6, 2, 2)] * 2
+
+
+def evaluated(models: list[str], settings: EvaluationSettings) -> Evaluation:
+    return evaluating.evaluate_models(models, settings, lambda _text: None)
+
+
+@pytest.fixture(scope="module")
+def settings(labelled_sound: Path) -> EvaluationSettings:
+    return EvaluationSettings(data=(str(labelled_sound),), device="cpu", seeds=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def filterbanks(settings: EvaluationSettings) -> Evaluation:
+    return evaluated(["filterbanks"], settings)
+
+
+def test_what_is_there_is_learnt(filterbanks: Evaluation) -> None:
+    means = {score.task: score.mean for score in filterbanks.scores}
+    assert means["keyword"] > 0.9
+    assert means["speaker"] > 0.9
+    assert means["phone"] < 0.15
+    assert means["verification"] < 0.25
+    assert all(len(score.values) == 2 for score in filterbanks.scores)
+    assert all(score.facts["layer_weights"] == [1.0] for score in filterbanks.scores)
+
+
+def test_shuffled_labels_give_chance(settings: EvaluationSettings) -> None:
+    """Not in verification: how alike clips of a speaker are needs no labels."""
+    tasks = ("keyword", "speaker", "phone")
+    found = evaluated(["filterbanks"], replace(settings, tasks=tasks, shuffle_labels=True))
+    means = {score.task: score.mean for score in found.scores}
+    for task in ("keyword", "speaker"):
+        assert means[task] == pytest.approx(found.tasks[task]["chance"], abs=0.2)
+    # What is recognised by chance can be worse than nothing at all, an error rate of 1.
+    assert means["phone"] > 0.8
+    assert found.shuffled_labels
+
+
+def test_a_seed_repeats_wherever_and_in_whichever_order_the_clips_stand(
+    filterbanks: Evaluation, settings: EvaluationSettings, changed_set: Callable[..., Path]
+) -> None:
+    folder = changed_set(lambda clips: clips.reverse())
+    found = evaluated(["filterbanks"], replace(settings, data=(str(folder),)))
+    assert found.scores == filterbanks.scores
+    assert any(len(set(score.values)) > 1 for score in found.scores)
+
+
+@pytest.fixture
+def opened(make_encoder: Callable[..., SpeechEncoder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models by name: made:SEED, an encoder of 50 frames a second; slow, one of 6.25."""
+
+    def open_model(model: str, device: torch.device) -> Frontend:
+        strides = {"slow": FIFTY_A_SECOND + [(6, 2, 2)] * 3}.get(model, FIFTY_A_SECOND)
+        seed = int(model.partition(":")[2] or 0)
+        return EncoderFrontend(make_encoder(seed, extractor_conv_layer_config=strides), device)
+
+    monkeypatch.setattr(evaluating, "open_frontend", open_model)
+
+
+@pytest.mark.usefixtures("opened")
+def test_layers_beside_those_of_a_teacher(settings: EvaluationSettings) -> None:
+    asked = replace(settings, tasks=("keyword",), against="made:0", seeds=(0,))
+    # The one that the others are held against is measured first, wherever it stands.
+    found = evaluated(["made:1", "made:0"], asked)
+    assert list(found.models) == ["made:1", "made:0"]
+    assert [(layer.model, layer.layer, layer.teacher_layer) for layer in found.layers] == [
+        ("made:1", layer, layer) for layer in range(4)
+    ]
+    assert all(0 <= layer.measures["cka"] < 0.99 for layer in found.layers)
+    (score, _other) = found.scores
+    assert len(score.facts["layer_weights"]) == 4
+    assert sum(score.facts["layer_weights"]) == pytest.approx(1)
+
+
+@pytest.mark.usefixtures("opened")
+def test_models_of_another_frame_rate(settings: EvaluationSettings) -> None:
+    with pytest.raises(DataError, match=r"frame rate differs from the teacher's: slow .got 6.25 .*expected 50"):
+        evaluated(["made:0", "slow"], replace(settings, tasks=("keyword",), against="made:0", seeds=(0,)))
+    with pytest.raises(DataError, match=r"too few frames for the phones: .*6.25 a second.*about 50 frames"):
+        evaluated(["slow"], replace(settings, tasks=("phone",), seeds=(0,)))
+
+
+def test_random_weights_keep_the_architecture(make_encoder: Callable[..., SpeechEncoder]) -> None:
+    encoder = make_encoder(5)
+    other = with_random_weights(encoder)
+    assert {name: value.shape for name, value in other.state_dict().items()} == {
+        name: value.shape for name, value in encoder.state_dict().items()
+    }
+    clip = torch.randn(1, 800)
+    assert not torch.allclose(other.hidden_states(clip)[-1], encoder.hidden_states(clip)[-1], atol=1e-2)
+    again = with_random_weights(make_encoder(6))
+    assert again.hidden_states(clip)[-1].equal(other.hidden_states(clip)[-1])
+
+
+def test_features_of_a_clip_are_its_own(make_encoder: Callable[..., SpeechEncoder], labelled_sound: Path) -> None:
+    """What is heard beside a clip, and in which order, changes nothing in its hidden states."""
+    segments = [example.segment for example in open_sets([str(labelled_sound)])["keyword"].test]
+    frontend = EncoderFrontend(make_encoder(), torch.device("cpu"))
+    chosen = segments[3]
+    all_of_them = extract(frontend, reversed(segments), with_frames={chosen.name})
+    alone = extract(frontend, [chosen], with_frames={chosen.name})
+    assert set(all_of_them.means) == {segment.name for segment in segments}
+    assert all_of_them.means[chosen.name].equal(alone.means[chosen.name])
+    assert all_of_them.frames[chosen.name].equal(alone.frames[chosen.name])
+    states = frontend(chosen.read())
+    assert alone.means[chosen.name].equal(states.mean(1))
+    assert torch.allclose(alone.frames[chosen.name].float(), states, atol=1e-2)
+
+
+class Deaf:
+    """A model of which nothing can be learnt."""
+
+    parameters, frames_per_second, shortest_samples = 0, 50.0, 400
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, waveform: Tensor) -> Tensor:
+        return torch.full((1, len(waveform) // 320, 3), self.value)
+
+
+def test_states_beyond_half_precision_are_kept_and_those_that_are_not_finite_refused(labelled_sound: Path) -> None:
+    (segment, *_others) = (example.segment for example in open_sets([str(labelled_sound)])["keyword"].test)
+    loud = extract(Deaf(1e6), [segment], with_frames={segment.name})
+    assert float(loud.frames[segment.name].max()) == 1e6
+    with pytest.raises(DataError, match="hidden states are not finite"):
+        extract(Deaf(float("nan")), [segment], with_frames=set())
+
+
+def test_clips_too_short_for_a_model_are_refused(changed_set: Callable[..., Path]) -> None:
+    folder = changed_set(lambda clips: clips[-1].update(duration_seconds=0.01))
+    with pytest.raises(DataError, match=r"clip is too short for the model: .*got 0.01 s, expected 0.025 s"):
+        evaluated(["filterbanks"], EvaluationSettings(data=(str(folder),), device="cpu"))
+
+
+def test_a_task_without_data_is_refused(labelled_sound: Path, changed_set: Callable[..., Path]) -> None:
+    def without_keywords(clips) -> None:
+        clips[:] = [clip for clip in clips if "keyword" not in clip]
+
+    folder = changed_set(without_keywords)
+    for file in folder.glob("*.wav"):
+        if file.name not in (folder / "manifest.json").read_text():
+            file.unlink()
+    with pytest.raises(ConfigError, match="no data for the task: keyword; the data serve phone, speaker, verification"):
+        evaluated(["filterbanks"], EvaluationSettings(data=(str(folder),), tasks=("keyword",)))
+    shutil.rmtree(folder)
+
+
+def test_yardsticks_are_opened_by_name() -> None:
+    bands = open_frontend("filterbanks", torch.device("cpu"))
+    states = bands(torch.randn(16_000))
+    assert states.shape == (1, 98, 240)
+    with pytest.raises(ConfigError, match="did you mean 'embedded'"):
+        open_frontend("random:embeded", torch.device("cpu"))
