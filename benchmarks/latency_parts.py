@@ -26,6 +26,7 @@ from l0prune.benchmark import processor
 from l0prune.counting import macs
 from l0prune.latency_samples import clocks
 from l0prune.report import versions
+from l0prune.timing import freed_memory_kept
 
 _WARMUP = 3
 
@@ -63,6 +64,7 @@ def macs_by_part(encoder: SpeechEncoder, waveforms: Tensor) -> dict[str, int]:
     return dict(counts)
 
 
+@freed_memory_kept()
 @torch.inference_mode()
 def milliseconds_by_part(
     models: dict[str, SpeechEncoder], waveforms: Tensor, rounds: int

@@ -31,9 +31,10 @@ from l0prune.mac_model import mac_monomials
 from l0prune.plan import model_shapes
 from l0prune.report import versions
 from l0prune.size_model import Monomial, SizeModel
+from l0prune.timing import freed_memory_kept
 from l0prune.trace import Trace
 
-VERSION = 3
+VERSION = 4
 TICKS = 10**15
 """A second in the model's units: so small that the coefficient of a fourth power is a whole number too."""
 _ALIVE = 0
@@ -94,11 +95,12 @@ def measure_latency(
             _write(cache, stored)
             return _from_json(stored, groups)
     best: dict[str, Any] = {"error": np.inf}
-    for attempt in range(_ATTEMPTS):
-        samples = Samples(model, groups, observe, deploy or (lambda module: module), seed + attempt)
-        best = min(best, _measured(samples, _Layout.of(model, samples, found), round_to), key=itemgetter("error"))
-        if best["error"] <= POOR:
-            break
+    with freed_memory_kept():
+        for attempt in range(_ATTEMPTS):
+            samples = Samples(model, groups, observe, deploy or (lambda module: module), seed + attempt)
+            best = min(best, _measured(samples, _Layout.of(model, samples, found), round_to), key=itemgetter("error"))
+            if best["error"] <= POOR:
+                break
     best["key"] = key
     _write(cache, best)
     return _from_json(best, groups)

@@ -3,8 +3,11 @@
 Legend: R rounds.
 """
 
+import ctypes
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +22,10 @@ _SHORTEST_SECONDS = 2e-3
 """What is shorter is repeated within one timing, so that the clock does not matter."""
 _RESAMPLES = 2_000
 _PAUSE_SECONDS = 0.02
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Numbers of glibc's settings, from malloc.h."""
+_TRIM_THRESHOLD, _MMAP_MAX = 2**26, 2**16
+"""glibc's defaults; the threshold as it is once a program has freed large buffers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +63,30 @@ class Ratio:
     high: float
 
 
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Have glibc keep the memory that is freed; elsewhere nothing changes.
+
+    By default it depends on the heap's layout, and so on the process, whether every run gives its large buffers back to
+    the system and faults all their pages in anew, which can take as long as half of what is to be measured. The
+    allocators of servers keep them.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        yield
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        mallopt(_M_MMAP_MAX, _MMAP_MAX)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        # What was kept goes back now.
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@freed_memory_kept()
 def interleave(
     runs: Mapping[str, Run], *, seconds: float, least_rounds: int = 7, most_rounds: int = 500, device: str = "cpu"
 ) -> dict[str, Timing]:

@@ -1,5 +1,9 @@
 """Timing in turns: who runs when, when warm-up ends, what the interval of a ratio says."""
 
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -80,6 +84,29 @@ def test_the_interval_of_a_ratio_covers_it(ratio: float, noise: float, seed: int
     assert abs(np.log(found.median / ratio)) <= width + 1e-9
     assert found.low <= found.median <= found.high
     assert np.log(found.high / found.low) <= 2 * width + 1e-9
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc")
+def test_runs_that_are_timed_fault_no_pages_in_anew() -> None:
+    """In a process of its own: in others it depends on their past."""
+    program = """
+import contextlib, resource, torch
+from l0prune.timing import freed_memory_kept
+
+def faults_of_a_run():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24).sum()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+for kept in (contextlib.nullcontext(), freed_memory_kept()):
+    with kept:
+        print(min(faults_of_a_run() for _ in range(5)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    before, kept = map(int, done.stdout.split())
+    # 64 MiB are 16,384 pages of 4 KiB, or 32 huge ones.
+    assert before >= 32
+    assert kept < 16
 
 
 def test_statistics_of_known_times() -> None:
