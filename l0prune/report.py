@@ -92,10 +92,10 @@ class PruningReport:
         return asdict(self)
 
 
-def versions(*more: str) -> dict[str, str]:
-    """Versions of Python and the packages that matter to a result, `more` among them."""
+def versions() -> dict[str, str]:
+    """Versions of Python and the packages that matter to a result."""
     found = {"python": python_version()}
-    for package in (*_PACKAGES, *more):
+    for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
