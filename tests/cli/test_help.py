@@ -46,6 +46,7 @@ FLAGS = {
         "--device",
         "--json",
         "--max-minutes",
+        "--out",
         "--plot",
         "--plugin",
         "--seeds",
