@@ -1,7 +1,6 @@
 """`l0prune bench`."""
 
 import importlib
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +33,7 @@ def command(
 ) -> None:
     """Measure how fast models are on this machine, beside each other."""
     import l0prune
-    from l0prune_cli.rendering import make_console, measurement_tables
+    from l0prune_cli.rendering import make_console, measurement_tables, print_result
 
     progress = make_console(stderr=True)
     sources: list[str] = list(dict.fromkeys([against, *models] if against else models))
@@ -71,11 +70,7 @@ def command(
         )
     if plot:
         l0prune.draw_measurement(found, plot)
-    if as_json:
-        print(json.dumps(found.to_json(), indent=1))
-    else:
-        for table in measurement_tables(found):
-            make_console().print(table)
+    print_result(found.to_json(), *measurement_tables(found), as_json=as_json)
 
 
 def _numbers(flag: str, text: str) -> list[float]:

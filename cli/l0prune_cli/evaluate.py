@@ -1,6 +1,5 @@
 """`l0prune evaluate`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ def command(
         typer.Argument(help="Run directories, anything that --teacher takes, filterbanks, or random:MODEL."),
     ],
     tasks: Annotated[
-        str | None, typer.Option(help="Comma-separated; see the table. All for which there is data.")
+        str | None, typer.Option(help="Comma-separated names of the plugin's tasks; all for which there is data.")
     ] = None,
     data: Annotated[list[str] | None, typer.Option(help="Labelled sets; may be repeated. The embedded one.")] = None,
     against: Annotated[str | None, typer.Option(help="Compare layers with this model; a run's teacher.")] = None,
@@ -34,7 +33,7 @@ def command(
     import l0prune
     from l0prune.files import write_json
     from l0prune_cli.evaluation_tables import evaluation_tables
-    from l0prune_cli.rendering import make_console
+    from l0prune_cli.rendering import make_console, print_result
 
     settings = l0prune.EvaluationSettings(
         tasks=options.names(tasks),
@@ -50,8 +49,4 @@ def command(
         write_json(out, found.to_json())
     if plot:
         l0prune.draw_evaluation(found, plot)
-    if as_json:
-        print(json.dumps(found.to_json(), indent=1))
-    else:
-        for table in evaluation_tables(found):
-            make_console().print(table)
+    print_result(found.to_json(), *evaluation_tables(found), as_json=as_json)

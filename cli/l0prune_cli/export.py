@@ -1,6 +1,5 @@
 """`l0prune export`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -19,22 +18,16 @@ def command(
 ) -> None:
     """Write a network in another stack's format, and check that it still is the same network."""
     import l0prune
-    from l0prune_cli.rendering import export_lines, format_table, make_console
+    from l0prune_cli.rendering import export_lines, format_table, print_result
 
     if show:
         chosen = l0prune.get_plugin(plugin)
         formats = chosen.formats if isinstance(chosen, l0prune.Exporter) else {}
         rows = [{"name": name, "suffix": form.suffix, "holds": form.holds} for name, form in formats.items()]
-        if as_json:
-            print(json.dumps(rows, indent=1))
-        else:
-            make_console().print(format_table(rows))
+        print_result(rows, format_table(rows), as_json=as_json)
         return
     if source is None or to is None:
         what = "--to FORMAT" if source else "a run directory or a teacher, and --to FORMAT"
         raise l0prune.ConfigError("nothing to export", expected=what, hint="see l0prune export --list")
     written = l0prune.export(source, to=to, out=out, plugin=plugin)
-    if as_json:
-        print(json.dumps(written.to_json(), indent=1))
-    else:
-        make_console().print(export_lines(written))
+    print_result(written.to_json(), export_lines(written), as_json=as_json)

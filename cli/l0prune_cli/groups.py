@@ -1,7 +1,5 @@
 """`l0prune groups`."""
 
-import json
-
 from l0prune_cli import options
 
 
@@ -16,7 +14,7 @@ def command(
 ) -> None:
     """List the prune groups of a network, each proved on it."""
     import l0prune
-    from l0prune_cli.rendering import group_table, make_console
+    from l0prune_cli.rendering import group_table, print_result
 
     chosen = l0prune.get_plugin(plugin)
     layers = [l0prune.read_toml(config)] if config else []
@@ -24,7 +22,4 @@ def command(
     run = l0prune.resolve(chosen, *layers, flags, recipe=recipe)
     task = chosen.prepare(l0prune.build(chosen.options, run.options), run)
     table = l0prune.inspect_groups(task)
-    if as_json:
-        print(json.dumps(table, indent=1))
-    else:
-        make_console().print(group_table(table))
+    print_result(table, group_table(table), as_json=as_json)

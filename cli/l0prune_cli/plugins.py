@@ -1,14 +1,12 @@
 """`l0prune plugins`."""
 
-import json
-
 from l0prune_cli import options
 
 
 def command(as_json: options.JsonFlag = False) -> None:
     """List the installed plugins and their recipes."""
     import l0prune
-    from l0prune_cli.rendering import make_console, plugin_table
+    from l0prune_cli.rendering import plugin_table, print_result
 
     rows = []
     for name in l0prune.plugin_names():
@@ -19,7 +17,4 @@ def command(as_json: options.JsonFlag = False) -> None:
             rows.append({"name": name, "description": str(error), "recipes": []})
         else:
             rows.append({"name": name, "description": plugin.description, "recipes": list(plugin.recipes)})
-    if as_json:
-        print(json.dumps(rows, indent=1))
-    else:
-        make_console().print(plugin_table(rows))
+    print_result(rows, plugin_table(rows), as_json=as_json)

@@ -1,10 +1,11 @@
 """Everything the terminal shows. A pipe or a log gets plain lines, a terminal live progress."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -31,6 +32,15 @@ def make_console(*, stderr: bool = False) -> Console:
     if not console.is_terminal:
         console.width = _UNBOUNDED
     return console
+
+
+def print_result(document: Any, *shown: RenderableType, as_json: bool) -> None:
+    """Print what a command found: one JSON document on stdout, or what people read."""
+    if as_json:
+        print(json.dumps(document, indent=1))
+        return
+    for part in shown:
+        make_console().print(part)
 
 
 _UNBOUNDED = 10_000

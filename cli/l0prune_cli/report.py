@@ -1,6 +1,5 @@
 """`l0prune report`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -18,12 +17,9 @@ def command(
 ) -> None:
     """Write a page about runs: what is left, training, size, losses; several side by side."""
     import l0prune
-    from l0prune_cli.rendering import make_console
+    from l0prune_cli.rendering import print_result
 
     written = l0prune.write_report(runs, out)
-    if as_json:
-        print(json.dumps(written.to_json(), indent=1))
-    else:
-        count = len(written.runs)
-        what = f"{count} run{'s' if count > 1 else ''}, {len(written.figures)} figures"
-        make_console().print(f"{written.page}: {what}")
+    count = len(written.runs)
+    what = f"{count} run{'s' if count > 1 else ''}, {len(written.figures)} figures"
+    print_result(written.to_json(), f"{written.page}: {what}", as_json=as_json)

@@ -1,0 +1,187 @@
+"""benchmarks/ablations.py: students made once and gone on with, entries, scores, table and pictures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from ablations import compare
+from students.baselines import schedule
+from students.entries import BASELINES, SPARSITIES, all_entries, chosen
+from students.figures import draw_methods, draw_sizes
+from students.making import Comparison, make
+from students.scoring import Probes, scored
+from students.summary import best_baseline, lead, table
+
+import l0prune
+from l0prune import ConfigError, RunConfig, RunError, Task
+from l0prune.files import read_json
+from l0prune.training import Stage
+
+Prepared = Callable[..., tuple[Task, RunConfig]]
+
+
+def test_what_is_there_is_not_made_again(comparison: Comparison) -> None:
+    notes: list[str] = []
+    first = compare(comparison, ["full", "random"], [0], None, notes.append)
+    assert len(notes) == 2
+    again = compare(comparison, ["random", "full"], [0], None, notes.append)
+    assert len(notes) == 2
+    assert again == first
+    json.dumps(first, allow_nan=False)
+    full, random = first["entries"]
+    assert [full["name"], random["name"]] == ["full", "random"]
+    assert full["parameters"] <= random["seeds"][0]["budget"]
+    (both,) = compare(comparison, ["random"], [0, 1], None, notes.append)["entries"]
+    assert len(notes) == 3
+    assert both["loss"]["values"][0] == random["loss"]["values"][0] != both["loss"]["values"][1]
+    other = l0prune.config.merge(comparison.settings, {"joint": {"steps": 5}})
+    with pytest.raises(RunError, match="other settings"):
+        compare(Comparison(folder=comparison.folder, settings=other), ["random"], [0], None, notes.append)
+
+
+class Interrupting(l0prune.Observer):
+    """Breaks a run off in its first stage."""
+
+    def record(self, record: l0prune.Record) -> None:
+        if record.step == 3:
+            raise KeyboardInterrupt
+
+
+def often_saved(comparison: Comparison, folder: Path) -> Comparison:
+    settings = l0prune.config.merge(comparison.settings, {"checkpoint_minutes": 0.0, "log_every": 1})
+    return Comparison(folder=folder, settings=settings)
+
+
+def test_an_interrupted_run_goes_on(comparison: Comparison, tmp_path: Path) -> None:
+    entry = all_entries(comparison.config())["full"]
+    whole = make(often_saved(comparison, tmp_path / "whole"), entry, 0)
+    parted = often_saved(comparison, tmp_path / "parted")
+    run, settings = parted.place(entry, 0) / "run", {**parted.settings, "seed": 0}
+    with pytest.raises(KeyboardInterrupt):
+        l0prune.compress("speech", recipe="quick", settings=settings, out=run, observer=Interrupting())
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000001.pt", "step-00000002.pt"]
+    assert make(parted, entry, 0)["losses"] == whole["losses"]
+    assert not (run / "checkpoints").exists()
+
+
+def test_an_interrupted_baseline_goes_on(
+    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = all_entries(comparison.config())["thin"]
+    whole = make(often_saved(comparison, tmp_path / "whole"), entry, 0)
+    parted, steps = often_saved(comparison, tmp_path / "parted"), []
+    update = Stage.update
+
+    def breaking(stage: Stage, *arguments: Any) -> Any:
+        steps.append(stage.step)
+        if steps == [0, 1, 2]:
+            raise KeyboardInterrupt
+        return update(stage, *arguments)
+
+    monkeypatch.setattr(Stage, "update", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        make(parted, entry, 0)
+    assert make(parted, entry, 0)["losses"] == whole["losses"]
+    assert steps == [0, 1, 2, 2, 3, 4, 5]
+    assert not (parted.place(entry, 0) / "checkpoints").exists()
+
+
+def test_every_entry_has_settings_of_a_run(comparison: Comparison) -> None:
+    config = comparison.config()
+    entries = all_entries(config)
+    for entry in entries.values():
+        made = comparison.config(entry, seed=3)
+        assert made.seed == 3
+        assert entry.name == "full" or entry.is_baseline or entry.data_every > 1 or made != comparison.config(seed=3)
+    same = comparison.config(entries["joint-only-same-steps"])
+    assert same.joint.steps + same.further.steps == config.joint.steps + config.further.steps
+    assert schedule(config).steps == config.joint.steps + config.further.steps
+    sizes = {comparison.config(entry).target_sparsity for entry in chosen(["sizes"], config)}
+    assert sizes == set(SPARSITIES)
+    names = [entry.name for entry in chosen(["all"], config)]
+    assert len(names) == len(set(names))
+    assert {*BASELINES, "full", "full-90", "no-step-2"} <= set(names)
+    assert [entry.name for entry in chosen(["random", "full"], config)] == ["full", "random"]
+    with pytest.raises(ConfigError, match="randem"):
+        chosen(["randem"], config)
+
+
+def test_less_data_leaves_what_is_held_out(comparison: Comparison, prepared: Prepared) -> None:
+    all_of_it, _ = prepared(comparison)
+    some, _ = prepared(comparison, "tenth-of-data")
+    assert len(some.batches.clips) == 1 < len(all_of_it.batches.clips)
+    assert set(some.batches.clips) < set(all_of_it.batches.clips)
+    for one, other in zip(some.evaluation, all_of_it.evaluation, strict=True):
+        assert torch.equal(one, other)
+    assert some.data_digest != all_of_it.data_digest
+
+
+def test_scores_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def evaluate(models: list[str], *, plugin: str, settings: Any, note: Any) -> Any:
+        calls.append((models, plugin, settings.against))
+        return SimpleNamespace(to_json=lambda: {"scores": [{"task": "keyword", "values": (0.5,)}]})
+
+    monkeypatch.setattr(l0prune, "evaluate", evaluate)
+    first = scored("student.pth", tmp_path / "scores.json", Probes())
+    assert (
+        first
+        == scored("student.pth", tmp_path / "scores.json", Probes())
+        == read_json(tmp_path / "scores.json")["evaluation"]
+    )
+    assert calls == [(["student.pth"], "speech", "student.pth")]
+    scored("student.pth", tmp_path / "scores.json", Probes(seeds=(4,)))
+    assert len(calls) == 2
+
+
+def _row(name: str, start: str, sparsity: float, accuracy: float, error: float) -> dict[str, Any]:
+    def spread(mean: float) -> dict[str, Any]:
+        return {"values": [mean - 0.014, mean + 0.014], "mean": mean, "deviation": 0.02}
+
+    return {
+        "name": name,
+        "start": start,
+        "settings": {"target_sparsity": sparsity} if sparsity != 0.75 else {},
+        "data_every": 1,
+        "target_sparsity": sparsity,
+        "parameters": 4e6 * (1 - sparsity),
+        "macs": 1e8,
+        "loss": spread(1 - accuracy),
+        "scores": {"keyword": spread(accuracy), "phone": spread(error)},
+    }
+
+
+TASKS = {
+    "keyword": {"metric": "accuracy", "higher_is_better": True, "chance": 0.1},
+    "phone": {"metric": "error", "higher_is_better": False, "chance": 1.0},
+}
+
+
+def test_who_is_ahead_and_how_it_looks(tmp_path: Path) -> None:
+    full, rival = _row("full", "method", 0.75, 0.9, 0.3), _row("random", "random", 0.75, 0.8, 0.25)
+    ahead = lead(full, rival, TASKS)
+    assert ahead == {"keyword": pytest.approx(5), "phone": pytest.approx(-2.5)}
+    single = {**rival, "scores": {"keyword": {"values": [0.8], "mean": 0.8, "deviation": 0.0}}}
+    assert lead(full, single, TASKS) == {}
+    rows = [full, rival, _row("taylor", "taylor", 0.75, 0.85, 0.2), _row("full-50", "method", 0.5, 0.95, 0.2)]
+    assert best_baseline(rows, TASKS, 0.75) == "taylor"
+    assert best_baseline(rows, {}, 0.75) == "taylor"
+    assert best_baseline(rows[:1], TASKS, 0.75) is None
+    references = [{"name": "embedded", "parameters": 5e6, "scores": {"keyword": full["scores"]["keyword"]}}]
+    references[0]["scores"]["phone"] = full["scores"]["phone"]
+    text = table(rows, references, TASKS)
+    assert [line.split()[0] for line in text.splitlines()[1:]] == [
+        *("embedded", "full", "random", "taylor", "full-50", "chance")
+    ]
+    assert "90.0 ± 2.0" in text
+    results = {"tasks": TASKS, "entries": rows, "references": references, "target_sparsity": 0.75}
+    assert draw_sizes(results, tmp_path / "sizes.png")
+    assert draw_methods(results, tmp_path / "methods.png")
+    for name in ("sizes.png", "methods.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert not draw_sizes({**results, "entries": rows[:3]}, tmp_path / "none.png")
