@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from l0prune.counting import macs, parameters
 from l0prune.errors import ConfigError, DataError, nearest
+from l0prune.onnx_files import EXTRAS
 from l0prune.report import versions
 from l0prune.timing import Ratio, Timing, interleave, speedup
 from l0prune.variants import Contender, Inputs, Load, Variant, check_variants, make_variants
@@ -79,7 +80,7 @@ def measure(
         example_inputs: A tensor or several, the module's positional arguments; or a list of loads.
         against: The model that the others are compared with; the first by default, if there are several.
         dtypes: Of "float32", "bfloat16", "int8" (dynamic quantisation of linear layers).
-        backends: Of "eager", "compile", "onnxruntime".
+        backends: Of "eager", "compile", "onnxruntime", "openvino".
         threads: Numbers of CPU threads; torch's present one by default.
         device: Where to run.
         seconds: How long to measure under one load, for all variants together.
@@ -115,7 +116,7 @@ def measure(
         against=against,
         device=str(device),
         processor=processor(torch.device(device)),
-        versions=versions(),
+        versions=versions(*(backend for backend in backends if backend in EXTRAS)),
     )
 
 

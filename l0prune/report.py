@@ -92,10 +92,10 @@ class PruningReport:
         return asdict(self)
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and the packages that matter to a result."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of Python and the packages that matter to a result, `more` among them."""
     found = {"python": python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *more):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

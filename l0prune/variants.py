@@ -10,11 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l0prune.counting import has_fast_bfloat16
 from l0prune.errors import ConfigError, nearest
+from l0prune.onnx_files import EXTRAS, check_library, open_onnx
 
 DTYPES = ("float32", "bfloat16", "int8")
-BACKENDS = ("eager", "compile", "onnxruntime")
-_INT8_HINT = "int8 is measured with the eager and onnxruntime backends, on the CPU"
+BACKENDS = ("eager", "compile", *EXTRAS)
+# OpenVINO takes onnxruntime's int8 files, and multiplies in float32.
+_MISSING = {("int8", "compile"), ("int8", "openvino"), ("bfloat16", "onnxruntime")}
+_HINTS = {
+    "int8": "int8 is measured with the eager and onnxruntime backends, on the CPU",
+    "bfloat16": "bfloat16 is measured with eager and compile, and with openvino where the CPU multiplies in it",
+}
 
 Inputs = tuple[Tensor, ...]
 
@@ -50,17 +57,27 @@ class Load:
 def check_variants(dtypes: Sequence[str], backends: Sequence[str], device: torch.device) -> None:
     """Raise a `ConfigError` for a dtype or backend that is unknown, missing, or not for this device."""
     for kind, given, known in (("dtype", dtypes, DTYPES), ("backend", backends, BACKENDS)):
+        if not given:
+            raise ConfigError(f"no {kind} to measure", expected=" or ".join(known))
         for name in given:
             if name not in known:
                 raise ConfigError(f"no such {kind}", where=name, hint=nearest(name, known))
-    if "int8" in dtypes and (device.type != "cpu" or set(backends) == {"compile"}):
-        raise ConfigError("int8 cannot be measured here", where=device, hint=_INT8_HINT)
-    if "onnxruntime" in backends:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ConfigError("backend is missing", where="onnxruntime", hint="pip install 'l0prune[onnx]'") from error
-        del onnxruntime
+    for dtype in dtypes:
+        if (dtype == "int8" and device.type != "cpu") or not any(_exists(dtype, backend) for backend in backends):
+            raise ConfigError(f"{dtype} cannot be measured here", where=device, hint=_HINTS[dtype])
+    if "openvino" in backends and device.type != "cpu":
+        raise ConfigError("openvino cannot be measured here", where=device, hint="it is measured on the CPU")
+    for backend in backends:
+        if backend in EXTRAS:
+            check_library(backend)
+
+
+def _exists(dtype: str, backend: str) -> bool:
+    """Whether a backend computes in a dtype."""
+    if (dtype, backend) == ("bfloat16", "openvino"):
+        # Without the hardware its figures would say nothing of bfloat16.
+        return has_fast_bfloat16(torch.device("cpu"))
+    return (dtype, backend) not in _MISSING
 
 
 Variant = Callable[[Load], Callable[[], object]]
@@ -79,15 +96,14 @@ def make_variants(
     for name, contender in contenders.items():
         for backend in backends:
             for dtype in dtypes:
-                if contender.module is None and backend != "onnxruntime":
+                if (contender.module is None and backend not in EXTRAS) or not _exists(dtype, backend):
                     continue
-                if (dtype, backend) in (("int8", "compile"), ("bfloat16", "onnxruntime")):
-                    continue
-                make = _session if backend == "onnxruntime" else _module
+                make = _file if backend in EXTRAS else _module
                 made[name, dtype, backend] = make(contender, dtype, backend, device, threads)
     missing = [name for name in contenders if not any(key[0] == name for key in made)]
     if missing:
-        raise ConfigError("model is an ONNX file", where=missing[0], hint="measure it with the onnxruntime backend")
+        hint = "measure it in float32 with the onnxruntime or the openvino backend"
+        raise ConfigError("model is an ONNX file", where=missing[0], hint=hint)
     return made
 
 
@@ -115,40 +131,14 @@ def _module(contender: Contender, dtype: str, backend: str, device: torch.device
     return prepare
 
 
-def _session(contender: Contender, dtype: str, _backend: str, device: torch.device, threads: int) -> Variant:
-    import onnxruntime
-
-    path = _onnx_file(contender)
-    if dtype == "int8":
-        path = _quantized(path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    # Its threads would go on spinning beside whoever is timed next.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    cuda = device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
-    session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-    # What a module returns first, and no copies of all the rest.
-    first, names = [session.get_outputs()[0].name], [value.name for value in session.get_inputs()]
-
-    def prepare(load: Load) -> Callable[[], object]:
-        given = load.feeds or dict(zip(names, load.inputs, strict=True))
-        feeds = {name: tensor.numpy() for name, tensor in given.items() if name in names}
-        return lambda: session.run(first, feeds)
-
-    return prepare
-
-
-def _onnx_file(contender: Contender) -> Path:
+def _file(contender: Contender, dtype: str, backend: str, device: torch.device, threads: int) -> Variant:
     if contender.onnx is None:
         raise ConfigError("model has no ONNX form", hint="export it, or measure another backend")
-    return contender.onnx()
+    program = open_onnx(contender.onnx(), backend, dtype, device, threads)
 
+    def prepare(load: Load) -> Callable[[], object]:
+        given = load.feeds or dict(zip(program.inputs, load.inputs, strict=True))
+        feeds = {name: tensor.numpy() for name, tensor in given.items() if name in program.inputs}
+        return program.prepare(feeds)
 
-def _quantized(path: Path) -> Path:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    small = path.with_name(f"{path.stem}.int8.onnx")
-    # Convolutions in dynamic int8 are slower than in float32, in onnxruntime as elsewhere.
-    quantize_dynamic(path, small, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
-    return small
+    return prepare

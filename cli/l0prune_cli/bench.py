@@ -24,7 +24,7 @@ def command(
     batch_sizes: Annotated[str, typer.Option(help="Clips a batch, comma-separated.")] = _INTEGERS,
     threads: Annotated[str | None, typer.Option(help="CPU threads, comma-separated; torch's own by default.")] = None,
     dtypes: Annotated[str, typer.Option(help="float32, bfloat16, int8.")] = "float32",
-    backends: Annotated[str, typer.Option(help="eager, compile, onnxruntime.")] = "eager",
+    backends: Annotated[str, typer.Option(help="eager, compile, onnxruntime, openvino.")] = "eager",
     seconds: Annotated[float, typer.Option(help="How long to measure at each length.")] = 10.0,
     device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
     plot: Annotated[Path | None, typer.Option(help="A PNG file to draw.")] = None,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ QUICK = ("--seconds", "0.05", "--lengths", "0.5,1")
 def test_a_run_beside_its_teacher_and_its_onnx_file(finished, bench, tmp_path: Path, l0prune_call: Call) -> None:
     file = tmp_path / "student.onnx"
     l0prune_call("export", finished.folder, "--to", "onnx", "--out", file).succeeded()
-    variants = ("--dtypes", "float32,int8", "--backends", "eager,onnxruntime", "--threads", "1")
+    openvino = find_spec("openvino") is not None
+    backends = "eager,onnxruntime,openvino" if openvino else "eager,onnxruntime"
+    variants = ("--dtypes", "float32,int8", "--backends", backends, "--threads", "1")
     plot = tmp_path / "plot.png"
     done = l0prune_call(
         "bench", finished.folder, file, "--against", bench.teacher, *QUICK, *variants, "--plot", plot, "--json"
@@ -40,8 +43,8 @@ def test_a_run_beside_its_teacher_and_its_onnx_file(finished, bench, tmp_path: P
     assert models[str(file)]["parameters"] is None
     rows = found["rows"]
     assert {row["load"] for row in rows} == {"0.5 s", "1 s"}
-    # Two models in two dtypes and two backends, and a file that has one backend, at two lengths.
-    assert len(rows) == 2 * (2 * 2 * 2 + 2)
+    # Two models in two dtypes and two backends, and a file that has one backend, at two lengths; openvino has float32.
+    assert len(rows) == 2 * (2 * 2 * 2 + 2 + 3 * openvino)
     assert all(row["latency_ms"] > 0 and row["speedup"]["low"] <= row["speedup"]["median"] for row in rows)
     assert plot.read_bytes().startswith(b"\x89PNG")
 
@@ -74,6 +77,7 @@ def test_wrong_requests_are_refused(bench, finished, l0prune_call: Call) -> None
     for flags, message in {
         ("--dtypes", "float8"): "no such dtype: float8; did you mean 'float32'?",
         ("--backends", "onyxruntime"): "did you mean 'onnxruntime'?",
+        ("--dtypes", "int8", "--backends", "openvino"): "int8 cannot be measured here: cpu",
         ("--against", "embeded"): "did you mean 'embedded'?",
     }.items():
         refused = l0prune_call("bench", finished.folder, *flags)

@@ -1,8 +1,11 @@
 """`l0prune.measure`: a row for each variant, figures that belong together, one line for what cannot be measured."""
 
 import json
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +13,13 @@ from torch import nn
 
 import l0prune
 from l0prune import ConfigError, Contender, DataError, Load, measure
+from l0prune.counting import has_fast_bfloat16
+from l0prune.onnx_files import open_onnx
+from l0prune.openvino_process import PRECISIONS, OpenVinoProcess
+
+CPU = torch.device("cpu")
+# To look for it is not to import it: its own import would report to its makers.
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
 
 def network(width: int) -> nn.Module:
@@ -58,9 +68,18 @@ def test_the_model_compared_with_is_measured_in_float32_whatever_was_asked() -> 
     assert all(row.speedup is not None for row in found.rows)
 
 
-def test_onnxruntime_runs_a_models_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.onnx"
-    torch.onnx.export(network(16).eval(), (X,), dynamo=True, verbose=False, input_names=["x"]).save(str(path))
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The narrow network's ONNX file."""
+    path, frames = tmp_path / "a.onnx", ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.onnx.export(
+        network(16).eval(), (X,), dynamo=True, verbose=False, input_names=["x"], dynamic_shapes=frames
+    )
+    program.save(str(path))
+    return path
+
+
+def test_onnxruntime_runs_a_models_file(path: Path) -> None:
     contenders = {"module": Contender(module=network(16), onnx=lambda: path), "file": Contender(onnx=lambda: path)}
     found = measure(contenders, X, backends=("eager", "onnxruntime"), dtypes=("float32", "int8"), seconds=0.01)
     variants = {(row.model, row.dtype, row.backend) for row in found.rows}
@@ -71,6 +90,90 @@ def test_onnxruntime_runs_a_models_file(tmp_path: Path) -> None:
     } <= variants
     assert not any(model == "file" and backend == "eager" for model, _, backend in variants)
     assert found.models["file"]["parameters"] is None
+    assert "onnxruntime" in found.versions
+    assert "openvino" not in found.versions
+
+
+@needs_openvino
+@pytest.mark.parametrize("threads", [1, 2])
+def test_openvino_agrees_with_onnxruntime(path: Path, threads: int) -> None:
+    expected = open_onnx(path, "onnxruntime", "float32", CPU, threads)
+    found = {dtype: OpenVinoProcess(path, dtype, threads) for dtype in PRECISIONS}
+    assert list(found["float32"].inputs) == list(expected.inputs) == ["x"]
+    for frames in (16, 5):
+        feeds = {"x": torch.randn(frames, 64).numpy()}
+        output: Any = expected.prepare(feeds)()
+        assert output.shape == (frames, 8)
+        differences = {
+            dtype: abs(process.output(feeds) - output).max() / abs(output).max() for dtype, process in found.items()
+        }
+        assert differences["float32"] < 1e-4
+        # The eight bits of bfloat16 can be seen.
+        assert not has_fast_bfloat16(CPU) or 1e-4 < differences["bfloat16"] < 0.05
+
+
+@needs_openvino
+def test_openvino_has_its_rows(path: Path) -> None:
+    models = {"a": Contender(module=network(16), onnx=lambda: path), "file": Contender(onnx=lambda: path)}
+    found = measure(models, X, backends=("eager", "openvino"), dtypes=("float32", "int8"), threads=(1,), seconds=0.01)
+    assert [(row.model, row.dtype, row.backend) for row in found.rows] == [
+        ("a", "float32", "eager"),
+        ("a", "int8", "eager"),
+        ("a", "float32", "openvino"),
+        ("file", "float32", "openvino"),
+    ]
+    assert "openvino" in found.versions
+    # It stays in processes of its own.
+    assert "openvino" not in sys.modules
+
+
+@needs_openvino
+def test_openvino_computes_with_the_inputs_it_was_given_first(path: Path) -> None:
+    process = OpenVinoProcess(path, "float32", 1)
+    short, long = (process.prepare({"x": torch.randn(frames, 64).numpy()}) for frames in (5, 16))
+    for run in (short, long, short):
+        run()
+    wrong = process.prepare({"x": torch.randn(5, 3).numpy()})
+    with pytest.raises(RuntimeError, match="shape"):
+        wrong()
+    # A refusal is not its end.
+    short()
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
+def test_what_a_backend_cannot_take_is_said(tmp_path: Path, backend: str) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no graph")
+    with pytest.raises(ConfigError, match=f"{backend} cannot take the file: {broken}"):
+        measure({"file": Contender(onnx=lambda: broken)}, X, backends=(backend,))
+
+
+@needs_openvino
+def test_openvino_ends_with_its_last_user(path: Path) -> None:
+    process = OpenVinoProcess(path, "float32", 1)
+    child = process._process
+    del process
+    assert child.wait(timeout=30) == 0
+    process = OpenVinoProcess(path, "float32", 1)
+    process._process.kill()
+    with pytest.raises(RuntimeError, match="OpenVINO's process ended with status -9"):
+        process.prepare({"x": X.numpy()})
+
+
+@needs_openvino
+def test_openvino_reports_nothing_to_its_makers() -> None:
+    program = (
+        "import sys; from l0prune.openvino_process import _import_openvino; _import_openvino();"
+        "assert 'openvino' in sys.modules and sys.modules['openvino_telemetry'] is None"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("dtypes", [("bfloat16",), ("float32", "bfloat16")])
+def test_a_cpu_without_bfloat16_has_none_in_openvino(dtypes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("l0prune.variants.has_fast_bfloat16", lambda device: False)
+    with pytest.raises(ConfigError, match=r"bfloat16 cannot be measured here: cpu; .* openvino where the CPU"):
+        measure({"a": network(16)}, X, dtypes=dtypes, backends=("onnxruntime", "openvino"))
 
 
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
@@ -95,6 +198,14 @@ def test_what_cannot_be_measured_is_one_line(monkeypatch: pytest.MonkeyPatch, tm
         measure({"a": short}, [Load(name="0.1 s", inputs=(X,), seconds=0.1)])
     with pytest.raises(ConfigError, match="model is an ONNX file: a"):
         measure({"a": Contender(onnx=lambda: tmp_path)}, X)
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match=r"backend is missing: onnxruntime; pip install 'l0prune\[onnx\]'"):
-        measure(models, X, backends=("onnxruntime",))
+    with pytest.raises(ConfigError, match="no backend to measure"):
+        measure(models, X, backends=())
+    for dtype, backend in (("int8", "compile"), ("int8", "openvino"), ("bfloat16", "onnxruntime")):
+        with pytest.raises(ConfigError, match=f"{dtype} cannot be measured here: cpu; {dtype} is measured with"):
+            measure(models, X, dtypes=("float32", dtype), backends=(backend,))
+    with pytest.raises(ConfigError, match="openvino cannot be measured here: cuda; it is measured on the CPU"):
+        measure(models, X, backends=("openvino",), device="cuda")
+    for backend, extra in (("onnxruntime", "onnx"), ("openvino", "openvino")):
+        monkeypatch.setitem(sys.modules, backend, None)
+        with pytest.raises(ConfigError, match=rf"backend is missing: {backend}; pip install 'l0prune\[{extra}\]'"):
+            measure(models, X, backends=(backend,))
