@@ -117,9 +117,9 @@ def _serve(path: str, precision: str, threads: str, requests: TextIO, answers: T
     try:
         compiled = _import_openvino().Core().compile_model(path, "CPU", settings)
     except Exception as error:
-        return answer({"error": str(error)})
-    names = [value.any_name for value in compiled.inputs]
-    answer({"inputs": names})
+        answer({"error": str(error)})
+        return
+    answer({"inputs": [value.any_name for value in compiled.inputs]})
     feeds: list[dict[str, np.ndarray]] = []
     for line in requests:
         request = json.loads(line)
