@@ -20,18 +20,24 @@ from typing import Any
 from provenance import where
 from students.entries import all_entries, chosen
 from students.figures import draw_methods, draw_sizes
-from students.making import Comparison, make
-from students.scoring import Probes, reference_place, references, scored
-from students.summary import lead, reference_row, row, table
+from students.making import Comparison, is_made, make
+from students.scoring import SCORES, Probes, reference_place, references, scored
+from students.summary import aligned, cells, lead, markdown, reference_row, row
 
 import l0prune
-from l0prune.files import write_json
+from l0prune.files import write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 
 
 def compare(
-    comparison: Comparison, names: list[str], seeds: list[int], probes: Probes | None, note: Any = print
+    comparison: Comparison,
+    names: list[str],
+    seeds: list[int],
+    probes: Probes | None,
+    *,
+    only_made: bool = False,
+    note: Any = print,
 ) -> dict[str, Any]:
     """Make and score students; what is there already is taken as it is.
 
@@ -40,6 +46,7 @@ def compare(
         names: Of entries and sets of them.
         seeds: Of training.
         probes: How students are scored; None for not at all.
+        only_made: Leave out students that are not there or not scored yet.
         note: Told what is done.
     """
     config = comparison.config()
@@ -55,10 +62,14 @@ def compare(
     for entry in entries:
         facts, evaluations = [], []
         for seed in seeds:
+            scores = comparison.place(entry, seed) / SCORES
+            if only_made and not (is_made(comparison, entry, seed) and (probes is None or scores.is_file())):
+                continue
             facts.append(make(comparison, entry, seed, note))
             if probes:
-                place = comparison.place(entry, seed) / "scores.json"
-                evaluations.append(scored(facts[-1]["path"], place, probes, note))
+                evaluations.append(scored(facts[-1]["path"], scores, probes, note))
+        if not facts:
+            continue
         rows.append(row(entry, comparison.config(entry).target_sparsity, facts, evaluations))
     return {
         "recipe": comparison.recipe,
@@ -96,6 +107,7 @@ def main() -> int:
     parser.add_argument("--labelled", action="append", default=[], help="labelled data; the embedded set by default")
     parser.add_argument("--probe-seeds", default="0,1,2")
     parser.add_argument("--no-probes", action="store_true", help="losses and sizes alone")
+    parser.add_argument("--only-made", action="store_true", help="leave out students that are not there yet")
     parser.add_argument("--list", action="store_true", help="say what there is, and stop")
     arguments = parser.parse_args()
     try:
@@ -112,7 +124,13 @@ def main() -> int:
             device=comparison.config().device,
         )
         seeds = list(_numbers(arguments.seeds))
-        results = compare(comparison, arguments.names or ["all"], seeds, None if arguments.no_probes else probes)
+        results = compare(
+            comparison,
+            arguments.names or ["all"],
+            seeds,
+            None if arguments.no_probes else probes,
+            only_made=arguments.only_made,
+        )
     except KeyboardInterrupt:
         print("broken off: the same command goes on", file=sys.stderr)
         return 130
@@ -120,7 +138,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     write_json(arguments.out, results)
-    print(table(results["entries"], results["references"], results["tasks"]))
+    lines = cells(results["entries"], results["references"], results["tasks"])
+    print(aligned(lines))
+    write_text(arguments.out.with_suffix(".md"), markdown(lines))
     for name, tasks in results["full_is_ahead_by_deviations"].items():
         count = sum(deviations > 1 for deviations in tasks.values())
         print(f"full is ahead of {name} by more than a standard deviation on {count} of {len(tasks)} tasks")

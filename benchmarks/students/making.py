@@ -47,6 +47,11 @@ class Comparison:
         return self.folder / entry.name / f"seed-{seed}"
 
 
+def is_made(comparison: Comparison, entry: Entry, seed: int) -> bool:
+    """Whether a student is there."""
+    return (comparison.place(entry, seed) / FACTS).is_file()
+
+
 def make(comparison: Comparison, entry: Entry, seed: int, note: Note = print) -> dict[str, Any]:
     """The facts of a student, which is made if it is not there yet; one that was interrupted goes on.
 
@@ -65,7 +70,7 @@ def make(comparison: Comparison, entry: Entry, seed: int, note: Note = print) ->
     """
     config, place = comparison.config(entry, seed), comparison.place(entry, seed)
     described = {"settings": l0prune.describe(config), "start": entry.start, "data_every": entry.data_every}
-    if (place / FACTS).is_file():
+    if is_made(comparison, entry, seed):
         facts = read_json(place / FACTS)
         if any(facts[key] != value for key, value in described.items()):
             hint = "choose another folder for the students, or remove this one"

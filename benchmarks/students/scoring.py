@@ -11,6 +11,8 @@ from l0prune.files import read_json, write_json
 from students.making import PLUGIN, Note
 
 FILTERBANKS = "filterbanks"
+SCORES = "scores.json"
+"""Beside a student."""
 
 
 @dataclass(frozen=True, kw_only=True)

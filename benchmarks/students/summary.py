@@ -96,12 +96,11 @@ def best_baseline(rows: Rows, tasks: Mapping[str, Any], sparsity: float) -> str 
     return min(judged, key=mean_rank)["start"]
 
 
-def table(rows: Rows, references: Rows, tasks: Mapping[str, Any]) -> str:
-    """All rows as text."""
+def cells(rows: Rows, references: Rows, tasks: Mapping[str, Any]) -> list[list[str]]:
+    """All rows as text: a line of headings, references, students, and what chance gives."""
     arrows = {task: "↑" if facts["higher_is_better"] else "↓" for task, facts in tasks.items()}
     by_task = [f"{task}, {tasks[task]['metric']} (%) {arrows[task]}" for task in tasks]
-    heads = ["", "parameters", "million MACs", "loss", *by_task]
-    lines = [heads]
+    lines = [["", "parameters", "million MACs", "loss", *by_task]]
     for r in [*references, *rows]:
         size = f"{r['parameters']:,.0f}" if r["parameters"] else ""
         cost = f"{r['macs'] / 1e6:,.0f}" if "macs" in r else ""
@@ -109,13 +108,24 @@ def table(rows: Rows, references: Rows, tasks: Mapping[str, Any]) -> str:
         lines.append([r["name"], size, cost, _shown(r.get("loss"), 1, 4), *scores])
     if tasks:
         lines.append(["chance", "", "", "", *(f"{100 * tasks[task]['chance']:.1f}" for task in tasks)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-    # Names to the left, figures to the right.
-    sides = ["<", *(">" for _ in heads[1:])]
+    return lines
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal: names to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = ["<", *(">" for _ in widths[1:])]
     return "\n".join(
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True))
         for line in lines
     )
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """The same for a document."""
+    heads, *rows = lines
+    rule = ["---", *("--:" for _ in heads[1:])]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *rows)) + "\n"
 
 
 def _shown(found: Mapping[str, Any] | None, scale: float, digits: int) -> str:

@@ -14,7 +14,7 @@ from students.entries import BASELINES, SPARSITIES, all_entries, chosen
 from students.figures import draw_methods, draw_sizes
 from students.making import Comparison, make
 from students.scoring import Probes, scored
-from students.summary import best_baseline, lead, table
+from students.summary import aligned, best_baseline, cells, lead, markdown
 
 import l0prune
 from l0prune import ConfigError, RunConfig, RunError, Task
@@ -26,21 +26,27 @@ Prepared = Callable[..., tuple[Task, RunConfig]]
 
 def test_what_is_there_is_not_made_again(comparison: Comparison) -> None:
     notes: list[str] = []
-    first = compare(comparison, ["full", "random"], [0], None, notes.append)
+    first = compare(comparison, ["full", "random"], [0], None, note=notes.append)
     assert len(notes) == 2
-    again = compare(comparison, ["random", "full"], [0], None, notes.append)
+    again = compare(comparison, ["random", "full"], [0], None, note=notes.append)
     assert len(notes) == 2
     assert again == first
     json.dumps(first, allow_nan=False)
     full, random = first["entries"]
     assert [full["name"], random["name"]] == ["full", "random"]
     assert full["parameters"] <= random["seeds"][0]["budget"]
-    (both,) = compare(comparison, ["random"], [0, 1], None, notes.append)["entries"]
+    (both,) = compare(comparison, ["random"], [0, 1], None, note=notes.append)["entries"]
     assert len(notes) == 3
     assert both["loss"]["values"][0] == random["loss"]["values"][0] != both["loss"]["values"][1]
+    made = compare(comparison, ["random", "full", "thin"], [0, 1, 2], None, only_made=True, note=notes.append)
+    assert len(notes) == 3
+    assert {r["name"]: [facts["seed"] for facts in r["seeds"]] for r in made["entries"]} == {
+        "full": [0],
+        "random": [0, 1],
+    }
     other = l0prune.config.merge(comparison.settings, {"joint": {"steps": 5}})
     with pytest.raises(RunError, match="other settings"):
-        compare(Comparison(folder=comparison.folder, settings=other), ["random"], [0], None, notes.append)
+        compare(Comparison(folder=comparison.folder, settings=other), ["random"], [0], None, note=notes.append)
 
 
 class Interrupting(l0prune.Observer):
@@ -174,11 +180,12 @@ def test_who_is_ahead_and_how_it_looks(tmp_path: Path) -> None:
     assert best_baseline(rows[:1], TASKS, 0.75) is None
     references = [{"name": "embedded", "parameters": 5e6, "scores": {"keyword": full["scores"]["keyword"]}}]
     references[0]["scores"]["phone"] = full["scores"]["phone"]
-    text = table(rows, references, TASKS)
-    assert [line.split()[0] for line in text.splitlines()[1:]] == [
-        *("embedded", "full", "random", "taylor", "full-50", "chance")
-    ]
-    assert "90.0 ± 2.0" in text
+    lines = cells(rows, references, TASKS)
+    names = ["embedded", "full", "random", "taylor", "full-50", "chance"]
+    assert [line.split()[0] for line in aligned(lines).splitlines()[1:]] == names
+    assert [line.split()[1] for line in markdown(lines).splitlines()[2:]] == names
+    assert "90.0 ± 2.0" in aligned(lines)
+    assert "| 90.0 ± 2.0 |" in markdown(lines)
     results = {"tasks": TASKS, "entries": rows, "references": references, "target_sparsity": 0.75}
     assert draw_sizes(results, tmp_path / "sizes.png")
     assert draw_methods(results, tmp_path / "methods.png")
