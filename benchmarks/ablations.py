@@ -46,7 +46,7 @@ def compare(
         names: Of entries and sets of them.
         seeds: Of training.
         probes: How students are scored; None for not at all.
-        only_made: Leave out students that are not there or not scored yet.
+        only_made: Make and score nothing: take what is there.
         note: Told what is done.
     """
     config = comparison.config()
@@ -62,11 +62,11 @@ def compare(
     for entry in entries:
         facts, evaluations = [], []
         for seed in seeds:
-            scores = comparison.place(entry, seed) / SCORES
-            if only_made and not (is_made(comparison, entry, seed) and (probes is None or scores.is_file())):
+            if only_made and not is_made(comparison, entry, seed):
                 continue
             facts.append(make(comparison, entry, seed, note))
-            if probes:
+            scores = comparison.place(entry, seed) / SCORES
+            if probes and not (only_made and not scores.is_file()):
                 evaluations.append(scored(facts[-1]["path"], scores, probes, note))
         if not facts:
             continue
@@ -103,16 +103,24 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/ablations.json")
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--config", type=Path, help="a TOML file over the recipe")
+    parser.add_argument("--cache", type=Path, help="where to keep the teacher's hidden states for other students")
+    parser.add_argument("--cache-gigabytes", type=float, default=10.0)
     parser.add_argument("--tasks", default="", help="of l0prune evaluate; all by default")
     parser.add_argument("--labelled", action="append", default=[], help="labelled data; the embedded set by default")
     parser.add_argument("--probe-seeds", default="0,1,2")
     parser.add_argument("--no-probes", action="store_true", help="losses and sizes alone")
-    parser.add_argument("--only-made", action="store_true", help="leave out students that are not there yet")
+    parser.add_argument("--only-made", action="store_true", help="make and score nothing: take what is there")
     parser.add_argument("--list", action="store_true", help="say what there is, and stop")
     arguments = parser.parse_args()
     try:
         settings = l0prune.read_toml(arguments.config) if arguments.config else {}
-        comparison = Comparison(folder=arguments.runs, recipe=arguments.recipe, settings=settings)
+        comparison = Comparison(
+            folder=arguments.runs,
+            recipe=arguments.recipe,
+            settings=settings,
+            cache=arguments.cache,
+            cache_gigabytes=arguments.cache_gigabytes,
+        )
         if arguments.list:
             for entry in all_entries(comparison.config()).values():
                 print(f"{entry.name:24} {entry.answers}")

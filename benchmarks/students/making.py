@@ -32,6 +32,9 @@ class Comparison:
     recipe: str = "quick"
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Over the recipe's."""
+    cache: Path | None = None
+    """Where the teacher's hidden states are kept. Students of a seed have the same batches, so that all share them."""
+    cache_gigabytes: float = 10.0
 
     def __post_init__(self) -> None:
         if self.config().metric != "params":
@@ -41,6 +44,16 @@ class Comparison:
         """Settings of one student; of the full method by default."""
         layers = [self.settings, entry.settings if entry else {}, {} if seed is None else {"seed": seed}]
         return l0prune.resolve(l0prune.get_plugin(PLUGIN), *layers, recipe=self.recipe)
+
+    @property
+    def cached(self) -> Mapping[str, Any]:
+        """Settings with which hidden states are computed once; the student is the same without them, bit for bit."""
+        if self.cache is None:
+            return {}
+        # By default no batch of a run comes again: only other runs read what one has written.
+        epochs = self.config().options["crop_epochs"] or 1_000_000
+        options = {"cache": str(self.cache), "cache_gigabytes": self.cache_gigabytes, "crop_epochs": epochs}
+        return {"speech": options}
 
     def place(self, entry: Entry, seed: int) -> Path:
         """Where a student is kept."""
@@ -78,10 +91,11 @@ def make(comparison: Comparison, entry: Entry, seed: int, note: Note = print) ->
         return {**facts, "path": str(place / facts["file"])}
     note(f"{entry.name}, seed {seed}: {entry.answers}")
     plugin = Thinned(l0prune.get_plugin(PLUGIN), entry.data_every)
+    settings = merge(comparison.settings, entry.settings, {"seed": seed}, comparison.cached)
     if entry.is_baseline:
-        found = make_baseline(entry.start, plugin, config, place)
+        run = l0prune.resolve(l0prune.get_plugin(PLUGIN), settings, recipe=comparison.recipe)
+        found = make_baseline(entry.start, plugin, run, place)
     else:
-        settings = merge(comparison.settings, entry.settings, {"seed": seed})
         found = _compress(plugin, comparison.recipe, settings, place)
     base = comparison.config().options
     comparable = not found.pop("own_objective", False) and all(config.options[key] == base[key] for key in SAME_LOSS)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +48,22 @@ def test_what_is_there_is_not_made_again(comparison: Comparison) -> None:
     other = l0prune.config.merge(comparison.settings, {"joint": {"steps": 5}})
     with pytest.raises(RunError, match="other settings"):
         compare(Comparison(folder=comparison.folder, settings=other), ["random"], [0], None, note=notes.append)
+
+
+def test_students_share_what_the_teacher_says(comparison: Comparison, tmp_path: Path) -> None:
+    names = ["full", "random", "tenth-of-data"]
+    alone = compare(comparison, names, [0], None, note=lambda note: None)
+    sharing = replace(comparison, folder=tmp_path / "sharing", cache=tmp_path / "cache", cache_gigabytes=0.1)
+    kept = []
+    for name in names:
+        together = compare(sharing, [name], [0], None, note=lambda note: None)["entries"][0]
+        expected = next(r for r in alone["entries"] if r["name"] == name)
+        assert together["loss"] == expected["loss"]
+        kept.append(len(list((tmp_path / "cache").rglob("*.npz"))))
+    # The second has the batches of the first, one on other data has its own.
+    assert 0 < kept[0] == kept[1] < kept[2]
+    # With and without, they are the same students.
+    assert compare(replace(comparison, cache=sharing.cache), names, [0], None, note=pytest.fail) == alone
 
 
 class Interrupting(l0prune.Observer):
