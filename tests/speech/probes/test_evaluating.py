@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from l0prune_speech.modules import SpeechEncoder
-from l0prune_speech.probes import evaluating
+from l0prune_speech.probes import clips, evaluating, phones
 from l0prune_speech.probes.features import EncoderFrontend, Frontend, extract, open_frontend, with_random_weights
 from l0prune_speech.probes.sets import open_sets
 from torch import Tensor
@@ -27,12 +27,15 @@ def settings(labelled_sound: Path) -> EvaluationSettings:
     return EvaluationSettings(data=(str(labelled_sound),), device="cpu", seeds=(0, 1))
 
 
-@pytest.fixture(scope="module")
-def filterbanks(settings: EvaluationSettings) -> Evaluation:
-    return evaluated(["filterbanks"], settings)
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes that need not learn all there is."""
+    for kind in (clips, phones):
+        monkeypatch.setattr(kind, "_SCHEDULE", replace(kind._SCHEDULE, steps=30))
 
 
-def test_what_is_there_is_learnt(filterbanks: Evaluation) -> None:
+def test_what_is_there_is_learnt(settings: EvaluationSettings) -> None:
+    filterbanks = evaluated(["filterbanks"], settings)
     means = {score.task: score.mean for score in filterbanks.scores}
     assert means["keyword"] > 0.9
     assert means["speaker"] > 0.9
@@ -54,12 +57,13 @@ def test_shuffled_labels_give_chance(settings: EvaluationSettings) -> None:
     assert found.shuffled_labels
 
 
+@pytest.mark.usefixtures("short")
 def test_a_seed_repeats_wherever_and_in_whichever_order_the_clips_stand(
-    filterbanks: Evaluation, settings: EvaluationSettings, changed_set: Callable[..., Path]
+    settings: EvaluationSettings, changed_set: Callable[..., Path]
 ) -> None:
     folder = changed_set(lambda clips: clips.reverse())
     found = evaluated(["filterbanks"], replace(settings, data=(str(folder),)))
-    assert found.scores == filterbanks.scores
+    assert found.scores == evaluated(["filterbanks"], settings).scores
     assert any(len(set(score.values)) > 1 for score in found.scores)
 
 
@@ -75,7 +79,7 @@ def opened(make_encoder: Callable[..., SpeechEncoder], monkeypatch: pytest.Monke
     monkeypatch.setattr(evaluating, "open_frontend", open_model)
 
 
-@pytest.mark.usefixtures("opened")
+@pytest.mark.usefixtures("opened", "short")
 def test_layers_beside_those_of_a_teacher(settings: EvaluationSettings) -> None:
     asked = replace(settings, tasks=("keyword",), against="made:0", seeds=(0,))
     # The one that the others are held against is measured first, wherever it stands.
@@ -90,7 +94,7 @@ def test_layers_beside_those_of_a_teacher(settings: EvaluationSettings) -> None:
     assert sum(score.facts["layer_weights"]) == pytest.approx(1)
 
 
-@pytest.mark.usefixtures("opened")
+@pytest.mark.usefixtures("opened", "short")
 def test_models_of_another_frame_rate(settings: EvaluationSettings) -> None:
     with pytest.raises(DataError, match=r"frame rate differs from the teacher's: slow .got 6.25 .*expected 50"):
         evaluated(["made:0", "slow"], replace(settings, tasks=("keyword",), against="made:0", seeds=(0,)))
