@@ -9,8 +9,8 @@ There are three splits: `train`; `seen`, other sentences of the same speakers; a
 speakers, or the same keywords by them. No sentence comes twice. The clips of a speaker and split stand in one file;
 `manifest.json` says where each begins, what it says and who says it. Needs Debian's `espeak-ng`.
 
-Sizes, noise, channels, and the learning rates of the probes were settled on sets from other seeds. The embedded set was
-made once, when nothing was left to choose.
+Sizes, noise and channels were settled on sets from other seeds. The embedded set was made once, when they were; the
+learning rates that probes try were widened afterwards, on its training clips.
 """
 
 import argparse
