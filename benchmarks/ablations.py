@@ -14,6 +14,7 @@ students are counted and cost what their pairs of matrices do; they are kept mul
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from provenance import where
 from students.entries import all_entries, chosen
 from students.figures import draw_methods, draw_sizes
 from students.making import Comparison, is_made, make
-from students.scoring import SCORES, Probes, reference_place, references, scored
+from students.scoring import SCORES, Probes, kept, reference_place, references, scored
 from students.summary import aligned, cells, lead, markdown, reference_row, row
 
 import l0prune
@@ -53,22 +54,25 @@ def compare(
     entries = chosen(names, config)
     rows, told = [], {}
     held_against = []
-    for name in references(config.options["teacher"]):
+
+    def evaluated(model: str, place: Path) -> Mapping[str, Any] | None:
         if probes is None:
-            break
-        evaluation = scored(name, reference_place(comparison.folder, name), probes, note)
-        held_against.append(reference_row(name, evaluation))
-        # Not where it stands on this machine.
-        told = {task: {**facts, "data": Path(facts["data"]).name} for task, facts in evaluation["tasks"].items()}
+            return None
+        return kept(place, probes) if only_made else scored(model, place, probes, note)
+
+    for name in references(config.options["teacher"]):
+        if evaluation := evaluated(name, reference_place(comparison.folder, name)):
+            held_against.append(reference_row(name, evaluation))
+            # Not where it stands on this machine.
+            told = {task: {**facts, "data": Path(facts["data"]).name} for task, facts in evaluation["tasks"].items()}
     for entry in entries:
         facts, evaluations = [], []
         for seed in seeds:
             if only_made and not is_made(comparison, entry, seed):
                 continue
             facts.append(make(comparison, entry, seed, note))
-            scores = comparison.place(entry, seed) / SCORES
-            if probes and not (only_made and not scores.is_file()):
-                evaluations.append(scored(facts[-1]["path"], scores, probes, note))
+            if evaluation := evaluated(facts[-1]["path"], comparison.place(entry, seed) / SCORES):
+                evaluations.append(evaluation)
         if not facts:
             continue
         rows.append(row(entry, comparison.config(entry).target_sparsity, facts, evaluations))

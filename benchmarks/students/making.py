@@ -42,8 +42,15 @@ class Comparison:
 
     def config(self, entry: Entry | None = None, seed: int | None = None) -> RunConfig:
         """Settings of one student; of the full method by default."""
-        layers = [self.settings, entry.settings if entry else {}, {} if seed is None else {"seed": seed}]
-        return l0prune.resolve(l0prune.get_plugin(PLUGIN), *layers, recipe=self.recipe)
+        return self.resolve(self.given(entry, seed))
+
+    def given(self, entry: Entry | None, seed: int | None) -> dict[str, Any]:
+        """What is set over the recipe."""
+        return merge(self.settings, entry.settings if entry else {}, {} if seed is None else {"seed": seed})
+
+    def resolve(self, settings: Mapping[str, Any]) -> RunConfig:
+        """Settings over the recipe -> all settings."""
+        return l0prune.resolve(l0prune.get_plugin(PLUGIN), settings, recipe=self.recipe)
 
     @property
     def cached(self) -> Mapping[str, Any]:
@@ -91,10 +98,9 @@ def make(comparison: Comparison, entry: Entry, seed: int, note: Note = print) ->
         return {**facts, "path": str(place / facts["file"])}
     note(f"{entry.name}, seed {seed}: {entry.answers}")
     plugin = Thinned(l0prune.get_plugin(PLUGIN), entry.data_every)
-    settings = merge(comparison.settings, entry.settings, {"seed": seed}, comparison.cached)
+    settings = merge(comparison.given(entry, seed), comparison.cached)
     if entry.is_baseline:
-        run = l0prune.resolve(l0prune.get_plugin(PLUGIN), settings, recipe=comparison.recipe)
-        found = make_baseline(entry.start, plugin, run, place)
+        found = make_baseline(entry.start, plugin, comparison.resolve(settings), place)
     else:
         found = _compress(plugin, comparison.recipe, settings, place)
     base = comparison.config().options

@@ -46,19 +46,27 @@ def scored(model: str, place: Path, probes: Probes, note: Note = print) -> Mappi
         probes: Tasks, data and seeds.
         note: Told how far it is.
     """
-    asked = {"tasks": list(probes.tasks), "data": list(probes.data), "seeds": list(probes.seeds)}
-    if place.is_file():
-        kept = read_json(place)
-        if kept["asked"] == asked:
-            return kept["evaluation"]
+    found = kept(place, probes)
+    if found is not None:
+        return found
     # Held against itself: the teacher is scored once, not again beside each student.
     settings = l0prune.EvaluationSettings(
         tasks=probes.tasks, data=probes.data, seeds=probes.seeds, device=probes.device, against=model
     )
     evaluation = l0prune.evaluate([model], plugin=PLUGIN, settings=settings, note=note).to_json()
     # Through text, as it will be read.
-    write_json(place, {"asked": asked, "evaluation": evaluation})
+    write_json(place, {"asked": _asked(probes), "evaluation": evaluation})
     return read_json(place)["evaluation"]
+
+
+def kept(place: Path, probes: Probes) -> Mapping[str, Any] | None:
+    """The evaluation that is there, if it was made with the same probes."""
+    found = read_json(place) if place.is_file() else None
+    return found["evaluation"] if found and found["asked"] == _asked(probes) else None
+
+
+def _asked(probes: Probes) -> dict[str, Any]:
+    return {"tasks": list(probes.tasks), "data": list(probes.data), "seeds": list(probes.seeds)}
 
 
 def scores_by_task(evaluation: Mapping[str, Any]) -> dict[str, Sequence[float]]:

@@ -41,10 +41,12 @@ def test_what_is_there_is_not_made_again(comparison: Comparison) -> None:
     assert both["loss"]["values"][0] == random["loss"]["values"][0] != both["loss"]["values"][1]
     made = compare(comparison, ["random", "full", "thin"], [0, 1, 2], None, only_made=True, note=notes.append)
     assert len(notes) == 3
-    assert {r["name"]: [facts["seed"] for facts in r["seeds"]] for r in made["entries"]} == {
-        "full": [0],
-        "random": [0, 1],
-    }
+    seeds = {r["name"]: [facts["seed"] for facts in r["seeds"]] for r in made["entries"]}
+    assert seeds == {"full": [0], "random": [0, 1]}
+    # Nor is anything scored: not what is held against, either.
+    unscored = compare(comparison, ["random"], [0], Probes(), only_made=True, note=pytest.fail)
+    assert unscored["references"] == []
+    assert unscored["entries"][0]["scores"] == {}
     other = l0prune.config.merge(comparison.settings, {"joint": {"steps": 5}})
     with pytest.raises(RunError, match="other settings"):
         compare(Comparison(folder=comparison.folder, settings=other), ["random"], [0], None, note=notes.append)
