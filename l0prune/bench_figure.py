@@ -1,10 +1,20 @@
 """A benchmark as a picture: latency against length, and parameters against speed-up."""
 
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from l0prune.benchmark import Measurement, Row
 from l0prune.files import write_atomic
+
+_MARKERS = {"float32": "o", "bfloat16": "s", "int8": "^"}
+_LINES = {"eager": "-", "compile": "-.", "onnxruntime": "--", "openvino": ":"}
+_FILLS = {"eager": "full", "compile": "left", "onnxruntime": "none", "openvino": "bottom"}
+"""In which a point differs by backend, where there is no line."""
+_COLUMNS = 3
+"""Of the legend."""
+_APART = 0.012
+"""Between the variants of a model, which has one size, as a share of the largest."""
 
 
 def draw_measurement(measurement: Measurement, path: Path) -> None:
@@ -18,10 +28,13 @@ def draw_measurement(measurement: Measurement, path: Path) -> None:
 
     first = measurement.rows[0]
     rows = [row for row in measurement.rows if (row.batch, row.threads) == (first.batch, first.threads)]
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    names = len({_variant(row, measurement) for row in rows})
+    figure = Figure(figsize=(10, 4.2 + 0.18 * ceil(names / _COLUMNS)), layout="constrained")
     left, right = figure.subplots(1, 2)
     _latency(left, rows, measurement)
     _speedup(right, rows, measurement)
+    # Below: within a panel it would cover some of the lines.
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=_COLUMNS, fontsize=7)
     threads = f"{first.threads} thread{'s' if first.threads > 1 else ''}"
     figure.suptitle(f"{measurement.processor}, {threads}, batch {first.batch}", fontsize=10)
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
@@ -30,6 +43,13 @@ def draw_measurement(measurement: Measurement, path: Path) -> None:
 def _variant(row: Row, measurement: Measurement) -> str:
     name = _short(row.model, measurement)
     return f"{name}, {row.dtype}" + ("" if row.backend == "eager" else f", {row.backend}")
+
+
+def _style(row: Row, measurement: Measurement) -> dict[str, Any]:
+    """A colour for each model, a marker for each dtype, a kind of line and of point for each backend."""
+    colour = f"C{list(measurement.models).index(row.model) % 10}"
+    fill = _FILLS[row.backend]
+    return {"color": colour, "marker": _MARKERS[row.dtype], "fillstyle": fill, "linestyle": _LINES[row.backend]}
 
 
 def _short(model: str, measurement: Measurement) -> str:
@@ -45,7 +65,8 @@ def _latency(axes: Any, rows: list[Row], measurement: Measurement) -> None:
     loads = list(dict.fromkeys(row.load for row in rows))
     for variant in dict.fromkeys(_variant(row, measurement) for row in rows):
         own = [row for row in rows if _variant(row, measurement) == variant]
-        axes.plot([loads.index(row.load) for row in own], [row.latency_ms for row in own], marker="o", label=variant)
+        places = [loads.index(row.load) for row in own]
+        axes.plot(places, [row.latency_ms for row in own], label=variant, **_style(own[0], measurement))
     axes.set_xticks(range(len(loads)), loads)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -53,24 +74,21 @@ def _latency(axes: Any, rows: list[Row], measurement: Measurement) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("latency (ms)")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=7)
 
 
 def _speedup(axes: Any, rows: list[Row], measurement: Measurement) -> None:
     load = rows[-1].load
     largest = max(facts["parameters"] or 0 for facts in measurement.models.values())
-    for row in rows:
-        size = measurement.models[row.model]["parameters"]
-        if row.load == load and row.speedup and size:
-            ratio = row.speedup
-            error = [[ratio.median - ratio.low], [ratio.high - ratio.median]]
-            axes.errorbar([size / 1e6], [ratio.median], yerr=error, marker="o", linestyle="", capsize=3)
-            # To the side on which there is room.
-            side = {"xytext": (4, 4)} if size < 0.6 * largest else {"xytext": (-4, 4), "ha": "right"}
-            point = (size / 1e6, ratio.median)
-            axes.annotate(_variant(row, measurement), point, fontsize=7, textcoords="offset points", **side)
+    drawn = [r for r in rows if r.load == load and r.speedup and measurement.models[r.model]["parameters"]]
+    for row in drawn:
+        own = [other for other in drawn if other.model == row.model]
+        aside = _APART * largest * (own.index(row) - (len(own) - 1) / 2)
+        place, ratio = (measurement.models[row.model]["parameters"] + aside) / 1e6, row.speedup
+        assert ratio is not None
+        error = [[ratio.median - ratio.low], [ratio.high - ratio.median]]
+        axes.errorbar([place], [ratio.median], error, capsize=2, **_style(row, measurement) | {"linestyle": ""})
     if largest:
-        axes.set_xlim(0, 1.05 * largest / 1e6)
-    axes.set_xlabel("parameters (million)")
+        axes.set_xlim(0, 1.1 * largest / 1e6)
+    axes.set_xlabel("parameters (million), variants of a model side by side")
     axes.set_ylabel(f"times faster than {_short(str(measurement.against), measurement)}, {load}")
     axes.grid(alpha=0.3)

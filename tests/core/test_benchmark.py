@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 import l0prune
-from l0prune import ConfigError, Contender, DataError, Load, measure
+from l0prune import ConfigError, Contender, DataError, Load, bench_figure, measure
 from l0prune.counting import has_fast_bfloat16
 from l0prune.onnx_files import open_onnx
 from l0prune.openvino_process import PRECISIONS, OpenVinoProcess
+from l0prune.variants import BACKENDS, DTYPES
 
 CPU = torch.device("cpu")
 # To look for it is not to import it: its own import would report to its makers.
@@ -174,6 +175,13 @@ def test_a_cpu_without_bfloat16_has_none_in_openvino(dtypes: tuple[str, ...], mo
     monkeypatch.setattr("l0prune.variants.has_fast_bfloat16", lambda device: False)
     with pytest.raises(ConfigError, match=r"bfloat16 cannot be measured here: cpu; .* openvino where the CPU"):
         measure({"a": network(16)}, X, dtypes=dtypes, backends=("onnxruntime", "openvino"))
+
+
+def test_every_variant_has_a_look_of_its_own() -> None:
+    assert set(bench_figure._MARKERS) == set(DTYPES)
+    assert set(bench_figure._LINES) == set(bench_figure._FILLS) == set(BACKENDS)
+    for looks in (bench_figure._MARKERS, bench_figure._LINES, bench_figure._FILLS):
+        assert len(set(looks.values())) == len(looks)
 
 
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
