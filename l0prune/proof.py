@@ -138,27 +138,28 @@ def find_faults(gated: GatedModel, observe: Observe, *, tolerance: float = TOLER
     """The largest difference among groups that can be pruned, and the reason against each that cannot, by name.
 
     All groups are closed together first; where that fails, halves are tried beside what is accepted so far, so that the
-    accepted groups are exact together.
+    accepted groups are exact together. Meanwhile nothing is too small to show an error.
     """
-    worst, reason = _trials(gated, observe, [], tolerance)
-    if reason:
-        # What fails with every unit open fails whichever group is tried.
-        return worst, {EVERYTHING: reason}
-    accepted: list[int] = []
-    faults: dict[str, str] = {}
-    pending = [list(range(len(gated.groups)))] if gated.groups else []
-    while pending:
-        chunk = pending.pop()
-        difference, reason = _trials(gated, observe, [*accepted, *chunk], tolerance)
-        if not reason:
-            accepted += chunk
-            worst = max(worst, difference)
-        elif len(chunk) == 1:
-            faults[gated.groups[chunk[0]].name] = reason
-        else:
-            half = len(chunk) // 2
-            pending += [chunk[half:], chunk[:half]]
-    return worst, faults
+    with _awake(gated.model):
+        worst, reason = _trials(gated, observe, [], tolerance)
+        if reason:
+            # What fails with every unit open fails whichever group is tried.
+            return worst, {EVERYTHING: reason}
+        accepted: list[int] = []
+        faults: dict[str, str] = {}
+        pending = [list(range(len(gated.groups)))] if gated.groups else []
+        while pending:
+            chunk = pending.pop()
+            difference, reason = _trials(gated, observe, [*accepted, *chunk], tolerance)
+            if not reason:
+                accepted += chunk
+                worst = max(worst, difference)
+            elif len(chunk) == 1:
+                faults[gated.groups[chunk[0]].name] = reason
+            else:
+                half = len(chunk) // 2
+                pending += [chunk[half:], chunk[:half]]
+        return worst, faults
 
 
 def _trials(gated: GatedModel, observe: Observe, closing: Sequence[int], tolerance: float) -> tuple[float, str]:
@@ -236,7 +237,7 @@ def _pattern(
 def prove_on_copy(
     model: nn.Module, groups: Sequence[PruneGroup], observe: Observe, tolerance: float
 ) -> tuple[dict[str, str], list[str]]:
-    """Check groups on a copy of a model, in which nothing is too small to show an error.
+    """Check groups on a copy of a model, in float32 where it is in half precision.
 
     Args:
         model: The model, without gates; it is left as it is.
@@ -252,7 +253,6 @@ def prove_on_copy(
     twin = copy.deepcopy(model).eval()
     if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in twin.parameters()):
         twin.float()
-    _wake(twin)
     refused: dict[str, str] = {}
     try:
         gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
@@ -271,20 +271,34 @@ def prove_on_copy(
     _, faults = find_faults(gated, observe, tolerance=tolerance)
     if EVERYTHING in faults:
         return refused | {group.name: faults[EVERYTHING] for group in groups}, []
-    with torch.no_grad(), gated.gates.fixed(torch.ones(len(gated.gates.log_alpha))):
-        dense = observe(gated.model)
-    least = torch.cat([torch.arange(group.units) == 0 for group in groups])
-    with torch.no_grad(), gated.gates.fixed(least.float()):
-        effect = relative_difference(dense, observe(gated.model))
-    if effect > 10 * tolerance:
+    if _effect(gated, observe) > 10 * tolerance:
         return refused | faults, []
     return refused | faults, ["the units hardly show in the outputs on these inputs, so that the proof says little"]
 
 
 @torch.no_grad()
-def _wake(model: nn.Module) -> None:
-    """Give parameters near 0 (the scale of a fresh residual branch, say) values through which an error would show."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.is_floating_point() and parameter.numel() and parameter.square().mean().sqrt() < _DORMANT:
-            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+def _effect(gated: GatedModel, observe: Observe) -> float:
+    """How far outputs change when one unit of each group stays."""
+    least = torch.cat([torch.arange(group.units) == 0 for group in gated.groups])
+    with _awake(gated.model):
+        with gated.gates.fixed(torch.ones(len(least))):
+            dense = observe(gated.model)
+        with gated.gates.fixed(least.float()):
+            return relative_difference(dense, observe(gated.model))
+
+
+@contextmanager
+def _awake(model: nn.Module) -> Iterator[None]:
+    """Parameters near 0 (the scale of a fresh residual branch, say) have values through which an error would show."""
+    generator, before = torch.Generator().manual_seed(0), {}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point() and parameter.numel() and parameter.square().mean().sqrt() < _DORMANT:
+                before[parameter] = parameter.clone()
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, values in before.items():
+                parameter.copy_(values)

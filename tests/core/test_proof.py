@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from l0prune import Bypass, DataError, GatedModel, Norm, Place, PruneGroup, Role, consecutive
+from l0prune import Bypass, DataError, GatedModel, Norm, Place, ProofError, PruneGroup, Role, consecutive
 from l0prune.proof import _emptied, _pattern, compare, find_faults, prove_groups, relative_difference
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
@@ -132,6 +132,58 @@ def test_a_group_that_cannot_be_cut_is_blamed_by_name() -> None:
     assert "shape '[-1, 4]' is invalid" in faults["columns"]
 
 
+def hidden_units(enter: str, leave: str, *, spoiled: bool) -> PruneGroup:
+    """Eight units between two linear layers, normalised in between; spoiled: as if nothing normalised over them."""
+    places = [
+        (f"{enter}.weight", 0),
+        (f"{enter}.bias", 0),
+        ("norm.weight", 0),
+        ("norm.bias", 0),
+        (f"{leave}.weight", 1),
+    ]
+    return PruneGroup(
+        name="hidden",
+        kind="unit",
+        units=8,
+        places=tuple(
+            Place(
+                tensor=tensor,
+                dim=dim,
+                role=Role.CONSUMES if tensor.startswith(leave) else Role.PRODUCES,
+                index=consecutive(8),
+            )
+            for tensor, dim in places
+        ),
+        norms=() if spoiled else (Norm(module="norm"),),
+    )
+
+
+class Sleeping(nn.Module):
+    """A residual branch that a small scale all but hides, as in a fresh network with LayerScale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.norm, self.down = nn.Linear(5, 8), nn.LayerNorm(8), nn.Linear(8, 5)
+        self.scale = nn.Parameter(torch.full((5,), 1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.down(self.norm(self.up(x)))
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_a_fault_that_training_would_bring_to_light_is_found_before(spoiled: bool) -> None:
+    torch.manual_seed(0)
+    group = hidden_units("up", "down", spoiled=spoiled)
+    gated = GatedModel(Sleeping(), [group], target_sparsity=0.3).eval()
+    x, before = torch.randn(4, 5), {name: tensor.clone() for name, tensor in gated.state_dict().items()}
+    if spoiled:
+        with pytest.raises(ProofError, match="pruning this group is not exact: hidden"):
+            prove_groups(gated, lambda model: model(x))
+    else:
+        assert prove_groups(gated, lambda model: model(x)) < 1e-5
+    assert all(torch.equal(tensor, before[name]) for name, tensor in gated.state_dict().items())
+
+
 class AlmostEqual(nn.Module):
     """A LayerNorm over channels that differ in their last digits: it magnifies every rounding a thousand times."""
 
@@ -148,22 +200,7 @@ class AlmostEqual(nn.Module):
 @pytest.mark.parametrize("spoiled", [False, True])
 def test_what_rounding_explains_is_no_fault_and_what_it_does_not_is_one(spoiled: bool) -> None:
     torch.manual_seed(0)
-    places = [("first.weight", 0), ("first.bias", 0), ("norm.weight", 0), ("norm.bias", 0), ("last.weight", 1)]
-    group = PruneGroup(
-        name="hidden",
-        kind="unit",
-        units=8,
-        places=tuple(
-            Place(
-                tensor=tensor,
-                dim=dim,
-                role=Role.CONSUMES if tensor.startswith("last") else Role.PRODUCES,
-                index=consecutive(8),
-            )
-            for tensor, dim in places
-        ),
-        norms=() if spoiled else (Norm(module="norm"),),
-    )
+    group = hidden_units("first", "last", spoiled=spoiled)
     gated, x = GatedModel(AlmostEqual(), [group], target_sparsity=0.3).eval(), torch.randn(16, 40)
     tolerance = 1e-7
     _, faults = find_faults(gated, lambda model: model(x), tolerance=tolerance)
