@@ -47,11 +47,13 @@ def all_entries(config: RunConfig) -> dict[str, Entry]:
     """
     full = Entry(name="full", answers="the method as it is")
     baselines = [Entry(name=name, answers=what, start=name) for name, what in BASELINES.items()]
-    # The others begin from the teacher's weights, where the recipe's rate was chosen.
+    # The recipe's rate was chosen for the method: a baseline may want another one.
     rate = {"joint": {"learning_rate": 2 * config.joint.learning_rate}}
-    thin = next(entry for entry in baselines if entry.name == "thin")
-    doubled = replace(thin, name="thin-faster", answers="does it want a higher learning rate?", settings=rate)
-    entries = [full, *baselines, doubled, *ablations(config)]
+    faster = [
+        replace(entry, name=f"{entry.name}-faster", answers=f"{entry.name}, twice the learning rate", settings=rate)
+        for entry in baselines
+    ]
+    entries = [full, *baselines, *faster, *ablations(config)]
     for sparsity in SPARSITIES:
         if sparsity != config.target_sparsity:
             entries += [_at(entry, sparsity) for entry in (full, *baselines)]
@@ -102,6 +104,12 @@ def ablations(config: RunConfig) -> list[Entry]:
         ),
         entry("gates-slower", "half the rate of gates and multipliers?", controller={"learning_rate": rate / 2}),
         entry("gates-faster", "twice the rate?", controller={"learning_rate": 2 * rate}),
+        entry(
+            "weights-faster",
+            "twice the learning rate?",
+            joint={"learning_rate": 2 * joint.learning_rate},
+            further={"learning_rate": 2 * further.learning_rate},
+        ),
         entry("no-quadratic-start", "multipliers from 0, as published?", controller={"quadratic_start": 0.0}),
         entry("l1-only", "without the cosine distance?", speech={"cosine_weight": 0.0}),
         entry("cosine-only", "without the L1 distance?", speech={"l1_weight": 0.0}),
@@ -121,7 +129,7 @@ def chosen(names: Sequence[str], config: RunConfig) -> list[Entry]:
     """
     entries = all_entries(config)
     sets = {name: [name] for name in entries}
-    sets["baselines"] = [*BASELINES, "thin-faster"]
+    sets["baselines"] = [*BASELINES, *(f"{name}-faster" for name in BASELINES)]
     sets["ablations"] = [entry.name for entry in ablations(config)]
     for name in ("full", *BASELINES):
         sets[f"{name}-sizes"] = [name, *(other for other in entries if other in _sizes(name))]
