@@ -3,7 +3,7 @@
 import copy
 import platform
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,6 +72,7 @@ def measure(
     threads: Sequence[int] = (),
     device: str | torch.device = "cpu",
     seconds: float = 10.0,
+    note: Callable[[str], object] | None = None,
 ) -> Measurement:
     """Measure latency, throughput and size of models.
 
@@ -84,6 +85,7 @@ def measure(
         threads: Numbers of CPU threads; torch's present one by default.
         device: Where to run.
         seconds: How long to measure under one load, for all variants together.
+        note: Told what is measured, once everything has run under the first load.
 
     Returns:
         A row for each load, number of threads, model, dtype and backend.
@@ -99,7 +101,7 @@ def measure(
     if against is not None and against not in contenders:
         raise ConfigError("no such model to compare with", where=against, hint=nearest(against, contenders))
     loads = _loads(example_inputs)
-    shortest = {name: (contender.facts or {}).get("shortest_seconds") for name, contender in contenders.items()}
+    _check_lengths(contenders, loads)
     rows: list[Row] = []
     for number in threads or (torch.get_num_threads(),):
         with _threads(number):
@@ -109,7 +111,13 @@ def measure(
                     {against: contenders[against]}, ("float32",), ("eager",), torch.device(device), 1
                 )
             for load in loads:
-                rows += _rows(variants, load, against, number, seconds, torch.device(device), shortest)
+                runs = _runs(variants, load)
+                if note and not rows:
+                    total = seconds * len(loads) * max(len(threads), 1)
+                    note(f"measuring {len(contenders)} models, about {total:.0f} s and warm-up")
+                times = interleave(runs, seconds=seconds, device=str(device))
+                base = times.get(f"{against}\nfloat32\neager")
+                rows += [_row(key, timing, base, load, number) for key, timing in times.items()]
     return Measurement(
         models={name: _facts(contender, loads[0], torch.device(device)) for name, contender in contenders.items()},
         rows=rows,
@@ -129,20 +137,19 @@ def _loads(example_inputs: Inputs | Tensor | Sequence[Load]) -> list[Load]:
     return [Load(name="example inputs", inputs=inputs, batch=len(inputs[0]) if inputs[0].ndim else 1)]
 
 
-def _rows(
-    variants: Mapping[tuple[str, str, str], Variant],
-    load: Load,
-    against: str | None,
-    threads: int,
-    seconds: float,
-    device: torch.device,
-    shortest_seconds: Mapping[str, float | None],
-) -> list[Row]:
+def _check_lengths(contenders: Mapping[str, Contender], loads: Sequence[Load]) -> None:
+    for name, contender in contenders.items():
+        shortest = (contender.facts or {}).get("shortest_seconds")
+        for load in loads:
+            if shortest and load.seconds and load.seconds < shortest:
+                where, expected = f"{name}, {load.name}", f"{shortest} s or more"
+                raise DataError("too short for the model", where=where, expected=expected)
+
+
+def _runs(variants: Mapping[tuple[str, str, str], Variant], load: Load) -> dict[str, Callable[[], object]]:
+    """Variants on a load; each has run once."""
     runs = {}
     for (model, dtype, backend), prepare in variants.items():
-        shortest = shortest_seconds.get(model)
-        if shortest and load.seconds and load.seconds < shortest:
-            raise DataError("too short for the model", where=f"{model}, {load.name}", expected=f"{shortest} s or more")
         run = prepare(load)
         try:
             with warnings.catch_warnings():
@@ -153,9 +160,7 @@ def _rows(
             what = f"model cannot run in {dtype} with the {backend} backend"
             raise DataError(what, where=f"{model}, {load.name}", got=got) from error
         runs[f"{model}\n{dtype}\n{backend}"] = run
-    times = interleave(runs, seconds=seconds, device=str(device))
-    base = times.get(f"{against}\nfloat32\neager")
-    return [_row(key, timing, base, load, threads) for key, timing in times.items()]
+    return runs
 
 
 def _row(key: str, timing: Timing, base: Timing | None, load: Load, threads: int) -> Row:

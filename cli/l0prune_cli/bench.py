@@ -1,9 +1,10 @@
 """`l0prune bench`."""
 
 import importlib
+import math
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -12,6 +13,7 @@ from l0prune_cli import options
 if TYPE_CHECKING:
     import l0prune
 
+_Number = TypeVar("_Number", int, float)
 _FLOATS, _INTEGERS = "1,5,15,30", "1"
 
 
@@ -35,10 +37,9 @@ def command(
     import l0prune
     from l0prune_cli.rendering import make_console, measurement_tables, print_result
 
-    progress = make_console(stderr=True)
     sources: list[str] = list(dict.fromkeys([against, *models] if against else models))
-    audio, clips = _numbers("--lengths", lengths), [int(n) for n in _numbers("--batch-sizes", batch_sizes)]
-    workers = [int(n) for n in _numbers("--threads", threads)] if threads else []
+    audio, clips = _numbers("--lengths", lengths, float), _numbers("--batch-sizes", batch_sizes, int)
+    workers = _numbers("--threads", threads, int) if threads else []
     where = l0prune.pick_device(device)
     with tempfile.TemporaryDirectory() as workspace:
         contenders: dict[str, l0prune.Contender] = {}
@@ -52,12 +53,10 @@ def command(
             if not isinstance(chosen, l0prune.Benchable):
                 raise l0prune.ConfigError("plugin measures nothing", where=plugin)
             for number, source in enumerate(sources):
-                progress.print(f"opening {source}")
                 folder = Path(workspace) / str(number)
                 folder.mkdir()
                 contenders[source] = chosen.contender(source, folder)
             loads = [chosen.load(length, batch) for batch in clips for length in audio]
-        progress.print(f"measuring {len(contenders)} models, about {seconds * len(loads):.0f} s and warm-up")
         found = l0prune.measure(
             contenders,
             loads,
@@ -67,20 +66,22 @@ def command(
             threads=workers,
             device=where,
             seconds=seconds,
+            note=make_console(stderr=True).print,
         )
     if plot:
         l0prune.draw_measurement(found, plot)
     print_result(found.to_json(), *measurement_tables(found), as_json=as_json)
 
 
-def _numbers(flag: str, text: str) -> list[float]:
+def _numbers(flag: str, text: str, kind: type[_Number]) -> list[_Number]:
     import l0prune
 
     try:
-        numbers = [float(name) for name in options.names(text)]
+        numbers = [kind(name) for name in options.names(text)]
     except ValueError as error:
-        raise l0prune.ConfigError("not a list of numbers", where=flag, got=text, expected="1,5 say") from error
-    if not numbers or min(numbers) <= 0:
+        what = "not a list of whole numbers" if kind is int else "not a list of numbers"
+        raise l0prune.ConfigError(what, where=flag, got=text, expected="1,5 say") from error
+    if not numbers or not all(0 < number < math.inf for number in numbers):
         raise l0prune.ConfigError("out of range", where=flag, got=text, expected="numbers above 0")
     return numbers
 
@@ -94,7 +95,7 @@ def _made(source: str) -> "tuple[l0prune.Contender, l0prune.Load]":
     """What a factory makes: a module and its example inputs."""
     import sys
 
-    import torch
+    from torch import Tensor, nn
 
     import l0prune
 
@@ -102,11 +103,13 @@ def _made(source: str) -> "tuple[l0prune.Contender, l0prune.Load]":
     sys.path.insert(0, "")
     try:
         made = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError) as error:
-        raise l0prune.ConfigError("no such factory", where=source, got=error, expected="module:factory") from error
+    except Exception as error:
+        # Somebody's own code may raise anything.
+        got = f"{type(error).__name__}: {error}"
+        raise l0prune.ConfigError("factory makes nothing", where=source, got=got, expected="module:factory") from error
     finally:
         sys.path.pop(0)
-    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module)):
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
         raise l0prune.ConfigError("factory returns something else", where=source, expected="(module, example inputs)")
-    inputs = (made[1],) if isinstance(made[1], torch.Tensor) else tuple(made[1])
+    inputs = (made[1],) if isinstance(made[1], Tensor) else tuple(made[1])
     return l0prune.Contender(module=made[0].eval()), l0prune.Load(name="example inputs", inputs=inputs)

@@ -108,11 +108,27 @@ def test_runs_as_a_module() -> None:
         (["compress"], "--plugin"),
         (["compress", "--plugin", "speech", "--target-sparsity", "much"], "--target-sparsity"),
         (["compress", "--plugin", "speech", "--seed", "1.5"], "--seed"),
+        (["compress", "--plugin", "speech", "--config", "."], "--config"),
+        (["compress", "--plugin", "speech", "--resume", "RUN"], "RUN"),
+        (["bench"], "models"),
+        (["evaluate", "embedded", "--seeds", "0"], "--seeds"),
         (["squeeze"], "squeeze"),
+        (["--plugin", "speech"], "--plugin"),
+        (["compress", "--plugin"], "--plugin"),
     ],
 )
-def test_usage_errors_exit_with_2(l0prune_call, arguments, word) -> None:
-    outcome = l0prune_call(*arguments)
-    assert (outcome.code, outcome.out) == (2, "")
-    assert word in outcome.err
-    assert "Traceback" not in outcome.err
+def test_usage_errors_are_one_line_and_exit_with_2(l0prune_call, arguments, word) -> None:
+    l0prune_call(*arguments).refused(word, "; see l0prune", " --help")
+
+
+def test_without_arguments_help_is_shown(l0prune_call) -> None:
+    assert l0prune_call().succeeded().out == l0prune_call("--help").out
+
+
+def test_ctrl_c_ends_without_a_traceback(l0prune_call, monkeypatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("l0prune.plugin_names", interrupted, raising=False)
+    outcome = l0prune_call("plugins")
+    assert (outcome.code, outcome.out, outcome.err) == (130, "", "")
