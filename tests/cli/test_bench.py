@@ -16,6 +16,10 @@ def narrow():
     return torch.nn.Linear(64, 8), (torch.randn(4, 64),)
 def nothing():
     return 3
+def broken():
+    return 1 / 0
+def needy(width):
+    return torch.nn.Linear(width, 8), torch.randn(4, width)
 """
 Call = Callable[..., Any]
 QUICK = ("--seconds", "0.05", "--lengths", "0.5,1")

@@ -200,6 +200,15 @@ def test_the_model_card_holds_the_reports_figures(make_run: Callable[[str], Path
     assert json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())["do_normalize"] is False
 
 
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_damaged_report_is_named(make_run: Callable[[str], Path], tmp_path: Path, content: str) -> None:
+    run = make_run("hubert")
+    (run / "report.json").write_text(content)
+    with pytest.raises(l0prune.RunError, match=r"report\.json"):
+        l0prune.export(run, to="dphubert", out=tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+
+
 def test_an_export_that_behaves_otherwise_leaves_nothing(
     make_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

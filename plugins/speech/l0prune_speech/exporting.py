@@ -4,7 +4,6 @@ Legend: B batch, T frames, D residual width, L transformer layers.
 """
 
 import importlib.util
-import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l0prune import ConfigError, Export, ProofError, assembled, relative_difference
+from l0prune import ConfigError, Export, ProofError, RunError, assembled, read_json, relative_difference
 from l0prune_speech.export_formats import FORMATS
 from l0prune_speech.formats import graphs
 from l0prune_speech.formats.card import model_card
@@ -111,7 +110,10 @@ def _difference(way: _Way, place: Path, encoder: SpeechEncoder) -> float:
 def _report(source: str) -> Mapping[str, Any]:
     """A run's report; empty for other sources."""
     path = Path(source) / "report.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content = read_json(path) if path.is_file() else {}
+    if not isinstance(content, Mapping):
+        raise RunError("not a report", where=path, got=type(content).__name__, expected="a JSON object")
+    return content
 
 
 def _hidden_states(encoder: SpeechEncoder, waveforms: Tensor, lengths: Tensor) -> Outputs:
