@@ -28,8 +28,6 @@ from students.summary import aligned, cells, lead, markdown, reference_row, row
 import l0prune
 from l0prune.files import write_json, write_text
 
-ROOT = Path(__file__).parents[1]
-
 
 def compare(
     comparison: Comparison,
@@ -105,7 +103,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="entries or sets: all (default), baselines, ablations, sizes, ...")
     parser.add_argument("--seeds", default="0,1,2", help="of training")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="where students are kept")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/ablations.json")
+    parser.add_argument("--out", type=Path, help="a JSON file to write; by default ablations.json among the runs")
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--config", type=Path, help="a TOML file over the recipe")
     parser.add_argument("--cache", type=Path, help="where to keep the teacher's hidden states for other students")
@@ -150,20 +148,27 @@ def main() -> int:
     except l0prune.L0PruneError as error:
         print(error, file=sys.stderr)
         return 2
-    write_json(arguments.out, results)
+    out = arguments.out or arguments.runs / "ablations.json"
+    write_json(out, results)
     lines = cells(results["entries"], results["references"], results["tasks"])
     print(aligned(lines))
-    write_text(arguments.out.with_suffix(".md"), markdown(lines))
+    write_text(out.with_suffix(".md"), markdown(lines))
     for name, tasks in results["full_is_ahead_by_deviations"].items():
         count = sum(deviations > 1 for deviations in tasks.values())
         print(f"full is ahead of {name} by more than a standard deviation on {count} of {len(tasks)} tasks")
-    draw_sizes(results, arguments.out.with_name(f"{arguments.out.stem}-sizes.png"))
-    draw_methods(results, arguments.out.with_suffix(".png"))
+    pictures = {draw_sizes: out.with_name(f"{out.stem}-sizes.png"), draw_methods: out.with_suffix(".png")}
+    for draw, picture in pictures.items():
+        if not draw(results, picture):
+            # One of other students would stand beside these figures.
+            picture.unlink(missing_ok=True)
     return 0
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise l0prune.ConfigError("not a list of whole numbers", got=text, expected="0,1,2 say") from error
 
 
 if __name__ == "__main__":

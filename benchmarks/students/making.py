@@ -6,17 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from provenance import where
+
 import l0prune
 from l0prune import ConfigError, RunConfig, RunError
 from l0prune.config import merge
 from l0prune.files import read_json, write_json
-from l0prune.report import versions
 from students.baselines import make_baseline
 from students.entries import Entry
 from students.thinning import Thinned
 
 PLUGIN = "speech"
 FACTS = "facts.json"
+BEGUN = "begun.json"
+"""What a student was begun with: one that was interrupted goes on with the same, or not at all."""
 SAME_LOSS = ("mode", "matched_layers", "l1_weight", "l2_weight", "cosine_weight", "cosine_form")
 """Settings in which two runs must agree for their losses to be compared."""
 
@@ -90,12 +93,14 @@ def make(comparison: Comparison, entry: Entry, seed: int, note: Note = print) ->
     """
     config, place = comparison.config(entry, seed), comparison.place(entry, seed)
     described = {"settings": l0prune.describe(config), "start": entry.start, "data_every": entry.data_every}
-    if is_made(comparison, entry, seed):
-        facts = read_json(place / FACTS)
-        if any(facts[key] != value for key, value in described.items()):
+    for file in (place / FACTS, place / BEGUN):
+        if file.is_file() and any(read_json(file)[key] != value for key, value in described.items()):
             hint = "choose another folder for the students, or remove this one"
             raise RunError("student was made with other settings", where=place, hint=hint)
+    if is_made(comparison, entry, seed):
+        facts = read_json(place / FACTS)
         return {**facts, "path": str(place / facts["file"])}
+    write_json(place / BEGUN, described)
     note(f"{entry.name}, seed {seed}: {entry.answers}")
     plugin = Thinned(l0prune.get_plugin(PLUGIN), entry.data_every)
     settings = merge(comparison.given(entry, seed), comparison.cached)
@@ -111,7 +116,7 @@ def make(comparison: Comparison, entry: Entry, seed: int, note: Note = print) ->
         **described,
         **found,
         "loss": found["own_loss"] if comparable else None,
-        "versions": versions(),
+        "made": where(l0prune.pick_device(config.device)),
     }
     write_json(place / FACTS, facts)
     return {**facts, "path": str(place / facts["file"])}

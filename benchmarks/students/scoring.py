@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provenance import where
+
 import l0prune
 from l0prune.files import read_json, write_json
 from students.making import PLUGIN, Note
@@ -55,7 +57,8 @@ def scored(model: str, place: Path, probes: Probes, note: Note = print) -> Mappi
     )
     evaluation = l0prune.evaluate([model], plugin=PLUGIN, settings=settings, note=note).to_json()
     # Through text, as it will be read.
-    write_json(place, {"asked": _asked(probes), "evaluation": evaluation})
+    made = where(l0prune.pick_device(probes.device))
+    write_json(place, {"asked": _asked(probes), "made": made, "evaluation": evaluation})
     return read_json(place)["evaluation"]
 
 

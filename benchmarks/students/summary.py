@@ -8,7 +8,7 @@ from students.entries import METHOD, Entry
 from students.scoring import scores_by_task
 
 Rows = Sequence[Mapping[str, Any]]
-_LEFT_OUT = ("name", "settings", "start", "data_every", "versions", "file", "path")
+_LEFT_OUT = ("name", "settings", "start", "data_every", "file", "path")
 """What the row says already, and places on this machine."""
 
 
@@ -64,7 +64,7 @@ def lead(one: Mapping[str, Any], other: Mapping[str, Any], tasks: Mapping[str, A
     The deviation is the larger one of the two. Single students have none, and are not judged.
     """
     found = {}
-    for task in one["scores"].keys() & other["scores"].keys():
+    for task in one["scores"].keys() & other["scores"].keys() & tasks.keys():
         mine, theirs = one["scores"][task], other["scores"][task]
         if min(len(mine["values"]), len(theirs["values"])) < 2:
             continue

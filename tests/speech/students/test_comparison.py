@@ -110,6 +110,9 @@ def test_an_interrupted_baseline_goes_on(
     monkeypatch.setattr(Stage, "update", breaking)
     with pytest.raises(KeyboardInterrupt):
         make(parted, entry, 0)
+    faster = l0prune.config.merge(parted.settings, {"joint": {"learning_rate": 0.01}})
+    with pytest.raises(RunError, match="other settings"):
+        make(replace(parted, settings=faster), entry, 0)
     assert make(parted, entry, 0)["losses"] == whole["losses"]
     assert steps == [0, 1, 2, 2, 3, 4, 5]
     assert not (parted.place(entry, 0) / "checkpoints").exists()
