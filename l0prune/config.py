@@ -28,7 +28,7 @@ class GateConfig:
     drop_rate: float = 0.01
     """Where gates start: log_alpha is the logit of 1 - drop_rate."""
     drop_rates: Mapping[str, float] = field(default_factory=dict)
-    """Other starts by kind of unit, { ffn = 0.5 } say."""
+    """Other starts by kind of unit, { ffn = 0.5 } say: that is the published one, and the recipes'."""
     mask_value: str = "mean"
     """Value of a kept unit's gate: "mean" of its distribution, or "published_mask", sigmoid(0.8 log_alpha / beta).
 

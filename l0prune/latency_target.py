@@ -83,7 +83,10 @@ def meet_target(
         results = _measure(dense, deploy(gated.pruned()[0]), observe)
         before, after, ratio = (results[key] for key in ("latency_before_ms", "latency_after_ms", "speedup"))
         note(f"measured: {before:.1f} ms dense, {after:.1f} ms pruned, {ratio:.2f} times faster")
-        if abs(1 / (ratio * left) - 1) <= _CLOSE or attempt + 1 == _ATTEMPTS:
+        if abs(1 / (ratio * left) - 1) <= _CLOSE:
+            return results
+        if attempt + 1 == _ATTEMPTS:
+            note(f"the target of {1 / left:.2f} times is missed by {abs(1 / (ratio * left) - 1):.0%}")
             return results
         moved = gated.gates.budget * left * ratio
         low, high = ((1 + sign * _RANGE) * predicted for sign in (-1, 1))

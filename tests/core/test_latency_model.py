@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from l0prune import Bypass, Place, PruneGroup, Role, RunConfig, TargetError, consecutive, latency_model
+from l0prune import (
+    Bypass,
+    GatedModel,
+    Place,
+    PruneGroup,
+    Role,
+    RunConfig,
+    TargetError,
+    consecutive,
+    latency_model,
+    latency_target,
+)
 from l0prune.dependency import trace
 from l0prune.latency_model import TICKS, LatencyModel, _fit, _least_squares, measure_latency
-from l0prune.latency_target import sparsity_for
+from l0prune.latency_target import meet_target, sparsity_for
 from l0prune.size_model import SizeModel
 
 
@@ -152,6 +164,21 @@ def test_targets_in_times_faster_and_in_milliseconds() -> None:
     # Where the dense network takes longer than the model says, less of the model's total must go.
     assert sparsity_for(make(dense_ms=30.0), config(target_ms=10.0)) == pytest.approx((2 / 3, 0.5))
     assert sparsity_for(make(dense_ms=30.0), config(target_speedup=1.2)) == pytest.approx((1 / 6, 0.01))
+
+
+@pytest.mark.parametrize(("speedup", "missed"), [(2.02, False), (1.5, True)])
+def test_a_target_that_measurement_does_not_reach_is_told_of(
+    make_network: Callable[..., tuple[nn.Module, list[PruneGroup]]],
+    monkeypatch: pytest.MonkeyPatch,
+    speedup: float,
+    missed: bool,
+) -> None:
+    network, groups = make_network()
+    gated, notes = GatedModel(network, groups, target_sparsity=0.4).eval(), []
+    measured = {"latency_before_ms": 10.0, "latency_after_ms": 10 / speedup, "speedup": speedup}
+    monkeypatch.setattr(latency_target, "_measure", lambda dense, pruned, observe: measured)
+    assert meet_target(gated, nn.Identity(), lambda model: None, None, 0.5, notes.append) == measured
+    assert [note for note in notes if "missed" in note] == ["the target of 2.00 times is missed by 33%"] * missed
 
 
 def test_a_target_that_cannot_be_met_names_the_fastest_that_can() -> None:
