@@ -11,6 +11,8 @@ from l0prune_speech.audio import SAMPLE_RATE, Clip, read
 
 Label = str | tuple[str, ...]
 """A class, or the phones that are said."""
+Pair = tuple[str, str, bool]
+"""Names of two segments to compare, and whether they are of one speaker."""
 Symbol = TypeVar("Symbol", bound=Hashable)
 _TOLERANCE_SECONDS = 0.001
 
@@ -74,8 +76,8 @@ class LabelledSet:
     """The data it comes from, for messages."""
     train: tuple[Example, ...]
     test: tuple[Example, ...]
-    trials: tuple[tuple[str, str, bool], ...] | None = None
-    """Names of two test segments to compare, and whether they are of one speaker; every pair by default."""
+    trials: tuple[Pair, ...] | None = None
+    """Of test segments; every pair by default."""
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):
