@@ -58,6 +58,20 @@ def test_shuffled_labels_give_chance(settings: EvaluationSettings) -> None:
 
 
 @pytest.mark.usefixtures("short")
+def test_the_number_of_trials_is_told(settings: EvaluationSettings) -> None:
+    told: list[str] = []
+    asked = replace(settings, tasks=("keyword", "verification"), seeds=(0,))
+    found = evaluating.evaluate_models(["filterbanks"], asked, told.append)
+    # All pairs of 24 clips by each of two speakers.
+    same, different = 2 * 24 * 23 // 2, 24 * 24
+    facts = found.tasks["verification"]
+    assert (facts["same_speaker_trials"], facts["different_speaker_trials"]) == (same, different)
+    assert f"{same} same speaker trials, {different} different speaker trials" in told[1]
+    assert "same_speaker_trials" not in found.tasks["keyword"]
+    assert "trials" not in told[0]
+
+
+@pytest.mark.usefixtures("short")
 def test_a_seed_repeats_wherever_and_in_whichever_order_the_clips_stand(
     settings: EvaluationSettings, changed_set: Callable[..., Path]
 ) -> None:

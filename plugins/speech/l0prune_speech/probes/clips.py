@@ -57,6 +57,12 @@ def verify(features: Features, labelled: LabelledSet, trial: Trial) -> Outcome:
     return Outcome(score=equal_error_rate(scores.numpy(), same), layer_weights=tuple(net.sum.weights.tolist()))
 
 
+def count_trials(labelled: LabelledSet) -> dict[str, int]:
+    """How many pairs of test clips there are to compare, of one speaker and of two."""
+    counts = Counter(same for _one, _other, same in pairs(labelled))
+    return {"same_speaker_trials": counts[True], "different_speaker_trials": counts[False]}
+
+
 def pairs(labelled: LabelledSet) -> list[tuple[int, int, bool]]:
     """Numbers of the test clips to compare, and whether they are of one speaker: the set's trials, or all pairs."""
     if labelled.trials is not None:

@@ -37,7 +37,9 @@ def evaluate_models(models: Sequence[str], settings: EvaluationSettings, note: N
     device = pick_device(settings.device)
     sets = _sets(settings)
     for task, labelled in sets.items():
-        note(f"{task}: {len(labelled.train)} clips to train on, {len(labelled.test)} to test on")
+        counts = [f"{count} {name.replace('_', ' ')}" for name, count in PROBES[task].facts(labelled).items()]
+        clips = f"{len(labelled.train)} clips to train on, {len(labelled.test)} to test on"
+        note(f"{task}: {', '.join([clips, *counts])}")
     # Every model is opened before the first is measured: a wrong name costs no waiting.
     frontends = {model: open_frontend(model, device) for model in models}
     compared = _compared(sets) if settings.against in frontends else []
@@ -134,4 +136,5 @@ def _describe(task: str, labelled: LabelledSet) -> dict[str, Any]:
         "train_clips": len(labelled.train),
         "test_clips": len(labelled.test),
         "minutes": labelled.seconds / 60,
+        **PROBES[task].facts(labelled),
     }

@@ -25,6 +25,8 @@ class Probe:
     """Raises a `DataError` where a set does not serve."""
     chance: Callable[[LabelledSet], float]
     """The score of who hears nothing."""
+    facts: Callable[[LabelledSet], Mapping[str, int]] = lambda _labelled: {}
+    """What else there is to say of a set."""
     reads_frames: bool = False
     """Not their means."""
 
@@ -56,5 +58,6 @@ PROBES: Mapping[str, Probe] = {
         folds=lambda labelled: class_folds(labelled, 3),
         check=clips.check_trials,
         chance=lambda _labelled: 0.5,
+        facts=clips.count_trials,
     ),
 }
