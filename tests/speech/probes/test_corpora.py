@@ -44,6 +44,20 @@ def test_speech_commands_with_missing_clips(speech_commands: Path) -> None:
         open_sets([str(speech_commands)])
 
 
+def test_speech_commands_with_clips_that_cannot_be_read(speech_commands: Path) -> None:
+    for name in ("00000000", "00000004"):
+        file = speech_commands / "yes" / f"{name}_nohash_0.wav"
+        whole = file.read_bytes()
+        file.write_bytes(b"")
+        with pytest.raises(DataError, match=rf"labels without audio: .*yes/{file.name}, zero length") as refusal:
+            open_sets([str(speech_commands)])
+        assert ("testing_list.txt:1 " in str(refusal.value)) == (name == "00000000")
+        file.write_bytes(whole)
+    (speech_commands / "yes" / "00000000_nohash_0.wav").unlink()
+    with pytest.raises(DataError, match=r"labels without audio: .*testing_list.txt:1 .got yes/.*, missing"):
+        open_sets([str(speech_commands)])
+
+
 @pytest.fixture
 def librispeech(tmp_path: Path) -> Path:
     folder, number = tmp_path / "LibriSpeech", 0
@@ -131,6 +145,45 @@ def test_voxceleb_with_missing_clips(voxceleb: Path) -> None:
     (voxceleb / "iden_split.txt").unlink()
     with pytest.raises(DataError, match=r"labels without audio: .*veri_test.txt"):
         open_sets([str(voxceleb)])
+
+
+def test_blank_lines_in_lists_say_nothing(voxceleb: Path, librispeech: Path, speech_commands: Path) -> None:
+    (librispeech / "librispeech-lexicon.txt").write_text("A  AH0\nCAT  K AE1 T\nDOG  D AO1 G\n")
+    folders = [str(folder) for folder in (voxceleb, librispeech, speech_commands)]
+    before = [open_sets([folder]) for folder in folders]
+    lists = [file for folder in folders for file in Path(folder).rglob("*.txt")]
+    assert len(lists) == 2 + (4 + 1) + 2
+    for file in lists:
+        first, rest = file.read_text().split("\n", 1)
+        file.write_text(f"\n{first}\n  \n{rest}\n\n")
+    assert [open_sets([folder]) for folder in folders] == before
+
+
+CAT = "id10002/videoa/00001.wav"
+MALFORMED = [
+    ("speech_commands", "testing_list.txt", "00000000_nohash_0.wav", "testing_list.txt:3 .*00000000_nohash_0.wav"),
+    ("speech_commands", "validation_list.txt", "yes no/0.wav", "validation_list.txt:2 .*yes no.*a clip a line"),
+    ("voxceleb", "iden_split.txt", CAT, f"iden_split.txt:17 .*{CAT}.*1, 2 or 3"),
+    ("voxceleb", "iden_split.txt", f"x {CAT}", "iden_split.txt:17 .got x, expected 1, 2 or 3"),
+    ("voxceleb", "veri_test.txt", f"1 {CAT}", f"veri_test.txt:3 .*1 {CAT}.*two clips"),
+    ("voxceleb", "veri_test.txt", f"x {CAT} {CAT}", "veri_test.txt:3 .got x, expected 1 .one speaker. or 0"),
+    ("voxceleb", "veri_test.txt", f"0 {CAT}\0 {CAT}", "malformed list: .*veri_test.txt:3 "),
+    ("voxceleb", "veri_test.txt", f"0 {CAT} caf\xe9", "list cannot be read: .*veri_test.txt:3 .*expected UTF-8 text"),
+    ("librispeech", "librispeech-lexicon.txt", "A  AH0\nCAT", "word without phones: .*lexicon.txt:2 .got CAT"),
+    ("librispeech", "train-clean-100/11/7/11-7.trans.txt", "11-7 caf\xe9", "list cannot be read: .*11-7.trans.txt:7 "),
+]
+
+
+@pytest.mark.parametrize(("corpus", "file", "line", "words"), MALFORMED)
+def test_malformed_lists_are_refused(
+    request: pytest.FixtureRequest, corpus: str, file: str, line: str, words: str
+) -> None:
+    folder = request.getfixturevalue(corpus)
+    with (folder / file).open("ab") as end:
+        end.write(f"{line}\n".encode("latin-1"))
+    with pytest.raises(DataError, match=words) as refusal:
+        open_sets([str(folder)])
+    assert "\n" not in str(refusal.value)
 
 
 def test_the_first_folder_that_serves_a_task_does(librispeech: Path, voxceleb: Path, speech_commands: Path) -> None:

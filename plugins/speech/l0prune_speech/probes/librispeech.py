@@ -7,6 +7,7 @@ from pathlib import Path
 from l0prune import DataError
 from l0prune_speech.audio import find_clips
 from l0prune_speech.probes.labelled import Example, LabelledSet, Segment, segment
+from l0prune_speech.probes.lists import records
 
 LEXICON = "librispeech-lexicon.txt"
 _TRAIN = ("train-clean-100", "train-clean-360", "train-other-500")
@@ -61,34 +62,20 @@ def read_sets(folder: Path) -> dict[str, LabelledSet]:
 
 def _utterances(folder: Path, subset: str) -> list[_Utterance]:
     """The clips of a subset; none where it is not there."""
-    from torchaudio.datasets import LIBRISPEECH
-
     if not (folder / subset).is_dir():
         return []
-    corpus = LIBRISPEECH(folder.parent, url=subset, folder_in_archive=folder.name)
     clips = {clip.path.stem: clip for clip in find_clips([folder / subset], min_seconds=0.0).clips}
-    transcribed = _transcribed(folder / subset)
-    for name, file in transcribed.items():
-        if name not in clips:
-            raise DataError("transcript without audio", where=file, got=name)
-    silent = sorted(set(clips) - set(transcribed))
+    utterances = {}
+    for file in sorted((folder / subset).glob("*/*/*.trans.txt")):
+        for where, (name, *words) in records(file, expected="the name of a clip and what is said"):
+            if name not in clips:
+                raise DataError("transcript without audio", where=where, got=name)
+            speaker = file.parent.parent.name
+            utterances[name] = _Utterance(segment=segment(clips[name]), words=tuple(words), speaker=speaker)
+    silent = sorted(set(clips) - set(utterances))
     if silent:
         raise DataError("audio without a transcript", where=clips[silent[0]].path)
-    utterances = []
-    for number in range(len(corpus)):
-        path, _rate, text, speaker, _chapter, _utterance = corpus.get_metadata(number)
-        clip = clips[Path(path).stem]
-        utterances.append(_Utterance(segment=segment(clip), words=tuple(text.split()), speaker=str(speaker)))
-    return utterances
-
-
-def _transcribed(folder: Path) -> dict[str, Path]:
-    """The file that holds the transcript of each utterance."""
-    found = {}
-    for file in sorted(folder.glob("*/*/*.trans.txt")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            found[line.partition(" ")[0]] = file
-    return found
+    return [utterances[name] for name in sorted(utterances)]
 
 
 def _every_fifth(utterances: Iterable[_Utterance]) -> list[_Utterance]:
@@ -115,7 +102,8 @@ def _read_lexicon(folder: Path) -> dict[str, tuple[str, ...]]:
     """The first pronunciation of each word, without stress; empty where there is no lexicon."""
     lexicon: dict[str, tuple[str, ...]] = {}
     if (folder / LEXICON).is_file():
-        for line in (folder / LEXICON).read_text(encoding="utf-8").splitlines():
-            word, *phones = line.split()
+        for where, (word, *phones) in records(folder / LEXICON, expected="a word and its phones"):
+            if not phones:
+                raise DataError("word without phones", where=where, got=word)
             lexicon.setdefault(word, tuple(phone.rstrip("012") for phone in phones))
     return lexicon
