@@ -1,5 +1,6 @@
 """What an evaluation finds: scores of tasks over several seeds, and layers beside those of a teacher."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,8 +40,9 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         if not self.seeds:
             raise ConfigError("no seeds", expected="at least one")
-        if not self.max_minutes > 0:
-            raise ConfigError("max_minutes out of range", got=self.max_minutes, expected="above 0")
+        if not 0 < self.max_minutes < math.inf:
+            expected = "a finite number above 0"
+            raise ConfigError("max_minutes out of range", got=self.max_minutes, expected=expected)
 
 
 @dataclass(frozen=True, kw_only=True)

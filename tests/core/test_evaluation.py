@@ -1,6 +1,7 @@
 """The seam of evaluation: what reaches a plugin, and what its results become."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from l0prune import (
     EvaluationSettings,
     EvaluationTask,
     LayerComparison,
+    RunError,
     Score,
     draw_evaluation,
     evaluate,
@@ -83,8 +85,21 @@ def test_wrong_settings_are_refused() -> None:
         evaluate(["one"], plugin="guesses", settings=EvaluationSettings(tasks=("gess",)))
     with pytest.raises(ConfigError, match="no seeds"):
         EvaluationSettings(seeds=())
-    with pytest.raises(ConfigError, match="max_minutes out of range"):
-        EvaluationSettings(max_minutes=float("nan"))
+    for minutes in (math.nan, math.inf, 0.0, -1.0):
+        with pytest.raises(ConfigError, match=r"max_minutes out of range .*expected a finite number above 0"):
+            EvaluationSettings(max_minutes=minutes)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"teacher": ["big"]}', "3"])
+def test_a_run_whose_report_names_no_teacher_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(RunError, match=rf"damaged file: {tmp_path}/report.json .*expected an object with .*teacher"):
+        evaluate([tmp_path], plugin="guesses")
+
+
+def test_a_name_too_long_for_a_file_reaches_the_plugin() -> None:
+    name = "m" * 300
+    assert list(evaluate([name], plugin="guesses").models) == [name]
 
 
 def test_the_picture_replaces_an_older_one_whole(tmp_path: Path) -> None:
