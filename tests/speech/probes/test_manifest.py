@@ -71,6 +71,11 @@ def test_clips_can_be_parts_of_files(changed_set: Changed) -> None:
         (lambda clips: clips[0].pop("phonemes"), "malformed manifest: .*clip 0.*phonemes"),
         (lambda clips: clips[0].update(split="dev"), "malformed manifest: .*dev.*train, seen, unseen"),
         (lambda clips: clips[0].update(start_seconds="soon"), "malformed manifest: .*seconds"),
+        (lambda clips: clips[0].update(start_seconds=10**400), "malformed manifest: .*seconds"),
+        (lambda clips: clips[0].update(keyword=["ab"]), "malformed manifest: .*clip 0.*keyword = .*expected text"),
+        (lambda clips: clips[0].update(keyword=""), "malformed manifest: .*clip 0.*keyword = .*expected text"),
+        (lambda clips: clips[0].update(speaker={"name": "s0"}), "malformed manifest: .*clip 0.*speaker = "),
+        (lambda clips: clips.append(clips[0]), "clip is listed twice: .*000.wav@0"),
         (lambda clips: clips[0].update(duration_seconds=3.0), "labels do not match the audio.*3 s.*0.8 s"),
         (lambda clips: clips[1].update(speaker="s5"), "train and test overlap: speaker.*s5"),
         (lambda clips: clips[0].update(speaker="s9"), "speaker is tested but never trained on: .*s9"),
@@ -95,8 +100,9 @@ def test_other_manifests_are_refused(tmp_path: Path, text: str, words: str) -> N
 def test_folders_of_no_known_layout_are_refused(tmp_path: Path) -> None:
     with pytest.raises(L0PruneError, match=r"not a labelled set.*LibriSpeech"):
         open_sets([str(tmp_path)])
-    with pytest.raises(L0PruneError, match="no such folder"):
-        open_sets([str(tmp_path / "nothing")])
+    for name in ("nothing", "n" * 300):
+        with pytest.raises(L0PruneError, match="no such folder"):
+            open_sets([str(tmp_path / name)])
 
 
 def test_sets_that_overlap_are_refused(changed_set: Changed) -> None:

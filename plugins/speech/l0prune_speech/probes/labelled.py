@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 from torch import Tensor
@@ -70,7 +71,11 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledSet:
-    """What a task is trained and tested on; the order of the examples says nothing."""
+    """What a task is trained and tested on; the order of the examples says nothing.
+
+    Raises:
+        DataError: There is nothing to train or to test on, or a segment comes twice in a split.
+    """
 
     name: str
     """The data it comes from, for messages."""
@@ -85,6 +90,9 @@ class LabelledSet:
                 raise DataError(f"no clips to {split} on", where=self.name)
             # The same clips in the same order, however they were found.
             ordered = sorted(getattr(self, split), key=lambda example: example.segment.name)
+            for one, other in pairwise(ordered):
+                if one.segment.name == other.segment.name:
+                    raise DataError("clip is listed twice", where=one.segment.name, hint="list it once")
             object.__setattr__(self, split, tuple(ordered))
 
     @property

@@ -81,7 +81,8 @@ def _entry(row: Any, number: int, clips: Mapping[str, Clip], manifest: Path) -> 
     where = f"{manifest}: clip {number}"
     if not isinstance(row, Mapping):
         raise DataError("malformed manifest", where=where, got=type(row).__name__, expected="an object")
-    for key in ("file", "split", "speaker", "phonemes"):
+    texts = ("file", "split", "speaker", "phonemes")
+    for key in texts if row.get("keyword") is None else (*texts, "keyword"):
         if not isinstance(row.get(key), str) or not row[key].strip():
             raise DataError("malformed manifest", where=where, got=f"{key} = {row.get(key)!r}", expected="text")
     if row["split"] not in SPLITS:
@@ -91,7 +92,7 @@ def _entry(row: Any, number: int, clips: Mapping[str, Clip], manifest: Path) -> 
         raise DataError("labels without audio", where=where, got=row["file"], hint=hint)
     try:
         places = {key: float(row[key]) for key in ("start_seconds", "duration_seconds") if row.get(key) is not None}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError("malformed manifest", where=where, got=error, expected="seconds") from error
     return _Entry(
         segment=segment(clips[row["file"]], **places),

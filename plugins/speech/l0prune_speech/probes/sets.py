@@ -35,7 +35,11 @@ def open_sets(data: Sequence[str]) -> dict[str, LabelledSet]:
 
 
 def _open(folder: Path) -> dict[str, LabelledSet]:
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        raise DataError("no such folder", where=folder, got=error.strerror, expected=_EXPECTED) from error
+    if not there:
         raise DataError("no such folder", where=folder, expected=_EXPECTED)
     if (folder / "manifest.json").is_file():
         return read_manifest(folder, _content(folder / "manifest.json"))
