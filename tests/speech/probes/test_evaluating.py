@@ -1,19 +1,30 @@
 """Probes on sound that is easy to learn: right labels are learnt, shuffled ones give chance, and runs repeat."""
 
+import itertools
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
+from l0prune_speech.audio import find_clips
 from l0prune_speech.modules import SpeechEncoder
 from l0prune_speech.probes import clips, evaluating, phones
-from l0prune_speech.probes.features import EncoderFrontend, Frontend, extract, open_frontend, with_random_weights
+from l0prune_speech.probes.features import (
+    EncoderFrontend,
+    Framing,
+    Frontend,
+    extract,
+    open_frontend,
+    with_random_weights,
+)
+from l0prune_speech.probes.labelled import segment
 from l0prune_speech.probes.sets import open_sets
 from torch import Tensor
 
-from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings
+from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings, L0PruneError
 
 FIFTY_A_SECOND = [(6, 10, 5)] + [(6, 3, 2)] * 4 + [(6, 2, 2)] * 2
 
@@ -83,10 +94,11 @@ def test_a_seed_repeats_wherever_and_in_whichever_order_the_clips_stand(
 
 @pytest.fixture
 def opened(make_encoder: Callable[..., SpeechEncoder], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models by name: made:SEED, an encoder of 50 frames a second; slow, one of 6.25."""
+    """Models by name: made:SEED, an encoder of 50 frames a second; slow, one of 6.25; wide, whose frames are longer."""
 
     def open_model(model: str, device: torch.device) -> Frontend:
-        strides = {"slow": FIFTY_A_SECOND + [(6, 2, 2)] * 3}.get(model, FIFTY_A_SECOND)
+        others = {"slow": FIFTY_A_SECOND + [(6, 2, 2)] * 3, "wide": [(6, 15, 5), *FIFTY_A_SECOND[1:]]}
+        strides = others.get(model, FIFTY_A_SECOND)
         seed = int(model.partition(":")[2] or 0)
         return EncoderFrontend(make_encoder(seed, extractor_conv_layer_config=strides), device)
 
@@ -108,12 +120,69 @@ def test_layers_beside_those_of_a_teacher(settings: EvaluationSettings) -> None:
     assert sum(score.facts["layer_weights"]) == pytest.approx(1)
 
 
-@pytest.mark.usefixtures("opened", "short")
-def test_models_of_another_frame_rate(settings: EvaluationSettings) -> None:
-    with pytest.raises(DataError, match=r"frame rate differs from the teacher's: slow .got 6.25 .*expected 50"):
-        evaluated(["made:0", "slow"], replace(settings, tasks=("keyword",), against="made:0", seeds=(0,)))
-    with pytest.raises(DataError, match=r"too few frames for the phones: .*6.25 a second.*about 50 frames"):
-        evaluated(["slow"], replace(settings, tasks=("phone",), seeds=(0,)))
+def refused(models: list[str], settings: EvaluationSettings, words: str) -> None:
+    """Before a word is said, so that the error is all there is to read."""
+    told: list[str] = []
+    with pytest.raises(L0PruneError, match=words):
+        evaluating.evaluate_models(models, settings, told.append)
+    assert told == []
+
+
+@pytest.mark.usefixtures("opened")
+def test_models_of_other_frames(settings: EvaluationSettings) -> None:
+    beside = replace(settings, tasks=("keyword",), against="made:0", seeds=(0,))
+    refused(["made:0", "slow"], beside, r"frame rate differs from the teacher's: slow .got 6.25 .*expected 50")
+    refused(["made:0", "wide"], beside, r"frames differ from the teacher's: wide .got 405 .*expected 400")
+    alone = replace(settings, tasks=("phone",), seeds=(0,))
+    refused(["slow"], alone, "too few frames for the phones: .*6.25 a second.*about 50 frames")
+    refused(["made:0", "slow"], alone, "too few frames for the phones: .*6.25 a second.*about 50 frames")
+
+
+@pytest.mark.parametrize("model", ["made:0", "slow", "wide", "filterbanks"])
+@pytest.mark.usefixtures("opened")
+def test_the_number_of_frames_is_known_beforehand(model: str) -> None:
+    device = torch.device("cpu")
+    frontend = open_frontend(model, device) if model == "filterbanks" else evaluating.open_frontend(model, device)
+    shortest, step = frontend.framing.shortest_samples, frontend.framing.step_samples
+    assert frontend.framing.frames(shortest - 1) == 0
+    for samples in (shortest, shortest + step - 1, shortest + step, 16_000, 16_001):
+        assert frontend(torch.randn(samples)).shape[1] == frontend.framing.frames(samples)
+
+
+def test_the_length_of_a_segment_is_that_of_what_is_read(tmp_path: Path) -> None:
+    for rate in (16_000, 44_100, 8_000):
+        soundfile.write(tmp_path / f"{rate}.wav", torch.randn(rate // 2).numpy(), rate)
+        (clip,) = find_clips([tmp_path / f"{rate}.wav"], min_seconds=0.0).clips
+        for start, duration in itertools.product((0.0, 0.12345, 0.4), (None, 0.01, 0.09999)):
+            part = segment(clip, start_seconds=start, duration_seconds=duration)
+            assert part.samples == len(part.read())
+
+
+def test_too_few_minutes_are_no_fault_of_the_data(
+    settings: EvaluationSettings, changed_set: Callable[..., Path]
+) -> None:
+    asked = replace(settings, max_minutes=0.01)
+    words = r"max_minutes is too small for the task: {} .got 0.01, .*raise --max-minutes"
+    for task in ("keyword", "speaker", "phone", "verification"):
+        refused(["filterbanks"], replace(asked, tasks=(task,)), words.format(task))
+
+    def once(clips) -> None:
+        clips[next(n for n, clip in enumerate(clips) if clip.get("keyword"))]["keyword"] = "rare"
+
+    faulty = replace(asked, data=(str(changed_set(once)),), tasks=("keyword",))
+    refused(["filterbanks"], faulty, "class with a single example: .*rare")
+
+
+def test_a_single_clip_to_train_phones_on_is_refused(
+    settings: EvaluationSettings, changed_set: Callable[..., Path]
+) -> None:
+    def single(clips) -> None:
+        sentences = [clip for clip in clips if clip["split"] == "train" and "keyword" not in clip]
+        for clip in sentences[1:]:
+            clip["keyword"] = "none"
+
+    faulty = replace(settings, data=(str(changed_set(single)),), tasks=("phone",))
+    refused(["filterbanks"], faulty, "a single clip to train on: .*expected 2 or more")
 
 
 def test_random_weights_keep_the_architecture(make_encoder: Callable[..., SpeechEncoder]) -> None:
@@ -146,7 +215,7 @@ def test_features_of_a_clip_are_its_own(make_encoder: Callable[..., SpeechEncode
 class Deaf:
     """A model of which nothing can be learnt."""
 
-    parameters, frames_per_second, shortest_samples = 0, 50.0, 400
+    parameters, framing = 0, Framing(shortest_samples=320, step_samples=320)
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -165,8 +234,8 @@ def test_states_beyond_half_precision_are_kept_and_those_that_are_not_finite_ref
 
 def test_clips_too_short_for_a_model_are_refused(changed_set: Callable[..., Path]) -> None:
     folder = changed_set(lambda clips: clips[-1].update(duration_seconds=0.01))
-    with pytest.raises(DataError, match=r"clip is too short for the model: .*got 0.01 s, expected 0.025 s"):
-        evaluated(["filterbanks"], EvaluationSettings(data=(str(folder),), device="cpu"))
+    asked = EvaluationSettings(data=(str(folder),), device="cpu")
+    refused(["filterbanks"], asked, r"clip is too short for the model: .*got 0.01 s, expected 0.025 s")
 
 
 def test_a_task_without_data_is_refused(labelled_sound: Path, changed_set: Callable[..., Path]) -> None:

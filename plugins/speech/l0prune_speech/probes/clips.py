@@ -59,8 +59,16 @@ def verify(features: Features, labelled: LabelledSet, trial: Trial) -> Outcome:
 
 def count_trials(labelled: LabelledSet) -> dict[str, int]:
     """How many pairs of test clips there are to compare, of one speaker and of two."""
-    counts = Counter(same for _one, _other, same in pairs(labelled))
-    return {"same_speaker_trials": counts[True], "different_speaker_trials": counts[False]}
+    # All pairs of a whole corpus are too many to be listed.
+    by_speaker = Counter(example.label for example in labelled.test).values()
+    same, total = sum(map(_pairs_of, by_speaker)), _pairs_of(len(labelled.test))
+    if labelled.trials is not None:
+        same, total = sum(same for _one, _other, same in labelled.trials), len(labelled.trials)
+    return {"same_speaker_trials": same, "different_speaker_trials": total - same}
+
+
+def _pairs_of(count: int) -> int:
+    return count * (count - 1) // 2
 
 
 def pairs(labelled: LabelledSet) -> list[tuple[int, int, bool]]:
@@ -75,7 +83,7 @@ def pairs(labelled: LabelledSet) -> list[tuple[int, int, bool]]:
 def check_trials(labelled: LabelledSet) -> None:
     """Raise a `DataError` where speakers cannot be learnt, or no pairs of both kinds be compared."""
     check_classes(labelled, unseen=True)
-    kinds = {same for _one, _other, same in pairs(labelled)}
-    if len(kinds) < 2:
-        got = "none at all" if not kinds else f"only pairs of {'one speaker' if True in kinds else 'two speakers'}"
+    same, different = count_trials(labelled).values()
+    if not same or not different:
+        got = f"only pairs of {'one speaker' if same else 'two speakers'}" if same or different else "none at all"
         raise DataError("no pairs to verify speakers with", where=labelled.name, got=got, expected="both kinds")

@@ -9,7 +9,15 @@ import torch
 from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings, LayerComparison, pick_device
 from l0prune_speech.evaluation_tasks import TASKS
 from l0prune_speech.probes.checks import check_overlap
-from l0prune_speech.probes.features import FILTERBANKS, Features, Frontend, extract, open_frontend
+from l0prune_speech.probes.features import (
+    FILTERBANKS,
+    Features,
+    Framing,
+    Frontend,
+    check_lengths,
+    extract,
+    open_frontend,
+)
 from l0prune_speech.probes.labelled import LabelledSet, Segment
 from l0prune_speech.probes.scoring import score
 from l0prune_speech.probes.sets import open_sets
@@ -31,17 +39,19 @@ def evaluate_models(models: Sequence[str], settings: EvaluationSettings, note: N
         note: Told how far it is.
 
     Raises:
-        ConfigError: There is no such model, or no data for a task.
-        DataError: Labels and audio do not fit each other, or a model cannot hear a clip.
+        ConfigError: There is no such model, no data for a task, or too few minutes of it.
+        DataError: Labels and audio do not fit each other, or a model cannot hear a clip, or not in the same frames as
+            the one that it is held against.
     """
     device = pick_device(settings.device)
+    # All that can be seen to be wrong is, before the first word and the first measurement.
     sets = _sets(settings)
+    frontends = {model: open_frontend(model, device) for model in models}
+    _check_framings({model: frontend.framing for model, frontend in frontends.items()}, sets, settings.against)
     for task, labelled in sets.items():
         counts = [f"{count} {name.replace('_', ' ')}" for name, count in PROBES[task].facts(labelled).items()]
         clips = f"{len(labelled.train)} clips to train on, {len(labelled.test)} to test on"
         note(f"{task}: {', '.join([clips, *counts])}")
-    # Every model is opened before the first is measured: a wrong name costs no waiting.
-    frontends = {model: open_frontend(model, device) for model in models}
     compared = _compared(sets) if settings.against in frontends else []
     scores, layers = [], []
     reference: Features | None = None
@@ -76,9 +86,49 @@ def _sets(settings: EvaluationSettings) -> dict[str, LabelledSet]:
     sets = {task: found[task] for task in TASKS if task in (settings.tasks or found)}
     for task, labelled in sets.items():
         check_overlap(labelled)
-        sets[task] = thinned(labelled, settings.max_minutes)
-        PROBES[task].check(sets[task])
+        PROBES[task].check(labelled)
+        sets[task] = _thinned(task, labelled, settings.max_minutes)
     return sets
+
+
+def _thinned(task: str, labelled: LabelledSet, minutes: float) -> LabelledSet:
+    """A part of a set that serves as a whole, if the part does too."""
+    part = thinned(labelled, minutes)
+    try:
+        PROBES[task].check(part)
+    except DataError as error:
+        got, hint = f"{minutes:g}, which leave {error.what}", "raise --max-minutes"
+        raise ConfigError("max_minutes is too small for the task", where=task, got=got, hint=hint) from error
+    return part
+
+
+def _check_framings(framings: Mapping[str, Framing], sets: Mapping[str, LabelledSet], against: str | None) -> None:
+    """Raise a `DataError` where a model cannot do a task, or its layers cannot be compared."""
+    teacher = framings.get(against) if against else None
+    for model, framing in framings.items():
+        for task, labelled in sets.items():
+            check_lengths(framing, (example.segment for example in (*labelled.train, *labelled.test)))
+            PROBES[task].check_frames(labelled, framing)
+        if teacher and model != FILTERBANKS:
+            _check_same_frames(model, framing, teacher)
+
+
+def _check_same_frames(model: str, framing: Framing, teacher: Framing) -> None:
+    if framing.per_second != teacher.per_second:
+        raise DataError(
+            "frame rate differs from the teacher's",
+            where=model,
+            got=f"{framing.per_second:g} frames a second",
+            expected=f"{teacher.per_second:g}",
+        )
+    if framing != teacher:
+        # The rate is the same, and so is the number of frames in most clips, but not in all.
+        raise DataError(
+            "frames differ from the teacher's",
+            where=model,
+            got=f"{framing.shortest_samples} samples for the first one",
+            expected=teacher.shortest_samples,
+        )
 
 
 def _compared(sets: Mapping[str, LabelledSet]) -> list[Segment]:
@@ -101,13 +151,6 @@ def _features(frontend: Frontend, sets: Mapping[str, LabelledSet], compared: Seq
 
 def _compare(model: str, features: Features, reference: Features, compared: Sequence[Segment]) -> list[LayerComparison]:
     """Each layer with the teacher's at the same relative depth."""
-    if features.frames_per_second != reference.frames_per_second:
-        raise DataError(
-            "frame rate differs from the teacher's",
-            where=model,
-            got=f"{features.frames_per_second:g} frames a second",
-            expected=f"{reference.frames_per_second:g}",
-        )
     states, teacher = (
         torch.cat([given.frames[part.name] for part in compared], dim=1) for given in (features, reference)
     )
@@ -124,7 +167,7 @@ def _compare(model: str, features: Features, reference: Features, compared: Sequ
 
 
 def _facts(frontend: Frontend) -> dict[str, Any]:
-    return {"parameters": frontend.parameters, "frames_per_second": frontend.frames_per_second}
+    return {"parameters": frontend.parameters, "frames_per_second": frontend.framing.per_second}
 
 
 def _describe(task: str, labelled: LabelledSet) -> dict[str, Any]:

@@ -19,13 +19,30 @@ RANDOM = "random:"
 _BANDS = 80
 
 
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """How a model cuts audio at 16 kHz into frames; two that do so alike hear the same frames in every clip."""
+
+    shortest_samples: int
+    """Of a clip that gives a frame."""
+    step_samples: int
+    """From a frame to the next."""
+
+    @property
+    def per_second(self) -> float:
+        """Frames."""
+        return SAMPLE_RATE / self.step_samples
+
+    def frames(self, samples: int) -> int:
+        """How many a clip gives."""
+        return max(0, 1 + (samples - self.shortest_samples) // self.step_samples)
+
+
 class Frontend(Protocol):
     """What turns audio into hidden states."""
 
     parameters: int
-    frames_per_second: float
-    shortest_samples: int
-    """Of a clip that gives a frame."""
+    framing: Framing
 
     def __call__(self, waveform: Tensor) -> Tensor:
         """Samples at 16 kHz, (samples,) -> (S, T, D)."""
@@ -40,12 +57,10 @@ class Features:
     """Over time, (S, D) of each clip, float32."""
     frames: Mapping[str, Tensor]
     """(S, T, D) of each clip for which they were asked, in half precision where that holds them."""
-    frames_per_second: float
 
     def only(self, segments: Iterable[Segment]) -> "Features":
         """The frames of some clips, and no more."""
-        frames = {segment.name: self.frames[segment.name] for segment in segments}
-        return Features(means={}, frames=frames, frames_per_second=self.frames_per_second)
+        return Features(means={}, frames={segment.name: self.frames[segment.name] for segment in segments})
 
 
 class EncoderFrontend:
@@ -60,10 +75,10 @@ class EncoderFrontend:
         self.encoder = encoder.eval().requires_grad_(False).to(device)
         self.device = device
         self.parameters = sum(parameter.numel() for parameter in encoder.parameters())
-        self.shortest_samples, stride = 1, 1
+        shortest, stride = 1, 1
         for _channels, kernel, step in from_encoder(encoder).config["extractor_conv_layer_config"]:
-            self.shortest_samples, stride = self.shortest_samples + (kernel - 1) * stride, stride * step
-        self.frames_per_second = SAMPLE_RATE / stride
+            shortest, stride = shortest + (kernel - 1) * stride, stride * step
+        self.framing = Framing(shortest_samples=shortest, step_samples=stride)
 
     @torch.inference_mode()
     def __call__(self, waveform: Tensor) -> Tensor:
@@ -75,8 +90,7 @@ class FilterbankFrontend:
     """The classic yardstick: 80 log-mel bands and their first and second differences, 100 frames a second."""
 
     parameters = 0
-    frames_per_second = 100.0
-    shortest_samples = 400
+    framing = Framing(shortest_samples=400, step_samples=160)
 
     def __call__(self, waveform: Tensor) -> Tensor:
         """Samples at 16 kHz, (samples,) -> (1, T, 240)."""
@@ -114,32 +128,36 @@ def with_random_weights(encoder: SpeechEncoder) -> SpeechEncoder:
         return build_encoder(from_encoder(encoder).config).eval()
 
 
+def check_lengths(framing: Framing, segments: Iterable[Segment]) -> None:
+    """Raise a `DataError` where a clip is too short for a frame."""
+    for segment in segments:
+        if segment.samples < framing.shortest_samples:
+            got = f"{segment.samples / SAMPLE_RATE:g} s"
+            expected = f"{framing.shortest_samples / SAMPLE_RATE} s or more"
+            raise DataError("clip is too short for the model", where=segment.name, got=got, expected=expected)
+
+
 def extract(frontend: Frontend, segments: Iterable[Segment], *, with_frames: Container[str]) -> Features:
     """Hidden states of clips.
 
     Args:
         frontend: Makes them.
-        segments: What to hear; a clip named twice is heard once.
+        segments: What to hear, each long enough for a frame; a clip named twice is heard once.
         with_frames: Names of the segments whose frames are kept, beside their means.
 
     Raises:
-        DataError: A clip is too short for a frame, cannot be decoded, or gives states that are not finite.
+        DataError: A clip cannot be decoded, or gives states that are not finite.
     """
     wanted = {segment.name: segment for segment in segments}
     means, frames = {}, {}
     for name in sorted(wanted):
-        waveform = wanted[name].read()
-        if len(waveform) < frontend.shortest_samples:
-            expected = f"{frontend.shortest_samples / SAMPLE_RATE} s or more"
-            got = f"{len(waveform) / SAMPLE_RATE:g} s"
-            raise DataError("clip is too short for the model", where=name, got=got, expected=expected)
-        states = frontend(waveform).float().cpu()
+        states = frontend(wanted[name].read()).float().cpu()
         if not states.isfinite().all():
             raise DataError("hidden states are not finite", where=name)
         means[name] = states.mean(1)
         if name in with_frames:
             frames[name] = _halved(states)
-    return Features(means=means, frames=frames, frames_per_second=frontend.frames_per_second)
+    return Features(means=means, frames=frames)
 
 
 def _halved(states: Tensor) -> Tensor:

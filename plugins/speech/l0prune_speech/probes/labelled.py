@@ -36,6 +36,12 @@ class Segment:
         """Where it ends in the clip."""
         return self.start_seconds + self.duration_seconds
 
+    @property
+    def samples(self) -> int:
+        """Length at 16 kHz: what `read` returns."""
+        start = min(round(self.start_seconds * SAMPLE_RATE), self.clip.samples)
+        return min(round(self.duration_seconds * SAMPLE_RATE), self.clip.samples - start)
+
     def read(self) -> Tensor:
         """Waveform at 16 kHz, (samples,)."""
         return read(self.clip, start_seconds=self.start_seconds, duration_seconds=self.duration_seconds)

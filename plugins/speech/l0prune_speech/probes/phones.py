@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import DataError
-from l0prune_speech.probes.features import Features
+from l0prune_speech.probes.features import Features, Framing
 from l0prune_speech.probes.fitting import Outcome, Scale, Schedule, Trial, fit, seeded, training_labels
 from l0prune_speech.probes.heads import LinearProbe
 from l0prune_speech.probes.labelled import Label, LabelledSet, numbered
@@ -19,7 +19,6 @@ _BLANK = 0
 
 def recognise(features: Features, labelled: LabelledSet, trial: Trial) -> Outcome:
     """Phone error rate of a linear layer on every frame of the weighted sum, trained with CTC, read off greedily."""
-    _check_frames(features, labelled)
     train, test = _scaled_frames(features, labelled)
     phones = numbered(phone for example in labelled.train for phone in example.label)
     wanted = [torch.tensor([1 + phones[phone] for phone in label]) for label in training_labels(labelled.train, trial)]
@@ -48,10 +47,26 @@ def recognise(features: Features, labelled: LabelledSet, trial: Trial) -> Outcom
 
 
 def check(labelled: LabelledSet) -> None:
-    """Raise a `DataError` where nothing is said."""
+    """Raise a `DataError` where nothing is said, or there is nothing beside a clip that is held out."""
+    if len(labelled.train) < 2:
+        raise DataError("a single clip to train on", where=labelled.name, expected="2 or more")
     for example in (*labelled.train, *labelled.test):
         if not example.label:
             raise DataError("transcript is empty", where=example.segment.name)
+
+
+def check_frames(labelled: LabelledSet, framing: Framing) -> None:
+    """Raise a `DataError` where a clip has too few frames for CTC: a frame a phone, and one between equal phones."""
+    for example in (*labelled.train, *labelled.test):
+        frames, needed = framing.frames(example.segment.samples), _frames_needed(example.label)
+        if frames < needed:
+            raise DataError(
+                "too few frames for the phones",
+                where=example.segment.name,
+                got=f"{frames} frames, {framing.per_second:g} a second",
+                expected=f"{needed} or more",
+                hint="phone recognition needs a model of about 50 frames a second, or labels that match the audio",
+            )
 
 
 def _scaled_frames(features: Features, labelled: LabelledSet) -> tuple[list[Tensor], list[Tensor]]:
@@ -62,20 +77,6 @@ def _scaled_frames(features: Features, labelled: LabelledSet) -> tuple[list[Tens
     scale = Scale.of_channels(torch.cat(train, dim=1).float())
     scaled = ([scale(clip.float()).to(clip.dtype) for clip in split] for split in (train, test))
     return next(scaled), next(scaled)
-
-
-def _check_frames(features: Features, labelled: LabelledSet) -> None:
-    """Raise a `DataError` where a clip has too few frames for CTC: a frame a phone, and one between equal phones."""
-    for example in (*labelled.train, *labelled.test):
-        frames, needed = features.frames[example.segment.name].shape[1], _frames_needed(example.label)
-        if frames < needed:
-            raise DataError(
-                "too few frames for the phones",
-                where=example.segment.name,
-                got=f"{frames} frames, {features.frames_per_second:g} a second",
-                expected=f"{needed} or more",
-                hint="phone recognition needs a model of about 50 frames a second, or labels that match the audio",
-            )
 
 
 def _frames_needed(label: Label) -> int:

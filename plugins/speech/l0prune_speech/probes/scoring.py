@@ -24,9 +24,6 @@ def score(
         labelled: What to train and test on.
         settings: Seeds, and whether labels are shuffled.
         device: Where the probes are trained.
-
-    Raises:
-        DataError: The model's frames cannot carry the labels.
     """
     rate = _best_rate(task, features, labelled, settings, device)
     outcomes = [

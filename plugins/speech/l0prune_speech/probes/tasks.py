@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from l0prune_speech.probes import clips, phones
 from l0prune_speech.probes.checks import check_classes
-from l0prune_speech.probes.features import Features
+from l0prune_speech.probes.features import Features, Framing
 from l0prune_speech.probes.fitting import Outcome, Trial
 from l0prune_speech.probes.held_out import class_folds, clip_folds
 from l0prune_speech.probes.labelled import LabelledSet
@@ -23,6 +23,8 @@ class Probe:
     """Those parts to test on, with what is left to train on; none where the set is too small."""
     check: Callable[[LabelledSet], None]
     """Raises a `DataError` where a set does not serve."""
+    check_frames: Callable[[LabelledSet, Framing], None] = lambda _labelled, _framing: None
+    """Raises a `DataError` where a model's frames cannot carry the labels."""
     chance: Callable[[LabelledSet], float]
     """The score of who hears nothing."""
     facts: Callable[[LabelledSet], Mapping[str, int]] = lambda _labelled: {}
@@ -48,6 +50,7 @@ PROBES: Mapping[str, Probe] = {
         # One of eight, for its probes take longest.
         folds=lambda labelled: clip_folds(labelled, 8)[:1],
         check=phones.check,
+        check_frames=phones.check_frames,
         # Of who says nothing.
         chance=lambda _labelled: 1.0,
         reads_frames=True,
