@@ -1,5 +1,6 @@
 """Files that are whole or absent: written beside their place, synchronised, then renamed into it."""
 
+import errno
 import json
 import os
 import shutil
@@ -29,6 +30,34 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
 
 
+def check_writable(path: Path) -> None:
+    """Check that a file can be made or replaced, before the work whose result it is to hold.
+
+    Args:
+        path: The file; what stands there is unharmed, and no folder is left that was not there.
+
+    Raises:
+        RunError: It cannot: something else is there, or the folder cannot be made or written.
+    """
+    made: list[Path] = []
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        made = [folder for folder in path.absolute().parents if not folder.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        hint = "choose another place"
+        raise RunError("cannot write", where=path, got=error.strerror or error, hint=hint) from error
+    finally:
+        for folder in made:
+            # One that could not be made is not there to be removed.
+            with suppress(OSError):
+                folder.rmdir()
+
+
 @contextmanager
 def assembled(path: Path) -> Iterator[Path]:
     """A free place beside `path` to make a file or folder at; without an error it becomes `path` in one step.
@@ -47,8 +76,7 @@ def assembled(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    # The suffix stays: some writers go by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -71,6 +99,11 @@ def _beside(path: Path) -> Iterator[Path]:
             if temporary.is_dir():
                 shutil.rmtree(temporary)
             temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """Where a file or folder is made; the suffix stays, for some writers go by it."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
 
 
 def _synchronise(path: Path) -> None:

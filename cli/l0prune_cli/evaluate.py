@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Score frozen encoders on tasks, by small probes trained on their hidden states."""
     import l0prune
-    from l0prune.files import write_json
+    from l0prune.files import check_writable, write_json
     from l0prune_cli.evaluation_tables import evaluation_tables
     from l0prune_cli.rendering import make_console, print_result
 
@@ -44,6 +44,9 @@ def command(
         max_minutes=max_minutes,
         shuffle_labels=shuffle_labels,
     )
+    # Scoring takes long, and what it found would be lost.
+    for path in filter(None, (out, plot)):
+        check_writable(path)
     found = l0prune.evaluate(models, plugin=plugin, settings=settings, note=make_console(stderr=True).print)
     if out:
         write_json(out, found.to_json())

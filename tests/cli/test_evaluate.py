@@ -57,10 +57,7 @@ def test_wrong_requests_are_refused(
     labelled_sound: Path, bench, changed_set: Callable[..., Path], tmp_path: Path, l0prune_call: Call
 ) -> None:
     def refused(*arguments: object, words: str) -> None:
-        done = l0prune_call("evaluate", *arguments)
-        assert (done.code, done.out) == (2, ""), done
-        assert done.err.splitlines()[-1].startswith("l0prune: error: ")
-        assert words in done.err.splitlines()[-1]
+        l0prune_call("evaluate", *arguments).refused(words)
 
     data = ("--data", labelled_sound)
     refused("filterbanks", "--tasks", "keywords", words="no such task: keywords; did you mean 'keyword'?")
@@ -69,13 +66,31 @@ def test_wrong_requests_are_refused(
     refused("random:embeded", *data, words="did you mean 'embedded'?")
     refused("filterbanks", "--data", bench.clips, words="not a labelled set")
     refused("filterbanks", "--data", tmp_path / "nothing", words="no such folder")
-    refused("filterbanks", *data, "--max-minutes", "0", words="max_minutes out of range")
+    refused("e" * 300, *data, words="no such teacher")
+    refused("filterbanks", "--data", "d" * 300, words="no such folder")
+    for minutes in ("0", "inf", "nan"):
+        refused("filterbanks", *data, "--max-minutes", minutes, words="max_minutes out of range")
+    refused("filterbanks", *data, "--max-minutes", "0.01", words="max_minutes is too small for the task: keyword")
     refused("filterbanks", *data, "--device", "abacus", words="device cannot be used")
     refused("filterbanks", *data, "--plugin", "speach", words="no such plugin: speach; did you mean 'speech'?")
     folder = changed_set(lambda clips: clips[0].update(file="lost.wav"))
     refused("filterbanks", "--data", folder, words="labels without audio")
+    (tmp_path / "report.json").write_text("{}")
+    refused(tmp_path, *data, words="damaged file: ")
     assert l0prune_call("evaluate").code == 2
     assert l0prune_call("evaluate", "filterbanks", "--seeds", "0").code == 2
+
+
+def test_results_that_cannot_be_written_cost_no_scoring(
+    labelled_sound: Path, tmp_path: Path, l0prune_call: Call
+) -> None:
+    flags = ("filterbanks", "--data", labelled_sound)
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "file" / "found", tmp_path / ("n" * 300)):
+        for flag in ("--out", "--plot"):
+            # Nothing else stands on stderr: no clip was heard.
+            l0prune_call("evaluate", *flags, flag, place).refused(f"cannot write: {place}")
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_plugin_that_evaluates_nothing(monkeypatch: pytest.MonkeyPatch, l0prune_call: Call) -> None:
