@@ -62,9 +62,9 @@ class Score:
         return statistics.fmean(self.values)
 
     @property
-    def deviation(self) -> float:
-        """Standard deviation over seeds (of a sample); 0 for a single one."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds (of a sample); a single one has none."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class Evaluation:
     versions: Mapping[str, str] = field(default_factory=installed_versions)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; each score with its mean and deviation."""
+        """A JSON object; each score with its mean and its deviation, null for a single seed."""
         scores = [
             asdict(score) | {"values": [*score.values], "mean": score.mean, "deviation": score.deviation}
             for score in self.scores

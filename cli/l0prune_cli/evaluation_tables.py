@@ -13,7 +13,8 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
 
 def _scores(evaluation: Evaluation) -> Table:
     seeds = len(evaluation.seeds)
-    title = f"Probes on frozen hidden states, {seeds} seed{'s' if seeds > 1 else ''}: mean ± deviation"
+    title = "Probes on frozen hidden states, "
+    title += f"{seeds} seeds: mean ± deviation" if seeds > 1 else "1 seed"
     if evaluation.shuffled_labels:
         title += "; labels of the training sets SHUFFLED"
     table = Table("model", title=title, title_justify="left")
@@ -30,7 +31,8 @@ def _scores(evaluation: Evaluation) -> Table:
 
 
 def _score(score: Score) -> str:
-    return f"{100 * score.mean:.1f} ± {100 * score.deviation:.1f} %"
+    spread = "" if score.deviation is None else f" ± {100 * score.deviation:.1f}"
+    return f"{100 * score.mean:.1f}{spread} %"
 
 
 def _layers(evaluation: Evaluation) -> Table:

@@ -49,6 +49,9 @@ def test_tables_for_people(labelled_sound: Path, l0prune_call: Call) -> None:
     done = l0prune_call("evaluate", "filterbanks", *flags).succeeded()
     assert "keyword, accuracy" in done.out
     assert "SHUFFLED" in done.out
+    # A single seed tells nothing of how much seeds differ.
+    assert "1 seed;" in done.out
+    assert "±" not in done.out
     assert "chance" in done.out
     assert "\x1b" not in done.out
 

@@ -73,7 +73,7 @@ def test_mean_and_deviation_over_seeds() -> None:
     score = Score(model="m", task="t", values=(0.1, 0.2, 0.6))
     assert score.mean == pytest.approx(0.3)
     assert score.deviation == pytest.approx(0.07**0.5)
-    assert Score(model="m", task="t", values=(0.1,)).deviation == 0
+    assert Score(model="m", task="t", values=(0.1,)).deviation is None
     found = evaluate(["four"], plugin="guesses").to_json()
     assert json.loads(json.dumps(found)) == found
     assert found["scores"][0]["mean"] == pytest.approx(0.45)
