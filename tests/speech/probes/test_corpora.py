@@ -1,10 +1,12 @@
 """Real corpora by path: small folders with the layouts of Speech Commands, LibriSpeech and VoxCeleb1."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from l0prune_speech.probes.labelled import Example
 from l0prune_speech.probes.sets import open_sets
 
 from l0prune import DataError
@@ -193,3 +195,37 @@ def test_the_first_folder_that_serves_a_task_does(librispeech: Path, voxceleb: P
         "verification": "voxceleb1",
         "keyword": "speech.commands v2",
     }
+
+
+def test_splits_and_labels_are_those_of_torchaudios_datasets(
+    speech_commands: Path, librispeech: Path, voxceleb: Path
+) -> None:
+    from torchaudio import datasets
+
+    def labels(examples: tuple[Example, ...]) -> list[tuple[str, object]]:
+        return sorted((example.segment.clip.path.name, example.label) for example in examples)
+
+    def metadata(corpus: Any) -> list[Any]:
+        return [corpus.get_metadata(number) for number in range(len(corpus))]
+
+    (found,) = open_sets([str(speech_commands)]).values()
+    for split, subset in ((found.train, "training"), (found.test, "testing")):
+        corpus = datasets.SPEECHCOMMANDS(speech_commands, url="", folder_in_archive="", subset=subset)
+        assert labels(split) == sorted((Path(path).name, word) for path, _, word, *_ in metadata(corpus))
+
+    found = open_sets([str(librispeech)])["verification"]
+    for split, subset in ((found.train, "train-clean-100"), (found.test, "test-clean")):
+        corpus = datasets.LIBRISPEECH(librispeech.parent, url=subset, folder_in_archive=librispeech.name)
+        assert labels(split) == sorted((Path(path).name, str(speaker)) for path, _, _, speaker, *_ in metadata(corpus))
+
+    sets = open_sets([str(voxceleb)])
+    for split, subset in ((sets["speaker"].train, "train"), (sets["speaker"].test, "test")):
+        corpus = datasets.VoxCeleb1Identification(voxceleb, subset)
+        expected = sorted((Path(path).name, f"id{10000 + speaker}") for path, _, speaker, _ in metadata(corpus))
+        assert labels(split) == expected
+    pairs = [
+        (f"{voxceleb}/wav/{one}", f"{voxceleb}/wav/{other}", bool(same))
+        for one, other, _, same, *_ in metadata(datasets.VoxCeleb1Verification(voxceleb))
+    ]
+    trials = sets["verification"].trials or ()
+    assert [(one.partition("@")[0], other.partition("@")[0], same) for one, other, same in trials] == pairs
