@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from l0prune.evaluation import evaluate
     from l0prune.evaluation_figure import draw_evaluation
     from l0prune.exporting import export
-    from l0prune.files import assembled, read_json, write_atomic, write_json
+    from l0prune.files import assembled, check_writable, read_json, write_atomic, write_json
     from l0prune.gating import GatedModel
     from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
     from l0prune.inspection import Inspection, inspect, inspect_groups, summarise_kinds
@@ -87,7 +87,7 @@ _HOMES = {
     "evaluation": ("evaluate",),
     "evaluation_figure": ("draw_evaluation",),
     "exporting": ("export",),
-    "files": ("assembled", "read_json", "write_atomic", "write_json"),
+    "files": ("assembled", "check_writable", "read_json", "write_atomic", "write_json"),
     "gating": ("GatedModel",),
     "groups": ("Attribute", "Bypass", "Norm", "Place", "PruneGroup", "Role", "consecutive"),
     "inspection": ("Inspection", "inspect", "inspect_groups", "summarise_kinds"),

@@ -41,6 +41,8 @@ def command(
     audio, clips = _numbers("--lengths", lengths, float), _numbers("--batch-sizes", batch_sizes, int)
     workers = _numbers("--threads", threads, int) if threads else []
     where = l0prune.pick_device(device)
+    if plot:
+        l0prune.check_writable(plot)
     with tempfile.TemporaryDirectory() as workspace:
         contenders: dict[str, l0prune.Contender] = {}
         if all(_is_factory(source) for source in sources):

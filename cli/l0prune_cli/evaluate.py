@@ -31,7 +31,6 @@ def command(
 ) -> None:
     """Score frozen encoders on tasks, by small probes trained on their hidden states."""
     import l0prune
-    from l0prune.files import check_writable, write_json
     from l0prune_cli.evaluation_tables import evaluation_tables
     from l0prune_cli.rendering import make_console, print_result
 
@@ -46,10 +45,10 @@ def command(
     )
     # Scoring takes long, and what it found would be lost.
     for path in filter(None, (out, plot)):
-        check_writable(path)
+        l0prune.check_writable(path)
     found = l0prune.evaluate(models, plugin=plugin, settings=settings, note=make_console(stderr=True).print)
     if out:
-        write_json(out, found.to_json())
+        l0prune.write_json(out, found.to_json())
     if plot:
         l0prune.draw_evaluation(found, plot)
     print_result(found.to_json(), *evaluation_tables(found), as_json=as_json)

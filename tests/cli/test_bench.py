@@ -74,6 +74,7 @@ def test_modules_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, l0
 
 def test_wrong_requests_are_refused(bench, finished, l0prune_call: Call) -> None:
     for flags, message in {
+        ("--plot", "."): "cannot write: .",
         ("--lengths", "1,0.01"): "too short for the model",
         ("--lengths", "0.01"): "0.025 s or more",
         ("--lengths", "one"): "not a list of numbers: --lengths",
