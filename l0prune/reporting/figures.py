@@ -15,16 +15,13 @@ _LEGEND_LETTERS = 56
 _MOST_LETTERS = 28
 
 
-def curve_figure(
-    name: str, title: str, curves: Sequence[Curve], *, unit: str = "", cut_at: float | None = None
-) -> Drawing:
+def curve_figure(name: str, title: str, curves: Sequence[Curve], *, cut_at: float | None = None) -> Drawing:
     """Lines over the optimizer steps.
 
     Args:
         name: Unique on the page.
         title: Above the figure.
         curves: One line each.
-        unit: What the vertical axis counts.
         cut_at: A step to mark as the cut.
     """
     ends = [f"{curve.name} from {plain(curve.values[0])} to {plain(curve.values[-1])}" for curve in curves]
@@ -43,7 +40,6 @@ def curve_figure(
         axes.set_xlabel("optimizer step")
         axes.locator_params(axis="x", nbins=6)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set_ylabel(unit)
         if len(curves) > 1:
             _legend(axes)
 

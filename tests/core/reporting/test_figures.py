@@ -10,7 +10,14 @@ import pytest
 from l0prune.reporting.curves import Curve
 from l0prune.reporting.drawing import Drawing
 from l0prune.reporting.facts import KeptUnits
-from l0prune.reporting.figures import curve_figure, kept_figure, scatter_figure, score_figure, size_figure
+from l0prune.reporting.figures import (
+    curve_figure,
+    kept_figure,
+    layer_figure,
+    scatter_figure,
+    score_figure,
+    size_figure,
+)
 from l0prune.reporting.inline_svg import VARIABLES
 
 ODD = "_$x$ <b> 模型"
@@ -24,13 +31,14 @@ def curves(count: int) -> list[Curve]:
 def drawings() -> list[Drawing]:
     kept = [KeptUnits(group=f"g{i}", kind=ODD, units=4, kept=i % 5) for i in range(5)]
     return [
-        curve_figure("lines", ODD, curves(7), unit=ODD, cut_at=2.0),
+        curve_figure("lines", ODD, curves(7), cut_at=2.0),
         curve_figure("point", "one", [Curve(name="a", steps=(1.0,), values=(2.0,))]),
         kept_figure("kept", ODD, kept),
         kept_figure("many", "unit", kept * 20),
         size_figure("size", ODD, [(ODD, 3_000_000, 1), ("small", 1, 0), ("none", 0, 0)]),
         score_figure("score", ODD, [(ODD, 0.5, 0.1), ("b", 0.4, None)], from_zero=True),
         scatter_figure("scatter", ODD, [(ODD, 0.5, 0.1), ("b", 0.4, 0.2)], across=ODD, up="b"),
+        layer_figure("layers", ODD, {ODD: [(0, 0.5), (1, 0.7)], "b": [(0, 0.4)]}),
     ]
 
 
@@ -44,7 +52,7 @@ def test_they_are_pictures_with_words(drawings: list[Drawing]) -> None:
         # A line, bar or marker beside the axes.
         assert len(list(root.iter("path"))) > 3
     texts = ["".join(ElementTree.fromstring(drawing.svg).itertext()) for drawing in drawings]
-    assert all(ODD in texts[i] for i in (0, 4, 5, 6))
+    assert all(ODD in texts[i] for i in (0, 4, 5, 6, 7))
 
 
 def test_long_names_leave_room() -> None:
