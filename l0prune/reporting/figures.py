@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from l0prune.labels import figure_label
 from l0prune.reporting.curves import Curve
 from l0prune.reporting.drawing import Drawing, draw
 from l0prune.reporting.facts import KeptUnits
@@ -12,7 +13,6 @@ from l0prune.wording import plain, quantity, score
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1)), (0, (6, 1, 1.5, 1)))
 _MOST_LABELS = 12
 _LEGEND_LETTERS = 56
-_MOST_LETTERS = 28
 
 
 def curve_figure(name: str, title: str, curves: Sequence[Curve], *, cut_at: float | None = None) -> Drawing:
@@ -32,7 +32,7 @@ def curve_figure(name: str, title: str, curves: Sequence[Curve], *, cut_at: floa
         for number, curve in enumerate(curves):
             # A single point is no line.
             marker = "o" if len(curve.steps) == 1 else ""
-            axes.plot(curve.steps, curve.values, marker=marker, label=_label(curve.name), **_line(number))
+            axes.plot(curve.steps, curve.values, marker=marker, label=figure_label(curve.name), **_line(number))
         if cut_at is not None and last > cut_at:
             axes.axvline(cut_at, color=MUTED, linewidth=0.8)
             place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
@@ -48,13 +48,6 @@ def curve_figure(name: str, title: str, curves: Sequence[Curve], *, cut_at: floa
 
 def _line(number: int) -> dict[str, Any]:
     return {"color": SERIES[number % len(SERIES)], "linestyle": _DASHES[number % len(_DASHES)]}
-
-
-def _label(name: str) -> str:
-    """The end of a name, as much of it as a figure has room for."""
-    short = name if len(name) <= _MOST_LETTERS else f"…{name[1 - _MOST_LETTERS :]}"
-    # A legend leaves out what begins with an underscore.
-    return f" {short}" if short.startswith("_") else short
 
 
 def _legend(axes: Any) -> None:
@@ -112,7 +105,7 @@ def size_figure(name: str, title: str, rows: Sequence[tuple[str, int, int]]) -> 
         places = range(len(shown))
         axes.barh(places, [before / scale for _, before, _ in shown], color=PALE, height=0.74, label="before")
         axes.barh(places, [after / scale for _, _, after in shown], color=SERIES[0], height=0.4, label="after")
-        axes.set_yticks(places, [_label(label) for label, _, _ in shown])
+        axes.set_yticks(places, [figure_label(label) for label, _, _ in shown])
         axes.invert_yaxis()
         axes.set_xlabel(word)
         axes.locator_params(axis="x", nbins=5)
@@ -139,7 +132,7 @@ def score_figure(
         places = range(len(rows))
         means, spreads = [mean for _, mean, _ in rows], [spread or 0.0 for _, _, spread in rows]
         axes.errorbar(means, places, xerr=spreads, fmt="o", color=SERIES[0], capsize=3, markersize=5)
-        axes.set_yticks(places, [_label(label) for label, _, _ in rows])
+        axes.set_yticks(places, [figure_label(label) for label, _, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         if from_zero:
             axes.set_xlim(left=0)
@@ -163,7 +156,7 @@ def layer_figure(name: str, title: str, lines: Mapping[str, Sequence[tuple[int, 
     def paint(axes: Any) -> None:
         for number, (label, points) in enumerate(lines.items()):
             layers, values = zip(*points, strict=True)
-            axes.plot(layers, values, marker="o", markersize=4, label=_label(label), **_line(number))
+            axes.plot(layers, values, marker="o", markersize=4, label=figure_label(label), **_line(number))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("layer")
         _legend(axes)
@@ -194,7 +187,7 @@ def scatter_figure(
 
     def paint(axes: Any) -> None:
         for number, (label, x, y) in enumerate(points):
-            axes.plot([x], [y], marker="o", linestyle="", label=_label(label), color=SERIES[number % len(SERIES)])
+            axes.plot([x], [y], marker="o", linestyle="", label=figure_label(label), color=SERIES[number % len(SERIES)])
         axes.margins(0.15)
         axes.set_xlabel(across)
         axes.set_ylabel(up)

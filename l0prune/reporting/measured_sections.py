@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from l0prune.labels import shortest_endings
 from l0prune.reporting import figures
 from l0prune.reporting.drawing import Drawing
 from l0prune.reporting.facts import RunFacts
@@ -26,27 +27,33 @@ def probe_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
     cells = {(row["model"], row["task"], row["metric"]): score(row["mean"], row.get("deviation")) for row in rows}
     headings = ["model", *(f"{task}, {metric}" for task, metric in tasks)]
     body = [[model, *(cells.get((model, *task), "") for task in tasks)] for model in models]
+    short = _short_names(run)
     drawings = []
     for number, (task, metric) in enumerate(tasks, start=1):
         points = [
-            (_last_name(row["model"]), row["mean"], row.get("deviation"))
+            (short[row["model"]], row["mean"], row.get("deviation"))
             for row in rows
             if (row["task"], row["metric"]) == (task, metric)
         ]
         drawings.append(figures.score_figure(f"{prefix}probe-{number}", f"{task}, {metric}", points))
-    drawings += _layers(run, prefix)
+    drawings += _layers(run, prefix, short)
     caption = "Probe results: mean and standard deviation"
     yield Section(title="Probes", content=(table(caption, headings, body, kind="numbers"),), drawings=tuple(drawings))
 
 
-def _layers(run: RunFacts, prefix: str) -> Iterator[Drawing]:
+def _short_names(run: RunFacts) -> dict[str, str]:
+    """What figures call the models that were evaluated."""
+    return shortest_endings([*dict.fromkeys(row["model"] for row in (*run.probes, *run.layers))])
+
+
+def _layers(run: RunFacts, prefix: str, short: Mapping[str, str]) -> Iterator[Drawing]:
     """How much alike each layer is to the teacher's, a figure a measure."""
     measures = dict.fromkeys(name for row in run.layers for name in row["measures"])
     for number, measure in enumerate(measures, start=1):
         lines: dict[str, list[tuple[int, float]]] = {}
         for row in run.layers:
             if row["measures"].get(measure) is not None:
-                lines.setdefault(_last_name(row["model"]), []).append((row["layer"], row["measures"][measure]))
+                lines.setdefault(short[row["model"]], []).append((row["layer"], row["measures"][measure]))
         if lines:
             yield figures.layer_figure(f"{prefix}layers-{number}", f"Layers beside the teacher's: {measure}", lines)
 
@@ -74,17 +81,15 @@ def latency_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
     ]
     where = f"Latency on {bench.get('processor') or bench.get('device', 'an unnamed device')}"
     load = rows[-1]["load"]
-    last = [(_variant(row), row["latency_ms"], None) for row in rows if row["load"] == load]
+    short = shortest_endings([*dict.fromkeys(row["model"] for row in rows)])
+    last = [(_variant(row, short), row["latency_ms"], None) for row in rows if row["load"] == load]
     drawing = figures.score_figure(f"{prefix}latency", f"Latency in ms, {load}", last, from_zero=True)
     yield Section(title="Latency", content=(table(where, headings, body, kind="numbers"),), drawings=(drawing,))
 
 
-def _variant(row: Mapping[str, Any]) -> str:
-    return ", ".join([_last_name(row["model"]), row["dtype"], *([row["backend"]] if row["backend"] != "eager" else [])])
-
-
-def _last_name(model: str) -> str:
-    return model.rstrip("/").rpartition("/")[2]
+def _variant(row: Mapping[str, Any], short: Mapping[str, str]) -> str:
+    words = [short[row["model"]], row["dtype"], *([row["backend"]] if row["backend"] != "eager" else [])]
+    return ", ".join(words)
 
 
 def _ratio(ratio: object) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from l0prune.errors import RunError
 from l0prune.files import write_atomic, write_text
+from l0prune.labels import shortest_endings
 from l0prune.reporting.facts import RunFacts, run_facts
 from l0prune.reporting.page import make_page
 
@@ -47,7 +48,9 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> R
     page_path = Path(out) if out else (paths[0] if len(paths) == 1 else Path()) / "report.html"
     if page_path.is_dir():
         raise RunError("a folder is there", where=page_path, expected="a file to write", hint="name an .html file")
-    facts = tuple(run_facts(path, name) for path, name in zip(paths, _names(paths), strict=True))
+    names = {path: str(path.resolve()) for path in paths}
+    short = shortest_endings([*names.values()])
+    facts = tuple(run_facts(path, short[name]) for path, name in names.items())
     page, drawings = make_page(facts)
     folder = page_path.with_name(f"{page_path.stem}-figures")
     figures = []
@@ -61,10 +64,3 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> R
             old.unlink()
     write_text(page_path, page)
     return Report(page=str(page_path), figures=tuple(figures), runs=facts)
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest end of each path that is no other's."""
-    pieces = [path.resolve().parts for path in paths]
-    ends = [next(n for n in range(1, 2 + len(own)) if [p[-n:] for p in pieces].count(own[-n:]) == 1) for own in pieces]
-    return ["/".join(own[-n:]) for own, n in zip(pieces, ends, strict=True)]

@@ -1,0 +1,45 @@
+"""Names of models and runs as figures and tables show them: short, told apart, and free of what cannot be shown."""
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+_MOST_LETTERS = 28
+_FIRST_LETTERS = 9
+"""Of a name that is cut: enough for what stands before a colon."""
+
+
+def shortest_endings(names: Sequence[str]) -> dict[str, str]:
+    """The shortest ending of each path that is no other's.
+
+    What stands before a colon in a path's first part, `random:` say, tells what a name means and is kept.
+
+    Args:
+        names: Paths, or names of another kind, each once.
+    """
+    pieces = {name: _pieces(name) for name in names}
+    short: dict[str, str] = {}
+    for name, (prefix, parts) in pieces.items():
+        for count in range(1, len(parts)):
+            ending = (prefix, parts[-count:])
+            if [(other, own[-count:]) for other, own in pieces.values()].count(ending) == 1:
+                short[name] = prefix + "/".join(ending[1])
+                break
+        else:
+            short[name] = name
+    return short
+
+
+def _pieces(name: str) -> tuple[str, tuple[str, ...]]:
+    prefix = re.match(r"(?:[^/:]+:)?", name)
+    assert prefix is not None
+    return prefix[0], PurePosixPath(name[prefix.end() :]).parts
+
+
+def figure_label(name: str) -> str:
+    """A name as a figure has room for it, with the middle left out where it is long."""
+    short = name
+    if len(short) > _MOST_LETTERS:
+        short = f"{name[:_FIRST_LETTERS]}…{name[_FIRST_LETTERS + 1 - _MOST_LETTERS :]}"
+    # A legend leaves out what begins with an underscore.
+    return f" {short}" if short.startswith("_") else short
