@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import dropwhile
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +80,35 @@ def _unfinished(run: Run) -> Iterator[tuple[str, str]]:
 
 def _probes(run: Run) -> Iterator[tuple[str, str]]:
     """The run's own results among those of other models."""
+    own = _own_names(run)
     for row in run.probes:
-        if row["model"] == run.name or Path(row["model"]).resolve() == run.path.resolve():
+        if row["model"] in own:
             yield f"{row['task']}, {row['metric']}", score(row["mean"], row.get("deviation"))
+
+
+def _own_names(run: Run) -> set[str]:
+    """What the evaluation in a run's folder calls the run: the longest name that the folder's path ends in.
+
+    Nothing tells in which folder the evaluation was made, which its names may be relative to.
+    """
+    report = run.report or {}
+    # A teacher may be called as the folder is, and is no run.
+    models = {row["model"] for row in run.probes} - {report.get("teacher")}
+    # A run that was moved still is called what it was when it was made.
+    for place in (run.path.resolve(), run.path.absolute(), Path(report.get("run_directory", ""))):
+        found = {model: len(parts) for model in models if _ends(place.parts, parts := _downwards(model))}
+        if found:
+            return {model for model, length in found.items() if length == max(found.values())}
+    return set()
+
+
+def _downwards(path: str) -> tuple[str, ...]:
+    """The parts of a path from where it goes down."""
+    return tuple(dropwhile(lambda part: part == "..", Path(normpath(path)).parts))
+
+
+def _ends(parts: tuple[str, ...], ending: tuple[str, ...]) -> bool:
+    return len(ending) <= len(parts) and parts[len(parts) - len(ending) :] == ending
 
 
 def _target(metric: str, sparsity: object) -> Iterator[tuple[str, str]]:

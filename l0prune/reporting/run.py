@@ -32,7 +32,7 @@ _REPORT = {
 }
 """What the page cannot do without."""
 _MORE = {
-    "metric": str,
+    **dict.fromkeys(("metric", "run_directory"), str),
     "compactions": list,
     **{key: {str: NUMBER} for key in ("losses_final", "stage_seconds", "step_seconds")},
     **dict.fromkeys(("distill_loss_before_removal", "distill_loss_after_removal"), NUMBER_OR_NOTHING),

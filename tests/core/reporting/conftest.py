@@ -22,6 +22,12 @@ REPORT: dict[str, Any] = {
 
 
 @pytest.fixture
+def finished_report() -> dict[str, Any]:
+    """A report.json with all that a page cannot do without."""
+    return {**REPORT}
+
+
+@pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     """A finished run with more files by name: make_run("a/run", bench={...})."""
 
