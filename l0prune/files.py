@@ -137,7 +137,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError("cannot read", where=path, got=error.strerror) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError("not a JSON file", where=path, got=error) from error
 
 

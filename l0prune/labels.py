@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 _MOST_LETTERS = 28
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""Control characters, halves of characters, and what is none: XML and UTF-8 refuse them."""
 _FIRST_LETTERS = 9
 """Of a name that is cut: enough for what stands before a colon."""
 
@@ -36,9 +38,19 @@ def _pieces(name: str) -> tuple[str, tuple[str, ...]]:
     return prefix[0], PurePosixPath(name[prefix.end() :]).parts
 
 
+def printable(text: str, *, keep: str = "") -> str:
+    """Text in which a sign stands for each character that cannot be shown.
+
+    Args:
+        text: Anything.
+        keep: Characters to leave as they are, line ends say.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else "\ufffd", text)
+
+
 def figure_label(name: str) -> str:
     """A name as a figure has room for it, with the middle left out where it is long."""
-    short = name
+    short = name = printable(name)
     if len(short) > _MOST_LETTERS:
         short = f"{name[:_FIRST_LETTERS]}…{name[_FIRST_LETTERS + 1 - _MOST_LETTERS :]}"
     # A legend leaves out what begins with an underscore.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from l0prune.labels import printable
 from l0prune.reporting.inline_svg import INK, LINE, MUTED, inline_svg
 
 _WIDTH = 4.0
@@ -76,5 +77,6 @@ def draw(name: str, title: str, alt: str, paint: Callable[[Any], None], *, heigh
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(vector, format="svg", transparent=True, metadata=nothing)
         figure.savefig(raster, format="png", dpi=150)
+    title, alt = printable(title), printable(alt)
     svg = inline_svg(vector.getvalue(), name, alt)
     return Drawing(name=name, title=title, alt=alt, svg=svg, png=raster.getvalue())

@@ -1,7 +1,9 @@
 """What a run's files must hold to be shown."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 from l0prune.errors import RunError
@@ -42,12 +44,21 @@ def checked(
         more: Schemas of entries that may be there.
 
     Raises:
-        RunError: Names the first entry that is missing or of another form.
+        RunError: Names the first entry that is missing, of another form, or a number that cannot be shown.
     """
     if not isinstance(value, dict):
         raise RunError("damaged file", where=where, got=type(value).__name__, expected="an object")
     for key, schema in {**form, **(more or {})}.items():
         missing = key not in value
-        if key in form if missing else not conforms(value[key], schema):
-            raise RunError("damaged file", where=f"{where}: {key}", got="nothing" if missing else repr(value[key]))
+        if key in form if missing else not (conforms(value[key], schema) and _finite(value[key], schema)):
+            raise RunError("damaged file", where=f"{where}: {key}", got="nothing" if missing else shortened(value[key]))
     return value
+
+
+def _finite(value: Any, schema: Any) -> bool:
+    """Whether all numbers of which a schema speaks have a place on an axis: not nan, not too large for a float."""
+    if schema in (dict, list) or isinstance(value, str | None):
+        return True
+    if isinstance(value, Mapping | list):
+        return all(_finite(item, None) for item in (value.values() if isinstance(value, Mapping) else value))
+    return abs(value) <= sys.float_info.max

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from l0prune.labels import printable
+
 
 class Markup(str):
     """Text that is HTML already."""
@@ -18,13 +20,17 @@ def tag(name: str, *children: str, **attributes: str) -> Markup:
         children: Text, which is escaped, or `Markup`.
         attributes: By name; `class_` for class, `aria_label` for aria-label.
     """
-    words = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
+    words = "".join(f' {key.rstrip("_").replace("_", "-")}="{_escaped(value)}"' for key, value in attributes.items())
     return Markup(f"<{name}{words}>{joined(children)}</{name}>")
 
 
 def joined(children: Iterable[str]) -> Markup:
     """Pieces one after the other."""
-    return Markup("".join(child if isinstance(child, Markup) else escape(child) for child in children))
+    return Markup("".join(child if isinstance(child, Markup) else _escaped(child) for child in children))
+
+
+def _escaped(text: str) -> str:
+    return escape(printable(text, keep="\t\n\r"))
 
 
 def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "") -> Markup:

@@ -11,6 +11,10 @@ _PROBE = {"model": str, "task": str, "metric": str, "mean": NUMBER}
 _MORE_PROBE = {"deviation": NUMBER_OR_NOTHING}
 _LAYER = {"model": str, "layer": int, "measures": dict}
 _BENCH_ROW = {"model": str, "load": str, "dtype": str, "backend": str, "latency_ms": NUMBER}
+_MORE_BENCH_ROW = {
+    "latency_p95_ms": NUMBER_OR_NOTHING,
+    "speedup": (None, dict.fromkeys(("median", "low", "high"), NUMBER)),
+}
 
 
 def read_probes(path: Path) -> tuple[Mapping[str, Any], ...]:
@@ -72,4 +76,4 @@ def read_bench(path: Path) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
     content = checked(read_json(path), {"models": dict, "rows": list}, path)
-    return {**content, "rows": rows_of(content["rows"], path, _BENCH_ROW)}
+    return {**content, "rows": rows_of(content["rows"], path, _BENCH_ROW, _MORE_BENCH_ROW)}

@@ -92,7 +92,5 @@ def _variant(row: Mapping[str, Any], short: Mapping[str, str]) -> str:
     return ", ".join(words)
 
 
-def _ratio(ratio: object) -> str:
-    if not isinstance(ratio, Mapping) or not {"median", "low", "high"} <= ratio.keys():
-        return ""
-    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+def _ratio(ratio: Mapping[str, float] | None) -> str:
+    return "" if ratio is None else f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"

@@ -59,8 +59,8 @@ def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterato
     yield "outputs changed by the cut", "" if difference is None else f"{difference:.1e} (largest, relative)"
     for stage, seconds in report.get("stage_seconds", {}).items():
         each = report.get("step_seconds", {}).get(stage, 0)
-        steps = settings.get(stage, {}).get("steps", 0)
-        yield STAGES.get(str(stage), str(stage)), f"{duration(seconds)} for {steps:,} steps, {each:.2f} s each"
+        steps = settings.get(stage, {}).get("steps", 0) if stage in STAGES else 0
+        yield STAGES.get(stage, stage), f"{duration(seconds)} for {steps:,} steps, {each:.2f} s each"
     yield "cut on the way, in stage 1", _times(len(report.get("compactions", [])))
     yield "skipped steps", str(report.get("skipped_steps") or "")
     yield "peak memory", _memory(report.get("peak_memory_bytes"))

@@ -46,11 +46,14 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> R
     if not paths:
         raise RunError("no run to report on", expected="one run directory or more")
     page_path = Path(out) if out else (paths[0] if len(paths) == 1 else Path()) / "report.html"
-    if page_path.is_dir():
-        raise RunError("a folder is there", where=page_path, expected="a file to write", hint="name an .html file")
     names = {path: str(path.resolve()) for path in paths}
     short = shortest_endings([*names.values()])
     facts = tuple(run_facts(path, short[name]) for path, name in names.items())
+    try:
+        if page_path.is_dir():
+            raise RunError("a folder is there", where=page_path, expected="a file to write", hint="name an .html file")
+    except OSError as error:
+        raise RunError("cannot write", where=page_path, got=error.strerror, hint="choose another place") from error
     page, drawings = make_page(facts)
     folder = page_path.with_name(f"{page_path.stem}-figures")
     figures = []

@@ -90,13 +90,21 @@ def read_run(path: Path) -> Run:
         RunError: It is none, or a file in it is damaged: names the file, and the line of metrics.jsonl.
         ConfigError: The settings are damaged.
     """
-    folder = RunDirectory(path)
-    if not folder.settings.is_file():
-        what = "no such folder" if not path.is_dir() else "no run here"
+    try:
+        return _read_run(path)
+    except OSError as error:
+        # Already asking whether a file is there may be refused.
+        raise RunError("cannot read", where=path, got=error.strerror) from error
+
+
+def _read_run(path: Path) -> Run:
+    what = "no such folder" if not path.is_dir() else "no run here" if not (path / "config.toml").is_file() else ""
+    if what:
         raise RunError(what, where=path, expected="a run directory: it holds config.toml")
+    folder = RunDirectory(path)
     return Run(
         path=path,
-        settings=checked(read_toml(folder.settings), {}, folder.settings, _SETTINGS),
+        settings=_read_settings(folder.settings),
         metrics=_read_metrics(folder.metrics) if folder.metrics.is_file() else (),
         report=_read_report(folder.report) if folder.report.is_file() else None,
         description=read_description(path) if (path / "model.json").is_file() else None,
@@ -106,8 +114,34 @@ def read_run(path: Path) -> Run:
     )
 
 
+def _read_settings(path: Path) -> dict[str, Any]:
+    settings = checked(read_toml(path), {}, path, _SETTINGS)
+    for stage in ("joint", "further"):
+        checked(settings.get(stage, {}), {}, f"{path}, [{stage}]", {"steps": int})
+    _check_values(settings, path, "")
+    return settings
+
+
+def _check_values(value: object, path: Path, key: str) -> None:
+    """Raise a `RunError` for what TOML has and no setting is: a date or a time of day."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_values(item, path, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for item in value:
+            _check_values(item, path, key)
+    elif not isinstance(value, str | int | float):
+        raise RunError("damaged file", where=f"{path}: {key}", got=value, expected="text or a number")
+
+
 def _read_report(path: Path) -> dict[str, Any]:
-    return checked(read_json(path), _REPORT, path, _MORE)
+    report = checked(read_json(path), _REPORT, path, _MORE)
+    if report["params_before"] < 1:
+        got = report["params_before"]
+        raise RunError("damaged file", where=f"{path}: params_before", got=got, expected="1 or more")
+    if report.get("speedup"):
+        checked(report, dict.fromkeys(("latency_before_ms", "latency_after_ms"), NUMBER), path)
+    return report
 
 
 def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
@@ -125,4 +159,7 @@ def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
             except ValueError as error:
                 raise RunError("damaged line", where=where, got=error, hint="remove it") from error
             rows.append(checked(row, _METRICS, where, _MORE_METRICS))
+            if len(row.get("multipliers") or (0, 0)) != 2:
+                what = f"{where}: multipliers"
+                raise RunError("damaged file", where=what, got=row["multipliers"], expected="two numbers")
     return tuple(rows)

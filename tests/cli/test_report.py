@@ -248,6 +248,11 @@ class TestBadInput:
     def test_out_is_a_folder(self, run, tmp_path: Path, l0prune_call: Call) -> None:
         l0prune_call("report", run, "--out", tmp_path).refused("a folder is there", "name an .html file")
 
+    def test_a_name_that_is_too_long(self, run, tmp_path: Path, l0prune_call: Call) -> None:
+        name = "x" * 300
+        l0prune_call("report", tmp_path / name).refused("cannot read", name, "File name too long")
+        l0prune_call("report", run, "--out", tmp_path / name).refused("cannot write", name, "File name too long")
+
     def test_out_cannot_be_written(self, run, tmp_path: Path, l0prune_call: Call) -> None:
         (tmp_path / "file").write_text("")
         l0prune_call("report", run, "--out", tmp_path / "file" / "page.html").refused("cannot write")

@@ -21,6 +21,8 @@ from l0prune.reporting.figures import (
 from l0prune.reporting.inline_svg import VARIABLES
 
 ODD = "_$x$ <b> 模型"
+BROKEN = "a\x01\ud800\n"
+"""What neither XML nor UTF-8 can hold, and a line end."""
 
 
 def curves(count: int) -> list[Curve]:
@@ -61,6 +63,14 @@ def test_long_names_leave_room() -> None:
     for drawing, end in zip(figures, ("folder/2", "folder/0"), strict=True):
         assert long[0].name in drawing.alt
         assert end in "".join(ElementTree.fromstring(drawing.svg).itertext())
+
+
+def test_what_cannot_be_shown_is_replaced() -> None:
+    broken, shown = replace(curves(1)[0], name=BROKEN), "a\ufffd\ufffd\ufffd"
+    for drawing in (curve_figure("a", BROKEN, [broken] * 2), score_figure("b", BROKEN, [(BROKEN, 0.5, None)])):
+        assert shown in drawing.title
+        assert shown in drawing.alt
+        assert shown in "".join(ElementTree.fromstring(drawing.svg.encode()).itertext())
 
 
 def test_ids_are_unique_and_are_there(drawings: list[Drawing]) -> None:

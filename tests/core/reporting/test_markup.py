@@ -5,10 +5,11 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from l0prune.labels import printable
 from l0prune.reporting.markup import Markup, joined, table, tag
 
-# HTML itself turns carriage returns and NUL into other characters.
-TEXT = st.text(st.characters(exclude_characters="\r\x00", exclude_categories=("Cs",)))
+# HTML itself turns carriage returns into other characters.
+TEXT = st.text(st.characters(exclude_characters="\r")).map(lambda text: printable(text, keep="\t\n"))
 
 
 class Reader(HTMLParser):
@@ -40,6 +41,11 @@ def test_cells_of_a_table_come_back(cells: list[str]) -> None:
     read = Reader(table("", ["", ""], [cells]))
     assert read.text == "".join(cells)
     assert [name for name, _ in read.elements].count("td") == 1
+
+
+def test_what_cannot_be_shown_is_replaced() -> None:
+    text = tag("p", "a\x01b\ud800\n", title="\x00")
+    assert text == '<p title="\ufffd">a\ufffdb\ufffd\n</p>'
 
 
 def test_markup_is_not_escaped_again() -> None:
