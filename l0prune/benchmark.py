@@ -36,9 +36,9 @@ class Row:
     spread: float
     """Interquartile range as a share of the median."""
     real_time_factor: float | None
-    """Seconds it takes for a second of audio."""
+    """Seconds it takes for a second of input; None for what does not last."""
     throughput: float | None
-    """Seconds of audio a second."""
+    """Seconds of input a second."""
     speedup: Ratio | None
     """Over the model that is compared with, in float32, eager; with its 95 % confidence interval."""
     rounds: int
@@ -165,7 +165,7 @@ def _runs(variants: Mapping[tuple[str, str, str], Variant], load: Load) -> dict[
 
 def _row(key: str, timing: Timing, base: Timing | None, load: Load, threads: int) -> Row:
     model, dtype, backend = key.split("\n")
-    audio = load.seconds * load.batch if load.seconds else None
+    lasting = load.seconds * load.batch if load.seconds else None
     return Row(
         model=model,
         load=load.name,
@@ -176,8 +176,8 @@ def _row(key: str, timing: Timing, base: Timing | None, load: Load, threads: int
         latency_ms=1000 * timing.median,
         latency_p95_ms=1000 * timing.p95,
         spread=timing.spread,
-        real_time_factor=timing.median / audio if audio else None,
-        throughput=audio / timing.median if audio else None,
+        real_time_factor=timing.median / lasting if lasting else None,
+        throughput=lasting / timing.median if lasting else None,
         speedup=speedup(base, timing) if base else None,
         rounds=len(timing.seconds),
         warmup_runs=timing.warmup_runs,

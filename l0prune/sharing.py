@@ -1,4 +1,4 @@
-"""How the processes of a run share its batches: the same seconds of audio a step whatever their number."""
+"""How the processes of a run share its batches: as much data a step whatever their number."""
 
 import itertools
 import math

@@ -50,7 +50,7 @@ class Load:
     feeds: Mapping[str, Tensor] | None = None
     """Inputs of an ONNX file by name; by default those of the module in its order."""
     seconds: float | None = None
-    """How much audio, or whatever lasts, the inputs hold."""
+    """How long each input lasts; None for inputs that do not last."""
     batch: int = 1
 
 

@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from l0prune.plugin import Benchable, get_plugin
 from l0prune.removal import apply_plan
 
 _SECONDS = 10.0
-"""Length of the input on which MACs are counted."""
+"""Length of the input on which MACs are counted, where a plugin's inputs have a length."""
 _NO_INPUT = "Multiply-accumulates of parts are not counted: the plugin names no input of a length."
 
 
@@ -37,8 +37,10 @@ class Part:
     """How many modules of the dense network it stands for."""
     params_before: int
     params_after: int
+    params_least: int
+    """What stays when every group keeps the fewest units that removal can leave."""
     macs_before: int | None = None
-    """Per second of a 10 s input; None where they could not be counted."""
+    """Per `Parts.macs_per`; None where they could not be counted."""
     macs_after: int | None = None
 
 
@@ -49,6 +51,8 @@ class Parts:
     rows: tuple[Part, ...]
     note: str = ""
     """What could not be counted, and why."""
+    macs_per: str = ""
+    """What multiply-accumulates are quoted for."""
 
     def by_pattern(self) -> tuple[Part, ...]:
         """Parts whose paths differ in numbers before their last name alone, taken together."""
@@ -86,6 +90,7 @@ def _together(name: str, parts: list[Part]) -> Part:
         count=len(parts),
         params_before=sum(part.params_before for part in parts),
         params_after=sum(part.params_after for part in parts),
+        params_least=sum(part.params_least for part in parts),
         macs_before=total(part.macs_before for part in parts),
         macs_after=total(part.macs_after for part in parts),
     )
@@ -102,25 +107,29 @@ def network_parts(description: Mapping[str, Any], folder: Path) -> Parts:
         PlanError: The plan is damaged.
     """
     plan = RemovalPlan.from_json(description.get("plan", {}))
-    before, after = _sizes(plan.shapes), _sizes(plan.pruned_shapes())
+    least = replace(plan, kept={group.name: tuple(range(group.least_units)) for group in plan.groups})
+    sizes = [_sizes(shapes) for shapes in (plan.shapes, plan.pruned_shapes(), least.pruned_shapes())]
     try:
         dense = _skeleton(description, folder)
         pruned = apply_plan(_skeleton(description, folder), plan)
     except L0PruneError as error:
-        return _parts(before, after, note=f"Counted from the plan alone, buffers among the parameters: {error}.")
+        return Parts(rows=_rows(sizes), note=f"Counted from the plan alone, buffers among the parameters: {error}.")
     parameters = {name for name, _ in dense.named_parameters()}
-    before, after = ({n: sizes[n] for n in sizes if n in parameters} for sizes in (before, after))
+    sizes = [{name: size for name, size in each.items() if name in parameters} for each in sizes]
     plugin = get_plugin(str(description["plugin"]))
     if not isinstance(plugin, Benchable):
-        return _parts(before, after, note=_NO_INPUT)
-    inputs = [tensor.to("meta") for tensor in plugin.load(_SECONDS, 1).inputs]
+        return Parts(rows=_rows(sizes), note=_NO_INPUT)
+    load = plugin.load(_SECONDS, 1)
+    inputs = [tensor.to("meta") for tensor in load.inputs]
     try:
         macs = [macs_by_module(network, inputs) for network in (dense, pruned)]
     except RuntimeError as error:
         # What a forward pass computes may depend on values, which a network without weights lacks.
         note = f"Multiply-accumulates of parts could not be counted: {' '.join(str(error).split())[:200]}"
-        return _parts(before, after, note=note)
-    return _parts(before, after, macs=macs)
+        return Parts(rows=_rows(sizes), note=note)
+    # Of inputs that do not last there is no second.
+    per = f"second of a {load.seconds:g} s input" if load.seconds else load.name
+    return Parts(rows=_rows(sizes, macs, load.seconds or 1.0), macs_per=per)
 
 
 def _skeleton(description: Mapping[str, Any], folder: Path) -> nn.Module:
@@ -133,31 +142,30 @@ def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     return {name: math.prod(shape) for name, shape in shapes.items()}
 
 
-def _parts(
-    before: Mapping[str, int], after: Mapping[str, int], macs: list[dict[str, int]] | None = None, note: str = ""
-) -> Parts:
-    modules = {name: name.rpartition(".")[0] or name for name in before}
+def _rows(
+    sizes: Sequence[Mapping[str, int]], macs: Sequence[Mapping[str, int]] = (), seconds: float = 1.0
+) -> tuple[Part, ...]:
+    """Sizes of tensors before and after the cut and at the least, and MACs of modules, put together by part."""
+    modules = {name: name.rpartition(".")[0] or name for name in sizes[0]}
     splits = _above_lists(modules.values())
-    params = [Counter[str](), Counter[str]()]
-    for counts, sizes in zip(params, (before, after), strict=True):
-        for name, size in sizes.items():
+    params, costs = [Counter[str]() for _ in sizes], [Counter[str]() for _ in range(2)]
+    for counts, each in zip(params, sizes, strict=True):
+        for name, size in each.items():
             counts[_part_of(modules[name], splits)] += size
-    costs = [Counter[str](), Counter[str]()]
-    for counts, found in zip(costs, macs or (), strict=False):
+    for counts, found in zip(costs, macs, strict=False):
         for module, count in found.items():
             counts[_part_of(module, splits)] += count
-    names = dict.fromkeys([*params[0], *costs[0]])
-    rows = [
+    return tuple(
         Part(
             name=name,
             params_before=params[0][name],
             params_after=params[1][name],
-            macs_before=round(costs[0][name] / _SECONDS) if macs else None,
-            macs_after=round(costs[1][name] / _SECONDS) if macs else None,
+            params_least=params[2][name],
+            macs_before=round(costs[0][name] / seconds) if macs else None,
+            macs_after=round(costs[1][name] / seconds) if macs else None,
         )
-        for name in names
-    ]
-    return Parts(rows=tuple(rows), note=note)
+        for name in dict.fromkeys([*params[0], *costs[0]])
+    )
 
 
 def _above_lists(modules: Iterable[str]) -> set[str]:

@@ -10,6 +10,8 @@ from l0prune.reporting.parts import Part, short_names
 from l0prune.reporting.section import Section
 from l0prune.wording import quantity
 
+_MUST_STAY = "Must stay: what is left when every group keeps one unit, or none where a block can be bypassed."
+
 
 def size_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
     """Parameters and multiply-accumulates of each part; nothing before there is a plan.
@@ -28,10 +30,9 @@ def size_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
     drawings = [figures.size_figure(f"{prefix}parameters-by-part", "Parameters by part", params)]
     if any(part.macs_before for part in alike):
         macs = [(part.name, part.macs_before or 0, part.macs_after or 0) for part in alike]
-        title = "MACs by part, per second of a 10 s input"
-        drawings.append(figures.size_figure(f"{prefix}macs-by-part", title, macs))
+        drawings.append(figures.size_figure(f"{prefix}macs-by-part", f"MACs by part, per {parts.macs_per}", macs))
     total = sum(part.params_before for part in alike)
-    notes = [parts.note] if parts.note else []
+    notes = [_MUST_STAY, *([parts.note] if parts.note else [])]
     if run.report and not parts.note and run.report["params_before"] != total:
         notes.append(
             f"Before any pruning: this run began with a network of {run.report['params_before']:,} parameters."
@@ -45,7 +46,7 @@ def size_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
 
 
 def _part_table(caption: str, parts: Sequence[Part]) -> Markup:
-    headings = ["module", "parameters before", "after", "left"]
+    headings = ["module", "parameters before", "after", "left", "must stay"]
     counted = any(part.macs_before is not None for part in parts)
     if counted:
         headings += ["MACs before", "after", "left"]
@@ -53,6 +54,7 @@ def _part_table(caption: str, parts: Sequence[Part]) -> Markup:
         name="all",
         params_before=sum(part.params_before for part in parts),
         params_after=sum(part.params_after for part in parts),
+        params_least=sum(part.params_least for part in parts),
         macs_before=sum(part.macs_before or 0 for part in parts),
         macs_after=sum(part.macs_after or 0 for part in parts),
     )
@@ -64,6 +66,7 @@ def _part_table(caption: str, parts: Sequence[Part]) -> Markup:
             f"{part.params_before:,}",
             f"{part.params_after:,}",
             _share(part.params_after, part.params_before),
+            f"{part.params_least:,}",
         ]
         if counted:
             before, after = part.macs_before or 0, part.macs_after or 0

@@ -44,3 +44,7 @@ def test_they_add_up(
     attention = alike["encoder.transformer.layers.*.attention"]
     assert attention.count == 3
     assert attention.params_after == attention.macs_after == 0
+    # Whole blocks can go, what stands between them cannot.
+    assert attention.params_least == alike["encoder.transformer.layers.*.feed_forward"].params_least == 0
+    assert sum(part.params_least for part in parts.rows) == gated.parameter_model.floor
+    assert parts.macs_per == "second of a 10 s input"

@@ -1,6 +1,8 @@
 """Parts of a network: they add up to it, before and after."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import l0prune
-from l0prune.counting import parameters
+from l0prune import Contender, Load, RemovalPlan
+from l0prune.counting import macs, parameters
 from l0prune.model_file import read_description
 from l0prune.reporting.parts import network_parts, short_names
+from l0prune.size_model import parameter_size
 
 
 class Encoder(nn.Module):
@@ -32,19 +36,66 @@ class Encoder(nn.Module):
         return x
 
 
+class Tables:
+    """A plugin whose inputs do not last, for `Encoder`."""
+
+    seconds: float | None = None
+
+    def build(self, architecture: Mapping[str, Any]) -> nn.Module:
+        return Encoder()
+
+    def contender(self, source: str, workspace: Path) -> Contender:
+        raise NotImplementedError  # never called: nothing is measured
+
+    def load(self, seconds: float, batch: int) -> Load:
+        return Load(name="3 rows", inputs=(torch.randn(3, 4),), seconds=self.seconds, batch=batch)
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, nn.Module]:
     network, x = Encoder(), torch.randn(2, 4)
     groups = l0prune.discover(network, lambda net: net(x)).groups
     smaller, plan = l0prune.GatedModel(network, groups, target_sparsity=0.4).eval().pruned()
-    l0prune.save(smaller, plan, tmp_path)
+    l0prune.save(smaller, plan, tmp_path, plugin="tables", architecture={})
     return tmp_path, smaller
+
+
+@pytest.fixture(params=[None, 5.0])
+def lasting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float | None:
+    """How long an input of the plugin lasts, which now is installed."""
+    plugin = Tables()
+    plugin.seconds = request.param
+    for module in ("model_file", "reporting.parts"):
+        monkeypatch.setattr(f"l0prune.{module}.get_plugin", lambda name: plugin)
+    return request.param
+
+
+def test_macs_are_per_second_where_inputs_last(saved: tuple[Path, nn.Module], lasting: float | None) -> None:
+    folder, smaller = saved
+    parts = network_parts(read_description(folder), folder)
+    assert parts.note == ""
+    assert parts.macs_per == ("second of a 5 s input" if lasting else "3 rows")
+    for moment, network in (("before", Encoder()), ("after", smaller)):
+        counted = macs(lambda network=network: network(torch.randn(3, 4)))
+        shown = sum(getattr(part, f"macs_{moment}") for part in parts.rows)
+        assert shown == pytest.approx(counted / (lasting or 1), abs=len(parts.rows) if lasting else 0)
+    assert sum(part.params_before for part in parts.rows) == parameters(Encoder())
+
+
+@pytest.mark.usefixtures("lasting")
+def test_what_must_stay_is_the_smallest_size_that_removal_can_reach(saved: tuple[Path, nn.Module]) -> None:
+    folder, _ = saved
+    description = read_description(folder)
+    parts = network_parts(description, folder)
+    size = parameter_size(Encoder(), RemovalPlan.from_json(description["plan"]).groups)
+    assert sum(part.params_least for part in parts.rows) == size.floor < size.total
+    assert all(part.params_least <= part.params_after for part in parts.rows)
 
 
 def test_they_add_up_to_the_network(saved: tuple[Path, nn.Module]) -> None:
     folder, smaller = saved
     parts = network_parts(read_description(folder), folder)
-    # Nothing names a plugin, so the plan alone is counted, and says so.
+    # The plugin is not installed, so the plan alone is counted, and says so.
     assert "buffers among the parameters" in parts.note
     assert sum(part.params_before for part in parts.rows) == parameters(Encoder()) + 3
     assert sum(part.params_after for part in parts.rows) == parameters(smaller) + 3
