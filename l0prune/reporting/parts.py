@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from l0prune.counting import macs_by_module
-from l0prune.errors import L0PruneError
+from l0prune.errors import GroupError, L0PruneError, RunError
+from l0prune.groups import check_groups
 from l0prune.model_file import build_dense
 from l0prune.plan import RemovalPlan
 from l0prune.plugin import Benchable, get_plugin
@@ -104,9 +105,13 @@ def network_parts(description: Mapping[str, Any], folder: Path) -> Parts:
         folder: The run directory, for messages.
 
     Raises:
-        PlanError: The plan is damaged.
+        L0PruneError: The plan is damaged.
     """
     plan = RemovalPlan.from_json(description.get("plan", {}))
+    try:
+        check_groups(plan.groups, plan.shapes)
+    except GroupError as error:
+        raise RunError("damaged plan", where=folder / "model.json", got=error) from error
     least = replace(plan, kept={group.name: tuple(range(group.least_units)) for group in plan.groups})
     sizes = [_sizes(shapes) for shapes in (plan.shapes, plan.pruned_shapes(), least.pruned_shapes())]
     try:

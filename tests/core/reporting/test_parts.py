@@ -1,5 +1,6 @@
 """Parts of a network: they add up to it, before and after."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import l0prune
-from l0prune import Contender, Load, RemovalPlan
+from l0prune import Contender, Load, RemovalPlan, RunError
 from l0prune.counting import macs, parameters
 from l0prune.model_file import read_description
 from l0prune.reporting.parts import network_parts, short_names
@@ -103,6 +104,15 @@ def test_they_add_up_to_the_network(saved: tuple[Path, nn.Module]) -> None:
     names = [part.name for part in parts.rows]
     blocks = [f"stack.blocks.{i}.{name}" for i in (0, 1) for name in ("up", "down")]
     assert sorted(names) == sorted(["token", "front.0", "front.1", "stack.scale", *blocks, "mean"])
+
+
+def test_a_plan_for_tensors_that_are_not_there_is_refused(saved: tuple[Path, nn.Module]) -> None:
+    folder, _ = saved
+    description = json.loads((folder / "model.json").read_text())
+    lost = description["plan"]["groups"][0]["places"][0]["tensor"]
+    del description["plan"]["shapes"][lost]
+    with pytest.raises(RunError, match=f"damaged plan: .*model.json .*{lost}"):
+        network_parts(description, folder)
 
 
 def test_alike_ones_together(saved: tuple[Path, nn.Module]) -> None:
