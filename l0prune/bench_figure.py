@@ -6,6 +6,8 @@ from typing import Any
 
 from l0prune.benchmark import Measurement, Row
 from l0prune.files import write_atomic
+from l0prune.labels import figure_names
+from l0prune.pictures import legend_below, picture
 
 _MARKERS = {"float32": "o", "bfloat16": "s", "int8": "^"}
 _LINES = {"eager": "-", "compile": "-.", "onnxruntime": "--", "openvino": ":"}
@@ -13,6 +15,8 @@ _FILLS = {"eager": "full", "compile": "left", "onnxruntime": "none", "openvino":
 """In which a point differs by backend, where there is no line."""
 _COLUMNS = 3
 """Of the legend."""
+_LETTERS = 180
+"""That a line of the legend has room for."""
 _APART = 0.012
 """Between the variants of a model, which has one size, as a share of the largest."""
 
@@ -24,25 +28,25 @@ def draw_measurement(measurement: Measurement, path: Path) -> None:
         measurement: What to draw.
         path: A PNG file to write.
     """
-    from matplotlib.figure import Figure
+    write_atomic(path, lambda temporary: _draw(measurement, temporary))
 
+
+def _draw(measurement: Measurement, path: Path) -> None:
     first = measurement.rows[0]
     rows = [row for row in measurement.rows if (row.batch, row.threads) == (first.batch, first.threads)]
-    names = len({_variant(row, measurement) for row in rows})
-    figure = Figure(figsize=(10, 4.2 + 0.18 * ceil(names / _COLUMNS)), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _latency(left, rows, measurement)
-    _speedup(right, rows, measurement)
-    # Below: within a panel it would cover some of the lines.
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=_COLUMNS, fontsize=7)
-    threads = f"{first.threads} thread{'s' if first.threads > 1 else ''}"
-    figure.suptitle(f"{measurement.processor}, {threads}, batch {first.batch}", fontsize=10)
-    write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
+    names = figure_names([*measurement.models])
+    variants = len({_variant(row, names) for row in rows})
+    with picture(path, 10, 4.2 + 0.18 * ceil(variants / _COLUMNS)) as figure:
+        left, right = figure.subplots(1, 2)
+        _latency(left, rows, measurement, names)
+        _speedup(right, rows, measurement, names)
+        legend_below(figure, [left], columns=_COLUMNS, letters=_LETTERS)
+        threads = f"{first.threads} thread{'s' if first.threads > 1 else ''}"
+        figure.suptitle(f"{measurement.processor}, {threads}, batch {first.batch}", fontsize=10)
 
 
-def _variant(row: Row, measurement: Measurement) -> str:
-    name = _short(row.model, measurement)
-    return f"{name}, {row.dtype}" + ("" if row.backend == "eager" else f", {row.backend}")
+def _variant(row: Row, names: dict[str, str]) -> str:
+    return f"{names[row.model]}, {row.dtype}" + ("" if row.backend == "eager" else f", {row.backend}")
 
 
 def _style(row: Row, measurement: Measurement) -> dict[str, Any]:
@@ -52,19 +56,12 @@ def _style(row: Row, measurement: Measurement) -> dict[str, Any]:
     return {"color": colour, "marker": _MARKERS[row.dtype], "fillstyle": fill, "linestyle": _LINES[row.backend]}
 
 
-def _short(model: str, measurement: Measurement) -> str:
-    """A path's last part, where no other model has the same."""
-    last = [Path(name).name for name in measurement.models]
-    name = Path(model).name
-    return name if last.count(name) == 1 else model
-
-
-def _latency(axes: Any, rows: list[Row], measurement: Measurement) -> None:
+def _latency(axes: Any, rows: list[Row], measurement: Measurement, names: dict[str, str]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     loads = list(dict.fromkeys(row.load for row in rows))
-    for variant in dict.fromkeys(_variant(row, measurement) for row in rows):
-        own = [row for row in rows if _variant(row, measurement) == variant]
+    for variant in dict.fromkeys(_variant(row, names) for row in rows):
+        own = [row for row in rows if _variant(row, names) == variant]
         places = [loads.index(row.load) for row in own]
         axes.plot(places, [row.latency_ms for row in own], label=variant, **_style(own[0], measurement))
     axes.set_xticks(range(len(loads)), loads)
@@ -76,7 +73,7 @@ def _latency(axes: Any, rows: list[Row], measurement: Measurement) -> None:
     axes.grid(alpha=0.3, which="both")
 
 
-def _speedup(axes: Any, rows: list[Row], measurement: Measurement) -> None:
+def _speedup(axes: Any, rows: list[Row], measurement: Measurement, names: dict[str, str]) -> None:
     load = rows[-1].load
     largest = max(facts["parameters"] or 0 for facts in measurement.models.values())
     drawn = [r for r in rows if r.load == load and r.speedup and measurement.models[r.model]["parameters"]]
@@ -90,5 +87,6 @@ def _speedup(axes: Any, rows: list[Row], measurement: Measurement) -> None:
     if largest:
         axes.set_xlim(0, 1.1 * largest / 1e6)
     axes.set_xlabel("parameters (million), variants of a model side by side")
-    axes.set_ylabel(f"times faster than {_short(str(measurement.against), measurement)}, {load}")
+    against = f" than {names[measurement.against]}" if measurement.against else ""
+    axes.set_ylabel(f"times faster{against}, {load}", fontsize=9)
     axes.grid(alpha=0.3)

@@ -4,9 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.files import write_atomic
+from l0prune.labels import figure_names
+from l0prune.pictures import legend_below, picture
 from l0prune.scores import Evaluation
 
 _COLUMNS = 2
+_LEAST_ROWS = 3
+_DASHES = ("-", "--", ":", "-.")
+_COLOURS = 10
+"""Of matplotlib, before they begin anew; then the line differs."""
 
 
 def draw_evaluation(evaluation: Evaluation, path: Path) -> None:
@@ -16,24 +22,34 @@ def draw_evaluation(evaluation: Evaluation, path: Path) -> None:
         evaluation: What to draw.
         path: A PNG file to write.
     """
-    from matplotlib.figure import Figure
+    write_atomic(path, lambda temporary: _draw(evaluation, temporary))
 
+
+def _draw(evaluation: Evaluation, path: Path) -> None:
     measures = list(dict.fromkeys(name for layer in evaluation.layers for name in layer.measures))
-    panels = len(evaluation.tasks) + len(measures)
-    rows = -(-panels // _COLUMNS)
-    figure = Figure(figsize=(5 * _COLUMNS, 3.2 * rows), layout="constrained")
-    axes = figure.subplots(rows, _COLUMNS, squeeze=False).flat
-    colours = {model: f"C{number}" for number, model in enumerate(evaluation.models)}
-    for task in evaluation.tasks:
-        _scores(next(axes), evaluation, task, colours)
-    for measure in measures:
-        _layers(next(axes), evaluation, measure, colours)
-    for unused in axes:
-        unused.set_visible(False)
-    write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
+    rows = -(-(len(evaluation.tasks) + len(measures)) // _COLUMNS)
+    models = dict.fromkeys([*evaluation.models, *([evaluation.against] if evaluation.against else [])])
+    names = figure_names([*models])
+    # Bars and lines of the legend need their room whatever the number of models.
+    height = rows * max(3.2, 1.2 + 0.25 * len(models)) + 0.3 + 0.16 * len(models) / _COLUMNS
+    with picture(path, 5 * _COLUMNS, height) as figure:
+        panels = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
+        axes = iter(panels)
+        for task in evaluation.tasks:
+            _scores(next(axes), evaluation, task, names)
+        for measure in measures:
+            _layers(next(axes), evaluation, measure, names)
+        for unused in axes:
+            unused.set_visible(False)
+        legend_below(figure, panels, columns=3, letters=150)
 
 
-def _scores(axes: Any, evaluation: Evaluation, task: str, colours: dict[str, str]) -> None:
+def _look(model: str, names: dict[str, str]) -> dict[str, Any]:
+    number = list(names).index(model)
+    return {"color": f"C{number % _COLOURS}", "linestyle": _DASHES[number // _COLOURS % len(_DASHES)]}
+
+
+def _scores(axes: Any, evaluation: Evaluation, task: str, names: dict[str, str]) -> None:
     scores = [score for score in evaluation.scores if score.task == task]
     facts = evaluation.tasks[task]
     places = range(len(scores))
@@ -41,29 +57,29 @@ def _scores(axes: Any, evaluation: Evaluation, task: str, colours: dict[str, str
         places,
         [100 * score.mean for score in scores],
         xerr=[100 * score.deviation for score in scores],
-        color=[colours[score.model] for score in scores],
+        color=[_look(score.model, names)["color"] for score in scores],
         capsize=3,
     )
     axes.axvline(100 * facts["chance"], color="black", linestyle=":", linewidth=1, label="chance")
-    axes.set_yticks(places, [score.model for score in scores], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_yticks(places, [names[score.model] for score in scores], fontsize=8)
+    # From above; a single bar would be as high as the panel.
+    axes.set_ylim(max(len(scores), _LEAST_ROWS) - 0.5, -0.5)
     better = "higher" if facts["higher_is_better"] else "lower"
     axes.set_title(f"{task}: {facts['metric']} (%), {better} is better", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7)
 
 
-def _layers(axes: Any, evaluation: Evaluation, measure: str, colours: dict[str, str]) -> None:
+def _layers(axes: Any, evaluation: Evaluation, measure: str, names: dict[str, str]) -> None:
     for model in evaluation.models:
         own = [layer for layer in evaluation.layers if layer.model == model]
         values = [layer.measures[measure] for layer in own]
         if own and None not in values:
-            axes.plot([layer.layer for layer in own], values, marker="o", color=colours[model], label=model)
-    axes.set_title(f"{measure} with the layer of {evaluation.against}", fontsize=9)
+            axes.plot([layer.layer for layer in own], values, marker="o", label=names[model], **_look(model, names))
+    beside = f" with the layer of {names[evaluation.against]}" if evaluation.against else ""
+    axes.set_title(f"{measure}{beside}", fontsize=9)
     axes.set_xlabel("layer", fontsize=8)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_lines():
-        axes.legend(fontsize=7)

@@ -1,6 +1,7 @@
 """Names of models and runs as figures and tables show them: short, told apart, and free of what cannot be shown."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -55,3 +56,18 @@ def figure_label(name: str) -> str:
         short = f"{name[:_FIRST_LETTERS]}…{name[_FIRST_LETTERS + 1 - _MOST_LETTERS :]}"
     # A legend leaves out what begins with an underscore.
     return f" {short}" if short.startswith("_") else short
+
+
+def figure_names(names: Sequence[str]) -> dict[str, str]:
+    """What a figure calls each of several models: short, and no two alike.
+
+    Args:
+        names: Each once.
+    """
+    labels = {name: figure_label(short) for name, short in shortest_endings(names).items()}
+    seen: Counter[str] = Counter()
+    for name, label in labels.items():
+        seen[label] += 1
+        if seen[label] > 1:
+            labels[name] = f"{label} ({seen[label]})"
+    return labels

@@ -1,9 +1,11 @@
 """Small networks with hand-written groups, as the tests of the core need them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from l0prune import Bypass, Norm, Place, PruneGroup, Role, consecutive
@@ -75,3 +77,25 @@ def make_network() -> Callable[..., tuple[nn.Module, list[PruneGroup]]]:
         return network, network_groups()
 
     return make
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that a test writes, all with room for their panels and nothing written beyond their edges."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def note(self: Figure, *places: Any, **settings: Any) -> None:
+        save(self, *places, **settings)
+        figures.append(self)
+        for axes in self.axes:
+            if axes.get_visible():
+                assert axes.get_position().width > 0.15
+                assert axes.get_position().height > 0.05
+        inches, box = self.get_size_inches(), self.get_tightbbox()
+        assert min(box.x0, box.y0) >= -0.02
+        assert box.x1 <= inches[0] + 0.02
+        assert box.y1 <= inches[1] + 0.02
+
+    monkeypatch.setattr(Figure, "savefig", note)
+    return figures

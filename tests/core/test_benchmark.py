@@ -191,6 +191,18 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_long_and_odd_names_leave_room_for_what_is_drawn(tmp_path: Path, drawn: list[Any]) -> None:
+    folder = "/home/somebody/experiments/with/long/names/" * 3
+    names = [f"{folder}{name}" for name in ("a/run", "b/run", "$x_{$", "of-a-kind-" * 12)]
+    found = measure({name: network(16) for name in names}, X, dtypes=("float32", "int8"), seconds=0.01)
+    l0prune.draw_measurement(found, tmp_path / "plot.png")
+    (figure,) = drawn
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert len(labels) == len(set(labels)) == 2 * len(names)
+    assert {"a/run, float32", "b/run, int8", "$x_{$, float32"} < set(labels)
+
+
 def test_what_cannot_be_measured_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     models = {"a": network(16)}
     with pytest.raises(ConfigError, match="no such dtype: bfloat; did you mean 'bfloat16'"):

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,3 +109,30 @@ def test_the_picture_replaces_an_older_one_whole(tmp_path: Path) -> None:
     draw_evaluation(evaluate(["one", "three"], plugin="guesses"), path)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+
+
+FOLDER = "/home/somebody/experiments/with/long/names/" * 3
+LONG = [
+    f"{FOLDER}full/seed-0/run",
+    f"{FOLDER}full/seed-1/run",
+    f"random:{FOLDER}full/seed-0/run",
+    "of-a-kind-" * 12,
+    "_$a$",
+]
+CROWD = [f"{FOLDER}{name}/seed-{seed}" for name in ("full", "$x$ 模型", "_a\x01\ud800b\n") for seed in range(7)]
+
+
+@pytest.mark.parametrize("models", [LONG[:1], LONG, ["$a_{b$", "$\\c$"], CROWD], ids=["one", "five", "odd", "crowd"])
+def test_long_and_odd_names_leave_room_for_what_is_drawn(models: list[str], tmp_path: Path, drawn: list[Any]) -> None:
+    # A warning of the layout is an error here, as all are.
+    settings = EvaluationSettings(against=models[0])
+    draw_evaluation(evaluate(models, plugin="guesses", settings=settings), tmp_path / "picture.png")
+    (figure,) = drawn
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert len(names) == len(models) + 1
+    bars = figure.axes[0]
+    assert len({text.get_text() for text in bars.get_yticklabels()}) == len(models)
+    assert all(axes.get_legend() is None for axes in figure.axes)
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[1].get_lines()}
+    assert len(looks) == len(models)
