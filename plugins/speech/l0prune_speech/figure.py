@@ -28,7 +28,7 @@ def draw_architecture(plan: RemovalPlan, path: Path) -> None:
     for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         groups = [group for group in plan.groups if group.kind == kind]
         kept = [plan.kept_counts[group.name] for group in groups]
-        numbers = range(1, len(groups) + 1)
+        numbers = [_layer(group.name) for group in groups]
         axes.bar(numbers, [group.units for group in groups], color=_REMOVED, label="dense")
         bars = axes.bar(numbers, kept, color=_KEPT, label="kept")
         axes.bar_label(bars, fontsize=7, padding=1)
@@ -37,8 +37,13 @@ def draw_architecture(plan: RemovalPlan, path: Path) -> None:
         axes.set_title(f"{title}: {sum(kept):,} of {total:,}", fontsize=10)
         axes.set_xlabel(axis, fontsize=9)
         if len(groups) <= 12:
-            axes.set_xticks(list(numbers))
+            axes.set_xticks(numbers)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylim(0, 1.12 * max(group.units for group in groups))
     figure.savefig(path, dpi=150, format="png")
+
+
+def _layer(group: str) -> int:
+    """The number of a group's layer, from 1 on, by its name: where a block is absent others keep their numbers."""
+    return next(int(piece) for piece in group.split(".") if piece.isdigit()) + 1
