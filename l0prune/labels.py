@@ -49,11 +49,11 @@ def printable(text: str, *, keep: str = "") -> str:
     return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else "\ufffd", text)
 
 
-def figure_label(name: str) -> str:
+def figure_label(name: str, most_letters: int = _MOST_LETTERS) -> str:
     """A name as a figure has room for it, with the middle left out where it is long."""
     short = name = printable(name)
-    if len(short) > _MOST_LETTERS:
-        short = f"{name[:_FIRST_LETTERS]}…{name[_FIRST_LETTERS + 1 - _MOST_LETTERS :]}"
+    if len(short) > most_letters:
+        short = f"{name[:_FIRST_LETTERS]}…{name[_FIRST_LETTERS + 1 - most_letters :]}"
     # A legend leaves out what begins with an underscore.
     return f" {short}" if short.startswith("_") else short
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from l0prune.architecture_figure import draw_kept_units
 from l0prune.config import RunConfig, build, read_toml
 from l0prune.counting import macs, parameters, peak_memory_bytes
 from l0prune.dependency import trace
@@ -300,9 +301,8 @@ class _Run:
         # A network that came pruned is described from its own dense network on.
         whole = self.earlier.then(plan) if self.earlier else plan
         save(student, whole, self.folder.path, **description)
-        if task.draw:
-            draw = task.draw
-            write_atomic(self.folder.picture, lambda temporary: draw(whole, temporary))
+        draw = task.draw or draw_kept_units
+        write_atomic(self.folder.picture, lambda temporary: draw(whole, temporary))
         # Last: a run with a report is complete.
         write_json(self.folder.report, report.to_json())
         self.observer.finished(report)

@@ -64,7 +64,7 @@ class Task:
     deploy: "Callable[[nn.Module], nn.Module] | None" = None
     """Gives a network the form whose latency matters (norms folded, say), with the same names for its blocks."""
     draw: "Callable[[RemovalPlan, Path], None] | None" = None
-    """Draws the pruned architecture into a PNG file."""
+    """Draws the pruned architecture into a PNG file; by default what each group keeps."""
 
 
 @runtime_checkable

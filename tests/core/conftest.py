@@ -92,7 +92,10 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
             if axes.get_visible():
                 assert axes.get_position().width > 0.15
                 assert axes.get_position().height > 0.05
+        # Letters have other widths at other resolutions.
+        before, self.dpi = self.dpi, settings["dpi"]
         inches, box = self.get_size_inches(), self.get_tightbbox()
+        self.dpi = before
         assert min(box.x0, box.y0) >= -0.02
         assert box.x1 <= inches[0] + 0.02
         assert box.y1 <= inches[1] + 0.02

@@ -103,12 +103,22 @@ def test_whole_run(tmp_path: Path) -> None:
     assert report.distill_loss_after_removal == pytest.approx(report.distill_loss_before_removal, rel=1e-5)
     assert report.max_relative_difference <= 1e-5
     assert json.loads((tmp_path / "run" / "report.json").read_text()) == report.to_json()
+    # The task draws none of its own.
+    assert (tmp_path / "run" / "architecture.png").read_bytes().startswith(b"\x89PNG")
     student = l0prune.load(tmp_path / "run", network)
     inputs = torch.randn(3, 10)
     with torch.no_grad():
         assert torch.equal(student(inputs), task.objective.student.eval()(inputs))
     with pytest.raises(l0prune.L0PruneError, match="pass `build`"):
         l0prune.load(tmp_path / "run")
+
+
+def test_a_task_may_draw_its_own_picture(tmp_path: Path) -> None:
+    def draw(plan: l0prune.RemovalPlan, path: Path) -> None:
+        path.write_text(f"{plan.kept_counts['hidden']} units")
+
+    report = l0prune.compress(make_task(draw=draw), settings=SETTINGS, out=tmp_path / "run")
+    assert (tmp_path / "run" / "architecture.png").read_text() == f"{report.kept_units['hidden']['kept']} units"
 
 
 def test_the_cut_goes_by_what_was_learned(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""A pruned architecture as a picture, whatever the network: what each group keeps."""
+
+from pathlib import Path
+
+from l0prune.labels import figure_label
+from l0prune.pictures import picture
+from l0prune.plan import RemovalPlan
+
+_MOST_ROWS = 150
+"""Of a larger network the bars get thinner, and only some are named."""
+_MOST_LETTERS = 48
+_KEPT, _REMOVED = "#2b6cb0", "#e2e8f0"
+
+
+def draw_kept_units(plan: RemovalPlan, path: Path) -> None:
+    """Draw the kept share of each group as a bar, in the network's order.
+
+    Shares, as widths of groups are far apart: a layer may have 12 heads and 3,072 hidden units.
+
+    Args:
+        plan: The removal plan.
+        path: A PNG file to write.
+    """
+    kept, places = plan.kept_counts, range(len(plan.groups))
+    named = places[:: -(-len(places) // _MOST_ROWS)]
+    with picture(path, 7, 1 + 0.22 * min(len(places), _MOST_ROWS)) as figure:
+        axes = figure.subplots()
+        axes.barh(places, [1] * len(places), color=_REMOVED)
+        axes.barh(places, [kept[group.name] / group.units for group in plan.groups], color=_KEPT)
+        axes.set_yticks(named, [figure_label(plan.groups[i].name, _MOST_LETTERS) for i in named])
+        counts = axes.secondary_yaxis("right")
+        counts.set_yticks(named, [f"{kept[plan.groups[i].name]:,} of {plan.groups[i].units:,}" for i in named])
+        for side in (axes, counts):
+            side.tick_params(axis="y", labelsize=7, length=0)
+        axes.set_ylim(len(places) - 0.4, -0.6)
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(lambda share, _place: f"{share:.0%}")
+        axes.tick_params(axis="x", labelsize=8)
+        units = sum(group.units for group in plan.groups)
+        axes.set_title(f"Kept units: {sum(kept.values()):,} of {units:,}", fontsize=10)
+        for spine in (*axes.spines.values(), *counts.spines.values()):
+            spine.set_visible(False)
