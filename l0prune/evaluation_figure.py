@@ -28,8 +28,9 @@ def draw_evaluation(evaluation: Evaluation, path: Path) -> None:
 def _draw(evaluation: Evaluation, path: Path) -> None:
     measures = list(dict.fromkeys(name for layer in evaluation.layers for name in layer.measures))
     rows = -(-(len(evaluation.tasks) + len(measures)) // _COLUMNS)
-    models = dict.fromkeys([*evaluation.models, *([evaluation.against] if evaluation.against else [])])
-    names = figure_names([*models])
+    against = [evaluation.against] if evaluation.against else []
+    models = list(dict.fromkeys([*evaluation.models, *against]))
+    names = figure_names(models)
     # Bars and lines of the legend need their room whatever the number of models.
     height = rows * max(3.2, 1.2 + 0.25 * len(models)) + 0.3 + 0.16 * len(models) / _COLUMNS
     with picture(path, 5 * _COLUMNS, height) as figure:
