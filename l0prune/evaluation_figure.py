@@ -57,7 +57,7 @@ def _scores(axes: Any, evaluation: Evaluation, task: str, names: dict[str, str])
     axes.barh(
         places,
         [100 * score.mean for score in scores],
-        xerr=[100 * score.deviation for score in scores],
+        xerr=[100 * (score.deviation or 0.0) for score in scores],
         color=[_look(score.model, names)["color"] for score in scores],
         capsize=3,
     )
