@@ -130,7 +130,7 @@ def observation(
     def observe(model: nn.Module) -> Any:
         # A proof on a half-precision model runs in float32, and its inputs with it.
         half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters())
-        inputs = example_inputs if half else tree_map(_widened, example_inputs)
+        inputs = tree_map(_copied if half else _widened, example_inputs)
         if forward_fn is not None:
             outputs = forward_fn(model, inputs)
         elif isinstance(inputs, Mapping):
@@ -144,9 +144,14 @@ def observation(
     return observe
 
 
+def _copied(leaf: Any) -> Any:
+    """A tensor that the forward pass may change in place: the next one gets the example as it was."""
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
 def _widened(leaf: Any) -> Any:
     half = isinstance(leaf, Tensor) and leaf.dtype in (torch.float16, torch.bfloat16)
-    return leaf.float() if half else leaf
+    return leaf.float() if half else _copied(leaf)
 
 
 def inspect(

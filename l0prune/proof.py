@@ -15,6 +15,7 @@ from l0prune.counting import parameters
 from l0prune.errors import DataError, GroupError, L0PruneError, ProofError
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup
+from l0prune.tracing import output_tensors
 
 Observe = Callable[[nn.Module], Any]
 """Runs a model on example inputs and returns its outputs: tensors in any nesting."""
@@ -31,8 +32,13 @@ _ROUNDING_MARGIN = 10
 
 
 def relative_difference(expected: object, got: object) -> float:
-    """Largest |expected - got| / max |expected| over the tensors of two outputs of one structure."""
-    first, second = ([leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)] for tree in (expected, got))
+    """Largest |expected - got| / max |expected| over the tensors of two outputs of one structure.
+
+    Equal values differ by 0, infinite ones too, as those of masked logits; a NaN differs beyond measure.
+    """
+    first, second = output_tensors(expected), output_tensors(got)
+    if len(first) != len(second):
+        return float("inf")
     worst = 0.0
     for a, b in zip(first, second, strict=True):
         if a.shape != b.shape:
@@ -40,13 +46,24 @@ def relative_difference(expected: object, got: object) -> float:
         if a.numel() and _has_fractions(a):
             wide = torch.complex128 if a.is_complex() else torch.float64
             a, b = a.detach().to(wide), b.detach().to(wide)
-            difference = float((a - b).abs().max() / a.abs().max().clamp_min(1e-30))
+            largest = a.abs().masked_fill(~a.isfinite(), 0).max().clamp_min(1e-30)
+            difference = float((a - b).abs().masked_fill(a == b, 0).max() / largest)
             worst = max(worst, float("inf") if math.isnan(difference) else difference)
     return worst
 
 
-def _has_fractions(leaf: object) -> bool:
-    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+def _has_fractions(leaf: Tensor) -> bool:
+    return leaf.is_floating_point() or leaf.is_complex()
+
+
+def _outputs(observe: Observe, model: nn.Module, seed: int = 0) -> Any:
+    """What `observe` returns from a given random state: two models that draw alike can be compared."""
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices):
+        # Not `torch.manual_seed`, which would seed the devices whose state is not put back.
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[d] for d in devices)):
+            generator.manual_seed(seed)
+        return observe(model)
 
 
 @torch.no_grad()
@@ -63,10 +80,10 @@ def compare(gated: GatedModel, observe: Observe, pruned: nn.Module | None = None
         DataError: The outputs hold nothing to compare.
     """
     with evaluating(gated):
-        expected = observe(gated.model)
-        if not any(_has_fractions(leaf) for leaf in tree_leaves(expected)):
+        expected = _outputs(observe, gated.model)
+        if not any(_has_fractions(tensor) for tensor in output_tensors(expected)):
             got = ", ".join(sorted({type(leaf).__name__ for leaf in tree_leaves(expected)})) or "nothing"
-            hint = "let `observe` return tensors, in tuples, lists or dictionaries"
+            hint = "return tensors from `output_transform` (or a plugin's `observe`), nested as you like"
             raise DataError("outputs hold no floating-point tensor to compare", got=got, hint=hint)
         pruned = pruned or gated.pruned()[0]
         # What the selection counts by, which knows nothing of the other groups around an emptied block.
@@ -74,14 +91,14 @@ def compare(gated: GatedModel, observe: Observe, pruned: nn.Module | None = None
         planned, counted = gated.parameter_model.exact(counts), parameters(pruned)
         if planned != counted:
             raise ProofError("pruned size differs from the plan", got=f"{counted:,}", expected=f"{planned:,}")
-        return relative_difference(expected, observe(pruned))
+        return relative_difference(expected, _outputs(observe, pruned))
 
 
 def exact(gated: GatedModel, observe: Observe, difference: float, tolerance: float) -> bool:
     """Whether a difference between gated and pruned outputs is within tolerance, or what rounding explains.
 
     A normalisation over a few almost equal channels magnifies the last bit of its input. How much, shows when every
-    parameter of the pruned model moves by one rounding step.
+    parameter of the pruned model moves by one rounding step; it does not show where two runs differ without that.
 
     Args:
         gated: The gated model.
@@ -89,16 +106,29 @@ def exact(gated: GatedModel, observe: Observe, difference: float, tolerance: flo
         difference: What `compare` returned.
         tolerance: Largest relative difference allowed in any case.
     """
-    if not tolerance < difference < math.inf:
-        return difference <= tolerance
+    return not _objection(gated, observe, difference, tolerance)
+
+
+def _objection(gated: GatedModel, observe: Observe, difference: float, tolerance: float) -> str:
+    """Why a difference is not one that `exact` allows; empty where it is."""
+    if difference <= tolerance:
+        return ""
+    reason = f"relative difference {difference:.1e}, at most {tolerance:.0e} allowed"
+    if difference == math.inf:
+        return reason
     with torch.no_grad(), evaluating(gated):
         pruned, generator = gated.pruned()[0], torch.Generator().manual_seed(0)
-        before = observe(pruned)
-        for parameter in pruned.parameters():
-            if parameter.is_floating_point():
-                up = torch.rand(parameter.shape, generator=generator).to(parameter.device) < 0.5
-                parameter.mul_(1 + (2 * up - 1) * torch.finfo(parameter.dtype).eps)
-        return difference <= _ROUNDING_MARGIN * relative_difference(before, observe(pruned))
+        before, again, otherwise = (_outputs(observe, pruned, seed) for seed in (0, 0, 1))
+        if relative_difference(before, again) <= tolerance:
+            for parameter in pruned.parameters():
+                if parameter.is_floating_point():
+                    up = torch.rand(parameter.shape, generator=generator).to(parameter.device) < 0.5
+                    parameter.mul_(1 + (2 * up - 1) * torch.finfo(parameter.dtype).eps)
+            if difference <= _ROUNDING_MARGIN * relative_difference(before, _outputs(observe, pruned)):
+                return ""
+    if max(relative_difference(before, run) for run in (again, otherwise)) > tolerance:
+        return f"{reason}: the forward pass does not repeat itself in evaluation mode"
+    return reason
 
 
 @contextmanager
@@ -198,9 +228,7 @@ def _emptied(groups: Sequence[PruneGroup], closing: Sequence[int]) -> list[set[i
 def _try(gated: GatedModel, observe: Observe, tolerance: float) -> tuple[float, str]:
     try:
         difference = compare(gated, observe)
-        if exact(gated, observe, difference, tolerance):
-            return difference, ""
-        return difference, f"relative difference {difference:.1e}, at most {tolerance:.0e} allowed"
+        return difference, _objection(gated, observe, difference, tolerance)
     except DataError:
         raise
     except Exception as error:
@@ -282,9 +310,9 @@ def _effect(gated: GatedModel, observe: Observe) -> float:
     least = torch.cat([torch.arange(group.units) == 0 for group in gated.groups])
     with _awake(gated.model):
         with gated.gates.fixed(torch.ones(len(least))):
-            dense = observe(gated.model)
+            dense = _outputs(observe, gated.model)
         with gated.gates.fixed(least.float()):
-            return relative_difference(dense, observe(gated.model))
+            return relative_difference(dense, _outputs(observe, gated.model))
 
 
 @contextmanager

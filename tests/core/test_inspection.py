@@ -75,6 +75,17 @@ def test_an_error_in_a_branch_that_begins_at_0_is_found() -> None:
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_forward_pass_that_changes_its_input_is_proved_on_the_example_as_given(dtype: torch.dtype) -> None:
+    class InPlace(Partly):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.sub_(0.5).div_(0.25))
+
+    x = X.to(dtype, copy=True)
+    assert [row.proved for row in inspect(InPlace().to(dtype), x).rows] == [True, False]
+    assert torch.equal(x, X.to(dtype))
+
+
 def test_half_precision_is_proved_in_full() -> None:
     model = Partly().bfloat16()
     found = inspect(model, X.bfloat16())

@@ -4,6 +4,7 @@ That each wrong group is found is shown on random networks.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from l0prune import Bypass, DataError, GatedModel, Norm, Place, ProofError, PruneGroup, Role, consecutive
 from l0prune.proof import _emptied, _pattern, compare, find_faults, prove_groups, relative_difference
@@ -72,11 +74,34 @@ def test_the_difference_is_relative_to_the_largest_value_of_each_output() -> Non
         (torch.ones(3), torch.ones(2)),
         (torch.ones(3), torch.tensor([1.0, 1.0, float("nan")])),
         (torch.tensor([float("nan")]), torch.tensor([float("nan")])),
-        (torch.tensor([1.0, float("inf")]), torch.tensor([1.0, float("inf")])),
+        (torch.tensor([1.0, float("inf")]), torch.tensor([1.0, -float("inf")])),
+        (torch.tensor([1.0, float("inf")]), torch.tensor([1.0, 2.0])),
+        ([torch.ones(3), torch.ones(3)], [torch.ones(3)]),
     ],
 )
-def test_shapes_and_non_finite_values_differ_beyond_measure(expected: Tensor, got: Tensor) -> None:
+def test_shapes_and_unequal_non_finite_values_differ_beyond_measure(expected: Tensor, got: Tensor) -> None:
     assert relative_difference(expected, got) == float("inf")
+
+
+def test_equal_infinities_are_no_difference_and_no_scale() -> None:
+    masked = torch.tensor([float("-inf"), 2.0, float("inf")])
+    assert relative_difference(masked, masked) == 0
+    assert relative_difference(masked, masked + torch.tensor([0.0, 0.5, 0.0])) == pytest.approx(0.25)
+    assert relative_difference(masked[:1], masked[:1]) == 0
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+    extra: Any = None
+
+
+def test_tensors_in_dataclasses_count() -> None:
+    expected, got = torch.tensor([4.0, 2.0]), torch.tensor([4.0, 3.0])
+    assert relative_difference(Answer(expected), Answer(got)) == pytest.approx(0.25)
+    assert relative_difference(
+        (expected, [Answer(expected, Answer(expected))]), (expected, [Answer(expected, Answer(got))])
+    ) == pytest.approx(0.25)
 
 
 def test_complex_outputs_count() -> None:
@@ -88,7 +113,7 @@ def test_complex_outputs_count() -> None:
 def test_outputs_that_cannot_be_compared_prove_nothing(make_network: Make, outputs: Callable[[Tensor], Any]) -> None:
     network, groups = make_network()
     gated, x = GatedModel(network, groups, target_sparsity=0.4).eval(), torch.randn(3, 5, dtype=torch.float64)
-    with pytest.raises(DataError, match="no floating-point tensor"):
+    with pytest.raises(DataError, match=r"no floating-point tensor.*`output_transform`"):
         prove_groups(gated, lambda model: outputs(model(x)))
 
 
@@ -211,3 +236,48 @@ def test_what_rounding_explains_is_no_fault_and_what_it_does_not_is_one(spoiled:
         values[::2] = 0
         with gated.gates.fixed(values):
             assert compare(gated, lambda model: model(x)) > tolerance
+
+
+class Drawing(nn.Module):
+    """Adds noise in evaluation mode too."""
+
+    def __init__(self, noise: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.up, self.norm, self.down, self.noise = nn.Linear(5, 8), nn.LayerNorm(8), nn.Linear(8, 5), noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(self.up(x))
+        return self.down(self.noise(h)) + torch.randn(len(x), 5)
+
+
+def faults_of(model: nn.Module, observe: Callable[[nn.Module], Any], *, spoiled: bool = False) -> str:
+    torch.manual_seed(0)
+    gated = GatedModel(model, [hidden_units("up", "down", spoiled=spoiled)], target_sparsity=0.3).eval()
+    return next(iter(find_faults(gated, observe)[1].values()), "")
+
+
+UNSTEADY = "the forward pass does not repeat itself in evaluation mode"
+
+
+def test_noise_that_pruning_leaves_alone_neither_refuses_a_group_nor_hides_a_fault() -> None:
+    x = torch.randn(4, 5)
+    assert not faults_of(Drawing(nn.Identity()), lambda model: model(x))
+    assert UNSTEADY in faults_of(Drawing(nn.Identity()), lambda model: model(x), spoiled=True)
+
+
+def test_noise_as_wide_as_what_is_pruned_is_the_reason_given() -> None:
+    x = torch.randn(4, 5)
+    assert UNSTEADY in faults_of(Drawing(lambda h: F.dropout(h, 0.1)), lambda model: model(x))
+
+
+def test_a_forward_pass_that_changes_from_run_to_run_hides_no_fault() -> None:
+    x = torch.randn(4, 5)
+    assert UNSTEADY in faults_of(Sleeping(), lambda model: model(x.mul_(1.5)), spoiled=True)
+
+
+def test_a_proof_leaves_the_random_state_as_it_was() -> None:
+    x = torch.randn(4, 5)
+    gated = GatedModel(Drawing(nn.Identity()), [hidden_units("up", "down", spoiled=False)], target_sparsity=0.3).eval()
+    before = torch.get_rng_state()
+    prove_groups(gated, lambda model: model(x))
+    assert torch.equal(torch.get_rng_state(), before)
