@@ -195,8 +195,8 @@ def find_faults(gated: GatedModel, observe: Observe, *, tolerance: float = TOLER
 def _trials(gated: GatedModel, observe: Observe, closing: Sequence[int], tolerance: float) -> tuple[float, str]:
     """The largest difference over trials that close units of some groups and empty blocks in turn; why it is wrong."""
     worst = 0.0
-    for seed, emptied in enumerate(_emptied(gated.groups, closing)):
-        values = _pattern(gated.groups, closing, emptied, torch.Generator().manual_seed(seed), varied=seed > 0)
+    for trial, emptied in enumerate(_emptied(gated.groups, closing)):
+        values = _pattern(gated.groups, closing, emptied, trial)
         with gated.gates.fixed(values):
             difference, reason = _try(gated, observe, tolerance)
         if reason:
@@ -237,27 +237,24 @@ def _try(gated: GatedModel, observe: Observe, tolerance: float) -> tuple[float, 
         return float("inf"), message if isinstance(error, L0PruneError) else f"the cut forward pass fails: {message}"
 
 
-def _pattern(
-    groups: Sequence[PruneGroup],
-    closing: Sequence[int],
-    emptied: set[int],
-    generator: torch.Generator,
-    *,
-    varied: bool = False,
-) -> Tensor:
+def _pattern(groups: Sequence[PruneGroup], closing: Sequence[int], emptied: set[int], trial: int) -> Tensor:
     """Random gate values (N,): units of the groups in `closing` are closed, all of those in `emptied`.
 
-    In the first trial half of a group's units are closed, and then as many as chance will have it: a number that a
-    forward pass derives from two widths would stay right as long as both shrink alike.
+    The first trial closes some units of each group and the later ones the rest, so that each unit is seen closed and
+    open. How many those are, chance decides for each group: a number that a forward pass derives from two widths would
+    stay right as long as both shrink alike.
     """
+    split, generator = torch.Generator().manual_seed(0), torch.Generator().manual_seed(trial)
     parts = []
     for g, group in enumerate(groups):
         values = torch.ones(group.units)
         if g in closing:
             values = 0.3 + 0.7 * torch.rand(group.units, generator=generator)
-            few = int(torch.randint(min(1, group.units - 1), group.units, (), generator=generator))
-            closed = group.units if g in emptied else few if varied else group.units // 2
-            values[torch.randperm(group.units, generator=generator)[:closed]] = 0
+            order = torch.randperm(group.units, generator=split)
+            # One unit at least is closed, and one open; a single one stays.
+            some = int(torch.randint(min(1, group.units - 1), group.units, (), generator=split))
+            first, rest = order[:some], order[some:] if some else order[:0]
+            values[order if g in emptied else rest if trial else first] = 0
         parts.append(values)
     return torch.cat(parts)
 
