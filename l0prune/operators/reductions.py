@@ -100,10 +100,11 @@ def _weight_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
         atoms = tracer.along(direction, other)
         if other != keep and atoms is not None:
             tracer.pin(atoms, "is normalised with its weight")
-    atoms = tracer.along(direction, keep)
-    tracer.unify(atoms, tracer.along(length, keep))
-    if atoms is not None:
-        tracer.set(tensors([out])[0], [Block((keep,), atoms)], constant=True)
+    # What reads the result reads its lengths: gates on its directions would be normalised away.
+    lengths = tracer.along(length, keep)
+    tracer.unify(tracer.along(direction, keep), lengths)
+    if lengths is not None:
+        tracer.set(tensors([out])[0], [Block((keep,), lengths)], constant=True)
 
 
 @rule("_softmax softmax _log_softmax log_softmax cumsum cumprod _safe_softmax logcumsumexp")

@@ -190,6 +190,10 @@ LAYERS: dict[str, Case] = {
         chain, "4 conv",
         a=conv(3, 4), b=lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 8, 3, groups=4)), c=conv(8, 2),
     ),
+    "a transposed convolution with weight norm": on_images(
+        chain, "4 conv", "is normalised with its weight",
+        a=conv(3, 4), b=lambda: nn.utils.parametrizations.weight_norm(nn.ConvTranspose2d(4, 6, 2)), c=conv(6, 2),
+    ),
     "one linear layer used twice": on_rows(
         lambda m, x: m.c(m.b(torch.tanh(m.b(torch.tanh(m.a(x)))))), "6 unit",
         a=linear(3, 6), b=linear(6, 6), c=linear(6, 2),
