@@ -12,6 +12,8 @@ from l0prune.groups import Place, PruneGroup, check_groups, conforms
 
 PLAN_VERSION = 1
 
+_SAME_UNITS = "prune again in the units of the first: `groups=plan.remaining_groups()` of its plan"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RemovalPlan:
@@ -116,6 +118,19 @@ class RemovalPlan:
         ordered = {name: tuple(sorted(units)) for name, units in kept.items()}
         return RemovalPlan(groups=(*self.groups, *added), kept=ordered, shapes=self.shapes)
 
+    def check_next(self, groups: Sequence[PruneGroup]) -> None:
+        """Check that this plan can be followed by any for the network it leaves, whichever units of `groups` that cuts.
+
+        Raises:
+            PlanError: A unit of `groups` is a part of one of this plan's, or a place of it is.
+        """
+        places = _Origins(self)
+        for group in groups:
+            moved = places.moved(group)
+            if places.known(moved):
+                for unit in range(group.units):
+                    places.units_of(moved, [unit])
+
     def check(self, model: nn.Module) -> None:
         """Check that `model` is the dense model the plan was made for.
 
@@ -186,7 +201,7 @@ class _Origins:
         if any(owned) and not all(owned):
             tensor = cells[owned.index(False)][0]
             where = f"{group.name}, {tensor}"
-            raise PlanError("plans cannot be joined: their groups overlap in part", where=where)
+            raise PlanError("plans cannot be joined: their groups overlap in part", where=where, hint=_SAME_UNITS)
         return all(owned)
 
     def units_of(self, group: PruneGroup, gone: Sequence[int]) -> dict[str, set[int]]:
@@ -201,9 +216,8 @@ class _Origins:
             units.setdefault(name, set()).add(unit)
             # What went with a bypassed block is not there to be cut again.
             if not cells.issuperset(c for c in _cells(self._groups[name], unit) if c[0] in self._left):
-                raise PlanError(
-                    "plans cannot be joined: the second cuts through units of the first", where=f"{group.name}, {name}"
-                )
+                what = "plans cannot be joined: the second cuts through units of the first"
+                raise PlanError(what, where=f"{group.name}, {name}", hint=_SAME_UNITS)
         return units
 
 

@@ -70,6 +70,7 @@ class L0Pruner:
         DataError: The example inputs are on another device, or the outputs hold nothing to compare.
         GroupError: Nothing in the model can be pruned, `ignored` names a foreign module, or gates are there already.
         TraceError: The forward pass fails, or takes longer than `time_limit`.
+        PlanError: The model was pruned before, in units that these groups cut through.
     """
 
     def __init__(
@@ -119,6 +120,8 @@ class L0Pruner:
             raise ConfigError("metric cannot be counted", got=repr(metric), hint="; ".join(self.inspection.notes))
         self.metric, self.tolerance, self.controller = metric, tolerance, controller
         self._earlier = remembered(model)
+        if self._earlier is not None:
+            self._earlier.check_next(self.inspection.groups)
         self._observe = observation(model, example_inputs, forward_fn, output_transform)
         self._gated = SelfDrawingModel(
             model,

@@ -184,6 +184,7 @@ def test_a_plan_that_keeps_everything_changes_nothing(kind: type[nn.Module], see
     ):
         assert_same(apply_plan(copy.deepcopy(model), joint), pruned)
     assert plan.then(after).to_json() == plan.to_json()
+    plan.check_next(plan.remaining_groups())
 
 
 def plan_for(model: nn.Module, kept: Mapping[str, Sequence[int]], *groups: PruneGroup) -> RemovalPlan:
@@ -232,6 +233,9 @@ def test_the_second_may_not_cut_through_units_of_the_first() -> None:
     second = plan_for(pruned, {"qkv": (0, 1, 3)})
     with pytest.raises(PlanError, match="cuts through units of the first: qkv, qkv"):
         first.then(second)
+    with pytest.raises(PlanError, match=r"cuts through units of the first: qkv, qkv; .*remaining_groups"):
+        first.check_next(second.groups)
+    first.check_next(first.remaining_groups())
     # Whole pairs are no cut through one.
     assert first.then(plan_for(pruned, {"qkv": (2, 3)})).kept == {"qkv": (1,)}
 
@@ -242,8 +246,9 @@ def test_groups_that_overlap_in_part_cannot_be_joined() -> None:
     stray = Place(tensor="leave.bias", dim=0, role=Role.PRODUCES, index=consecutive(2))
     half = joined_units(group, by=2)
     second = plan_for(pruned, {"up": (0,)}, replace(half, places=(*half.places, stray)))
-    with pytest.raises(PlanError, match=r"overlap in part: up, leave\.bias"):
-        first.then(second)
+    for join in (lambda: first.then(second), lambda: first.check_next(second.groups)):
+        with pytest.raises(PlanError, match=r"overlap in part: up, leave\.bias"):
+            join()
 
 
 def test_a_plan_for_another_network_is_refused_with_the_first_difference() -> None:

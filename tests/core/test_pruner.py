@@ -24,10 +24,14 @@ from l0prune import (
     GateConfig,
     GroupError,
     L0Pruner,
+    Place,
     PlanError,
+    PruneGroup,
+    Role,
     TargetError,
     TraceError,
     TrainingError,
+    consecutive,
     wrap,
 )
 from l0prune.plan import model_shapes
@@ -340,6 +344,25 @@ def test_a_pruned_model_is_pruned_again_and_the_plans_compose(tmp_path: Path) ->
     assert third.plan.shapes == model_shapes(dense)
     with pytest.raises(PlanError, match="another architecture"):
         l0prune.load(tmp_path, lambda: Net(width=9))
+
+
+def test_a_pruned_model_is_pruned_again_in_the_same_units_or_not_at_all() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2)), torch.randn(3, 4)
+    made, read, index = Role.PRODUCES, Role.CONSUMES, consecutive(4, 4)
+    places = (("0.weight", 0, made), ("0.bias", 0, made), ("2.weight", 1, read))
+    fours = PruneGroup(
+        name="fours", kind="four", units=4,
+        places=tuple(Place(tensor=tensor, dim=dim, role=role, index=index) for tensor, dim, role in places),
+    )  # fmt: skip
+    first = wrap(model, x, target_sparsity=0.3, groups=[fours], controller=FAST)
+    first.step()
+    once = first.finalize()
+    names = list(once.state_dict())
+    with pytest.raises(PlanError, match="cuts through units of the first"):
+        wrap(once, x, target_sparsity=0.3)
+    assert list(once.state_dict()) == names
+    second = wrap(once, x, target_sparsity=0.3, groups=first.plan.remaining_groups())
+    assert second.plan.kept_counts["fours"] < first.plan.kept_counts["fours"]
 
 
 def test_a_sequential_model_has_as_many_layers_as_before() -> None:
