@@ -2,13 +2,14 @@
 
 import copy
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from l0prune.counting import plain_attention
 from l0prune.errors import GroupError, TraceError, nearest
@@ -64,7 +65,7 @@ def discover(
     model: nn.Module,
     observe: Callable[[nn.Module], Any],
     *,
-    ignored: Sequence[nn.Module | str] = (),
+    ignored: nn.Module | str | Sequence[nn.Module | str] = (),
     num_heads: Mapping[nn.Module, int] | None = None,
     time_limit: float = 60.0,
 ) -> Discovery:
@@ -73,7 +74,7 @@ def discover(
     Args:
         model: Any module without gates; it is left as it is.
         observe: Runs a model on example inputs and returns its outputs.
-        ignored: Modules, or their dotted names, whose own units and inputs are left alone.
+        ignored: Modules, or their dotted names, whose own units and inputs are left alone; or one.
         num_heads: Heads of projections whose structure the forward pass does not show.
         time_limit: Seconds that tracing may take.
 
@@ -82,7 +83,7 @@ def discover(
         TraceError: The forward pass fails or takes too long.
     """
     found = trace(model, observe, time_limit=time_limit)
-    for path in (path_of(model, module) for module in ignored):
+    for path in (path_of(model, module) for module in several(ignored)):
         for name, dims in found.leaves.items():
             if not path or name.startswith(f"{path}."):
                 found.pins += [(atoms, "told to ignore it") for atoms in dims if len(atoms)]
@@ -103,8 +104,9 @@ def trace(
         time_limit: Seconds after which tracing gives up.
 
     Raises:
-        TraceError: The forward pass fails or takes too long.
+        TraceError: The model cannot be followed, or its forward pass fails or takes too long.
     """
+    check_traceable(model)
     try:
         twin = copy.deepcopy(model)
     except Exception as error:
@@ -139,9 +141,30 @@ def trace(
     return tracer.trace
 
 
+def check_traceable(model: nn.Module) -> None:
+    """Check that a model is made of Python modules and tensors that have a shape.
+
+    Raises:
+        TraceError: Names the first part that is not.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            hint = "pass the model as it was before torch.jit.script or torch.jit.trace"
+            raise TraceError("a scripted module cannot be followed", where=path or type(module).__name__, hint=hint)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(tensor):
+            raise TraceError("a lazy module has no shape yet", where=name, hint="run one batch through the model first")
+
+
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) < 200 else f"{text[:200]}..."
+
+
+def several(ignored: nn.Module | str | Iterable[nn.Module | str]) -> tuple[nn.Module | str, ...]:
+    """Modules or names, one of which may be given by itself."""
+    one = isinstance(ignored, nn.Module | str) or not isinstance(ignored, Iterable)
+    return (ignored,) if one else tuple(ignored)  # pyright: ignore
 
 
 def path_of(model: nn.Module, module: nn.Module | str) -> str:

@@ -81,7 +81,11 @@ class GatedModel(nn.Module):
         """(N,) the units by their numbers in the dense model: some may be gone for good."""
         config = config or GateConfig()
         budget = budget_for(self.size_model, target_sparsity, round_to=config.round_to or 1)
-        self.gates = Gates(groups, self.size_model, budget, config, next(model.parameters()))
+        # Gates are real numbers, whatever else the model computes with.
+        reference = next((p for p in model.parameters() if p.is_floating_point()), None)
+        if reference is None:
+            raise GroupError("the model has no floating-point parameter to put gates on", where=type(model).__name__)
+        self.gates = Gates(groups, self.size_model, budget, config, reference)
         self._attach()
 
     def forward(self, *args, **kwargs):

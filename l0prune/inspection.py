@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from l0prune.dependency import Discovery, LeftAlone, discover, path_of, trace
+from l0prune.dependency import Discovery, LeftAlone, check_traceable, discover, path_of, several, trace
 from l0prune.errors import DataError, TraceError
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup, check_groups
@@ -73,7 +73,7 @@ class Inspection:
     def _summary(self) -> str:
         size = self.parameter_model
         removable = size.total - size.floor
-        share = f"{removable:,} of {size.total:,} parameters ({removable / size.total:.1%}) can go"
+        share = f"{removable:,} of {size.total:,} parameters ({removable / max(size.total, 1):.1%}) can go"
         line = f"{len(self.groups)} of {len(self.rows)} groups proved; {share}"
         return "\n".join([line, *self.notes])
 
@@ -111,9 +111,12 @@ def observation(
         output_transform: Picks what matters from the outputs.
 
     Raises:
-        DataError: An input lies on a device where the model has no parameter.
+        DataError: An input lies on a device where the model has no parameter, or the model has no values.
     """
     devices = {str(parameter.device) for parameter in model.parameters()}
+    if "meta" in devices:
+        hint = "give it values first: model.to_empty(device=...), and load its weights"
+        raise DataError("the model is on the meta device, where parameters have no values", hint=hint)
 
     def check(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and devices and str(leaf.device) not in devices:
@@ -159,7 +162,7 @@ def inspect(
     example_inputs: Any,
     *,
     groups: Sequence[PruneGroup] | None = None,
-    ignored: Sequence[nn.Module | str] = (),
+    ignored: nn.Module | str | Sequence[nn.Module | str] = (),
     num_heads: Mapping[nn.Module, int] | None = None,
     forward_fn: Callable[[nn.Module, Any], Any] | None = None,
     output_transform: Callable[[Any], Any] | None = None,
@@ -172,7 +175,7 @@ def inspect(
         model: Any module; it is left as it is.
         example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
         groups: Prune groups of your own, instead of those that following the forward pass finds.
-        ignored: Modules, or their dotted names, to leave alone.
+        ignored: Modules, or their dotted names, to leave alone; or one.
         num_heads: Attention heads of a projection that the forward pass does not show.
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
         output_transform: Picks what matters from the model's outputs.
@@ -180,10 +183,11 @@ def inspect(
         tolerance: Largest relative difference between gated and pruned outputs.
 
     Raises:
-        DataError: The example inputs are on another device, or the outputs hold nothing to compare.
+        DataError: Model and example inputs are on other devices, or on meta, or the outputs hold nothing to compare.
         GroupError: `groups`, `ignored` or `num_heads` do not fit the model.
-        TraceError: The forward pass fails, or takes longer than `time_limit`.
+        TraceError: The model cannot be followed, or its forward pass fails or takes longer than `time_limit`.
     """
+    check_traceable(model)
     observe = observation(model, example_inputs, forward_fn, output_transform)
     if groups is None:
         found = discover(model, observe, ignored=ignored, num_heads=num_heads, time_limit=time_limit)
@@ -219,12 +223,12 @@ def _given(
     model: nn.Module,
     observe: Observe,
     groups: Sequence[PruneGroup],
-    ignored: Sequence[nn.Module | str],
+    ignored: nn.Module | str | Sequence[nn.Module | str],
     time_limit: float,
 ) -> Discovery:
     """The caller's own groups, with a trace where there can be one."""
     check_groups(groups, model_shapes(model))
-    paths = [path_of(model, module) for module in ignored]
+    paths = [path_of(model, module) for module in several(ignored)]
     kept = tuple(
         group
         for group in groups
@@ -243,8 +247,10 @@ def inspect_groups(task: Task) -> list[dict[str, Any]]:
         task: Network, groups and example inputs; gates are attached to its student and taken off again.
     """
     gated = GatedModel(task.objective.student, task.groups, target_sparsity=KEEP_ALL).eval()
-    _, faults = find_faults(gated, task.observe)
-    gated.detach()
+    try:
+        _, faults = find_faults(gated, task.observe)
+    finally:
+        gated.detach()
     everything = faults.get(EVERYTHING, "")
     return [
         {

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from l0prune.config import ControllerConfig, GateConfig
 from l0prune.controller import AugmentedLagrangian
 from l0prune.counting import parameters
+from l0prune.dependency import several
 from l0prune.errors import ConfigError, GroupError, ProofError, TrainingError
 from l0prune.gates import Gates
 from l0prune.groups import PruneGroup
@@ -52,7 +53,7 @@ class L0Pruner:
         pruning_ratio: The same, under the name that torch-pruning's pruners use. There it is a share of each layer's
             channels; here it is a share of the whole model's size.
         metric: What the size counts: "params", or "macs" on the example inputs.
-        ignored: Modules, or their dotted names, whose own units and inputs stay.
+        ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
         ignored_layers: The same, under torch-pruning's name.
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         num_heads: Attention heads by projection, where the forward pass does not show them.
@@ -69,7 +70,7 @@ class L0Pruner:
         TargetError: The target is out of range, or more than can be removed.
         DataError: The example inputs are on another device, or the outputs hold nothing to compare.
         GroupError: Nothing in the model can be pruned, `ignored` names a foreign module, or gates are there already.
-        TraceError: The forward pass fails, or takes longer than `time_limit`.
+        TraceError: The model cannot be followed, or its forward pass fails or takes longer than `time_limit`.
         PlanError: The model was pruned before, in units that these groups cut through.
     """
 
@@ -81,8 +82,8 @@ class L0Pruner:
         target_sparsity: float | None = None,
         pruning_ratio: float | None = None,
         metric: str = "params",
-        ignored: Sequence[nn.Module | str] = (),
-        ignored_layers: Sequence[nn.Module | str] = (),
+        ignored: nn.Module | str | Sequence[nn.Module | str] = (),
+        ignored_layers: nn.Module | str | Sequence[nn.Module | str] = (),
         groups: Sequence[PruneGroup] | None = None,
         num_heads: Mapping[nn.Module, int] | None = None,
         round_to: int | None = None,
@@ -105,7 +106,7 @@ class L0Pruner:
             model,
             example_inputs,
             groups=groups,
-            ignored=(*ignored, *ignored_layers),
+            ignored=(*several(ignored), *several(ignored_layers)),
             num_heads=num_heads,
             forward_fn=forward_fn,
             output_transform=output_transform,
@@ -278,7 +279,16 @@ class L0Pruner:
         )
 
 
-def wrap(model: nn.Module, example_inputs: Any, *, target_sparsity: float, **settings: Any) -> L0Pruner:
+def wrap(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    target_sparsity: float,
+    metric: str = "params",
+    ignored: nn.Module | str | Sequence[nn.Module | str] = (),
+    groups: Sequence[PruneGroup] | None = None,
+    **settings: Any,
+) -> L0Pruner:
     """Make a model prune itself in its own training loop.
 
         pruner = l0prune.wrap(model, example_inputs, target_sparsity=0.5)
@@ -294,12 +304,23 @@ def wrap(model: nn.Module, example_inputs: Any, *, target_sparsity: float, **set
         model: Any nn.Module; gates are attached to it in place.
         example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
         target_sparsity: Share of the size to remove, in (0, 1).
+        metric: What the size counts: "params", or "macs" on the example inputs.
+        ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
+        groups: Prune groups of your own, instead of those that following the forward pass finds.
         settings: Further arguments of `L0Pruner`.
 
     Raises:
         L0PruneError: As `L0Pruner` does.
     """
-    return L0Pruner(model, example_inputs, target_sparsity=target_sparsity, **settings)
+    return L0Pruner(
+        model,
+        example_inputs,
+        target_sparsity=target_sparsity,
+        metric=metric,
+        ignored=ignored,
+        groups=groups,
+        **settings,
+    )
 
 
 def _one_of(target_sparsity: float | None, pruning_ratio: float | None) -> float:

@@ -4,6 +4,7 @@ Legend: N units of all groups, G groups.
 """
 
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -21,8 +22,10 @@ def budget_for(size_model: SizeModel, target_sparsity: float, *, round_to: int =
         round_to: Widths stay multiples of this.
 
     Raises:
-        TargetError: The target lies outside (0, 1) or below the floor of what can be removed.
+        TargetError: The target is no number, or lies outside (0, 1) or below the floor of what can be removed.
     """
+    if not isinstance(target_sparsity, Real):
+        raise TargetError("target sparsity is not a number", got=repr(target_sparsity), expected="between 0 and 1")
     if not 0 < target_sparsity < 1:
         raise TargetError("target sparsity out of range", got=target_sparsity, expected="between 0 and 1, exclusive")
     total, floor = size_model.total, size_model.floor_for(round_to)

@@ -51,7 +51,8 @@ class SizeModel:
         pad = len(groups) * width
         longest = max((len(factors) for factors in coefficients), default=0)
         rows = [[g * width + power for g, power in factors] for factors in coefficients]
-        self._factors = np.array([row + [pad] * (longest - len(row)) for row in rows], dtype=np.int64)
+        padded = [row + [pad] * (longest - len(row)) for row in rows]
+        self._factors = np.array(padded, dtype=np.int64).reshape(len(rows), longest)
         self._coefficients = np.array(list(coefficients.values()), dtype=np.int64)
         self._on_device: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
         self.total = self.exact(self.units) if total is None else total

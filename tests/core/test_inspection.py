@@ -2,12 +2,24 @@
 
 import copy
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from l0prune import GroupError, Place, PruneGroup, Role, consecutive, inspect
+from l0prune import (
+    DataError,
+    GroupError,
+    Objective,
+    Place,
+    PruneGroup,
+    Role,
+    Task,
+    consecutive,
+    inspect,
+    inspect_groups,
+)
 from l0prune.inspection import InspectedGroup
 
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
@@ -99,6 +111,40 @@ def test_units_that_do_not_show_are_told_of() -> None:
             return self.head(torch.relu(self.known(torch.relu(self.free(x))))) * 1e-9 + 1
 
     assert "the proof says little" in " ".join(inspect(Constant(), X).notes)
+
+
+def test_a_model_without_parameters_has_nothing_to_prune() -> None:
+    assert str(inspect(nn.ReLU(), X)).endswith("0 of 0 groups proved; 0 of 0 parameters (0.0%) can go")
+
+
+def test_the_first_parameter_may_be_complex() -> None:
+    class Spectral(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.filter, self.rest = nn.Parameter(torch.randn(4, dtype=torch.cfloat)), Partly()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rest(torch.fft.irfft(torch.fft.rfft(x) * self.filter, n=6))
+
+    assert [row.proved for row in inspect(Spectral(), X).rows] == [True, False]
+
+
+def test_a_task_keeps_no_gates_where_its_proof_cannot_be_made() -> None:
+    class Fit(Objective):
+        def forward(self, batch: Any) -> Any:
+            return batch
+
+    student = Partly()
+    task = Task(
+        objective=Fit(student),
+        groups=inspect(student, X).groups,
+        batches=lambda position: iter(()),
+        observe=lambda model: model(X).argmax(1),
+    )
+    names = list(student.state_dict())
+    with pytest.raises(DataError, match="no floating-point tensor"):
+        inspect_groups(task)
+    assert list(student.state_dict()) == names
 
 
 def test_groups_that_do_not_fit_are_an_error() -> None:

@@ -424,11 +424,15 @@ class Fixed(nn.Module):
     ("settings", "error", "message"),
     [
         ({"target_sparsity": 1.5}, TargetError, "out of range"),
+        ({"target_sparsity": "0.5"}, TargetError, "not a number.*got '0.5'"),
         ({"target_sparsity": 0.999}, TargetError, "more than can be removed.*expected at most 0.9"),
         ({"target_sparsity": 0.999, "metric": "macs"}, TargetError, "multiply-accumulates"),
         ({"metric": "latency"}, ConfigError, "unknown metric.*params or macs"),
         ({"pruning_ratio": 0.5}, ConfigError, "give one of"),
         ({"ignored": ["stam"]}, GroupError, "no such module.*stam; did you mean 'stem'"),
+        ({"ignored": "stam"}, GroupError, "no such module.*stam; did you mean 'stem'"),
+        ({"ignored": 5}, GroupError, "no such module in the model: int"),
+        ({"ignored_layers": nn.Linear(2, 2)}, GroupError, "no such module"),
         ({"ignored_layers": [nn.Linear(2, 2)]}, GroupError, "no such module"),
         ({"ignored": ["stem", "inner"]}, GroupError, "nothing in the model can be pruned: Net"),
         ({"time_limit": 0.0}, TraceError, "took too long.*groups="),
@@ -444,9 +448,49 @@ def test_bad_settings(settings: dict[str, Any], error: type[Exception], message:
     assert list(model.state_dict()) == names
 
 
-def test_a_model_without_anything_to_prune() -> None:
-    with pytest.raises(GroupError, match="nothing in the model can be pruned: Fixed"):
-        wrap(Fixed(), torch.randn(2, 6), target_sparsity=0.5)
+@pytest.mark.parametrize("name", ["ignored", "ignored_layers"])
+def test_what_to_ignore_may_be_one_module_or_its_name(name: str) -> None:
+    for one in (lambda model: model.stem, lambda model: "stem", lambda model: [model.stem]):
+        model = Net()
+        pruner = wrap(model, batch()[0], target_sparsity=0.2, **{name: one(model)})
+        assert [group.name for group in pruner.inspection.groups] == ["inner"]
+
+
+@pytest.mark.parametrize("model", [Fixed(), nn.ReLU()])
+def test_a_model_without_anything_to_prune(model: nn.Module) -> None:
+    with pytest.raises(GroupError, match=f"nothing in the model can be pruned: {type(model).__name__}"):
+        wrap(model, torch.randn(2, 6), target_sparsity=0.5)
+
+
+def layers(*more: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), *more)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script.*:FutureWarning", "ignore:.*torch.jit.script.*:DeprecationWarning"
+)
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: layers(nn.LazyLinear(3)), TraceError, r"no shape yet: 2\.weight; run one batch"),
+        (
+            lambda: torch.jit.script(layers(nn.Linear(8, 3))),
+            TraceError,
+            "scripted module .*: RecursiveScriptModule; pass",
+        ),
+        (lambda: layers(torch.jit.script(nn.Linear(8, 3))), TraceError, "scripted module cannot be followed: 2; pass"),
+        (lambda: layers(nn.Linear(8, 3)).to("meta"), DataError, r"on the meta device.*to_empty"),
+    ],
+    ids=["lazy", "scripted", "partly scripted", "meta"],
+)
+@pytest.mark.parametrize("groups", [None, ()])
+def test_models_that_cannot_be_followed(
+    make: Callable[[], nn.Module], error: type[Exception], message: str, groups: tuple[()] | None
+) -> None:
+    model = make()
+    x = torch.randn(2, 6, device=next(model.parameters()).device)
+    with pytest.raises(error, match=message):
+        wrap(model, x, target_sparsity=0.5, groups=groups)
 
 
 @pytest.mark.parametrize("inputs", [torch.randn(2, 3, 6, 6), (), {"y": torch.randn(2, 1, 6, 6)}])
