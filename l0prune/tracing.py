@@ -48,6 +48,7 @@ class Tracer(TorchDispatchMode):
         self._facts: Any = WeakIdKeyDictionary()
         self._names: Any = WeakIdKeyDictionary()
         self._debts: Any = WeakIdKeyDictionary()
+        self._single: Any = WeakIdKeyDictionary()
         self._blank: dict[int, weakref.ref[Tensor]] = {}
         self._failure: tuple[BaseException, str] | None = None
         self._paths: list[str] = []
@@ -65,6 +66,8 @@ class Tracer(TorchDispatchMode):
             blocks = [Block((d,), atoms) for d, atoms in enumerate(leaves[name]) if len(atoms) > 1]
             self._facts[tensor] = Facts(tuple(blocks), constant=True)
             self._names[tensor] = name
+            if single := frozenset(int(atoms[0]) for atoms in leaves[name] if len(atoms) == 1):
+                self._single[tensor] = single
         self.trace = Trace(leaves, start)
         self._free = start
         for path, module in self.modules.items():
@@ -99,6 +102,7 @@ class Tracer(TorchDispatchMode):
         for leaf in output_tensors(outputs):
             for block in self.facts(leaf).blocks:
                 self.pin(block.atoms, OUTPUT)
+            self.pin(np.array(sorted(self._single.get(leaf, ())), dtype=np.int64), OUTPUT)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run an operator, then carry the atoms of its operands over to its results."""
@@ -112,7 +116,16 @@ class Tracer(TorchDispatchMode):
                     hint="pass smaller example inputs, a larger `time_limit`, or write the groups yourself (`groups=`)",
                 )
             self._operator_rule(self, func, args, kwargs or {}, out)
+            self._carry_single((args, kwargs), out)
         return out
+
+    def _carry_single(self, arguments: object, out: object) -> None:
+        """Follow the unit of layers that have but one, up to the next layer: it is never cut, but may be the output."""
+        operands = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+        weights = [x for x in operands if x.ndim > 1 and self._facts.get(x, Facts()).constant]
+        carried = frozenset().union(*(self._single.get(x, ()) for x in weights or operands))
+        for result in output_tensors(out) if carried else ():
+            self._single[result] = carried
 
     # What rules ask and say.
 

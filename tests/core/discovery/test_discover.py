@@ -109,6 +109,26 @@ def test_whatever_form_the_output_has_it_is_the_interface(pack: Callable[[Tensor
     cuts_are_exact(model, unpacked, found)
 
 
+@pytest.mark.parametrize(
+    ("forward", "interface"),
+    [
+        (lambda m, x: m.b(torch.tanh(m.a(x))), True),
+        (lambda m, x: torch.sigmoid(m.b(torch.tanh(m.a(x)))).squeeze(-1), True),
+        (lambda m, x: m.c(m.b(torch.tanh(m.a(x)))), False),
+    ],
+    ids=["as it is", "reshaped", "hidden"],
+)
+def test_an_output_of_width_1_is_the_interface(forward: Forward, interface: bool) -> None:
+    model = filled(Net(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 1), c=nn.Linear(1, 2)))
+    found = discover(model, rows)
+    assert names_of(found) == Counter(["6 unit"])
+    assert {each.name: each.interface for each in found.left_alone} == {
+        "b": interface,
+        **({} if interface else {"c": True}),
+    }
+    assert found.hidden_units == (6 if interface else 7)
+
+
 @pytest.mark.parametrize("pack", [lambda out, hidden: {"logits": out, "hidden": hidden}, Output])
 def test_hidden_features_that_are_returned_stay(pack: Callable[[Tensor, Tensor], Any]) -> None:
     model = network(lambda m, x: pack(m.c(torch.tanh(m.b(h := torch.tanh(m.a(x))))), h))
