@@ -1,6 +1,7 @@
 """The `l0prune` command. Commands import what they need when they run, so that `--help` is instant."""
 
 import sys
+from typing import Any
 
 import typer
 
@@ -24,7 +25,7 @@ app.command("report")(report.command)
 
 
 # What typer raises for a wrong command line; it has no public name, and was click's own in earlier versions.
-_UsageError = typer.BadParameter.__bases__[0]
+_UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 def main() -> None:
