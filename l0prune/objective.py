@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ class Losses:
 class Objective(nn.Module):
     """What is minimised: its parameters are trained, `student` among them is pruned.
 
+    While training, whatever else is frozen (a teacher, none of whose parameters takes a gradient) stays in the mode in
+    which it was given, `eval()` say.
+
     Args:
         student: The network to prune.
     """
@@ -31,6 +34,18 @@ class Objective(nn.Module):
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
         self.student = student
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module's, but for what is frozen beside the student, which does not go into training mode."""
+        student, before = set(self.student.modules()), {}
+        for module in self.modules():
+            parameters = [] if module in student else list(module.parameters())
+            if mode and parameters and not any(parameter.requires_grad for parameter in parameters):
+                before |= {inner: inner.training for inner in module.modules() if inner not in student}
+        super().train(mode)
+        for module, training in before.items():
+            module.training = training
+        return self
 
     @abstractmethod
     def forward(self, batch: Any) -> Losses:
@@ -40,7 +55,7 @@ class Objective(nn.Module):
 @torch.no_grad()
 def evaluate(objective: Objective, batches: list[Any]) -> tuple[float, dict[str, float]]:
     """Mean loss and parts over fixed batches, weighted by amount; in evaluation mode and full precision."""
-    training = objective.training
+    modes = {module: module.training for module in objective.modules()}
     objective.eval()
     total, amount, parts = 0.0, 0.0, {}
     for batch in batches:
@@ -48,5 +63,6 @@ def evaluate(objective: Objective, batches: list[Any]) -> tuple[float, dict[str,
         total, amount = total + losses.total.item() * losses.amount, amount + losses.amount
         for name, value in losses.parts.items():
             parts[name] = parts.get(name, 0.0) + value.item() * losses.amount
-    objective.train(training)
+    for module, training in modes.items():
+        module.training = training
     return total / amount, {name: value / amount for name, value in parts.items()}
