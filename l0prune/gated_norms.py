@@ -25,7 +25,7 @@ class _OpenNorm(torch.autograd.Function):
         y = x - mean
         scale = ((y * y) * share).sum(dim, keepdim=True).add_(eps).rsqrt_()
         ctx.save_for_backward(x, mean, scale, share, weight)
-        ctx.dim, ctx.centred, ctx.has_bias = dim, centred, bias is not None
+        ctx.dim, ctx.eps, ctx.centred, ctx.has_bias = dim, eps, centred, bias is not None
         y.mul_(scale)
         if weight is not None:
             y.mul_(weight)
@@ -34,6 +34,8 @@ class _OpenNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[override]
         x, mean, scale, share, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _differentiable_gradients(ctx, grad, x, share, weight)
         normalized = (x - mean).mul_(scale)
         others = [d for d in range(x.ndim) if share.shape[d] == 1]
         grad_bias = grad.sum(others, keepdim=True) if ctx.has_bias else None
@@ -46,6 +48,17 @@ class _OpenNorm(torch.autograd.Function):
             correction += grad.sum(ctx.dim, keepdim=True)
         grad_x = correction.mul_(share).neg_().add_(grad).mul_(scale)
         return grad_x, None, grad_weight, grad_bias, None, None, None
+
+
+def _differentiable_gradients(ctx: Any, grad: Tensor, x: Tensor, share: Tensor, weight: Tensor | None) -> tuple:
+    """What `backward` returns, for a caller who differentiates it: the saved numbers know nothing of the input."""
+    # The gradient depends on no value of the bias.
+    bias = torch.zeros_like(share).requires_grad_() if ctx.has_bias else None
+    places = [n for n, tensor in enumerate((x, weight, bias)) if tensor is not None and tensor.requires_grad]
+    wanted = [(x, weight, bias)[n] for n in places]
+    y = _plain_norm(x, share, weight, bias, ctx.dim, ctx.eps, ctx.centred)
+    gradients = dict(zip(places, torch.autograd.grad(y, wanted, grad, create_graph=True), strict=True))  # type: ignore[arg-type]
+    return gradients.get(0), None, gradients.get(1), gradients.get(2), None, None, None
 
 
 def open_norm(

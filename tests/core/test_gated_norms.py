@@ -80,6 +80,7 @@ def test_gradients_agree_with_finite_differences(dim: int, centred: bool) -> Non
         return open_norm(x, OPENED, weight, bias, dim=dim, centred=centred)
 
     assert torch.autograd.gradcheck(norm, inputs)
+    assert torch.autograd.gradgradcheck(norm, inputs)
 
 
 def test_half_precision_is_normalised_in_float32() -> None:
