@@ -53,6 +53,8 @@ class Gates(nn.Module):
         self.log_alpha = nn.Parameter(start.to(device=reference.device, dtype=dtype))
         self._units = [group.units for group in groups]
         self._sampled: tuple[Tensor, ...] | None = None
+        # Not empty while the last draw's gradient is still to come.
+        self._waiting: list[bool] = []
         self._decided: tuple[Tensor, tuple[Tensor, ...]] | None = None
         self._fixed: tuple[Tensor, ...] | None = None
 
@@ -62,11 +64,26 @@ class Gates(nn.Module):
 
     def sample(self) -> None:
         """Draw new gates for the coming forward passes in training mode."""
-        self._sampled = self.distribution.sample(self.log_alpha).split(self._units)
+        z = self.distribution.sample(self.log_alpha)
+        # What is drawn inside a backward pass recomputes a draw, whose gradient is not its own to wait for.
+        self._waiting = waiting = [True] if z.requires_grad and not _in_backward() else []
+        if waiting and not torch.compiler.is_compiling():
+            # The hook holds neither the gates nor the draw: they would hold each other for ever.
+            z.register_hook(lambda _: waiting.clear())
+        self._sampled = z.split(self._units)
+
+    def draw(self) -> None:
+        """Draw new gates, unless forward passes with the last ones still wait for their backward pass.
+
+        Passes that share a backward pass share a draw: a checkpointed layer, which runs again in the middle of it, must
+        find the gates that it had. A model that is checkpointed as a whole draws them again itself.
+        """
+        if not self._waiting or torch.compiler.is_compiling() or _in_backward() or _in_checkpoint():
+            self.sample()
 
     def forget_sample(self) -> None:
         """Draw anew at the next forward pass in training mode, whichever part of the model it runs."""
-        self._sampled = None
+        self._sampled, self._waiting = None, []
 
     def select(self) -> np.ndarray:
         """The deterministic choice: (N,) bool, True for kept units."""
@@ -94,10 +111,16 @@ class Gates(nn.Module):
             if torch.compiler.is_compiling() and self._decided is not None:
                 return self._decided[1][g]
             return self.decide()[g]
-        if self._sampled is None:
+        if self._sampled is None or self._used_up():
             self.sample()
         assert self._sampled is not None
         return self._sampled[g]
+
+    def _used_up(self) -> bool:
+        """Whether a pass that wants gradients finds a draw that has had its own, or can have none."""
+        if torch.compiler.is_compiling() or self._waiting or _in_backward():
+            return False
+        return torch.is_grad_enabled() and self.log_alpha.requires_grad
 
     def allow(self, budget: int) -> None:
         """Select under another budget from now on."""
@@ -115,7 +138,8 @@ class Gates(nn.Module):
         self._units = [group.units for group in groups]
         index = torch.from_numpy(np.flatnonzero(kept)).to(self.log_alpha.device)
         self.log_alpha = nn.Parameter(self.log_alpha.detach()[index])
-        self._sampled = self._decided = None
+        self._decided = None
+        self.forget_sample()
 
     @contextmanager
     def fixed(self, values: Tensor) -> Iterator[None]:
@@ -128,7 +152,7 @@ class Gates(nn.Module):
 
     def __deepcopy__(self, memo: dict) -> "Gates":
         """A copy without the last sample: its autograd graph cannot be copied."""
-        sampled, self._sampled = self._sampled, None
+        (sampled, self._sampled), (waiting, self._waiting) = (self._sampled, None), (self._waiting, [])
         try:
             new = self.__class__.__new__(self.__class__)
             memo[id(self)] = new
@@ -136,7 +160,17 @@ class Gates(nn.Module):
             new._decided = None
             return new
         finally:
-            self._sampled = sampled
+            self._sampled, self._waiting = sampled, waiting
+
+
+def _in_backward() -> bool:
+    """Whether autograd is running: what is computed now is computed again, for a checkpoint."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def _in_checkpoint() -> bool:
+    """Whether what a forward pass saves is held by another: a checkpoint, which keeps nothing and computes it again."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -43,8 +43,9 @@ class _GatedTensor(nn.Module):
 class GatedModel(nn.Module):
     """A model with gates on its prune groups; `model` is trained as before.
 
-    In training mode each forward pass of this module, or each call of `gates.sample()`, draws new gates. In evaluation
-    mode the gates are the deterministic selection that meets the target: outputs are those of the pruned network.
+    In training mode each forward pass of this module draws new gates, unless the last ones still wait for their
+    backward pass; each call of `gates.sample()` does so in any case. In evaluation mode the gates are the deterministic
+    selection that meets the target: outputs are those of the pruned network.
 
     Args:
         model: The dense model; gates are attached to it in place.
@@ -89,9 +90,9 @@ class GatedModel(nn.Module):
         self._attach()
 
     def forward(self, *args, **kwargs):
-        """The model's own forward; in training mode with newly drawn gates."""
+        """The model's own forward; in training mode with gates drawn for it."""
         if self.training:
-            self.gates.sample()
+            self.gates.draw()
         return self.model(*args, **kwargs)
 
     def expected_sparsity(self) -> Tensor:
@@ -183,6 +184,8 @@ class GatedModel(nn.Module):
         self._nested = [m for m in self.model.modules() if isinstance(m, nn.TransformerEncoder) and m.use_nested_tensor]
         for module in self._nested:
             module.use_nested_tensor = False
+        # Registering a parametrization tries it out, in training mode with a draw that no forward pass has asked for.
+        self.gates.forget_sample()
 
     def _gated_norms(self) -> list[GatedNorm]:
         standing: dict[str, list[tuple[int, Place]]] = {}
@@ -217,6 +220,8 @@ class GatedModel(nn.Module):
         for norm in self._norms:
             # Hidden from the model, the dense module has missed changes of mode.
             _replace(self.model, norm, norm.dense.train(norm.training))
+            # Nor does it know of parameters that have taken the place of others: load_state_dict(assign=True).
+            norm.dense._parameters.update(norm._parameters)
         for module in self._nested:
             module.use_nested_tensor = True
         self._gated, self._orders, self._norms, self._hooks, self._nested = [], [], [], [], []

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from l0prune.config import ControllerConfig, GateConfig
 from l0prune.controller import AugmentedLagrangian
@@ -42,8 +43,9 @@ class Sparsity(NamedTuple):
 class L0Pruner:
     """Gates on a model, the penalty that closes them, and the cut in the end.
 
-    `model` stays the caller's own module and is trained as before: in training mode each forward pass draws new gates;
-    in evaluation mode the gates are the selection that meets the target, so that outputs are those of `finalize()`.
+    `model` stays the caller's own module and is trained as before: in training mode forward passes draw new gates, and
+    those before one backward pass share theirs; in evaluation mode the gates are the selection that meets the target,
+    so that outputs are those of `finalize()`.
     Gates, multipliers and step count live inside it: `state_dict()`, copies and DistributedDataParallel include them.
 
     Args:
@@ -100,6 +102,9 @@ class L0Pruner:
         if any(isinstance(module, Gates) for module in model.modules()):
             raise GroupError("model has gates already", hint="finalize() it first, then wrap the pruned model")
         gates = gates or GateConfig(round_to=round_to)
+        for name, given, kind in (("gates", gates, GateConfig), ("controller", controller, ControllerConfig)):
+            if not isinstance(given, kind):
+                raise ConfigError(f"{name} has the wrong type", got=repr(given), expected=f"{kind.__name__}(...)")
         if round_to not in (None, gates.round_to):
             raise ConfigError("round_to is given twice", got=f"{round_to} and gates.round_to {gates.round_to}")
         self.inspection = inspect(
@@ -123,7 +128,9 @@ class L0Pruner:
         self._earlier = remembered(model)
         if self._earlier is not None:
             self._earlier.check_next(self.inspection.groups)
-        self._observe = observation(model, example_inputs, forward_fn, output_transform)
+        self._example = example_inputs, forward_fn, output_transform
+        lagrangian = AugmentedLagrangian(target, controller.warmup_steps, controller.quadratic_start)
+        # From here on gates stand on the caller's model: whatever can fail has been done.
         self._gated = SelfDrawingModel(
             model,
             self.inspection.groups,
@@ -131,12 +138,10 @@ class L0Pruner:
             config=gates,
             size_model=self.inspection.mac_model if metric == "macs" else None,
         )
-        self._state = PrunerState(
-            self._gated.gates, AugmentedLagrangian(target, controller.warmup_steps, controller.quadratic_start)
-        )
+        self._state = PrunerState(self._gated.gates, lagrangian)
         self._state.to(self._gated.gates.log_alpha.device)
         self._gated.carry(self._state)
-        self._good = self._controlled()
+        self._placed = self._place()
         self._plan: RemovalPlan | None = None
         self._report: PruningReport | None = None
 
@@ -176,17 +181,17 @@ class L0Pruner:
         Raises:
             TrainingError: The optimizer has made gates or multipliers non-finite; they are put back as they were.
         """
-        now = self._controlled()
+        now = self._state.controlled_now()
         if not all(bool(torch.isfinite(tensor).all()) for tensor in now):
             with torch.no_grad():
-                for tensor, good in zip(self._state.controlled(), self._good, strict=True):
+                for tensor, good in zip(self._state.controlled(), self._state.good, strict=True):
                     tensor.copy_(good)
             raise TrainingError(
                 "the optimizer made the gates non-finite: the loss was NaN or infinite",
                 where=f"step {self._state.step}",
                 hint="gates and multipliers are as they were before it; skip a step whose loss is not finite",
             )
-        self._good = now
+        self._state.good = now
         self._state.count()
         self._gated.gates.forget_sample()
 
@@ -251,8 +256,25 @@ class L0Pruner:
         coarsest = max(torch.finfo(p.dtype).eps for p in pruned.parameters() if p.is_floating_point())
         return max(self.tolerance, 50 * coarsest if coarsest > 1e-4 else 0)
 
-    def _controlled(self) -> list[Tensor]:
-        return [tensor.detach().clone() for tensor in self._state.controlled()]
+    def _place(self) -> tuple[torch.device, torch.dtype] | None:
+        """Device and dtype of the model's first weight."""
+        special = {id(tensor) for tensor in self._state.controlled()}
+        weights = (p for p in self.model.parameters() if p.is_floating_point() and id(p) not in special)
+        return next(((p.device, p.dtype) for p in weights), None)
+
+    def _observe(self, model: nn.Module) -> Any:
+        """The model's outputs on the example inputs, which follow it to another device or dtype."""
+        inputs, forward_fn, output_transform = self._example
+        before, now = self._placed, self._place()
+
+        def moved(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor) or before is None or now is None:
+                return leaf
+            device = now[0] if leaf.device == before[0] else leaf.device
+            return leaf.to(device, now[1] if leaf.dtype == before[1] else leaf.dtype)
+
+        inputs = inputs if before == now else tree_map(moved, inputs)
+        return observation(model, inputs, forward_fn, output_transform)(model)
 
     def _composed(self, plan: RemovalPlan) -> RemovalPlan:
         return plan if self._earlier is None else self._earlier.then(plan)

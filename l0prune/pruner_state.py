@@ -1,6 +1,7 @@
 """What `wrap` leaves inside the caller's model: gates that draw themselves, multipliers, the number of steps made."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,26 @@ class PrunerState(nn.Module):
         self.gates, self.lagrangian, self.step = gates, lagrangian, 0
         # What is saved and copied; `step` spares reading it back from a GPU.
         self.register_buffer("steps", torch.tensor(0))
-        self.register_load_state_dict_post_hook(_read_steps)
+        self.good = self.controlled_now()
+        """What gates and multipliers go back to when a step makes them non-finite."""
+        self.register_load_state_dict_post_hook(_read)
 
     def controlled(self) -> tuple[Tensor, Tensor]:
         """Locations of the gates, and multipliers."""
         return self.gates.log_alpha, self.lagrangian.multipliers
+
+    def controlled_now(self) -> list[Tensor]:
+        """A copy of both."""
+        return [tensor.detach().clone() for tensor in self.controlled()]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move with the model, but keep the dtype: half precision would swallow the steps of an optimizer."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        return super()._apply(moved, recurse)
 
     def count(self) -> None:
         """Count a step."""
@@ -34,8 +50,8 @@ class PrunerState(nn.Module):
         self.steps.fill_(self.step)
 
 
-def _read_steps(state: PrunerState, _: object) -> None:
-    state.step = int(state.steps)
+def _read(state: PrunerState, _: object) -> None:
+    state.step, state.good = int(state.steps), state.controlled_now()
 
 
 class SelfDrawingModel(GatedModel):
@@ -62,14 +78,14 @@ class SelfDrawingModel(GatedModel):
 
 
 class _Draw:
-    """Forward pre-hook that draws new gates in training mode. An object, so that a copy of the model draws its own."""
+    """Forward pre-hook that lets gates be drawn in training mode. An object, so that a copy of the model has one."""
 
     def __init__(self, gates: Gates) -> None:
         self.gates = gates
 
     def __call__(self, module: nn.Module, args: Any) -> None:
         if module.training:
-            self.gates.sample()
+            self.gates.draw()
         else:
             # Once, before the forward pass: torch.compile cannot look into it.
             self.gates.decide()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import l0prune
 from l0prune import (
@@ -212,16 +214,72 @@ def test_gradients_accumulate_over_micro_batches() -> None:
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
-def test_each_forward_pass_in_training_draws_new_gates() -> None:
-    pruner = make()
-    with torch.no_grad():
-        next(iter(pruner.parameter_groups()[1]["params"])).fill_(0.0)
+def undecided(**settings: Any) -> L0Pruner:
+    """Gates of which each draw closes about half."""
+    return make(gates=GateConfig(drop_rate=0.5), **settings)
+
+
+def gate_gradient(pruner: L0Pruner) -> Tensor:
+    return next(iter(pruner.parameter_groups()[1]["params"])).grad
+
+
+def test_each_backward_pass_is_followed_by_new_gates() -> None:
+    pruner = undecided()
     x = batch()[0]
     pruner.model.train()
     pruner.model.norm.eval()
-    assert not torch.equal(pruner.model(x), pruner.model(x))
+    first = pruner.model(x)
+    assert torch.equal(first, pruner.model(x))
+    first.sum().backward()
+    second = pruner.model(x)
+    assert not torch.equal(first, second)
+    # A pass whose loss is dropped does not hold its gates beyond the step.
+    pruner.step()
+    assert not torch.equal(second, pruner.model(x))
+    with torch.no_grad():
+        pruner.step()
+        assert not torch.equal(pruner.model(x), pruner.model(x))
     pruner.model.eval()
     assert torch.equal(pruner.model(x), pruner.model(x))
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["a layer", "the whole model"])
+def test_checkpointing_changes_no_gradient_of_two_passes_before_one_backward(whole: bool) -> None:
+    def gradients(checkpointed: bool) -> Tensor:
+        pruner = undecided()
+        model, layer = pruner.model, pruner.model.inner.forward
+        torch.manual_seed(1)
+        if checkpointed and not whole:
+            model.inner.forward = lambda x: checkpoint(layer, x, use_reentrant=False)
+        call = partial(checkpoint, model, use_reentrant=False) if checkpointed and whole else model
+        if whole:
+            # Such passes draw gates of their own.
+            model = lambda x: (pruner._gated.gates.forget_sample(), pruner.model(x))[1]  # noqa: E731
+            call = call if checkpointed else model
+        (call(batch(0)[0]) - call(batch(1)[0])).pow(2).mean().backward()
+        return torch.cat([p.grad.flatten() for p in pruner.model.parameters() if p.grad is not None])
+
+    torch.testing.assert_close(gradients(True), gradients(False))
+
+
+def test_parts_of_the_model_may_run_by_themselves_and_accumulate_gradients() -> None:
+    pruner = undecided()
+    model, x = pruner.model.train(), batch()[0]
+    for part in x.chunk(2):
+        model.head(model.outer(F.relu(model.inner(F.relu(model.stem(part))))).mean((2, 3))).pow(2).mean().backward()
+    assert gate_gradient(pruner).count_nonzero() > 5
+
+
+def test_a_pass_without_gradients_takes_none_from_the_next() -> None:
+    pruner = undecided()
+    model, x = pruner.model.train(), batch()[0]
+    for _ in range(2):
+        with torch.no_grad():
+            told = model.outer(F.relu(model.inner(F.relu(model.stem(x + 1)))))
+        pruner.model.zero_grad()
+        (model.outer(F.relu(model.inner(F.relu(model.stem(x))))) - told).pow(2).mean().backward()
+        assert gate_gradient(pruner).count_nonzero() > 5
+        pruner.step()
 
 
 @pytest.mark.slow
@@ -437,6 +495,12 @@ class Fixed(nn.Module):
         ({"ignored": ["stem", "inner"]}, GroupError, "nothing in the model can be pruned: Net"),
         ({"time_limit": 0.0}, TraceError, "took too long.*groups="),
         ({"round_to": 2, "gates": GateConfig(round_to=4)}, ConfigError, "given twice"),
+        (
+            {"controller": {"warmup_steps": 3}},
+            ConfigError,
+            r"controller has the wrong type.*ControllerConfig\(\.\.\.\)",
+        ),
+        ({"gates": {"drop_rate": 0.1}}, ConfigError, r"gates has the wrong type.*GateConfig\(\.\.\.\)"),
         ({"output_transform": lambda y: None}, DataError, "no floating-point tensor to compare"),
     ],
 )
@@ -538,6 +602,51 @@ def test_a_loss_that_is_nan_names_the_step_and_leaves_the_controller_as_it_was()
         pruner.step()
     after = [p.detach() for group in pruner.parameter_groups()[1:] for p in group["params"]]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_nan_right_after_loading_goes_back_to_what_was_loaded() -> None:
+    trained, resumed = make(), make()
+    train(trained, adam(trained), 3)
+    resumed.model.load_state_dict(trained.model.state_dict())
+    optimizer = adam(resumed)
+    (resumed.model(batch()[0]).sum() * float("nan") + resumed.penalty()).backward()
+    optimizer.step()
+    with pytest.raises(TrainingError, match="NaN or infinite: step 3"):
+        resumed.step()
+    for mine, theirs in zip(resumed._state.controlled(), trained._state.controlled(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_may_change_its_dtype_after_it_is_wrapped(dtype: torch.dtype) -> None:
+    pruner = make()
+    before = pruner._state.controlled_now()
+    pruner.model.to(dtype)
+    for now, then in zip(pruner._state.controlled(), before, strict=True):
+        assert now.dtype == then.dtype
+        assert torch.equal(now, then)
+    optimizer, (x, y) = adam(pruner), batch()
+    (F.cross_entropy(pruner.model(x.to(dtype)).float(), y) + pruner.penalty()).backward()
+    optimizer.step()
+    pruner.step()
+    assert pruner.finalize()(x.to(dtype)).dtype == dtype
+    assert pruner.report.max_relative_difference < (0.4 if dtype == torch.bfloat16 else 1e-7)
+
+
+def test_parameters_may_be_replaced_by_loading() -> None:
+    """The dense norm, out of sight while gates are on, gets the loaded parameters too."""
+
+    def build(scale: float) -> L0Pruner:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 4))
+        nn.init.constant_(model[1].weight, scale)
+        return wrap(model, torch.ones(2, 8).diff(prepend=torch.zeros(2, 1)), target_sparsity=0.5, controller=FAST)
+
+    x = torch.randn(5, 8)
+    one, other = build(1.0), build(2.0)
+    other._state.count()
+    one.model.load_state_dict(other.model.state_dict(), assign=True)
+    torch.testing.assert_close(one.finalize()(x), other.finalize()(x))
 
 
 def test_a_model_is_not_wrapped_twice() -> None:
