@@ -10,7 +10,7 @@ from torch import nn
 
 from l0prune.errors import L0PruneError, PlanError, RunError
 from l0prune.files import read_json, write_atomic, write_json
-from l0prune.plan import RemovalPlan, remember
+from l0prune.plan import RemovalPlan, model_shapes, remember
 from l0prune.plugin import get_plugin
 from l0prune.removal import apply_plan
 
@@ -27,8 +27,18 @@ def save(module: nn.Module, plan: RemovalPlan, path: str | Path, **description: 
         description: More JSON for `model.json`: plugin, architecture, provenance.
 
     Raises:
+        PlanError: The plan did not make this network; nothing is written then.
         RunError: The folder cannot be written.
     """
+    if (got := model_shapes(module)) != (planned := plan.pruned_shapes()):
+        name = next(name for name in (*planned, *got) if got.get(name) != planned.get(name))
+        raise PlanError(
+            "not the network that the plan leaves",
+            where=name,
+            got=got.get(name, "no such tensor"),
+            expected=planned.get(name, "no such tensor"),
+            hint="save what finalize() returns, not the model that has gates, is compiled or is dense",
+        )
     folder = Path(path)
     write_atomic(folder / "model.safetensors", lambda temporary: save_model(module, str(temporary)))
     write_json(folder / "model.json", {"format": FORMAT, "version": VERSION, **description, "plan": plan.to_json()})

@@ -76,7 +76,8 @@ def test_weights_of_another_plan_are_refused(
 ) -> None:
     module, plan = pruned
     fewer = RemovalPlan(groups=plan.groups, kept={**plan.kept, "first": plan.kept["first"][:1]}, shapes=plan.shapes)
-    l0prune.save(module, fewer, tmp_path)
+    l0prune.save(module, plan, tmp_path)
+    edit(tmp_path, plan=fewer.to_json())
     with pytest.raises(PlanError, match="weights do not fit the plan"):
         l0prune.load(tmp_path, build)
 
@@ -126,3 +127,16 @@ def test_nothing_is_unpickled(pruned: tuple[nn.Module, RemovalPlan], build: Buil
     torch.save(pruned[0].state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(RunError, match="damaged or missing weights"):
         l0prune.load(tmp_path, build)
+
+
+def test_a_network_that_the_plan_did_not_make_is_refused_before_anything_is_written(
+    make_network: Make, pruned: tuple[nn.Module, RemovalPlan], build: Build, tmp_path: Path
+) -> None:
+    network, groups = make_network(dtype=torch.float32)
+    gated = GatedModel(network, groups, target_sparsity=0.4)
+    module, plan = pruned
+    compiled = torch.compile(module, backend="eager")
+    for wrong in (gated.model, compiled, build()):
+        with pytest.raises(PlanError, match=r"not the network that the plan leaves: [\w.]+ \(got .*finalize\(\)"):
+            l0prune.save(wrong, plan, tmp_path / "model")  # type: ignore[arg-type]
+    assert not (tmp_path / "model").exists()
