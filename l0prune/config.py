@@ -118,6 +118,8 @@ class StageConfig:
         _check(self.steps >= 0, "steps out of range", self.steps, "0 or more")
         _check(self.learning_rate > 0, "learning_rate out of range", self.learning_rate, "above 0")
         _check(0 <= self.warmup_steps <= self.steps, "warmup_steps out of range", self.warmup_steps, "0 to steps")
+        decay = self.weight_decay
+        _check(0 <= decay < math.inf, "weight_decay out of range", decay, "0 or more")
         _check(self.micro_batches >= 1, "micro_batches out of range", self.micro_batches, "1 or more")
         _check(self.max_gradient_norm > 0, "max_gradient_norm out of range", self.max_gradient_norm, "above 0")
 
@@ -210,7 +212,7 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
             raise ConfigError("no such setting", where=path, hint=nearest(key, names))
         built[key] = _convert(hints[key], value, path)
     try:
-        return cls(**built)
+        settings = cls(**built)
     except TypeError as error:
         raise ConfigError("setting is missing", where=where or cls.__name__, got=str(error)) from error
     except ConfigError as error:
@@ -219,6 +221,12 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
                 error.what, where=where, got=error.got, expected=error.expected, hint=error.hint
             ) from error
         raise
+    for key, value in built.items():
+        # Where a range has no upper end, infinity lies within it.
+        if isinstance(value, float) and not math.isfinite(value):
+            path = f"{where}.{key}" if where else key
+            raise ConfigError("setting is not a finite number", where=path, got=value)
+    return settings
 
 
 _TYPE_NAMES: dict[Any, str] = {

@@ -1,5 +1,6 @@
 """The speech plugin's own settings."""
 
+import math
 from dataclasses import dataclass
 
 from l0prune import ConfigError
@@ -55,6 +56,14 @@ class SpeechOptions:
         for name in ("batch_seconds", "min_seconds", "max_seconds", "evaluation_seconds"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} out of range", got=getattr(self, name), expected="above 0")
+        weights = {name: getattr(self, name) for name in ("l1_weight", "l2_weight", "cosine_weight")}
+        for name, weight in weights.items():
+            if not 0 <= weight < math.inf:
+                raise ConfigError(f"{name} out of range", got=weight, expected="0 or more")
+        if not any(weights.values()):
+            raise ConfigError(
+                "nothing to minimise", got="weights of 0", expected=f"one of {', '.join(weights)} above 0"
+            )
         if self.crop_epochs < 0:
             raise ConfigError("crop_epochs out of range", got=self.crop_epochs, expected="0 or more")
         if self.cache and not self.crop_epochs:

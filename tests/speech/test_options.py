@@ -1,0 +1,19 @@
+"""The speech plugin's own settings: what they may be."""
+
+import pytest
+
+from l0prune import ConfigError
+from l0prune_speech.options import SpeechOptions
+
+
+@pytest.mark.parametrize("name", ["l1_weight", "l2_weight", "cosine_weight"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_a_weight_of_the_loss_is_a_number_from_0_on(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{name} out of range .*expected 0 or more"):
+        SpeechOptions(**{name: value})  # type: ignore[arg-type]
+
+
+def test_some_weight_of_the_loss_is_above_0() -> None:
+    with pytest.raises(ConfigError, match="nothing to minimise"):
+        SpeechOptions(l1_weight=0.0, cosine_weight=0.0)
+    SpeechOptions(l1_weight=0.0, cosine_weight=0.0, l2_weight=1.0)
