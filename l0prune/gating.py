@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
@@ -21,6 +22,9 @@ from l0prune.plan import RemovalPlan, make_plan, model_shapes, owners
 from l0prune.removal import apply_plan, scale_along
 from l0prune.selection import budget_for, kept_indices
 from l0prune.size_model import SizeModel, parameter_size
+
+# How far below the target gates may be at the cut without a word.
+_BEHIND = 0.1
 
 
 class _GatedTensor(nn.Module):
@@ -98,6 +102,17 @@ class GatedModel(nn.Module):
     def expected_sparsity(self) -> Tensor:
         """1 - expected size / dense size; float64 scalar, differentiable in the gates."""
         return 1 - self.size_model.expected(self.gates.keep_probabilities()) / self.size_model.total
+
+    @torch.no_grad()
+    def behind(self) -> str:
+        """What to say before a cut where the gates are far from the target yet; else nothing."""
+        expected = float(self.expected_sparsity())
+        if expected >= self.target_sparsity - _BEHIND:
+            return ""
+        return (
+            f"the gates are at an expected sparsity of {expected:.2f}, the target is {self.target_sparsity:.2f}: the "
+            "cut removes units that training still used; train longer, or raise the controller's learning_rate"
+        )
 
     def plan(self, kept: np.ndarray | None = None) -> RemovalPlan:
         """The removal plan of the deterministic selection, or of a given one (N,), in the dense model's indices."""

@@ -16,7 +16,7 @@ from l0prune.config import RunConfig, build, read_toml
 from l0prune.counting import macs, parameters, peak_memory_bytes
 from l0prune.dependency import trace
 from l0prune.distributed import check_same, joined, together, world
-from l0prune.errors import ConfigError, ProofError, RunError, TrainingError
+from l0prune.errors import ConfigError, PluginError, ProofError, RunError, TrainingError
 from l0prune.files import write_atomic, write_json
 from l0prune.gating import GatedModel
 from l0prune.latency_model import POOR, latency_cache, measure_latency
@@ -71,6 +71,9 @@ def compress(
         def prepare() -> _Run:
             chosen = _OwnTask(plugin) if isinstance(plugin, Task) else plugin
             chosen = get_plugin(chosen) if isinstance(chosen, str) else chosen
+            if isinstance(chosen, type) or not isinstance(chosen, Plugin):
+                expected = "the name of an installed plugin, a plugin object or a Task"
+                raise PluginError("not a plugin", got=repr(plugin), expected=expected)
             layers = [read_toml(Path(config))] if config else []
             run = resolve(chosen, *layers, settings or {}, recipe=recipe)
             if out is None and (resume or processes.size > 1):
@@ -139,9 +142,14 @@ class _Run:
     def execute(self) -> CompressionReport:
         check_same(f"{describe(self.config)} {self.task.data_digest}", "data or settings")
         gated = [self._prepared()]
-        with catch_signals() as self.trainer.stopped:
-            # Handed over, so that it can be freed when it is needed no more.
-            self._train(gated.pop(), self.state)
+        try:
+            with catch_signals() as self.trainer.stopped:
+                # Handed over, so that it can be freed when it is needed no more.
+                self._train(gated.pop(), self.state)
+        except BaseException:
+            if isinstance(self.plugin, _OwnTask) and parameters(self.task.objective.student) < self.params_before:
+                self.observer.note("the task's student has been cut: make the task anew before it is run or resumed")
+            raise
         return self._finish()
 
     def _prepared(self) -> GatedModel:
@@ -154,28 +162,45 @@ class _Run:
             config=self.gates,
             size_model=size,
         )
+        try:
+            self._prove_and_begin(gated)
+        except BaseException:
+            gated.detach()
+            raise
+        return gated
+
+    def _prove_and_begin(self, gated: GatedModel) -> None:
         gated.eval()
         self.params_before = gated.parameter_model.total
         prove_groups(gated, self.task.observe)
         together(self._begin)
         self.observer.prepared(self.task, gated, self.config, self.folder.path)
+        warmup, steps = self.config.controller.warmup_steps, self.config.joint.steps
+        if warmup >= steps:
+            self.observer.note(
+                f"the target is never asked for in full: controller.warmup_steps {warmup} of {steps} steps"
+            )
         if "macs_before" not in self.results:
             with gated.gates.fixed(torch.ones_like(gated.gates.log_alpha)):
                 self.results["macs_before"] = self._macs(gated.model)
         if self.resume and world().is_main:
             self.folder.sweep()
             self.folder.rewind_metrics(self.state["position"] if self.state else 0)
-        return gated
 
     def _train(self, gated: GatedModel, state: Mapping[str, Any] | None) -> None:
         """Step 1, the cut, step 2."""
         trainer, objective = self.trainer, self.task.objective
         if state is None or state["stage"] == "joint":
-            joint = trainer.stage("joint", gated)
-            if state:
-                trainer.restore(joint, state)
-            trainer.train(joint)
-            objective.student = self._cut(gated)
+            try:
+                joint = trainer.stage("joint", gated)
+                if state:
+                    trainer.restore(joint, state)
+                trainer.train(joint)
+                student = self._cut(gated)
+            finally:
+                # Whatever happens, no gates are left on the caller's own network.
+                objective.student = gated.detach()
+            objective.student = student
         else:
             trainer.plan = RemovalPlan.from_json(state["plan"])
             objective.student = apply_plan(gated.detach(), trainer.plan)
@@ -234,6 +259,10 @@ class _Run:
         """Remove what is closed, and check that nothing else changed."""
         objective, batches = self.task.objective, list(self.task.evaluation)
         gated.eval()
+        with torch.no_grad():
+            self.results["expected_sparsity_at_cut"] = float(gated.expected_sparsity())
+        if behind := gated.behind():
+            self.observer.note(behind)
         if self.config.metric == "latency":
             task = self.task
             observe, deploy = task.observe_for_macs or task.observe, task.deploy

@@ -27,9 +27,6 @@ CONTROLLER = ControllerConfig(learning_rate=0.05, warmup_steps=100, quadratic_st
 gates have not reached the target by the cut. Gates that start at a drop rate of 0.1, or a warm-up of 200 steps, do
 as well within the noise of five seeds."""
 
-# How far below the target gates may be at the cut without a warning.
-_BEHIND = 0.1
-
 
 class Sparsity(NamedTuple):
     """Share of the size that is gone, in [0, 1]."""
@@ -232,14 +229,8 @@ class L0Pruner:
         if self._state.step == 0:
             hint = "train with penalty() added to the loss, and call step() after the optimizer's"
             raise TrainingError("finalize() before any step: the gates have learned nothing", hint=hint)
-        expected = self.sparsity.expected
-        if expected < self._gated.target_sparsity - _BEHIND:
-            warnings.warn(
-                f"the gates are at an expected sparsity of {expected:.2f}, the target is "
-                f"{self._gated.target_sparsity:.2f}: the cut removes units that training still used; train longer, or "
-                "raise the controller's learning_rate",
-                stacklevel=2,
-            )
+        if behind := self._gated.behind():
+            warnings.warn(behind, stacklevel=2)
         pruned, plan = self._gated.pruned()
         difference = compare(self._gated, self._observe, pruned=pruned)
         if not exact(self._gated, self._observe, difference, self._allowed(pruned)):

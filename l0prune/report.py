@@ -46,6 +46,8 @@ class CompressionReport:
     precision: str
     versions: dict[str, str]
     seed: int
+    expected_sparsity_at_cut: float | None = None
+    """Under the gates, just before the cut: far from the target, it removed what training still used."""
     compactions: list[dict[str, Any]] = field(default_factory=list)
     """Cuts during step 1: `step`, `parameters` left, units `kept` by group."""
     latency_before_ms: float | None = None

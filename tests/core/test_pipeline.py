@@ -243,3 +243,75 @@ def test_the_target_may_count_multiply_accumulates(tmp_path: Path) -> None:
     assert report.sparsity == 1 - report.macs_after / report.macs_before
     assert report.sparsity >= 0.6
     assert report.macs_before * 0.4 - report.macs_after < 4 * (10 + 3)
+
+
+class Stop(Exception):
+    """What comes in the middle of a run."""
+
+
+class Stopping(Fit):
+    """Fails at a pass, counted from 1."""
+
+    def __init__(self, student: nn.Module, at: int) -> None:
+        super().__init__(student)
+        self.left = at
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> l0prune.Losses:
+        self.left -= 1
+        if not self.left:
+            raise Stop
+        return super().forward(batch)
+
+
+# In step 1; at the evaluation before the cut, and after it.
+@pytest.mark.parametrize("at", [3, 31, 33])
+def test_no_gates_are_left_on_the_network_after_an_error(at: int, tmp_path: Path) -> None:
+    task = make_task()
+    student = task.objective.student
+    names = list(student.state_dict())
+    compaction = {"compaction": {"enabled": False}}
+    with pytest.raises(Stop):
+        l0prune.compress(make_task(objective=Stopping(student, at)), settings=SETTINGS | compaction, out=tmp_path / "1")
+    assert list(student.state_dict()) == names
+    l0prune.compress(task, settings=SETTINGS, out=tmp_path / "2")
+    assert list(student.state_dict()) == names
+
+
+def test_no_gates_are_left_on_the_network_after_a_refused_group(tmp_path: Path) -> None:
+    task = make_task()
+    student, group = task.objective.student, task.groups[0]
+    names = list(student.state_dict())
+    wrong = l0prune.PruneGroup(name="wrong", kind="unit", units=WIDTH, places=group.places[1:])
+    refused = make_task(objective=task.objective, groups=[wrong])
+    with pytest.raises(l0prune.ProofError):
+        l0prune.compress(refused, settings={**SETTINGS, "target_sparsity": 0.2}, out=tmp_path / "run")
+    assert list(student.state_dict()) == names
+
+
+def test_an_error_once_units_are_gone_says_to_make_the_task_anew(tmp_path: Path) -> None:
+    watch = Watch()
+    # The fifth pass of step 2; four are evaluations at the cut.
+    task = make_task(objective=Stopping(network(), 30 + 4 + 5))
+    with pytest.raises(Stop):
+        l0prune.compress(task, settings=SETTINGS, out=tmp_path / "run", observer=watch)
+    assert "make the task anew" in watch.notes[-1]
+
+
+def test_a_cut_far_from_the_target_is_told_and_reported(tmp_path: Path) -> None:
+    watch = Watch()
+    slow = {**SETTINGS, "controller": {"learning_rate": 1e-3, "warmup_steps": 30}}
+    report = l0prune.compress(make_task(), settings=slow, out=tmp_path / "slow", observer=watch)
+    assert "never asked for in full: controller.warmup_steps 30 of 30 steps" in watch.notes[0]
+    assert any("expected sparsity of 0.0" in note and "the target is 0.60" in note for note in watch.notes)
+    assert report.expected_sparsity_at_cut < 0.1
+    near = Watch()
+    fast = {**SETTINGS, "joint": {"steps": 120, "learning_rate": 1e-2}}
+    report = l0prune.compress(make_task(), settings=fast, out=tmp_path / "fast", observer=near)
+    assert not any("expected sparsity" in note for note in near.notes)
+    assert report.expected_sparsity_at_cut > 0.5
+
+
+@pytest.mark.parametrize("wrong", [3, nn.Linear(2, 2), Watch])
+def test_what_is_no_plugin_is_refused(wrong: Any, tmp_path: Path) -> None:
+    with pytest.raises(l0prune.PluginError, match=r"not a plugin .*a Task"):
+        l0prune.compress(wrong, out=tmp_path / "run")
