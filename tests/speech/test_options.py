@@ -1,9 +1,9 @@
 """The speech plugin's own settings: what they may be."""
 
 import pytest
+from l0prune_speech.options import SpeechOptions
 
 from l0prune import ConfigError
-from l0prune_speech.options import SpeechOptions
 
 
 @pytest.mark.parametrize("name", ["l1_weight", "l2_weight", "cosine_weight"])
