@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.files import write_atomic
-from students.entries import METHOD
+from students.entries import BASELINES, METHOD
 from students.summary import best_baseline, is_plain
 
 _COLUMNS = 2
@@ -13,7 +13,9 @@ _NAMES = {METHOD: "gates learned with the weights"}
 
 
 def draw_sizes(results: Mapping[str, Any], path: Path) -> bool:
-    """Quality against parameters: the method and the best baseline, a panel for each task and one for the loss.
+    """Quality against parameters, a panel for each task and one for the loss.
+
+    The method, and the baselines of which there are several sizes; the best one of a single size where there are none.
 
     Args:
         results: What `ablations.py` writes.
@@ -23,13 +25,15 @@ def draw_sizes(results: Mapping[str, Any], path: Path) -> bool:
         Whether there was something to draw: the method at two sizes at least.
     """
     tasks, rows = results["tasks"], results["entries"]
-    rival = best_baseline(rows, tasks, results["target_sparsity"])
-    lines = {start: _sizes(rows, start) for start in (METHOD, rival) if start}
+    lines = {start: _sizes(rows, start) for start in (METHOD, *BASELINES)}
     if len(lines[METHOD]) < 2:
         return False
+    rivals = [start for start in BASELINES if len(lines[start]) > 1]
+    best = best_baseline(rows, tasks, results["target_sparsity"])
+    lines = {start: lines[start] for start in (METHOD, *(rivals or [best])) if start}
     figure, axes = _panels(1 + len(tasks))
     for start, own in lines.items():
-        label = _NAMES.get(start, f"best baseline: {start}")
+        label = _NAMES.get(start, f"baseline: {start}")
         _line(axes[0], [r for r in own if r["loss"]], lambda r: r["loss"], 1, label)
         for axis, task in zip(axes[1:], tasks, strict=False):
             _line(axis, [r for r in own if task in r["scores"]], lambda r, task=task: r["scores"][task], 100, label)
