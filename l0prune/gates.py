@@ -4,6 +4,7 @@ Legend: N units of all groups, one after the other; z (N,) gate values.
 """
 
 import copy
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -55,6 +56,7 @@ class Gates(nn.Module):
         self._sampled: tuple[Tensor, ...] | None = None
         # Not empty while the last draw's gradient is still to come.
         self._waiting: list[bool] = []
+        self._model: weakref.ref[nn.Module] | None = None
         self._decided: tuple[Tensor, tuple[Tensor, ...]] | None = None
         self._fixed: tuple[Tensor, ...] | None = None
 
@@ -103,8 +105,20 @@ class Gates(nn.Module):
             self._decided = (now.clone(), (value * kept).split(self._units))
         return self._decided[1]
 
+    def follow(self, model: nn.Module) -> None:
+        """Go by this model's mode, whatever mode its parts are in: batch norms in `eval()`, say, to freeze them."""
+        # A reference of its own would keep the model alive in a circle.
+        self._model = weakref.ref(model)
+
     def of(self, g: int, training: bool) -> Tensor:
-        """Gate values (units,) of group number `g`: the sample in training, else the deterministic choice."""
+        """Gate values (units,) of group number `g`: the sample in training, else the deterministic choice.
+
+        Args:
+            g: The group's number.
+            training: The mode of the part that asks; that of the model they follow counts if there is one.
+        """
+        model = self._model() if self._model is not None else None
+        training = training if model is None else model.training
         if self._fixed is not None:
             return self._fixed[g]
         if not training:
@@ -158,6 +172,9 @@ class Gates(nn.Module):
             memo[id(self)] = new
             new.__dict__.update({key: copy.deepcopy(value, memo) for key, value in self.__dict__.items()})
             new._decided = None
+            model = self._model() if self._model is not None else None
+            # The copy's gates follow the copied model, if it is that which is being copied.
+            new._model = weakref.ref(memo[id(model)]) if id(model) in memo else None
             return new
         finally:
             self._sampled, self._waiting = sampled, waiting
@@ -170,7 +187,8 @@ def _in_backward() -> bool:
 
 def _in_checkpoint() -> bool:
     """Whether what a forward pass saves is held by another: a checkpoint, which keeps nothing and computes it again."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore[reportAttributeAccessIssue]
+    return hooks is not None
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

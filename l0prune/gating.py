@@ -201,6 +201,7 @@ class GatedModel(nn.Module):
             module.use_nested_tensor = False
         # Registering a parametrization tries it out, in training mode with a draw that no forward pass has asked for.
         self.gates.forget_sample()
+        self.gates.follow(self.model)
 
     def _gated_norms(self) -> list[GatedNorm]:
         standing: dict[str, list[tuple[int, Place]]] = {}

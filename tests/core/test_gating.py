@@ -33,10 +33,9 @@ def test_gradient_of_the_gates_agrees_with_finite_differences(make_network: Make
 
     def loss(log_alpha: Tensor) -> Tensor:
         z = gated.gates.distribution.transform(log_alpha, uniform)
-        gated.gates._sampled = z.split(gated.gates._units)
-        return gated.model(x).pow(2).sum() + gated.size_model.expected(
-            gated.gates.distribution.keep_probability(log_alpha)
-        )
+        with gated.gates.fixed(z):
+            outputs = gated.model(x)
+        return outputs.pow(2).sum() + gated.size_model.expected(gated.gates.distribution.keep_probability(log_alpha))
 
     start = torch.linspace(-0.2, 0.2, 10, dtype=torch.float64, requires_grad=True)
     z = gated.gates.distribution.transform(start, uniform)
@@ -165,8 +164,8 @@ def test_only_open_gates_get_a_gradient_from_the_loss(make_network: Make, x: Ten
     gated = make_gated(make_network).train()
     uniform = torch.linspace(0.02, 0.98, 10, dtype=torch.float64)
     z = gated.gates.distribution.transform(gated.gates.log_alpha.data.zero_().requires_grad_(), uniform)
-    gated.gates._sampled = gated.gates.distribution.transform(gated.gates.log_alpha, uniform).split(gated.gates._units)
-    gated.model(x).pow(2).sum().backward()
+    with gated.gates.fixed(gated.gates.distribution.transform(gated.gates.log_alpha, uniform)):
+        gated.model(x).pow(2).sum().backward()
     gradient = gated.gates.log_alpha.grad
     assert gradient is not None
     assert set(z.tolist()) >= {0.0, 1.0}

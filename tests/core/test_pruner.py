@@ -219,7 +219,7 @@ def undecided(**settings: Any) -> L0Pruner:
     return make(gates=GateConfig(drop_rate=0.5), **settings)
 
 
-def gate_gradient(pruner: L0Pruner) -> Tensor:
+def gate_gradient(pruner: L0Pruner) -> Any:
     return next(iter(pruner.parameter_groups()[1]["params"])).grad
 
 
@@ -243,11 +243,26 @@ def test_each_backward_pass_is_followed_by_new_gates() -> None:
     assert torch.equal(pruner.model(x), pruner.model(x))
 
 
+def test_gates_follow_the_model_whatever_mode_its_parts_are_in() -> None:
+    model: Any = nn.Sequential(Net(), nn.Linear(4, 4))
+    wrap(model, batch()[0], target_sparsity=0.5, gates=GateConfig(drop_rate=0.5))
+    for network in (model, copy.deepcopy(model)):
+        network.train()
+        network[0].eval()
+        network(batch()[0]).pow(2).sum().backward()
+        (gradient,) = (p.grad for name, p in network.named_parameters() if name.endswith("log_alpha"))
+        assert gradient.count_nonzero() > 10
+    model.eval()
+    model[0].inner.train()
+    torch.testing.assert_close(model[0].inner.weight, model.eval()[0].inner.weight)
+
+
 @pytest.mark.parametrize("whole", [False, True], ids=["a layer", "the whole model"])
 def test_checkpointing_changes_no_gradient_of_two_passes_before_one_backward(whole: bool) -> None:
     def gradients(checkpointed: bool) -> Tensor:
         pruner = undecided()
-        model, layer = pruner.model, pruner.model.inner.forward
+        model: Any = pruner.model
+        layer = model.inner.forward
         torch.manual_seed(1)
         if checkpointed and not whole:
             model.inner.forward = lambda x: checkpoint(layer, x, use_reentrant=False)
@@ -264,7 +279,8 @@ def test_checkpointing_changes_no_gradient_of_two_passes_before_one_backward(who
 
 def test_parts_of_the_model_may_run_by_themselves_and_accumulate_gradients() -> None:
     pruner = undecided()
-    model, x = pruner.model.train(), batch()[0]
+    model: Any = pruner.model.train()
+    x = batch()[0]
     for part in x.chunk(2):
         model.head(model.outer(F.relu(model.inner(F.relu(model.stem(part))))).mean((2, 3))).pow(2).mean().backward()
     assert gate_gradient(pruner).count_nonzero() > 5
@@ -272,7 +288,8 @@ def test_parts_of_the_model_may_run_by_themselves_and_accumulate_gradients() -> 
 
 def test_a_pass_without_gradients_takes_none_from_the_next() -> None:
     pruner = undecided()
-    model, x = pruner.model.train(), batch()[0]
+    model: Any = pruner.model.train()
+    x = batch()[0]
     for _ in range(2):
         with torch.no_grad():
             told = model.outer(F.relu(model.inner(F.relu(model.stem(x + 1)))))
@@ -638,7 +655,7 @@ def test_parameters_may_be_replaced_by_loading() -> None:
 
     def build(scale: float) -> L0Pruner:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 4))
+        model: Any = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 4))
         nn.init.constant_(model[1].weight, scale)
         return wrap(model, torch.ones(2, 8).diff(prepend=torch.zeros(2, 1)), target_sparsity=0.5, controller=FAST)
 
