@@ -8,7 +8,7 @@ from students.entries import METHOD, Entry
 from students.scoring import scores_by_task
 
 Rows = Sequence[Mapping[str, Any]]
-_LEFT_OUT = ("name", "settings", "start", "data_every", "file", "path")
+_LEFT_OUT = ("name", "settings", "start", "data_every", "versions", "file", "path")
 """What the row says already, and places on this machine."""
 
 
