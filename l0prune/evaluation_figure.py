@@ -1,5 +1,6 @@
 """An evaluation as a picture: each task's scores over seeds, and how much alike each layer is to the teacher's."""
 
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def _scores(axes: Any, evaluation: Evaluation, task: str, names: dict[str, str])
     axes.barh(
         places,
         [100 * score.mean for score in scores],
-        xerr=[100 * (score.deviation or 0.0) for score in scores],
+        # A single seed has no deviation, and gets no bar.
+        xerr=[nan if score.deviation is None else 100 * score.deviation for score in scores],
         color=[_look(score.model, names)["color"] for score in scores],
         capsize=3,
     )
