@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from l0prune.evaluation import evaluate
     from l0prune.evaluation_figure import draw_evaluation
+    from l0prune.exactness import relative_difference
     from l0prune.exporting import export
     from l0prune.files import assembled, check_writable, read_json, write_atomic, write_json
     from l0prune.gating import GatedModel
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
         get_plugin,
         plugin_names,
     )
-    from l0prune.proof import prove_groups, relative_difference
+    from l0prune.proof import prove_groups
     from l0prune.pruner import L0Pruner, wrap
     from l0prune.pruning_graph import groups_of_graph
     from l0prune.records import Record
@@ -109,7 +110,8 @@ _HOMES = {
         "get_plugin",
         "plugin_names",
     ),
-    "proof": ("prove_groups", "relative_difference"),
+    "exactness": ("relative_difference",),
+    "proof": ("prove_groups",),
     "pruner": ("L0Pruner", "wrap"),
     "pruning_graph": ("groups_of_graph",),
     "removal": ("Bypassed", "apply_plan"),

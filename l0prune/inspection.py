@@ -12,12 +12,13 @@ from torch.utils._pytree import tree_map
 
 from l0prune.dependency import Discovery, LeftAlone, check_traceable, discover, path_of, several, trace
 from l0prune.errors import DataError, TraceError
+from l0prune.exactness import Observe
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.mac_model import mac_size
 from l0prune.plan import model_shapes
 from l0prune.plugin import Task
-from l0prune.proof import EVERYTHING, KEEP_ALL, Observe, find_faults, prove_on_copy
+from l0prune.proof import EVERYTHING, KEEP_ALL, find_faults, prove_on_copy
 from l0prune.size_model import SizeModel, parameter_size
 
 TOLERANCE = 1e-4

@@ -17,6 +17,7 @@ from l0prune.counting import macs, parameters, peak_memory_bytes
 from l0prune.dependency import trace
 from l0prune.distributed import check_same, joined, together, world
 from l0prune.errors import ConfigError, PluginError, ProofError, RunError, TrainingError
+from l0prune.exactness import TOLERANCE, compare, objection
 from l0prune.files import write_atomic, write_json
 from l0prune.gating import GatedModel
 from l0prune.latency_model import POOR, latency_cache, measure_latency
@@ -27,7 +28,7 @@ from l0prune.objective import evaluate
 from l0prune.observer import Observer
 from l0prune.plan import RemovalPlan, remembered
 from l0prune.plugin import Plugin, Task, get_plugin
-from l0prune.proof import TOLERANCE, compare, exact, prove_groups
+from l0prune.proof import prove_groups
 from l0prune.removal import apply_plan
 from l0prune.report import CompressionReport, versions
 from l0prune.run_directory import RunDirectory, free_run_directory
@@ -274,8 +275,8 @@ class _Run:
         if batches:
             self.results["distill_loss_before_removal"] = evaluate(objective, batches)[0]
         difference = compare(gated, self.task.observe)
-        if not exact(gated, self.task.observe, difference, TOLERANCE):
-            raise ProofError("the cut changed the outputs", got=f"{difference:.1e}", expected=f"at most {TOLERANCE}")
+        if reason := objection(gated, self.task.observe, difference, TOLERANCE):
+            raise ProofError("the cut changed the outputs", got=reason)
         self.results["max_relative_difference"] = difference
         student, self.trainer.plan = gated.pruned()
         objective.student = student

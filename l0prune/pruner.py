@@ -14,11 +14,11 @@ from l0prune.controller import AugmentedLagrangian
 from l0prune.counting import parameters
 from l0prune.dependency import several
 from l0prune.errors import ConfigError, GroupError, ProofError, TrainingError
+from l0prune.exactness import compare, objection
 from l0prune.gates import Gates
 from l0prune.groups import PruneGroup
 from l0prune.inspection import TOLERANCE, Inspection, inspect, observation
 from l0prune.plan import RemovalPlan, remember, remembered
-from l0prune.proof import compare, exact
 from l0prune.pruner_state import PrunerState, SelfDrawingModel
 from l0prune.report import PruningReport
 
@@ -233,10 +233,8 @@ class L0Pruner:
             warnings.warn(behind, stacklevel=2)
         pruned, plan = self._gated.pruned()
         difference = compare(self._gated, self._observe, pruned=pruned)
-        if not exact(self._gated, self._observe, difference, self._allowed(pruned)):
-            raise ProofError(
-                "the pruned model is not exact", got=f"relative difference {difference:.1e}", expected=self.tolerance
-            )
+        if reason := objection(self._gated, self._observe, difference, self._allowed(pruned)):
+            raise ProofError("the pruned model is not exact", got=reason)
         self._plan = self._composed(plan)
         remember(pruned, self._plan)
         self._report = self._reported(pruned, plan, difference)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import GateConfig, GatedModel, GroupError, Place, ProofError, PruneGroup, Role, consecutive, prove_groups
+from l0prune.exactness import relative_difference
 from l0prune.groups import Norm
 from l0prune.plan import model_shapes
-from l0prune.proof import find_faults, relative_difference
+from l0prune.proof import find_faults
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from l0prune import Bypass, GatedModel, GroupError, Norm, Place, ProofError, PruneGroup, Role, consecutive, prove_groups
+from l0prune.exactness import relative_difference
 from l0prune.plan import make_plan, model_shapes
-from l0prune.proof import find_faults, relative_difference
+from l0prune.proof import find_faults
 from l0prune.removal import apply_plan
 from l0prune.selection import kept_indices
 from l0prune.size_model import SizeModel, parameter_size

@@ -10,7 +10,7 @@ from l0prune_speech.modules import SpeechEncoder, build_encoder
 from torch import Tensor
 
 from l0prune import GatedModel
-from l0prune.proof import relative_difference
+from l0prune.exactness import relative_difference
 from l0prune.size_model import parameter_size
 
 

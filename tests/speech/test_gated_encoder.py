@@ -10,8 +10,9 @@ from l0prune_speech.modules import SpeechEncoder
 from torch import Tensor
 
 from l0prune import Bypassed, GateConfig, GatedModel, prove_groups
+from l0prune.exactness import relative_difference
 from l0prune.groups import Norm, PruneGroup
-from l0prune.proof import find_faults, relative_difference
+from l0prune.proof import find_faults
 
 Make = Callable[..., SpeechEncoder]
 LARGE = {

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from l0prune import GatedModel
 from l0prune.dependency import discover
-from l0prune.proof import relative_difference
+from l0prune.exactness import relative_difference
 
 
 def packed(m: Any, x: Tensor) -> Tensor:
