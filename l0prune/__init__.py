@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from l0prune.evaluation_figure import draw_evaluation
     from l0prune.exactness import relative_difference
     from l0prune.exporting import export
-    from l0prune.files import assembled, check_writable, read_json, write_atomic, write_json
+    from l0prune.files import assembled, check_writable, write_atomic, write_json
     from l0prune.gating import GatedModel
     from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
     from l0prune.inspection import Inspection, inspect, inspect_groups, summarise_kinds
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from l0prune.removal import Bypassed, apply_plan
     from l0prune.report import CompressionReport, PruningReport
     from l0prune.reporting.report import Report, write_report
+    from l0prune.run_directory import read_report
     from l0prune.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
     from l0prune.settings import describe, resolve
     from l0prune.size_model import SizeModel, parameter_size
@@ -88,7 +89,7 @@ _HOMES = {
     "evaluation": ("evaluate",),
     "evaluation_figure": ("draw_evaluation",),
     "exporting": ("export",),
-    "files": ("assembled", "check_writable", "read_json", "write_atomic", "write_json"),
+    "files": ("assembled", "check_writable", "write_atomic", "write_json"),
     "gating": ("GatedModel",),
     "groups": ("Attribute", "Bypass", "Norm", "Place", "PruneGroup", "Role", "consecutive"),
     "inspection": ("Inspection", "inspect", "inspect_groups", "summarise_kinds"),
@@ -118,6 +119,7 @@ _HOMES = {
     "records": ("Record",),
     "report": ("CompressionReport", "PruningReport"),
     "reporting.report": ("Report", "write_report"),
+    "run_directory": ("read_report",),
     "scores": ("Evaluation", "EvaluationSettings", "EvaluationTask", "LayerComparison", "Score"),
     "settings": ("describe", "resolve"),
     "size_model": ("SizeModel", "parameter_size"),

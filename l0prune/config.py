@@ -118,8 +118,7 @@ class StageConfig:
         _check(self.steps >= 0, "steps out of range", self.steps, "0 or more")
         _check(self.learning_rate > 0, "learning_rate out of range", self.learning_rate, "above 0")
         _check(0 <= self.warmup_steps <= self.steps, "warmup_steps out of range", self.warmup_steps, "0 to steps")
-        decay = self.weight_decay
-        _check(0 <= decay < math.inf, "weight_decay out of range", decay, "0 or more")
+        _check(self.weight_decay >= 0, "weight_decay out of range", self.weight_decay, "0 or more")
         _check(self.micro_batches >= 1, "micro_batches out of range", self.micro_batches, "1 or more")
         _check(self.max_gradient_norm > 0, "max_gradient_norm out of range", self.max_gradient_norm, "above 0")
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from l0prune.errors import ConfigError, RunError, nearest
-from l0prune.files import read_json
+from l0prune.errors import ConfigError, nearest
 from l0prune.plugin import Evaluator, get_plugin
+from l0prune.run_directory import read_report
 from l0prune.scores import Evaluation, EvaluationSettings
 
 
@@ -44,20 +44,4 @@ def evaluate(
 
 def _teacher(models: Sequence[str]) -> str | None:
     """The teacher of the first run directory."""
-    for report in (Path(model) / "report.json" for model in models):
-        if _is_file(report):
-            content = read_json(report)
-            teacher = content.get("teacher") if isinstance(content, dict) else None
-            if not isinstance(teacher, str):
-                expected = "an object with the name of the `teacher`"
-                raise RunError("damaged file", where=report, got=f"teacher = {teacher!r}", expected=expected)
-            return teacher
-    return None
-
-
-def _is_file(path: Path) -> bool:
-    """Not where no file can be, either: a model's name may be longer than a path's."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+    return next((report["teacher"] for report in map(read_report, models) if report), None)

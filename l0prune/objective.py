@@ -8,6 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from l0prune.modes import evaluating
+
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
@@ -55,14 +57,11 @@ class Objective(nn.Module):
 @torch.no_grad()
 def evaluate(objective: Objective, batches: list[Any]) -> tuple[float, dict[str, float]]:
     """Mean loss and parts over fixed batches, weighted by amount; in evaluation mode and full precision."""
-    modes = {module: module.training for module in objective.modules()}
-    objective.eval()
     total, amount, parts = 0.0, 0.0, {}
-    for batch in batches:
-        losses: Losses = objective(batch)
-        total, amount = total + losses.total.item() * losses.amount, amount + losses.amount
-        for name, value in losses.parts.items():
-            parts[name] = parts.get(name, 0.0) + value.item() * losses.amount
-    for module, training in modes.items():
-        module.training = training
+    with evaluating(objective):
+        for batch in batches:
+            losses: Losses = objective(batch)
+            total, amount = total + losses.total.item() * losses.amount, amount + losses.amount
+            for name, value in losses.parts.items():
+                parts[name] = parts.get(name, 0.0) + value.item() * losses.amount
     return total / amount, {name: value / amount for name, value in parts.items()}

@@ -5,13 +5,14 @@ import math
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 from l0prune.checkpoint import checkpoints, newest_checkpoint
 from l0prune.config import read_toml, write_toml
 from l0prune.errors import RunError
-from l0prune.files import write_text
+from l0prune.files import read_json, write_text
 
 
 class RunDirectory:
@@ -128,6 +129,24 @@ class RunDirectory:
             lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["position"] <= position]
             write_text(self.metrics, "".join(kept))
+
+
+def read_report(folder: str | Path) -> Mapping[str, Any] | None:
+    """A run's report.json; None where there is none, or no such folder can be.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    path = Path(folder) / "report.json"
+    # Unlike Path.is_file, for any name: it may be longer than a path's.
+    if not isfile(path):
+        return None
+    content = read_json(path)
+    teacher = content.get("teacher") if isinstance(content, dict) else None
+    if not isinstance(teacher, str):
+        expected = "an object with the name of the `teacher`"
+        raise RunError("damaged file", where=path, got=f"teacher = {teacher!r}", expected=expected)
+    return content
 
 
 def free_run_directory(base: Path) -> Path:

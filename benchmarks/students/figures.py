@@ -1,10 +1,12 @@
 """The comparison as pictures: quality against parameters, and every method at one size."""
 
 from collections.abc import Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from l0prune.files import write_atomic
+from l0prune.pictures import legend_below
 from students.entries import BASELINES, METHOD
 from students.summary import best_baseline, is_plain
 
@@ -46,7 +48,7 @@ def draw_sizes(results: Mapping[str, Any], path: Path) -> bool:
     for axis in axes:
         axis.set_xlabel("parameters (million)", fontsize=8)
         axis.grid(alpha=0.3)
-    _legend(figure, axes)
+    legend_below(figure, axes, columns=5, letters=180)
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
     return True
 
@@ -75,18 +77,9 @@ def draw_methods(results: Mapping[str, Any], path: Path) -> bool:
             value = 100 * reference["scores"][task]["mean"]
             axis.axvline(value, color="black", linestyle=style, linewidth=1, label=reference["name"])
         axis.set_title(_title(task, facts), fontsize=9)
-    _legend(figure, axes)
+    legend_below(figure, axes, columns=5, letters=180)
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
     return True
-
-
-def _legend(figure: Any, axes: Sequence[Any]) -> None:
-    """One for all panels, below them: within, it would cover some."""
-    labelled = {}
-    for axis in axes:
-        labelled |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    if labelled:
-        figure.legend(labelled.values(), labelled, loc="outside lower center", ncols=len(labelled), fontsize=8)
 
 
 def _title(task: str, facts: Mapping[str, Any]) -> str:
@@ -118,7 +111,7 @@ def _line(axis: Any, rows: Sequence[Mapping[str, Any]], of: Any, scale: float, l
         axis.errorbar(
             [r["parameters"] / 1e6 for r in rows],
             [scale * of(r)["mean"] for r in rows],
-            [scale * of(r)["deviation"] for r in rows],
+            [scale * _deviation(of(r)) for r in rows],
             marker="o",
             capsize=3,
             label=label,
@@ -128,7 +121,12 @@ def _line(axis: Any, rows: Sequence[Mapping[str, Any]], of: Any, scale: float, l
 def _bars(axis: Any, rows: Sequence[Mapping[str, Any]], of: Any, scale: float) -> None:
     colours = ["C0" if r["name"] == "full" else "C1" if r["start"] != METHOD else "C2" for r in rows]
     places = range(len(rows))
-    means, deviations = ([scale * of(r)[key] for r in rows] for key in ("mean", "deviation"))
-    axis.barh(places, means, xerr=deviations, color=colours, capsize=2)
+    deviations = [scale * _deviation(of(r)) for r in rows]
+    axis.barh(places, [scale * of(r)["mean"] for r in rows], xerr=deviations, color=colours, capsize=2)
     axis.set_yticks(places, [r["name"] for r in rows], fontsize=7)
     axis.invert_yaxis()
+
+
+def _deviation(found: Mapping[str, Any]) -> float:
+    """A single seed has none, and gets no bar."""
+    return found["deviation"] if len(found["values"]) > 1 else nan

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l0prune import ConfigError, Export, ProofError, RunError, assembled, read_json, relative_difference
+from l0prune import ConfigError, Export, ProofError, assembled, read_report, relative_difference
 from l0prune_speech.export_formats import FORMATS
 from l0prune_speech.formats import graphs
 from l0prune_speech.formats.card import model_card
@@ -74,7 +74,7 @@ def export_network(source: str, to: str, out: Path) -> Export:
     with assembled(out) as place:
         if not FORMATS[to].suffix:
             place.mkdir()
-        notes = way.write(checkpoint, place, model_card(teacher.name, checkpoint, _report(source)))
+        notes = way.write(checkpoint, place, model_card(teacher.name, checkpoint, read_report(source) or {}))
         difference = _difference(way, place, to_encoder(checkpoint, source))
         if not difference <= way.tolerance:
             got, expected = f"a relative difference of {difference:.1e}", f"at most {way.tolerance}"
@@ -105,15 +105,6 @@ def _difference(way: _Way, place: Path, encoder: SpeechEncoder) -> float:
             # A NaN must not pass for small.
             largest = difference if not difference <= largest else largest
     return largest
-
-
-def _report(source: str) -> Mapping[str, Any]:
-    """A run's report; empty for other sources."""
-    path = Path(source) / "report.json"
-    content = read_json(path) if path.is_file() else {}
-    if not isinstance(content, Mapping):
-        raise RunError("not a report", where=path, got=type(content).__name__, expected="a JSON object")
-    return content
 
 
 def _hidden_states(encoder: SpeechEncoder, waveforms: Tensor, lengths: Tensor) -> Outputs:
