@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from l0prune.bench_figure import draw_measurement
     from l0prune.benchmark import Measurement, measure
-    from l0prune.config import ControllerConfig, GateConfig, RunConfig, StageConfig, build, read_toml, write_toml
+    from l0prune.config import ControllerConfig, GateConfig, RunConfig, StageConfig
     from l0prune.counting import pick_device
     from l0prune.dependency import Discovery, discover
     from l0prune.errors import (
@@ -63,13 +63,15 @@ if TYPE_CHECKING:
     from l0prune.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
     from l0prune.settings import describe, resolve
     from l0prune.size_model import SizeModel, parameter_size
+    from l0prune.tables import build, read_toml, write_toml
     from l0prune.variants import Contender, Load
     from l0prune.wording import duration, quantity
 
 _HOMES = {
     "bench_figure": ("draw_measurement",),
     "benchmark": ("Measurement", "measure"),
-    "config": ("ControllerConfig", "GateConfig", "RunConfig", "StageConfig", "build", "read_toml", "write_toml"),
+    "config": ("ControllerConfig", "GateConfig", "RunConfig", "StageConfig"),
+    "tables": ("build", "read_toml", "write_toml"),
     "dependency": ("Discovery", "discover"),
     "errors": (
         "ConfigError",

@@ -162,6 +162,32 @@ def plugin_names() -> list[str]:
     return sorted({entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)})
 
 
+@dataclass(frozen=True)
+class _NoOptions:
+    """A caller's own task has no settings of its own."""
+
+
+class OwnTask:
+    """A caller's own task in a plugin's place: `l0prune.compress(task)`.
+
+    Args:
+        task: What its `prepare` gives.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.name, self.description, self.options = "task", "a caller's own task", _NoOptions
+        self.recipes: Mapping[str, Mapping[str, Any]] = {"own": {}}
+        self.task = task
+
+    def prepare(self, options: Any, run: RunConfig) -> Task:
+        """The task."""
+        return self.task
+
+    def build(self, architecture: Mapping[str, Any]) -> "nn.Module":
+        """Nothing that could be asked for."""
+        raise NotImplementedError  # Never called: the saved network names no plugin.
+
+
 def get_plugin(name: str) -> Plugin:
     """Find and check a plugin.
 

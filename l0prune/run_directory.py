@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.checkpoint import checkpoints, newest_checkpoint
-from l0prune.config import read_toml, write_toml
 from l0prune.errors import RunError
 from l0prune.files import read_json, write_text
+from l0prune.tables import read_toml, write_toml
 
 
 class RunDirectory:

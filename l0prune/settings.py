@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from l0prune.config import RunConfig, build, merge, to_mapping
+from l0prune.config import RunConfig
 from l0prune.errors import ConfigError, nearest
 from l0prune.plugin import Plugin
+from l0prune.tables import build, merge, to_mapping
 
 
 def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = None) -> RunConfig:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from l0prune.config import write_toml
 from l0prune.reporting import figures
 from l0prune.reporting.curves import Curve
 from l0prune.reporting.drawing import Drawing
@@ -11,6 +10,7 @@ from l0prune.reporting.markup import Markup, table, tag
 from l0prune.reporting.measured_sections import latency_sections, probe_sections
 from l0prune.reporting.section import Section
 from l0prune.reporting.size_section import size_sections
+from l0prune.tables import write_toml
 
 
 def run_sections(run: RunFacts, prefix: str) -> list[Section]:
