@@ -4,7 +4,6 @@ That each wrong group is found is shown on random networks.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0prune import Bypass, DataError, GatedModel, Norm, Place, ProofError, PruneGroup, Role, consecutive
-from l0prune.proof import _emptied, _pattern, compare, find_faults, prove_groups, relative_difference
+from l0prune.exactness import compare
+from l0prune.proof import _emptied, _pattern, find_faults, prove_groups
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
 
@@ -94,54 +94,6 @@ def test_a_fault_at_any_single_unit_is_found(unit: int) -> None:
         torch.randn(4, 5),
     )
     assert set(find_faults(gated.eval(), lambda model: model(x))[1]) == {"hidden"}
-
-
-def test_the_difference_is_relative_to_the_largest_value_of_each_output() -> None:
-    expected = {"a": torch.tensor([1.0, -4.0]), "b": [torch.tensor([100.0]), torch.tensor([3])]}
-    got = {"a": torch.tensor([1.0, -4.2]), "b": [torch.tensor([101.0]), torch.tensor([9])]}
-    assert relative_difference(expected, got) == pytest.approx(0.05)
-    assert relative_difference(expected, expected) == 0
-
-
-@pytest.mark.parametrize(
-    ("expected", "got"),
-    [
-        (torch.ones(3), torch.ones(2)),
-        (torch.ones(3), torch.tensor([1.0, 1.0, float("nan")])),
-        (torch.tensor([float("nan")]), torch.tensor([float("nan")])),
-        (torch.tensor([1.0, float("inf")]), torch.tensor([1.0, -float("inf")])),
-        (torch.tensor([1.0, float("inf")]), torch.tensor([1.0, 2.0])),
-        ([torch.ones(3), torch.ones(3)], [torch.ones(3)]),
-    ],
-)
-def test_shapes_and_unequal_non_finite_values_differ_beyond_measure(expected: Tensor, got: Tensor) -> None:
-    assert relative_difference(expected, got) == float("inf")
-
-
-def test_equal_infinities_are_no_difference_and_no_scale() -> None:
-    masked = torch.tensor([float("-inf"), 2.0, float("inf")])
-    assert relative_difference(masked, masked) == 0
-    assert relative_difference(masked, masked + torch.tensor([0.0, 0.5, 0.0])) == pytest.approx(0.25)
-    assert relative_difference(masked[:1], masked[:1]) == 0
-
-
-@dataclass
-class Answer:
-    logits: Tensor
-    extra: Any = None
-
-
-def test_tensors_in_dataclasses_count() -> None:
-    expected, got = torch.tensor([4.0, 2.0]), torch.tensor([4.0, 3.0])
-    assert relative_difference(Answer(expected), Answer(got)) == pytest.approx(0.25)
-    assert relative_difference(
-        (expected, [Answer(expected, Answer(expected))]), (expected, [Answer(expected, Answer(got))])
-    ) == pytest.approx(0.25)
-
-
-def test_complex_outputs_count() -> None:
-    expected = torch.tensor([1 + 1j, 2.0])
-    assert relative_difference(expected, expected + 0.5j) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("outputs", [lambda y: None, lambda y: y.argmax(-1), str, lambda y: []])

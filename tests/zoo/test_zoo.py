@@ -14,11 +14,12 @@ import torch
 import torchaudio
 import torchvision
 import transformers
+from random_plans import random_cut
 from torch import Tensor, nn
 from torchvision.models import segmentation
 
 from l0prune import GatedModel, RemovalPlan, load, save
-from l0prune.counting import macs, parameters
+from l0prune.counting import macs
 from l0prune.dependency import Discovery, discover
 from l0prune.exactness import relative_difference
 from l0prune.mac_model import mac_size
@@ -190,16 +191,7 @@ def check(name: str, folder: Path) -> tuple[Discovery, nn.Module]:
 
 @torch.no_grad()
 def random_plan_is_right(gated, observe, cost, dense, uncounted, random) -> tuple[nn.Module, RemovalPlan]:
-    values = []
-    for group in gated.groups:
-        gates = random.uniform(0.3, 1, group.units)
-        gates[random.permutation(group.units)[: random.integers(0, group.units)]] = 0
-        values.append(gates)
-    with gated.gates.fixed(torch.from_numpy(np.concatenate(values))):
-        expected, (pruned, plan) = observe(gated.model), gated.pruned()
-    kept = np.array([(gates > 0).sum() for gates in values])
-    assert list(plan.kept_counts.values()) == kept.tolist()
-    assert gated.parameter_model.exact(kept) == parameters(pruned)
+    expected, pruned, plan, kept = random_cut(gated, observe, random)
     assert relative_difference(expected, observe(pruned)) <= TOLERANCE
     assert relative_difference(dense, expected) > 10 * TOLERANCE
     if uncounted == 0:

@@ -29,6 +29,8 @@ from l0prune.dependency import discover
 from l0prune.errors import TraceError
 from l0prune.proof import find_faults
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def rows(model: nn.Module) -> Any:
     return model(ROWS)

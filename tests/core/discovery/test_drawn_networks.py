@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0prune.dependency import discover
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Stage(nn.Module):

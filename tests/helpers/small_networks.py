@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from random_plans import random_cut
 from torch import Tensor, nn
 
 from l0prune import GatedModel
-from l0prune.counting import macs, parameters
+from l0prune.counting import macs
 from l0prune.dependency import Discovery, discover
 from l0prune.exactness import relative_difference
 from l0prune.mac_model import mac_size
@@ -81,17 +82,8 @@ def cuts_are_exact(model: nn.Module, observe: Callable[[nn.Module], Any], found:
     gated = GatedModel(model, found.groups, target_sparsity=1e-9).eval()
     assert find_faults(gated, observe, tolerance=1e-5)[1] == {}
     for seed in range(seeds):
-        random, values = np.random.default_rng(seed), []
-        for group in found.groups:
-            gates = random.uniform(0.3, 0.9, group.units)
-            gates[random.permutation(group.units)[: random.integers(0, group.units)]] = 0
-            values.append(gates)
-        with gated.gates.fixed(torch.from_numpy(np.concatenate(values))):
-            expected, (pruned, plan) = observe(gated.model), gated.pruned()
-        kept = np.array([(gates > 0).sum() for gates in values])
-        assert list(plan.kept_counts.values()) == kept.tolist()
+        expected, pruned, plan, kept = random_cut(gated, observe, np.random.default_rng(seed))
         assert plan.pruned_shapes() == model_shapes(pruned)
-        assert gated.parameter_model.exact(kept) == parameters(pruned)
         assert relative_difference(expected, observe(pruned)) < 1e-9
         assert relative_difference(dense, expected) > 1e-6
         assert recurrent or cost.exact(kept) == macs(lambda pruned=pruned: observe(pruned))
