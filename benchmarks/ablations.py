@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from provenance import where
+from students.earlier import Earlier
 from students.entries import all_entries, chosen
 from students.figures import draw_methods, draw_sizes
 from students.making import Comparison, is_made, make
-from students.scoring import SCORES, Probes, kept, reference_place, references, scored
-from students.summary import aligned, cells, lead, markdown, reference_row, row
+from students.scoring import SCORES, Probes, kept, reference_place, references, scored, tasks_of
+from students.summary import aligned, cells, lead, markdown, reference_row, row, seed_row
 
 import l0prune
 from l0prune.files import write_json, write_text
@@ -35,6 +36,7 @@ def compare(
     seeds: list[int],
     probes: Probes | None,
     *,
+    earlier: Earlier | None = None,
     only_made: bool = False,
     note: Any = print,
 ) -> dict[str, Any]:
@@ -45,35 +47,42 @@ def compare(
         names: Of entries and sets of them.
         seeds: Of training.
         probes: How students are scored; None for not at all.
+        earlier: Results from which what is not in the folder is taken.
         only_made: Make and score nothing: take what is there.
         note: Told what is done.
     """
     config = comparison.config()
     entries = chosen(names, config)
-    rows, told = [], {}
-    held_against = []
+    earlier = earlier or Earlier()
+    rows, told, held_against = [], dict(earlier.tasks) if probes else {}, []
 
     def evaluated(model: str, place: Path) -> Mapping[str, Any] | None:
         if probes is None:
             return None
-        return kept(place, probes) if only_made else scored(model, place, probes, note)
+        evaluation = kept(place, probes) if only_made else scored(model, place, probes, note)
+        if evaluation:
+            told.update(told or tasks_of(evaluation))
+        if evaluation and told != tasks_of(evaluation):
+            raise l0prune.RunError("scores are of other labelled data", where=place, hint="leave out --with")
+        return evaluation
 
     for name in references(config.options["teacher"]):
-        if evaluation := evaluated(name, reference_place(comparison.folder, name)):
+        place = reference_place(comparison.folder, name)
+        if probes and name in earlier.references and not kept(place, probes):
+            held_against.append(earlier.references[name])
+        elif evaluation := evaluated(name, place):
             held_against.append(reference_row(name, evaluation))
-            # Not where it stands on this machine.
-            told = {task: {**facts, "data": Path(facts["data"]).name} for task, facts in evaluation["tasks"].items()}
     for entry in entries:
-        facts, evaluations = [], []
+        students = []
         for seed in seeds:
-            if only_made and not is_made(comparison, entry, seed):
-                continue
-            facts.append(make(comparison, entry, seed, note))
-            if evaluation := evaluated(facts[-1]["path"], comparison.place(entry, seed) / SCORES):
-                evaluations.append(evaluation)
-        if not facts:
-            continue
-        rows.append(row(entry, comparison.config(entry).target_sparsity, facts, evaluations))
+            made = is_made(comparison, entry, seed)
+            if not made and (found := earlier.student(entry, seed)):
+                students.append(found)
+            elif made or not only_made:
+                facts = make(comparison, entry, seed, note)
+                students.append(seed_row(facts, evaluated(facts["path"], comparison.place(entry, seed) / SCORES)))
+        if students:
+            rows.append(row(entry, comparison.config(entry).target_sparsity, students))
     return {
         "recipe": comparison.recipe,
         "settings": l0prune.describe(config),
@@ -112,6 +121,7 @@ def main() -> int:
     parser.add_argument("--labelled", action="append", default=[], help="labelled data; the embedded set by default")
     parser.add_argument("--probe-seeds", default="0,1,2")
     parser.add_argument("--no-probes", action="store_true", help="losses and sizes alone")
+    parser.add_argument("--with", dest="earlier", type=Path, help="results of before: what they hold is not made again")
     parser.add_argument("--only-made", action="store_true", help="make and score nothing: take what is there")
     parser.add_argument("--list", action="store_true", help="say what there is, and stop")
     arguments = parser.parse_args()
@@ -134,12 +144,13 @@ def main() -> int:
             seeds=_numbers(arguments.probe_seeds),
             device=comparison.config().device,
         )
-        seeds = list(_numbers(arguments.seeds))
+        earlier = Earlier.read(arguments.earlier, comparison, probes.seeds) if arguments.earlier else None
         results = compare(
             comparison,
             arguments.names or ["all"],
-            seeds,
+            list(_numbers(arguments.seeds)),
             None if arguments.no_probes else probes,
+            earlier=earlier,
             only_made=arguments.only_made,
         )
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from l0prune.benchmark import Measurement, Row
 from l0prune.files import write_atomic
 from l0prune.labels import figure_names
 from l0prune.pictures import legend_below, picture
+from l0prune.wording import counted
 
 _MARKERS = {"float32": "o", "bfloat16": "s", "int8": "^"}
 _LINES = {"eager": "-", "compile": "-.", "onnxruntime": "--", "openvino": ":"}
@@ -41,7 +42,7 @@ def _draw(measurement: Measurement, path: Path) -> None:
         _latency(left, rows, measurement, names)
         _speedup(right, rows, measurement, names)
         legend_below(figure, [left], columns=_COLUMNS, letters=_LETTERS)
-        threads = f"{first.threads} thread{'s' if first.threads > 1 else ''}"
+        threads = counted(first.threads, "thread")
         figure.suptitle(f"{measurement.processor}, {threads}, batch {first.batch}", fontsize=10)
 
 

@@ -22,3 +22,8 @@ def duration(seconds: float) -> str:
 def score(mean: float, deviation: float | None) -> str:
     """A mean, with its deviation where there is one: 95.3 ± 0.41."""
     return f"{mean:.4g}" + (f" ± {deviation:.2g}" if deviation is not None else "")
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things: 1 thread, 2 threads."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"

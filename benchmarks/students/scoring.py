@@ -12,7 +12,7 @@ import l0prune
 from l0prune.files import read_json, write_json
 from students.making import PLUGIN, Note
 
-FILTERBANKS = "filterbanks"
+FILTERBANKS = ("filterbanks", "filterbanks:cmvn")
 SCORES = "scores.json"
 """Beside a student."""
 
@@ -31,7 +31,7 @@ class Probes:
 
 def references(teacher: str) -> tuple[str, ...]:
     """What students are held against: the teacher, no network, and the teacher's network without its training."""
-    return (teacher, FILTERBANKS, f"random:{teacher}")
+    return (teacher, *FILTERBANKS, f"random:{teacher}")
 
 
 def reference_place(folder: Path, name: str) -> Path:
@@ -75,3 +75,8 @@ def _asked(probes: Probes) -> dict[str, Any]:
 def scores_by_task(evaluation: Mapping[str, Any]) -> dict[str, Sequence[float]]:
     """Scores of the one model in an evaluation, over probe seeds, by task."""
     return {score["task"]: score["values"] for score in evaluation["scores"]}
+
+
+def tasks_of(evaluation: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What an evaluation says of its tasks, but for where the data stand on this machine."""
+    return {task: {**facts, "data": Path(facts["data"]).name} for task, facts in evaluation["tasks"].items()}

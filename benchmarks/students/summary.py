@@ -18,20 +18,23 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"values": list(values), "mean": statistics.fmean(values), "deviation": deviation}
 
 
-def row(
-    entry: Entry, sparsity: float, facts: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def seed_row(facts: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """One student: its facts, and its scores if it was scored, each the mean over its probes."""
+    scores = scores_by_task(evaluation) if evaluation else {}
+    kept = {key: value for key, value in facts.items() if key not in _LEFT_OUT}
+    return {**kept, "scores": {task: statistics.fmean(values) for task, values in scores.items()}}
+
+
+def row(entry: Entry, sparsity: float, seeds: Rows) -> dict[str, Any]:
     """One entry over its training seeds.
 
     Args:
         entry: Which student.
         sparsity: What was asked for.
-        facts: Of each seed's student.
-        evaluations: Of each seed's student; may be empty.
+        seeds: As `seed_row` makes them. A task counts those that were scored on it.
     """
-    losses = [fact["loss"] for fact in facts]
-    by_seed = [scores_by_task(evaluation) for evaluation in evaluations]
-    tasks = list(by_seed[0]) if by_seed else []
+    losses = [seed["loss"] for seed in seeds]
+    tasks = dict.fromkeys(task for seed in seeds for task in seed["scores"])
     return {
         "name": entry.name,
         "answers": entry.answers,
@@ -39,13 +42,13 @@ def row(
         "settings": dict(entry.settings),
         "data_every": entry.data_every,
         "target_sparsity": sparsity,
-        "parameters": statistics.fmean(fact["parameters"] for fact in facts),
-        "macs": statistics.fmean(fact["macs"] for fact in facts),
-        "seconds": statistics.fmean(fact["seconds"] for fact in facts),
+        "parameters": statistics.fmean(seed["parameters"] for seed in seeds),
+        "macs": statistics.fmean(seed["macs"] for seed in seeds),
+        "seconds": statistics.fmean(seed["seconds"] for seed in seeds),
         "loss": None if None in losses else spread(losses),
-        # A student's score is the mean over its probes; the deviation is that between students.
-        "scores": {task: spread([statistics.fmean(scores[task]) for scores in by_seed]) for task in tasks},
-        "seeds": [{key: value for key, value in fact.items() if key not in _LEFT_OUT} for fact in facts],
+        # The deviation is that between students.
+        "scores": {task: spread([s["scores"][task] for s in seeds if task in s["scores"]]) for task in tasks},
+        "seeds": list(seeds),
     }
 
 

@@ -11,7 +11,9 @@ from l0prune_cli import options
 def command(
     models: Annotated[
         list[str],
-        typer.Argument(help="Run directories, anything that --teacher takes, filterbanks, or random:MODEL."),
+        typer.Argument(
+            help="Run directories, anything that --teacher takes, filterbanks, filterbanks:cmvn, or random:MODEL."
+        ),
     ],
     tasks: Annotated[
         str | None, typer.Option(help="Comma-separated names of the plugin's tasks; all for which there is data.")

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from l0prune import Evaluation, Score
+from l0prune import Evaluation, Score, counted
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[Table]:
@@ -14,7 +14,7 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
 def _scores(evaluation: Evaluation) -> Table:
     seeds = len(evaluation.seeds)
     title = "Probes on frozen hidden states, "
-    title += f"{seeds} seeds: mean ± deviation" if seeds > 1 else "1 seed"
+    title += counted(seeds, "seed") + (": mean ± deviation" if seeds > 1 else "")
     if evaluation.shuffled_labels:
         title += "; labels of the training sets SHUFFLED"
     table = Table("model", title=title, title_justify="left")
@@ -26,7 +26,7 @@ def _scores(evaluation: Evaluation) -> Table:
     for model, facts in evaluation.models.items():
         size = f"{facts['parameters']:,}" if facts["parameters"] else ""
         table.add_row(model, size, *(_score(found[model, task]) for task in evaluation.tasks))
-    table.add_row("chance", "", *(f"{facts['chance']:.1%}" for facts in evaluation.tasks.values()))
+    table.add_row("chance", "", *(f"{100 * facts['chance']:.1f} %" for facts in evaluation.tasks.values()))
     return table
 
 

@@ -20,6 +20,5 @@ def command(
     from l0prune_cli.rendering import print_result
 
     written = l0prune.write_report(runs, out)
-    count = len(written.runs)
-    what = f"{count} run{'s' if count > 1 else ''}, {len(written.figures)} figures"
+    what = f"{l0prune.counted(len(written.runs), 'run')}, {l0prune.counted(len(written.figures), 'figure')}"
     print_result(written.to_json(), f"{written.page}: {what}", as_json=as_json)

@@ -9,25 +9,27 @@ from l0prune.reporting.drawing import Drawing
 from l0prune.reporting.facts import RunFacts
 from l0prune.reporting.markup import table
 from l0prune.reporting.section import Section
-from l0prune.wording import score
+from l0prune.wording import counted, score
 
 
 def probe_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
-    """Probe results, a column a task; nothing where there are none.
+    """Probe results, a column a task, and layers beside the teacher's; nothing where there are neither.
 
     Args:
         run: The run.
         prefix: Makes the names of its figures unique on the page.
     """
-    rows = run.probes
+    rows, short = run.probes, _short_names(run)
+    layers = tuple(_layers(run, prefix, short))
     if not rows:
+        if layers:
+            yield Section(title="Probes", content=(), drawings=layers)
         return
     tasks = list(dict.fromkeys((row["task"], row["metric"]) for row in rows))
     models = list(dict.fromkeys(row["model"] for row in rows))
     cells = {(row["model"], row["task"], row["metric"]): score(row["mean"], row.get("deviation")) for row in rows}
     headings = ["model", *(f"{task}, {metric}" for task, metric in tasks)]
     body = [[model, *(cells.get((model, *task), "") for task in tasks)] for model in models]
-    short = _short_names(run)
     drawings = []
     for number, (task, metric) in enumerate(tasks, start=1):
         points = [
@@ -36,9 +38,9 @@ def probe_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
             if (row["task"], row["metric"]) == (task, metric)
         ]
         drawings.append(figures.score_figure(f"{prefix}probe-{number}", f"{task}, {metric}", points))
-    drawings += _layers(run, prefix, short)
     caption = "Probe results: mean and standard deviation"
-    yield Section(title="Probes", content=(table(caption, headings, body, kind="numbers"),), drawings=tuple(drawings))
+    content = (table(caption, headings, body, kind="numbers"),)
+    yield Section(title="Probes", content=content, drawings=(*drawings, *layers))
 
 
 def _short_names(run: RunFacts) -> dict[str, str]:
@@ -80,11 +82,18 @@ def latency_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
         for row in rows
     ]
     where = f"Latency on {bench.get('processor') or bench.get('device', 'an unnamed device')}"
-    load = rows[-1]["load"]
     short = shortest_endings([*dict.fromkeys(row["model"] for row in rows)])
-    last = [(_variant(row, short), row["latency_ms"], None) for row in rows if row["load"] == load]
-    drawing = figures.score_figure(f"{prefix}latency", f"Latency in ms, {load}", last, from_zero=True)
+    last = [(_variant(row, short), row["latency_ms"], None) for row in rows if _load(row) == _load(rows[-1])]
+    title = f"Latency in ms, {_load(rows[-1])}"
+    drawing = figures.score_figure(f"{prefix}latency", title, last, from_zero=True)
     yield Section(title="Latency", content=(table(where, headings, body, kind="numbers"),), drawings=(drawing,))
+
+
+def _load(row: Mapping[str, Any]) -> str:
+    """What rows must have in common to stand in one figure."""
+    batch, threads = row.get("batch"), row.get("threads")
+    words = [row["load"], f"batch {batch}" if batch else "", counted(threads, "thread") if threads else ""]
+    return ", ".join(filter(None, words))
 
 
 def _variant(row: Mapping[str, Any], short: Mapping[str, str]) -> str:

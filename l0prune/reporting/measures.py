@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.reporting.run import Run
-from l0prune.wording import duration, quantity, score
+from l0prune.wording import counted, duration, quantity, score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ def _target(metric: str, sparsity: object) -> Iterator[tuple[str, str]]:
 
 
 def _times(number: int) -> str:
-    return f"{number} time{'s' if number > 1 else ''}" if number else ""
+    return counted(number, "time") if number else ""
 
 
 def _memory(number: int | None) -> str:

@@ -106,7 +106,9 @@ class TestFinished:
         (row,) = found["runs"][0]["bench"]["rows"]
         assert "0.875 ± 0.013" in text
         assert f"{row['latency_ms']:.2f} ms" in text
-        assert {"keywords, accuracy", "Latency in ms, 0.5 s"} < {figure["title"] for figure in found["figures"]}
+        threads = l0prune.counted(row["threads"], "thread")
+        titles = {figure["title"] for figure in found["figures"]}
+        assert {"keywords, accuracy", f"Latency in ms, 0.5 s, batch 1, {threads}"} < titles
 
     def test_an_evaluation_is_read_as_it_is_written(self, run, l0prune_call: Call) -> None:
         scores = [{"model": "student", "task": "keywords", "values": [0.5, 0.75], "mean": 0.625, "deviation": 0.177}]

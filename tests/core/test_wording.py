@@ -2,7 +2,7 @@
 
 import pytest
 
-from l0prune.wording import duration, plain, quantity, score
+from l0prune.wording import counted, duration, plain, quantity, score
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,8 @@ from l0prune.wording import duration, plain, quantity, score
         (plain(-20_664.4), "-20,664"),
         (score(0.9512, 0.00412), "0.9512 ± 0.0041"),
         (score(95.0, None), "95"),
+        (counted(1, "thread"), "1 thread"),
+        (counted(0, "thread"), "0 threads"),
     ],
 )
 def test_numbers(got: str, expected: str) -> None:

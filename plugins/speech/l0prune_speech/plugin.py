@@ -82,7 +82,7 @@ class SpeechPlugin:
     def evaluate(
         self, models: Sequence[str], settings: "EvaluationSettings", note: Callable[[str], None]
     ) -> "Evaluation":
-        """Score runs' students, teachers, "filterbanks", or "random:" and any of those encoders."""
+        """Score runs' students, teachers, "filterbanks[:cmvn]", or "random:" and any of those encoders."""
         _check_torchaudio()
         from l0prune_speech.probes.evaluating import evaluate_models
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -47,12 +47,13 @@ class Teacher:
     """What was left out or supplied in reading it."""
 
 
-def load_teacher(name: str) -> Teacher:
+def load_teacher(name: str, *, also: Iterable[str] = ()) -> Teacher:
     """Load a teacher.
 
     Args:
         name: "embedded", a torchaudio bundle name such as HUBERT_BASE, the path of a file or folder, or a Hugging Face
             hub id.
+        also: Other names that the caller takes, for the hint where there is no such teacher.
 
     Raises:
         ConfigError: There is no such teacher, or its family is not supported.
@@ -71,7 +72,7 @@ def load_teacher(name: str) -> Teacher:
         return _made(name, _from_bundle(name, bundles[name]), name)
     if _HUB_ID.fullmatch(name):
         return _made(name, from_huggingface(_download(name)), name)
-    hint = nearest(name, [EMBEDDED, *bundles])
+    hint = nearest(name, [EMBEDDED, *bundles, *also])
     raise ConfigError("no such teacher", where=name, expected=_EXPECTED, hint=hint)
 
 

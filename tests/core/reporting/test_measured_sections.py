@@ -30,3 +30,28 @@ def test_models_whose_paths_end_alike_are_not_joined(make_run: Callable[..., Pat
     )
     latencies = "; ".join(f"{name}, float32 {i}" for i, name in enumerate(SHORT))
     assert found["Latency in ms, 1 s"] == f"Latency in ms, 1 s: {latencies}."
+
+
+def test_a_latency_figure_is_of_one_load(make_run: Callable[..., Path]) -> None:
+    rows = [
+        {"model": "a", "load": load, "dtype": "float32", "backend": "eager", "batch": batch, "threads": threads}
+        for load in ("1 s", "2 s")
+        for batch in (1, 4)
+        for threads in (1, 2)
+    ]
+    measured = [{**row, "latency_ms": number} for number, row in enumerate(rows)]
+    found = alts(make_run(bench={"models": {}, "rows": measured}))
+    title = "Latency in ms, 2 s, batch 4, 2 threads"
+    assert found[title] == f"{title}: a, float32 7."
+
+
+def test_what_is_not_said_of_a_load_is_left_out(make_run: Callable[..., Path]) -> None:
+    row = {"model": "a", "load": "1 s", "dtype": "float32", "backend": "eager", "latency_ms": 1, "threads": 1}
+    assert "Latency in ms, 1 s, 1 thread" in alts(make_run(bench={"models": {}, "rows": [row]}))
+
+
+def test_layers_are_shown_where_there_are_no_scores(make_run: Callable[..., Path]) -> None:
+    layers = [{"model": "a", "layer": layer, "measures": {"cka": layer / 4}} for layer in (0, 1)]
+    run = make_run(evaluation={"scores": [], "layers": layers})
+    assert "Layers beside the teacher's: cka" in alts(run)
+    assert "<h2>Probes</h2>" in Path(write_report([run]).page).read_text(encoding="utf-8")

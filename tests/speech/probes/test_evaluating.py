@@ -252,8 +252,22 @@ def test_a_task_without_data_is_refused(labelled_sound: Path, changed_set: Calla
 
 
 def test_yardsticks_are_opened_by_name() -> None:
-    bands = open_frontend("filterbanks", torch.device("cpu"))
-    states = bands(torch.randn(16_000))
-    assert states.shape == (1, 98, 240)
+    waveform = torch.randn(16_000)
+    states, normalised = (
+        open_frontend(name, torch.device("cpu"))(waveform) for name in ("filterbanks", "filterbanks:cmvn")
+    )
+    assert states.shape == normalised.shape == (1, 98, 240)
+    assert torch.allclose(normalised * states.std(1, correction=0) + states.mean(1), states, atol=1e-3)
     with pytest.raises(ConfigError, match="did you mean 'embedded'"):
         open_frontend("random:embeded", torch.device("cpu"))
+    with pytest.raises(ConfigError, match="did you mean 'filterbanks'"):
+        open_frontend("filterbank", torch.device("cpu"))
+
+
+def test_normalised_filterbanks_leave_nothing_of_a_clip_in_its_mean() -> None:
+    bands = open_frontend("filterbanks:cmvn", torch.device("cpu"))
+    for samples in (16_000, 400, 401):
+        states = bands(torch.randn(samples))
+        assert torch.allclose(states.mean(1), torch.zeros(240), atol=1e-4)
+    # A single frame, whose deviation is 0.
+    assert bands(torch.randn(400)).isfinite().all()

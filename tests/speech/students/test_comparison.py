@@ -11,6 +11,7 @@ import pytest
 import torch
 from ablations import compare
 from students.baselines import schedule
+from students.earlier import Earlier
 from students.entries import BASELINES, SPARSITIES, all_entries, chosen
 from students.figures import draw_methods, draw_sizes
 from students.making import Comparison, make
@@ -18,8 +19,8 @@ from students.scoring import Probes, scored
 from students.summary import aligned, best_baseline, cells, lead, markdown
 
 import l0prune
-from l0prune import ConfigError, RunConfig, RunError, Task
-from l0prune.files import read_json
+from l0prune import ConfigError, DataError, RunConfig, RunError, Task
+from l0prune.files import read_json, write_json
 from l0prune.training import Stage
 
 Prepared = Callable[..., tuple[Task, RunConfig]]
@@ -214,3 +215,36 @@ def test_who_is_ahead_and_how_it_looks(tmp_path: Path) -> None:
     for name in ("sizes.png", "methods.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert not draw_sizes({**results, "entries": rows[:3]}, tmp_path / "none.png")
+
+
+def test_results_of_before_are_gone_on_with(comparison: Comparison, tmp_path: Path) -> None:
+    first = compare(comparison, ["full", "random"], [0], None, note=lambda note: None)
+    file = tmp_path / "before.json"
+    write_json(file, first)
+    elsewhere = replace(comparison, folder=tmp_path / "elsewhere")
+    earlier = Earlier.read(file, elsewhere, ())
+    assert compare(elsewhere, ["full", "random"], [0], None, earlier=earlier, note=pytest.fail) == first
+    notes: list[str] = []
+    (both,) = compare(elsewhere, ["random"], [0, 1], None, earlier=earlier, note=notes.append)["entries"]
+    assert len(notes) == 1
+    assert [seed["loss"] for seed in both["seeds"]] == both["loss"]["values"]
+    assert both["loss"]["values"][0] == first["entries"][1]["loss"]["mean"]
+    # What is here counts before what is there.
+    invented = {**first["entries"][1], "seeds": [{**seed, "loss": 9.0} for seed in both["seeds"]]}
+    write_json(file, {**first, "entries": [invented]})
+    (mixed,) = compare(
+        elsewhere, ["random"], [0, 1], None, earlier=Earlier.read(file, elsewhere, ()), note=pytest.fail
+    )["entries"]
+    assert mixed["loss"]["values"] == [9.0, both["loss"]["values"][1]]
+    # An entry that means something else now is another student.
+    write_json(file, {**first, "entries": [{**invented, "data_every": 2}]})
+    assert Earlier.read(file, elsewhere, ()).student(all_entries(elsewhere.config())["random"], 0) is None
+    other = replace(elsewhere, settings=l0prune.tables.merge(comparison.settings, {"joint": {"steps": 5}}))
+    with pytest.raises(RunError, match="results are of other settings"):
+        Earlier.read(file, other, ())
+    write_json(file, {**first, "probe_seeds": [0, 1]})
+    with pytest.raises(RunError, match="results are of other probe seeds"):
+        Earlier.read(file, elsewhere, (0, 1, 2))
+    file.write_text("[]")
+    with pytest.raises(DataError, match="not a file of results"):
+        Earlier.read(file, elsewhere, ())

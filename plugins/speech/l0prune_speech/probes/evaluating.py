@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings, LayerComparison, pick_device
+from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings, LayerComparison, counted, pick_device
 from l0prune_speech.evaluation_tasks import TASKS
 from l0prune_speech.probes.checks import check_overlap
 from l0prune_speech.probes.features import (
@@ -59,11 +59,11 @@ def evaluate_models(models: Sequence[str], settings: EvaluationSettings, note: N
         note(f"{model}: hearing the clips")
         features = _features(frontends[model], sets, compared)
         for task, labelled in sets.items():
-            note(f"{model}: {task}, {len(settings.seeds)} probes")
+            note(f"{model}: {task}, {counted(len(settings.seeds), 'probe')}")
             scores.append(score(model, task, features, labelled, settings, device))
         if model == settings.against:
             reference = features.only(compared)
-        elif reference is not None and model != FILTERBANKS:
+        elif reference is not None and model not in FILTERBANKS:
             layers += _compare(model, features, reference, compared)
     return Evaluation(
         models={model: _facts(frontend) for model, frontend in frontends.items()},
@@ -109,7 +109,7 @@ def _check_framings(framings: Mapping[str, Framing], sets: Mapping[str, Labelled
         for task, labelled in sets.items():
             check_lengths(framing, (example.segment for example in (*labelled.train, *labelled.test)))
             PROBES[task].check_frames(labelled, framing)
-        if teacher and model != FILTERBANKS:
+        if teacher and model not in FILTERBANKS:
             _check_same_frames(model, framing, teacher)
 
 

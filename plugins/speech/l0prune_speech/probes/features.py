@@ -14,7 +14,6 @@ from l0prune_speech.modules import SpeechEncoder
 from l0prune_speech.probes.labelled import Segment
 from l0prune_speech.teachers import load_teacher
 
-FILTERBANKS = "filterbanks"
 RANDOM = "random:"
 _BANDS = 80
 
@@ -86,9 +85,15 @@ class EncoderFrontend:
         return torch.cat(self.encoder.hidden_states(waveform[None].to(self.device)))
 
 
+@dataclass(frozen=True, kw_only=True)
 class FilterbankFrontend:
     """The classic yardstick: 80 log-mel bands and their first and second differences, 100 frames a second."""
 
+    normalised: bool
+    """Bring every channel of a clip to mean 0 and deviation 1, as s3prl's `fbank` does, the one in SUPERB's tables.
+
+    Then nothing of a clip is left in its mean over time, and probes of whole clips are at chance.
+    """
     parameters = 0
     framing = Framing(shortest_samples=400, step_samples=160)
 
@@ -98,23 +103,34 @@ class FilterbankFrontend:
 
         bands = torchaudio.compliance.kaldi.fbank(waveform[None] * 2**15, num_mel_bins=_BANDS, dither=0.0).T
         first = torchaudio.functional.compute_deltas(bands)
-        return torch.cat([bands, first, torchaudio.functional.compute_deltas(first)]).T[None]
+        states = torch.cat([bands, first, torchaudio.functional.compute_deltas(first)]).T[None]
+        if self.normalised:
+            # A single frame has no deviation: without the correction it is 0 instead of not a number.
+            states = (states - states.mean(1, keepdim=True)) / (states.std(1, correction=0, keepdim=True) + 1e-5)
+        return states
+
+
+FILTERBANKS = {
+    "filterbanks": FilterbankFrontend(normalised=False),
+    "filterbanks:cmvn": FilterbankFrontend(normalised=True),
+}
+"""By the names that `open_frontend` takes."""
 
 
 def open_frontend(model: str, device: torch.device) -> Frontend:
     """What a model's name stands for.
 
     Args:
-        model: What `--teacher` takes, "filterbanks", or "random:" and what `--teacher` takes.
+        model: What `--teacher` takes, one of `FILTERBANKS`, or "random:" and what `--teacher` takes.
         device: Where encoders run.
 
     Raises:
         L0PruneError: There is no such model.
     """
-    if model == FILTERBANKS:
-        return FilterbankFrontend()
+    if model in FILTERBANKS:
+        return FILTERBANKS[model]
     if not model.startswith(RANDOM):
-        return EncoderFrontend(load_teacher(model).encoder, device)
+        return EncoderFrontend(load_teacher(model, also=FILTERBANKS).encoder, device)
     encoder = load_teacher(model.removeprefix(RANDOM)).encoder
     return EncoderFrontend(with_random_weights(encoder), device)
 
