@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from l0prune.settings import describe, resolve
     from l0prune.size_model import SizeModel, parameter_size
     from l0prune.tables import build, read_toml, write_toml
-    from l0prune.variants import Contender, Load
+    from l0prune.variants import Contender, Load, check_variants
     from l0prune.wording import counted, duration, quantity
 
 _HOMES = {
@@ -125,7 +125,7 @@ _HOMES = {
     "scores": ("Evaluation", "EvaluationSettings", "EvaluationTask", "LayerComparison", "Score"),
     "settings": ("describe", "resolve"),
     "size_model": ("SizeModel", "parameter_size"),
-    "variants": ("Contender", "Load"),
+    "variants": ("Contender", "Load", "check_variants"),
     "wording": ("counted", "duration", "quantity"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -1,6 +1,5 @@
 """How fast networks are on this machine: every variant of every model in turns, beside the one compared with."""
 
-import copy
 import platform
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l0prune.copying import copied
 from l0prune.counting import macs, parameters
 from l0prune.errors import ConfigError, DataError, nearest
 from l0prune.onnx_files import EXTRAS
 from l0prune.report import versions
 from l0prune.timing import Ratio, Timing, interleave, speedup
 from l0prune.variants import Contender, Inputs, Load, Variant, check_variants, make_variants
+from l0prune.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def measure(
                 runs = _runs(variants, load)
                 if note and not rows:
                     total = seconds * len(loads) * max(len(threads), 1)
-                    note(f"measuring {len(contenders)} models, about {total:.0f} s and warm-up")
+                    note(f"measuring {counted(len(contenders), 'model')}, about {total:.0f} s and warm-up")
                 times = interleave(runs, seconds=seconds, device=str(device))
                 base = times.get(f"{against}\nfloat32\neager")
                 rows += [_row(key, timing, base, load, number) for key, timing in times.items()]
@@ -186,9 +187,9 @@ def _row(key: str, timing: Timing, base: Timing | None, load: Load, threads: int
 
 def _facts(contender: Contender, load: Load, device: torch.device) -> dict[str, Any]:
     facts: dict[str, Any] = {"parameters": None, "macs": None}
-    counted = contender.counted or contender.module
-    if counted is not None:
-        module = copy.deepcopy(counted).to(device).eval()
+    whole = contender.counted or contender.module
+    if whole is not None:
+        module = copied(whole).to(device).eval().requires_grad_(False)
         inputs = [tensor.to(device) for tensor in load.inputs]
         facts |= {"parameters": parameters(module), "macs": macs(lambda: module(*inputs))}
     return facts | dict(contender.facts or {})

@@ -13,6 +13,7 @@ from torch import nn
 
 from l0prune.architecture_figure import draw_kept_units
 from l0prune.config import RunConfig
+from l0prune.copying import copied
 from l0prune.counting import macs, parameters, peak_memory_bytes
 from l0prune.dependency import trace
 from l0prune.distributed import check_same, together, world
@@ -160,6 +161,9 @@ class CompressionRun:
         if self.state and self.state["split"] != split:
             hint = f"resume with a number of processes that splits batches in {self.state['split']}"
             raise RunError("batches would be split otherwise", got=split, hint=hint)
+        if self.state and self.state.get("data_digest", self.task.data_digest) != self.task.data_digest:
+            hint = "resume with the same files, or choose another --out"
+            raise RunError("teacher or data differ from those the run began with", where=self.folder.path, hint=hint)
         if not world().is_main:
             return
         # Weights and two moments of each, in float32; one file more than are kept while the next is written.
@@ -185,7 +189,7 @@ class CompressionRun:
         # A resumed run must go on with the same figures, another run may use them.
         cache = [self.folder.latency] if self.resume else [latency_cache(student, task.groups)]
         self.observer.note("measuring the latency of pruned copies")
-        self._dense = copy.deepcopy(student)
+        self._dense = copied(student)
         given = self.config.gates.round_to
         latency = measure_latency(student, task.groups, observe, found, deploy=task.deploy, round_to=given, cache=cache)
         self.results |= {"latency_model_error": latency.error, "round_to": latency.round_to}

@@ -1,6 +1,5 @@
 """Prune groups of any module, found by following a forward pass."""
 
-import copy
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from l0prune.copying import copied
 from l0prune.counting import plain_attention
 from l0prune.errors import GroupError, TraceError, nearest
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
@@ -108,7 +108,7 @@ def trace(
     """
     check_traceable(model)
     try:
-        twin = copy.deepcopy(model)
+        twin = copied(model)
     except Exception as error:
         raise TraceError(
             "model cannot be copied",
@@ -147,6 +147,9 @@ def check_traceable(model: nn.Module) -> None:
     Raises:
         TraceError: Names the first part that is not.
     """
+    if isinstance(model, torch._dynamo.OptimizedModule):
+        hint = "pass the module that torch.compile was given, and compile it once there are gates on it"
+        raise TraceError("a compiled model cannot be followed", where=type(model._orig_mod).__name__, hint=hint)
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             hint = "pass the model as it was before torch.jit.script or torch.jit.trace"
@@ -272,8 +275,13 @@ def _standing(found: Trace, classes: np.ndarray) -> dict[int, dict[tuple[str, in
     return standing
 
 
+def unused_modules(model: nn.Module, found: Trace) -> list[str]:
+    """The modules with parameters of their own that the forward pass did not use."""
+    return sorted({path.rpartition(".")[0] for path, _ in model.named_parameters() if path not in found.used})
+
+
 def _unused(model: nn.Module, found: Trace) -> list[str]:
-    unused = sorted({path.rpartition(".")[0] for path, _ in model.named_parameters() if path not in found.used})
+    unused = unused_modules(model, found)
     if not unused:
         return []
     rest = f" and {len(unused) - 5} more" if len(unused) > 5 else ""

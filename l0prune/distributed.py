@@ -16,6 +16,7 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from l0prune.errors import DataError, FailedElsewhere, TrainingError
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _BUCKET = 2**24
@@ -96,6 +97,22 @@ def together(run: Callable[[], T]) -> T:
         error = failure
     agree(error)
     return result  # type: ignore[return-value]
+
+
+def shared_out(items: Sequence[S], run: Callable[[S], T]) -> list[T]:
+    """What `run` returns for every item, in their order, in every process: each process runs one in N of them.
+
+    Args:
+        items: The same in every process.
+        run: Returns what can be pickled, rather small; fails in all processes if it fails in one, as `agree` does.
+    """
+    me = world()
+    mine = together(lambda: [run(item) for item in items[me.rank :: me.size]])
+    if me.size == 1:
+        return mine
+    found: list[list[T]] = [[]] * me.size
+    _collective(lambda: dist.all_gather_object(found, mine))
+    return [found[number % me.size][number // me.size] for number in range(len(items))]
 
 
 def average(tensors: Sequence[Tensor]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from l0prune.counting import parameters
-from l0prune.errors import DataError, ProofError
+from l0prune.errors import DataError, L0PruneError, ProofError
 from l0prune.gating import GatedModel
 from l0prune.modes import evaluating
 from l0prune.tracing import output_tensors
@@ -20,6 +20,8 @@ Observe = Callable[[nn.Module], Any]
 
 TOLERANCE = 1e-5
 """Largest relative difference in float32."""
+_TOWERING = 1e4
+"""How many times larger than another an output is if it is of another kind: a constant in the place of a number."""
 _ROUNDING_MARGIN = 10
 """How far two ways of summing may lie apart, in changes that one rounding step of every parameter makes."""
 
@@ -27,7 +29,8 @@ _ROUNDING_MARGIN = 10
 def relative_difference(expected: object, got: object) -> float:
     """Largest |expected - got| / max |expected| over the tensors of two outputs of one structure.
 
-    Equal values differ by 0, infinite ones too, as those of masked logits; a NaN differs beyond measure.
+    Equal values differ by 0, infinite ones too, as those of masked logits; a NaN differs beyond measure. Equal values
+    that tower above all that differ, as logits masked by -1e9, are no measure of these.
     """
     first, second = output_tensors(expected), output_tensors(got)
     if len(first) != len(second):
@@ -39,8 +42,10 @@ def relative_difference(expected: object, got: object) -> float:
         if a.numel() and _has_fractions(a):
             wide = torch.complex128 if a.is_complex() else torch.float64
             a, b = a.detach().to(wide), b.detach().to(wide)
-            largest = a.abs().masked_fill(~a.isfinite(), 0).max().clamp_min(1e-30)
-            difference = float((a - b).abs().masked_fill(a == b, 0).max() / largest)
+            size, equal = a.abs().masked_fill(~a.isfinite(), 0), a == b
+            if differing := float(size.masked_fill(equal, 0).max()):
+                size = size.masked_fill(equal & (size > _TOWERING * differing), 0)
+            difference = float((a - b).abs().masked_fill(equal, 0).max() / size.max().clamp_min(1e-30))
             worst = max(worst, float("inf") if math.isnan(difference) else difference)
     return worst
 
@@ -69,7 +74,7 @@ def compare(gated: GatedModel, observe: Observe, pruned: nn.Module | None = None
         pruned: The copy, if it has been made.
 
     Raises:
-        ProofError: The pruned copy has not the size that was planned.
+        ProofError: The pruned copy has not the size that was planned, or does not run.
         DataError: The outputs hold nothing to compare.
     """
     with evaluating(gated):
@@ -84,7 +89,18 @@ def compare(gated: GatedModel, observe: Observe, pruned: nn.Module | None = None
         planned, counted = gated.parameter_model.exact(counts), parameters(pruned)
         if planned != counted:
             raise ProofError("pruned size differs from the plan", got=f"{counted:,}", expected=f"{planned:,}")
-        return relative_difference(expected, run_seeded(observe, pruned))
+        return relative_difference(expected, _outputs_of_cut(pruned, observe))
+
+
+def _outputs_of_cut(pruned: nn.Module, observe: Observe) -> Any:
+    try:
+        return run_seeded(observe, pruned)
+    except L0PruneError:
+        raise
+    except Exception as error:
+        # Whatever a foreign forward raises once it is cut is the reason against the cut.
+        message = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ProofError(f"the cut forward pass fails: {message}") from error
 
 
 def objection(gated: GatedModel, observe: Observe, difference: float, tolerance: float) -> str:

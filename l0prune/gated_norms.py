@@ -11,6 +11,17 @@ from torch import Tensor, nn
 
 from l0prune.errors import GroupError
 
+_HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_backward_pre_hooks",
+    "_backward_hooks",
+)
+"""Where a module keeps its hooks."""
+
 
 class _OpenNorm(torch.autograd.Function):
     """weight * (x - mean) / sqrt(variance + eps) + bias, with mean and variance over the open channels of `dim`.
@@ -132,13 +143,27 @@ class GatedNorm(nn.Module):
         # A tuple hides the dense module from `parameters()`: the parameters are listed once, under their own names.
         self._dense = (norm,)
         self.opened, self.channel_dim = opened, channel_dim
+        for hooks in _HOOKS:
+            # The same ones, not others like them: what is put on either is on both.
+            self.__dict__[hooks] = norm.__dict__[hooks]
         # nn.TransformerEncoderLayer's fused kernel reads the parameters past this module, unless it has a hook.
-        self.register_forward_pre_hook(_no_change)
+        self._mark = self.register_forward_pre_hook(_no_change)
 
     @property
     def dense(self) -> nn.Module:
         """The module this one stands in for."""
         return self._dense[0]
+
+    def release(self) -> nn.Module:
+        """The dense module again, with what has been done to this one meanwhile."""
+        self._mark.remove()
+        norm = self.dense
+        # Hidden from the model, it has missed changes of mode.
+        norm.train(self.training)
+        # Nor does it know of parameters that have taken the place of others: load_state_dict(assign=True).
+        norm._parameters.update(self._parameters)
+        norm._is_full_backward_hook = self._is_full_backward_hook
+        return norm
 
     def __getattr__(self, name: str) -> Any:
         """What others read off the norm itself, `eps` say."""
@@ -176,9 +201,8 @@ class GatedNorm(nn.Module):
         groups = [open_norm(rows[:, g], masks[g], eps=norm.eps) for g in range(norm.num_groups)]
         normalized = torch.stack(groups, dim=1).view(x.shape)
         view = [1, -1] + [1] * (x.ndim - 2)
-        if self.weight is None or self.bias is None:
-            return normalized
-        return normalized * self.weight.view(view) + self.bias.view(view)
+        scaled = normalized if self.weight is None else normalized * self.weight.view(view)
+        return scaled if self.bias is None else scaled + self.bias.view(view)
 
 
 def _epsilon(norm: nn.Module) -> Any:

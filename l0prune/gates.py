@@ -54,6 +54,7 @@ class Gates(nn.Module):
         self.log_alpha = nn.Parameter(start.to(device=reference.device, dtype=dtype))
         self._units = [group.units for group in groups]
         self._sampled: tuple[Tensor, ...] | None = None
+        self._noise: Tensor | None = None
         # Not empty while the last draw's gradient is still to come.
         self._waiting: list[bool] = []
         self._model: weakref.ref[nn.Module] | None = None
@@ -66,7 +67,8 @@ class Gates(nn.Module):
 
     def sample(self) -> None:
         """Draw new gates for the coming forward passes in training mode."""
-        z = self.distribution.sample(self.log_alpha)
+        self._noise = self.distribution.noise(self.log_alpha)
+        z = self.distribution.transform(self.log_alpha, self._noise)
         # What is drawn inside a backward pass recomputes a draw, whose gradient is not its own to wait for.
         self._waiting = waiting = [True] if z.requires_grad and not _in_backward() else []
         if waiting and not torch.compiler.is_compiling():
@@ -85,7 +87,7 @@ class Gates(nn.Module):
 
     def forget_sample(self) -> None:
         """Draw anew at the next forward pass in training mode, whichever part of the model it runs."""
-        self._sampled, self._waiting = None, []
+        self._sampled, self._noise, self._waiting = None, None, []
 
     def select(self) -> np.ndarray:
         """The deterministic choice: (N,) bool, True for kept units."""
@@ -100,9 +102,12 @@ class Gates(nn.Module):
         # Compared by value: a fused optimizer writes without counting up the tensor's version.
         if self._decided is None or not _same(self._decided[0], now):
             kept = torch.from_numpy(self.select()).to(now.device)
-            # Above 0 even where it underflows: a value of 0 stands for a closed unit.
-            value = getattr(self.distribution, self.config.mask_value)(now).clamp_min(torch.finfo(now.dtype).tiny)
-            self._decided = (now.clone(), (value * kept).split(self._units))
+            # What is kept for other passes must not be of `torch.inference_mode`, which allows no gradients ever after.
+            with torch.inference_mode(False), torch.no_grad():
+                now = now.clone()
+                # Above 0 even where it underflows: a value of 0 stands for a closed unit.
+                value = getattr(self.distribution, self.config.mask_value)(now).clamp_min(torch.finfo(now.dtype).tiny)
+                self._decided = (now, (value * kept.clone()).split(self._units))
         return self._decided[1]
 
     def follow(self, model: nn.Module) -> None:
@@ -128,6 +133,9 @@ class Gates(nn.Module):
         if self._sampled is None or self._used_up():
             self.sample()
         assert self._sampled is not None
+        if self._noise is not None and torch.is_grad_enabled() and _in_backward() and not _in_checkpoint():
+            # A reentrant checkpoint runs a backward pass of its own, which must not use up the graph of the others.
+            return self.distribution.transform(self.log_alpha, self._noise).split(self._units)[g]
         return self._sampled[g]
 
     def _used_up(self) -> bool:

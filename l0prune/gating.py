@@ -3,7 +3,6 @@
 Legend: N units of all groups, one after the other.
 """
 
-import copy
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,6 +13,7 @@ from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from l0prune.config import GateConfig
+from l0prune.copying import copied
 from l0prune.errors import GroupError
 from l0prune.gated_norms import GatedNorm
 from l0prune.gates import Gates
@@ -134,7 +134,7 @@ class GatedModel(nn.Module):
         """A copy of the model with the selection removed, and the plan; this model is untouched."""
         values = self.gate_values()
         kept = np.concatenate([value.cpu().numpy() > 0 for value in values.values()])
-        twin = copy.deepcopy(self)
+        twin = copied(self)
         twin.detach()
         return apply_plan(twin.model, self.next_plan(kept), values).eval(), self.plan(kept)
 
@@ -234,10 +234,7 @@ class GatedModel(nn.Module):
             # Optimizers know parameters by their number.
             module._parameters.update({name: module._parameters.pop(name) for name in names})
         for norm in self._norms:
-            # Hidden from the model, the dense module has missed changes of mode.
-            _replace(self.model, norm, norm.dense.train(norm.training))
-            # Nor does it know of parameters that have taken the place of others: load_state_dict(assign=True).
-            norm.dense._parameters.update(norm._parameters)
+            _replace(self.model, norm, norm.release())
         for module in self._nested:
             module.use_nested_tensor = True
         self._gated, self._orders, self._norms, self._hooks, self._nested = [], [], [], [], []

@@ -51,8 +51,12 @@ class HardConcrete:
         Returns:
             (N,) gate values in [0, 1].
         """
+        return self.transform(log_alpha, self.noise(log_alpha, generator))
+
+    def noise(self, log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The uniform draws (N,) in (0, 1) that `sample` makes its gates of."""
         uniform = torch.rand(log_alpha.shape, dtype=log_alpha.dtype, device=log_alpha.device, generator=generator)
-        return self.transform(log_alpha, uniform.clamp(_LOWEST_UNIFORM, 1 - _LOWEST_UNIFORM))
+        return uniform.clamp(_LOWEST_UNIFORM, 1 - _LOWEST_UNIFORM)
 
     def transform(self, log_alpha: Tensor, uniform: Tensor) -> Tensor:
         """Eq. 3 for given uniform draws (N,) in (0, 1)."""

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from l0prune.dependency import Discovery, LeftAlone, check_traceable, discover, path_of, several, trace
+from l0prune.dependency import (
+    Discovery,
+    LeftAlone,
+    check_traceable,
+    discover,
+    path_of,
+    several,
+    trace,
+    unused_modules,
+)
 from l0prune.errors import DataError, TraceError
 from l0prune.exactness import Observe
 from l0prune.gating import GatedModel
@@ -20,6 +29,7 @@ from l0prune.plan import model_shapes
 from l0prune.plugin import Task
 from l0prune.proof import EVERYTHING, KEEP_ALL, find_faults, prove_on_copy
 from l0prune.size_model import SizeModel, parameter_size
+from l0prune.trace import Trace
 
 TOLERANCE = 1e-4
 """Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""
@@ -54,6 +64,9 @@ class Inspection:
     parameter_model: SizeModel = field(repr=False)
     mac_model: SizeModel | None = field(repr=False)
     """Multiply-accumulates on the example inputs; None where they could not be counted."""
+    endangered: tuple[str, ...] = ()
+    """Modules that the example inputs never reach, as wide as something that can be pruned: if other inputs reach them,
+    the pruned model may fail there."""
 
     @property
     def refused(self) -> dict[str, str]:
@@ -217,6 +230,17 @@ def inspect(
         groups=proved,
         parameter_model=parameter_size(model, proved),
         mac_model=mac_size(model, proved, found.trace) if found.trace else None,
+        endangered=_endangered(model, proved, found.trace) if found.trace else (),
+    )
+
+
+def _endangered(model: nn.Module, groups: Sequence[PruneGroup], found: Trace) -> tuple[str, ...]:
+    shapes = model_shapes(model)
+    widths = {shapes[p.tensor][p.dim] for group in groups for p in group.places if p.dim is not None}
+    return tuple(
+        path
+        for path in unused_modules(model, found)
+        if any(widths & {*p.shape} for p in model.get_submodule(path).parameters(recurse=False))
     )
 
 

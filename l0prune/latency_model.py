@@ -182,7 +182,7 @@ class _Layout:
 
 
 def _fit_plans(samples: Samples, layout: "_Layout", chosen: Sequence[int]) -> dict[Monomial, int]:
-    """Nanoseconds of each monomial, from some of the plans."""
+    """Of each monomial, in the unit of the time model (`TICKS` a second), from some of the plans."""
     coefficients: Counter[Monomial] = Counter()
     by_kind: dict[Any, list[str]] = defaultdict(list)
     for block, kind in layout.kinds.items():

@@ -3,7 +3,6 @@
 Legend: P plans, B blocks, G groups, N units of all groups.
 """
 
-import copy
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from l0prune.copying import copied
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup
 
@@ -48,8 +48,8 @@ class Samples:
         self.groups, self.observe, self.device = groups, observe, next(model.parameters()).device
         self.blocks = _blocks(groups)
         """B modules that are timed."""
-        self._deploy, self._dense = deploy, deploy(copy.deepcopy(model).eval()).eval()
-        self._gated = GatedModel(copy.deepcopy(model).eval(), groups, target_sparsity=1e-9).eval()
+        self._deploy, self._dense = deploy, deploy(copied(model).eval()).eval()
+        self._gated = GatedModel(copied(model).eval(), groups, target_sparsity=1e-9).eval()
         self._generator = np.random.default_rng(seed)
         self.plans: list[np.ndarray] = []
         """P kept counts (G,)"""

@@ -8,7 +8,7 @@ import safetensors
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from l0prune.errors import L0PruneError, PlanError, RunError
+from l0prune.errors import ConfigError, L0PruneError, PlanError, RunError
 from l0prune.files import read_json, write_atomic, write_json
 from l0prune.plan import RemovalPlan, model_shapes, remember
 from l0prune.plugin import get_plugin
@@ -55,10 +55,14 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
         The pruned network: for a speech run a module with torchaudio's interface.
 
     Raises:
+        ConfigError: `build` is no function that returns a network.
         RunError: Files are missing, damaged or of another version.
         PlanError: `build` makes another network than the one that was pruned; names the first difference.
         L0PruneError: The run's plugin is missing, or `build` is.
     """
+    if build is not None and not callable(build):
+        expected = "a function that makes the dense network"
+        raise ConfigError("build has the wrong type", got=type(build).__name__, expected=expected)
     folder = Path(path)
     if not (folder / "model.json").is_file():
         if (folder / "checkpoints").is_dir():
@@ -66,6 +70,8 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
         raise RunError("no pruned model here", where=folder, expected="a folder with model.json and model.safetensors")
     description = read_description(folder)
     dense = build() if build else build_dense(description, folder)
+    if not isinstance(dense, nn.Module):
+        raise ConfigError("build returned no network", got=type(dense).__name__, expected="a torch.nn.Module")
     plan = RemovalPlan.from_json(description.get("plan", {}))
     pruned = remember(apply_plan(dense, plan), plan)
     weights = folder / "model.safetensors"

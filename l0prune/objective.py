@@ -1,13 +1,14 @@
 """What is minimised, and what it is on held-out batches."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from l0prune.distributed import shared_out
 from l0prune.modes import evaluating
 
 
@@ -55,13 +56,21 @@ class Objective(nn.Module):
 
 
 @torch.no_grad()
-def evaluate(objective: Objective, batches: list[Any]) -> tuple[float, dict[str, float]]:
-    """Mean loss and parts over fixed batches, weighted by amount; in evaluation mode and full precision."""
+def evaluate(objective: Objective, batches: Sequence[Any]) -> tuple[float, dict[str, float]]:
+    """Mean loss and parts over fixed batches, weighted by amount; in evaluation mode and full precision.
+
+    The processes of a run share the batches out, and have the same means, those of a single process.
+    """
+
+    def sums(batch: Any) -> tuple[float, dict[str, float], float]:
+        losses: Losses = objective(batch)
+        parts = {name: value.item() * losses.amount for name, value in losses.parts.items()}
+        return losses.total.item() * losses.amount, parts, losses.amount
+
     total, amount, parts = 0.0, 0.0, {}
     with evaluating(objective):
-        for batch in batches:
-            losses: Losses = objective(batch)
-            total, amount = total + losses.total.item() * losses.amount, amount + losses.amount
-            for name, value in losses.parts.items():
-                parts[name] = parts.get(name, 0.0) + value.item() * losses.amount
+        for loss, of_parts, of_amount in shared_out(batches, sums):
+            total, amount = total + loss, amount + of_amount
+            for name, value in of_parts.items():
+                parts[name] = parts.get(name, 0.0) + value
     return total / amount, {name: value / amount for name, value in parts.items()}

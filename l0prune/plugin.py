@@ -50,7 +50,7 @@ class Task:
     facts: Mapping[str, str] = field(default_factory=dict)
     """Lines to show before the run starts (the data, what was skipped)."""
     data_digest: str = ""
-    """Fingerprint of the data: all processes of a run must see the same."""
+    """Fingerprint of teacher and data: all processes of a run must see the same, and so must a resumed one."""
     describe_batch: Callable[[Any], str] | None = None
     """What to say of a batch that does not fit in memory: its size, and the setting to change."""
     unit: str = "batches"

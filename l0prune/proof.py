@@ -1,12 +1,12 @@
 """Every prune group tried on the model itself before it is trained, with units closed and blocks emptied."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from l0prune.copying import copied
 from l0prune.errors import DataError, GroupError, L0PruneError, ProofError
 from l0prune.exactness import TOLERANCE, Observe, compare, objection, relative_difference, run_seeded
 from l0prune.gating import GatedModel
@@ -150,7 +150,7 @@ def prove_on_copy(
     """
     if not groups:
         return {}, []
-    twin = copy.deepcopy(model).eval()
+    twin = copied(model).eval()
     if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in twin.parameters()):
         twin.float()
     refused: dict[str, str] = {}
@@ -189,13 +189,22 @@ def _effect(gated: GatedModel, observe: Observe) -> float:
 
 @contextmanager
 def _awake(model: nn.Module) -> Iterator[None]:
-    """Parameters near 0 (the scale of a fresh residual branch, say) have values through which an error would show."""
+    """Parameters that would hide an error have other values meanwhile.
+
+    Those are near 0, as the scale of a fresh residual branch, or all alike, as the weight of a fresh norm.
+    """
     generator, before = torch.Generator().manual_seed(0), {}
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.is_floating_point() and parameter.numel() and parameter.square().mean().sqrt() < _DORMANT:
+            if not parameter.is_floating_point() or not parameter.numel():
+                continue
+            noise = 0.1 * torch.randn(parameter.shape, generator=generator)
+            if parameter.square().mean().sqrt() < _DORMANT:
                 before[parameter] = parameter.clone()
-                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+                parameter.copy_(noise)
+            elif (parameter == parameter.flatten()[0]).all():
+                before[parameter] = parameter.clone()
+                parameter.mul_(1 + noise.to(parameter.device))
     try:
         yield
     finally:

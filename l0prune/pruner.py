@@ -1,5 +1,6 @@
 """Pruning in somebody's own training loop."""
 
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,8 +25,7 @@ from l0prune.report import PruningReport
 
 CONTROLLER = ControllerConfig(learning_rate=0.05, warmup_steps=100, quadratic_start=50.0)
 """What `wrap` starts from, tuned for runs of a few hundred steps on benchmarks/digits.py: at the published 0.02 a step
-gates have not reached the target by the cut. Gates that start at a drop rate of 0.1, or a warm-up of 200 steps, do
-as well within the noise of five seeds."""
+gates have not reached the target by the cut."""
 
 
 class Sparsity(NamedTuple):
@@ -94,6 +94,10 @@ class L0Pruner:
         tolerance: float = TOLERANCE,
     ) -> None:
         target = _one_of(target_sparsity, pruning_ratio)
+        if not isinstance(model, nn.Module):
+            raise ConfigError("model has the wrong type", got=type(model).__name__, expected="a torch.nn.Module")
+        if num_heads is not None and not isinstance(num_heads, Mapping):
+            raise ConfigError("num_heads has the wrong type", got=repr(num_heads), expected="{projection: heads}")
         if metric not in ("params", "macs"):
             raise ConfigError("unknown metric", got=repr(metric), expected="params or macs")
         if any(isinstance(module, Gates) for module in model.modules()):
@@ -118,6 +122,13 @@ class L0Pruner:
         if not self.inspection.groups:
             raise GroupError(
                 "nothing in the model can be pruned", where=type(model).__name__, hint=_why(self.inspection)
+            )
+        if self.inspection.endangered:
+            names = ", ".join(self.inspection.endangered[:5]) + (", ..." if len(self.inspection.endangered) > 5 else "")
+            warnings.warn(
+                f"the example inputs never reach {names}: if others do, the pruned model may fail there; give examples "
+                "that reach them, or name in `ignored` what they share a width with",
+                stacklevel=_callers_level(),
             )
         if metric == "macs" and self.inspection.mac_model is None:
             raise ConfigError("metric cannot be counted", got=repr(metric), hint="; ".join(self.inspection.notes))
@@ -224,16 +235,20 @@ class L0Pruner:
 
         Raises:
             TrainingError: No step has been made.
-            ProofError: The copy is not exact: outputs or size differ from what the gates promise.
+            ProofError: The copy is not exact: it does not run on the example inputs, or its outputs or size differ from
+                what the gates promise.
         """
         if self._state.step == 0:
             hint = "train with penalty() added to the loss, and call step() after the optimizer's"
             raise TrainingError("finalize() before any step: the gates have learned nothing", hint=hint)
         if behind := self._gated.behind():
             warnings.warn(behind, stacklevel=2)
-        pruned, plan = self._gated.pruned()
-        difference = compare(self._gated, self._observe, pruned=pruned)
-        if reason := objection(self._gated, self._observe, difference, self._allowed(pruned)):
+        # A model that is made under `torch.inference_mode` could not be trained on.
+        with torch.inference_mode(False):
+            pruned, plan = self._gated.pruned()
+            difference = compare(self._gated, self._observe, pruned=pruned)
+            reason = objection(self._gated, self._observe, difference, self._allowed(pruned))
+        if reason:
             raise ProofError("the pruned model is not exact", got=reason)
         self._plan = self._composed(plan)
         remember(pruned, self._plan)
@@ -332,6 +347,11 @@ def wrap(
         groups=groups,
         **settings,
     )
+
+
+def _callers_level() -> int:
+    """Where a warning points: past `wrap`, if it was that which was called."""
+    return 3 if sys._getframe(2).f_code is wrap.__code__ else 2
 
 
 def _one_of(target_sparsity: float | None, pruning_ratio: float | None) -> float:

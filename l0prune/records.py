@@ -13,24 +13,38 @@ from l0prune.objective import Losses
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One logging step, averaged over the steps since the last, and over all processes."""
+    """One logging step, a row of metrics.jsonl."""
 
     stage: str
+    """"joint" or "further"."""
     step: int
+    """Of the stage, from 1."""
     steps: int
+    """Of the stage."""
     loss: float
+    """Mean over the steps since the last record and over all processes, the controller's penalty left out."""
     parts: dict[str, float]
+    """Likewise, of what the loss is made of."""
     learning_rate: float
+    """Of the weights, at this step."""
     gradient_norm: float
+    """Of the weights at this step, before clipping."""
     amount_per_second: float
+    """Data in the task's unit (seconds of audio, examples) a second, all processes together."""
     step_seconds: float
+    """Mean since the last record."""
     seconds_left: float
+    """Of the stage, at the speed since the last record."""
     skipped_steps: int
+    """In the stage so far, because of a loss or gradient that is not finite."""
     parameters: int
     """Of the network as it is now."""
     sparsity: float | None = None
+    """Expected under the gates, in what the metric counts, at this step; None without gates."""
     target: float | None = None
+    """What the controller asks for at this step."""
     multipliers: tuple[float, float] | None = None
+    """lambda1 and lambda2."""
 
 
 class Meter:

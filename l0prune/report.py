@@ -19,7 +19,7 @@ class CompressionReport:
     params_before: int
     params_after: int
     metric: str
-    """What the target counts: "params" or "macs"."""
+    """What the target counts: "params", "macs" or "latency"."""
     target_sparsity: float
     sparsity: float
     """Of what the metric counts."""
@@ -32,16 +32,21 @@ class CompressionReport:
     max_relative_difference: float
     """Between the gated and the pruned network's outputs, at the cut."""
     distill_loss_before_removal: float | None
+    """On the held-out batches, as the two below: gated, just before the cut. None where nothing is held out."""
     distill_loss_after_removal: float | None
+    """Pruned, just after the cut."""
     distill_loss_final: float | None
+    """After the last step."""
     losses_final: dict[str, float]
     """Parts of the final loss."""
     stage_seconds: dict[str, float]
+    """Of training, by stage."""
     step_seconds: dict[str, float]
     """Mean over the stage's optimizer steps."""
     skipped_steps: int
     """Optimizer steps left out because of a non-finite loss or gradient."""
     peak_memory_bytes: int
+    """Allocated on the GPU; on a CPU, of the whole process."""
     device: str
     precision: str
     versions: dict[str, str]

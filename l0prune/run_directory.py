@@ -14,6 +14,9 @@ from l0prune.errors import RunError
 from l0prune.files import read_json, write_text
 from l0prune.tables import read_toml, write_toml
 
+_WITHOUT_EFFECT = ("checkpoint_minutes", "keep_checkpoints", "workers")
+"""Settings, a plugin's too, in which a resumed run may differ: the student does not depend on them."""
+
 
 class RunDirectory:
     """Paths of a run, and the rules for beginning and continuing one.
@@ -77,7 +80,7 @@ class RunDirectory:
             raise RunError("nothing to resume: the run is complete", where=self.path, hint="choose another --out")
         began, now = _flatten(read_toml(self.settings)), _flatten(json.loads(json.dumps(settings)))
         for key in sorted({*began, *now}):
-            if began.get(key) != now.get(key):
+            if began.get(key) != now.get(key) and key.rpartition(".")[2] not in _WITHOUT_EFFECT:
                 raise RunError(
                     "settings differ from those the run began with",
                     where=key,
@@ -105,8 +108,8 @@ class RunDirectory:
             raise RunError(
                 "too little disk for checkpoints",
                 where=self.path,
-                got=f"{free / 1e9:.2f} GB free",
-                expected=f"{state_bytes / 1e9:.2f} GB",
+                got=f"{free / 1e6:,.1f} MB free",
+                expected=f"{state_bytes / 1e6:,.1f} MB",
                 hint="free some space, choose another --out, or lower `keep_checkpoints`",
             )
 
@@ -120,15 +123,27 @@ class RunDirectory:
 
     def sweep(self) -> None:
         """Delete what a killed process was about to write."""
-        for leftover in self.path.rglob(".*.partial*"):
-            leftover.unlink(missing_ok=True)
+        for leftover in [*self.path.rglob(".*.partial*")]:
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
     def rewind_metrics(self, position: int) -> None:
-        """Drop lines that were written after optimizer step `position`: they will be written again."""
+        """Drop lines that were written after optimizer step `position`, to be written again, and damaged ones."""
         if self.metrics.exists():
-            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["position"] <= position]
+            lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and _position(line) <= position]
             write_text(self.metrics, "".join(kept))
+
+
+def _position(line: str) -> float:
+    """Of a line of metrics.jsonl; infinite where the line is damaged."""
+    try:
+        position = json.loads(line)["position"]
+    except (ValueError, LookupError, TypeError):
+        return math.inf
+    return position if isinstance(position, int) else math.inf
 
 
 def read_report(folder: str | Path) -> Mapping[str, Any] | None:

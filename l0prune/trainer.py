@@ -9,7 +9,7 @@ from l0prune.checkpoint import save_checkpoint
 from l0prune.config import RunConfig
 from l0prune.counting import parameters
 from l0prune.distributed import world
-from l0prune.errors import Interrupted, RunError, TrainingError
+from l0prune.errors import DataError, FailedElsewhere, Interrupted, RunError, TrainingError
 from l0prune.gating import GatedModel
 from l0prune.observer import Observer
 from l0prune.plan import RemovalPlan
@@ -66,7 +66,7 @@ class Trainer:
 
         Raises:
             Interrupted: A signal came; the state is saved.
-            TrainingError: It cannot go on; the last good state is saved.
+            TrainingError, DataError: It cannot go on; the last good state is saved.
         """
         before = 0 if stage.name == "joint" else self.config.joint.steps
         self.observer.stage_begins(stage.name, stage.config.steps, stage.step)
@@ -100,7 +100,7 @@ class Trainer:
                 stopped=self.stopped,
                 on_cut=on_cut,
             )
-        except TrainingError:
+        except (TrainingError, DataError, FailedElsewhere):
             # What failed left the last good state as it was.
             self.save(stage)
             raise
@@ -141,5 +141,6 @@ class Trainer:
         position = stage.step + (0 if stage.name == "joint" else self.config.joint.steps)
         plan = self.plan.to_json() if self.plan else None
         state = {**stage.state(), "position": position, "plan": plan, "results": self.results, "split": self.split}
+        state["data_digest"] = self.task.data_digest
         save_checkpoint(self.folder.checkpoints, position, state, keep=self.config.keep_checkpoints)
         self._saved_at = time.monotonic()

@@ -1,6 +1,5 @@
 """The forms in which a model is measured: in which dtype, by which backend."""
 
-import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l0prune.copying import copied
 from l0prune.counting import has_fast_bfloat16
 from l0prune.errors import ConfigError, nearest
 from l0prune.onnx_files import EXTRAS, check_library, open_onnx
@@ -109,7 +109,7 @@ def make_variants(
 
 def _module(contender: Contender, dtype: str, backend: str, device: torch.device, _threads: int) -> Variant:
     assert contender.module is not None
-    module = copy.deepcopy(contender.module).eval().requires_grad_(False).to(device)
+    module = copied(contender.module).eval().requires_grad_(False).to(device)
     if dtype == "bfloat16":
         module.to(torch.bfloat16)
     if dtype == "int8":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import l0prune
 
 _Number = TypeVar("_Number", int, float)
-_FLOATS, _INTEGERS = "1,5,15,30", "1"
+_LENGTHS, _BATCH_SIZES = "1,5,15,30", "1"
 
 
 def command(
@@ -22,8 +22,8 @@ def command(
         list[str], typer.Argument(help="Run directories, teachers, ONNX files, or module:factory in Python.")
     ],
     against: Annotated[str | None, typer.Option(help="The model that the others are compared with.")] = None,
-    lengths: Annotated[str, typer.Option(help="Seconds of audio, comma-separated.")] = _FLOATS,
-    batch_sizes: Annotated[str, typer.Option(help="Clips a batch, comma-separated.")] = _INTEGERS,
+    lengths: Annotated[str, typer.Option(help="Seconds of audio, comma-separated.")] = _LENGTHS,
+    batch_sizes: Annotated[str, typer.Option(help="Clips a batch, comma-separated.")] = _BATCH_SIZES,
     threads: Annotated[str | None, typer.Option(help="CPU threads, comma-separated; torch's own by default.")] = None,
     dtypes: Annotated[str, typer.Option(help="float32, bfloat16, int8.")] = "float32",
     backends: Annotated[str, typer.Option(help="eager, compile, onnxruntime, openvino.")] = "eager",
@@ -41,6 +41,9 @@ def command(
     audio, clips = _numbers("--lengths", lengths, float), _numbers("--batch-sizes", batch_sizes, int)
     workers = _numbers("--threads", threads, int) if threads else []
     where = l0prune.pick_device(device)
+    l0prune.check_variants(options.names(dtypes), options.names(backends), where)
+    if not 0 < seconds < math.inf:
+        raise l0prune.ConfigError("seconds out of range", where="--seconds", got=seconds, expected="above 0")
     if plot:
         l0prune.check_writable(plot)
     with tempfile.TemporaryDirectory() as workspace:

@@ -167,7 +167,9 @@ def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row a prune group."""
     table = Table(title="Prune groups", title_justify="left")
     for heading in ("group", "kind", "units", "parameters a unit", "proved"):
-        table.add_column(heading, justify="right" if heading in ("units", "parameters a unit") else "left")
+        justify = "right" if heading in ("units", "parameters a unit") else "left"
+        # What a group is called ends in what tells it from the others.
+        table.add_column(heading, justify=justify, overflow="fold" if heading == "group" else "ellipsis")
     for row in rows:
         proved = "yes" if row["proved"] else row["reason"]
         table.add_row(row["name"], row["kind"], f"{row['units']:,}", f"{row['unit_parameters']:,}", proved)

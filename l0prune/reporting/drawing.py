@@ -9,6 +9,8 @@ from typing import Any
 from l0prune.labels import printable
 from l0prune.reporting.inline_svg import INK, LINE, MUTED, inline_svg
 
+MARK = "l0prune report"
+"""In every PNG file: what has it was drawn for a report."""
 _WIDTH = 4.0
 """Inches. Small, so that text stays readable when a figure is as wide as a phone."""
 _STYLE: dict[Any, Any] = {
@@ -76,7 +78,7 @@ def draw(name: str, title: str, alt: str, paint: Callable[[Any], None], *, heigh
         vector, raster = io.StringIO(), io.BytesIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(vector, format="svg", transparent=True, metadata=nothing)
-        figure.savefig(raster, format="png", dpi=150)
+        figure.savefig(raster, format="png", dpi=150, metadata={"Software": MARK})
     title, alt = printable(title), printable(alt)
     svg = inline_svg(vector.getvalue(), name, alt)
     return Drawing(name=name, title=title, alt=alt, svg=svg, png=raster.getvalue())

@@ -8,6 +8,7 @@ from typing import Any
 from l0prune.errors import RunError
 from l0prune.files import write_atomic, write_text
 from l0prune.labels import shortest_endings
+from l0prune.reporting.drawing import MARK
 from l0prune.reporting.facts import RunFacts, run_facts
 from l0prune.reporting.page import make_page
 
@@ -33,8 +34,8 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> R
     Args:
         runs: Run directories.
         out: The HTML file; by default report.html in the run directory of a single run, else in the current folder.
-            Its figures go into the folder beside it that is named after it, `report-figures` say; PNG files of an
-            earlier report are replaced or removed there.
+            Its figures go into the folder beside it that is named after it, `report-figures` say; those of an earlier
+            report there are replaced or removed.
 
     Returns:
         The figures that the page shows, and all else that it says.
@@ -63,7 +64,16 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> R
         figures.append({"title": drawing.title, "alt": drawing.alt, "png": str(place)})
     written = {figure["png"] for figure in figures}
     for old in folder.glob("*.png"):
-        if str(old) not in written:
+        if str(old) not in written and _is_figure(old):
             old.unlink()
     write_text(page_path, page)
     return Report(page=str(page_path), figures=tuple(figures), runs=facts)
+
+
+def _is_figure(path: Path) -> bool:
+    """Whether a PNG file was drawn for a report; others that lie there are not ours to remove."""
+    try:
+        with path.open("rb") as file:
+            return MARK.encode() in file.read(1024)
+    except OSError:
+        return False

@@ -83,6 +83,8 @@ def test_wrong_requests_are_refused(bench, finished, l0prune_call: Call) -> None
         ("--lengths", "inf"): "out of range: --lengths",
         ("--threads", "0.5"): "not a list of whole numbers: --threads",
         ("--batch-sizes", "1.5"): "not a list of whole numbers: --batch-sizes",
+        ("--seconds", "nan"): "seconds out of range: --seconds",
+        ("--seconds", "0"): "seconds out of range: --seconds",
         ("--dtypes", "float8"): "no such dtype: float8; did you mean 'float32'?",
         ("--backends", "onyxruntime"): "did you mean 'onnxruntime'?",
         ("--dtypes", "int8", "--backends", "openvino"): "int8 cannot be measured here: cpu",

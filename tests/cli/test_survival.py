@@ -164,6 +164,8 @@ def test_two_processes_have_the_loss_curve_of_one(forks: Forks, bench, toml, tmp
     reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("two", "one")]
     assert reports[0]["kept_units"] == reports[1]["kept_units"]
     assert reports[0]["compactions"] == reports[1]["compactions"]
+    # The held-out batches are shared out.
+    assert reports[0]["losses_final"] == pytest.approx(reports[1]["losses_final"], rel=1e-2)
 
 
 def test_torchrun(bench, config: Path, tmp_path: Path) -> None:

@@ -4,11 +4,15 @@ import copy
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import l0prune
+from l0prune import distributed
+from l0prune.distributed import World
 from l0prune.objective import evaluate
 
 
@@ -74,3 +78,23 @@ def test_evaluation_gives_each_module_its_own_mode_back() -> None:
     modes = [module.training for module in objective.modules()]
     evaluate(objective, list(itertools.islice(batches(0), 1)))
     assert [module.training for module in objective.modules()] == modes
+
+
+def test_processes_share_held_out_batches_and_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, held_out = Distill(network()), list(itertools.islice(batches(0), 5))
+    alone = evaluate(objective, held_out)
+    for size in (2, 3, 7):
+        heard: dict[int, list[Any]] = {}
+
+        def gather(found: list[Any], mine: list[Any], heard: dict[int, list[Any]] = heard, size: int = size) -> None:
+            heard[distributed.world().rank] = mine
+            found[:] = [heard.get(rank, heard[0][:1] * 5) for rank in range(size)]
+
+        monkeypatch.setattr(distributed, "agree", lambda error: None)
+        monkeypatch.setattr(distributed.dist, "all_gather_object", gather)
+        # Once to hear what each has to say, once with all that was said.
+        for rank in (*range(size), *range(size)):
+            monkeypatch.setattr(distributed, "world", lambda rank=rank, size=size: World(rank=rank, size=size))
+            complete, found = len(heard) == size, evaluate(objective, held_out)
+            assert not complete or found == alone
+        assert [len(heard[rank]) for rank in range(size)] == [len(held_out[rank::size]) for rank in range(size)]

@@ -158,6 +158,34 @@ def test_resumed_equals_uninterrupted(stop_at: tuple[str, int], tmp_path: Path) 
             assert one[key] == other[key]
 
 
+def test_other_data_do_not_go_on_with_a_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(l0prune.Interrupted):
+        l0prune.compress(make_task(data_digest="one"), settings=SETTINGS, out=run, observer=Watch(("joint", 5)))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(l0prune.RunError, match="teacher or data differ from those the run began with"):
+        l0prune.compress(make_task(data_digest="other"), settings=SETTINGS, out=run, resume=True)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    l0prune.compress(make_task(data_digest="one"), settings=SETTINGS, out=run, resume=True)
+
+
+def test_a_batch_that_cannot_be_read_costs_nothing_that_was_done(tmp_path: Path) -> None:
+    def damaged(position: int) -> Iterator[Any]:
+        for number, batch in enumerate(batches(position), start=position):
+            if number == 7:
+                raise l0prune.DataError("clip cannot be decoded")
+            yield batch
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    l0prune.compress(make_task(), settings=SETTINGS, out=whole)
+    with pytest.raises(l0prune.DataError, match="cannot be decoded"):
+        l0prune.compress(make_task(batches=damaged), settings=SETTINGS, out=parts)
+    watch = Watch()
+    l0prune.compress(make_task(), settings=SETTINGS, out=parts, resume=True, observer=watch)
+    assert watch.stages[0] == ("joint", 30, 7)
+    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 def test_no_further_stage_and_nothing_held_out(tmp_path: Path) -> None:
     settings = {**SETTINGS, "further": {"steps": 0, "learning_rate": 1e-3}}
     report = l0prune.compress(make_task(evaluation=()), settings=settings, out=tmp_path / "run")

@@ -87,9 +87,9 @@ def test_kept_units_must_fit(plan: RemovalPlan, kept: dict[str, tuple[int, ...]]
 def test_malformed_json_is_refused(plan: RemovalPlan, spoil: str) -> None:
     data = plan.to_json()
     for bad in ({**data, spoil: 7}, {key: value for key, value in data.items() if key != spoil}):
-        with pytest.raises(PlanError):
+        with pytest.raises(PlanError, match=spoil):
             RemovalPlan.from_json(bad)
-    with pytest.raises(PlanError):
+    with pytest.raises(PlanError, match="unknown plan version"):
         RemovalPlan.from_json([])  # type: ignore[arg-type]
 
 

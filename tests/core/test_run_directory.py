@@ -91,6 +91,13 @@ class TestMetrics:
         run.rewind_metrics(0)
         assert run.metrics.read_text() == ""
 
+    def test_rewind_drops_damaged_lines(self, run: RunDirectory) -> None:
+        whole = [b'{"position": 1}\n', b'{"position": 2}\n']
+        damaged = [b'{"posi\n', b"\xff\n", b"[]\n", b'{"position": "2"}\n']
+        run.metrics.write_bytes(b"".join([whole[0], *damaged, whole[1], b"{"]))
+        run.rewind_metrics(7)
+        assert run.metrics.read_bytes() == b"".join(whole)
+
     def test_rewind_without_metrics(self, run: RunDirectory) -> None:
         run.rewind_metrics(3)
         assert not run.metrics.exists()
@@ -116,8 +123,11 @@ def test_sweep_deletes_what_was_half_written(run: RunDirectory) -> None:
     half = [run.path / ".model.7.partial.safetensors", run.checkpoints / ".step-00000003.7.partial.pt"]
     for path in half:
         path.write_bytes(b"half")
+    folder = run.path / ".export.7.partial"
+    (folder / "deep").mkdir(parents=True)
     kept = save_checkpoint(run.checkpoints, 2, {})
     run.sweep()
+    assert not folder.exists()
     assert not any(path.exists() for path in half)
     assert kept.exists()
     assert run.settings.exists()
@@ -128,3 +138,7 @@ def test_first_free_name(tmp_path: Path) -> None:
         path = free_run_directory(tmp_path / "run")
         assert path.name == expected
         path.mkdir()
+
+
+def test_what_the_student_does_not_depend_on_may_differ(run: RunDirectory) -> None:
+    assert run.resume({**SETTINGS, "keep_checkpoints": 9, "toy": {**SETTINGS["toy"], "workers": 3}}) == (None, [])

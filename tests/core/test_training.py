@@ -19,7 +19,6 @@ from l0prune import (
     StageConfig,
     TrainingError,
 )
-from l0prune.controller import AugmentedLagrangian
 from l0prune.training import Stage
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
@@ -98,22 +97,6 @@ def test_learning_rate_rises_and_falls_linearly(make_network: Make) -> None:
     rates = [stage.learning_rate_at(step) for step in range(12)]
     expected = [0.01 / 3, 0.02 / 3, 0.01] + [0.01 * (12 - step) / 9 for step in range(3, 12)]
     assert rates == pytest.approx(expected)
-
-
-def test_target_rises_linearly_and_multipliers_ascend() -> None:
-    lagrangian = AugmentedLagrangian(0.8, 4)
-    assert [lagrangian.target_at(step) for step in range(6)] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 0.8])
-    sparsity = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-    with torch.no_grad():
-        lagrangian.multipliers.copy_(torch.tensor([2.0, 3.0]))
-    penalty = lagrangian.penalty(sparsity, 10)
-    penalty.backward()
-    assert penalty.item() == pytest.approx(2 * -0.3 + 3 * 0.09)
-    assert sparsity.grad is not None
-    assert sparsity.grad.item() == pytest.approx(2 + 2 * 3 * -0.3)
-    assert lagrangian.multipliers.grad is not None
-    assert lagrangian.multipliers.grad.tolist() == pytest.approx([0.3, -0.09])
-    assert AugmentedLagrangian(0.8, 4, 20.0).multipliers.tolist() == [0.0, 20.0]
 
 
 def test_expected_sparsity_reaches_the_target(make_network: Make) -> None:

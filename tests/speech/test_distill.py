@@ -105,9 +105,16 @@ def test_dropout_and_layer_drop_switch(make_encoder: Make) -> None:
     assert all(torch.equal(states[1], state) for state in states[2:])
 
 
-@pytest.mark.parametrize("bad", [{"l1": -1.0}, {"l1": 0.0, "cosine": 0.0}, {"cosine_form": "raw"}])
-def test_bad_weights_are_refused(bad: dict[str, object]) -> None:
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"l1": -1.0}, "none negative"),
+        ({"l1": 0.0, "cosine": 0.0}, "one positive"),
+        ({"cosine_form": "raw"}, "unknown cosine form"),
+    ],
+)
+def test_bad_weights_are_refused(bad: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
         DistanceWeights(**bad)  # type: ignore[arg-type]
 
 

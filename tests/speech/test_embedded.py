@@ -12,7 +12,6 @@ from l0prune_speech.teachers import load_teacher
 from l0prune import ConfigError
 
 ASSETS = Path(str(files("l0prune_speech") / "assets"))
-RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 
 
 def test_speech_is_short_varied_and_labelled() -> None:
@@ -34,13 +33,6 @@ def test_teacher_is_a_small_hubert() -> None:
     assert len(encoder.feature_extractor.conv_layers) == 7
     assert len(encoder.encoder.transformer.layers) == 6
     assert not encoder.training
-
-
-def test_teacher_predicts_masked_clusters_far_above_chance() -> None:
-    rounds = json.loads((RESULTS / "teacher.json").read_text())["rounds"]
-    assert len(rounds) == 2
-    for record in rounds:
-        assert record["curve"][-1]["masked_accuracy"] > 3 * max(record["chance"].values())
 
 
 @torch.no_grad()

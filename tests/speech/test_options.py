@@ -1,5 +1,7 @@
 """The speech plugin's own settings: what they may be."""
 
+from typing import Any
+
 import pytest
 from l0prune_speech.options import SpeechOptions
 
@@ -17,3 +19,9 @@ def test_some_weight_of_the_loss_is_above_0() -> None:
     with pytest.raises(ConfigError, match="nothing to minimise"):
         SpeechOptions(l1_weight=0.0, cosine_weight=0.0)
     SpeechOptions(l1_weight=0.0, cosine_weight=0.0, l2_weight=1.0)
+
+
+@pytest.mark.parametrize(("settings", "name"), [({"data": ("clips", "")}, "data"), ({"teacher": ""}, "teacher")])
+def test_what_is_empty_is_no_path(settings: dict[str, Any], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is empty"):
+        SpeechOptions(**settings)

@@ -24,7 +24,7 @@ _MAX_RATIO = 1000
 _LOSSY, _LEAD_SECONDS = ("OGG", "MP3"), 10
 _DECODE_ERRORS = (soundfile.SoundFileError, OSError, UnicodeError)
 _SHOWN = 5
-_REMOVE = "replace the file or remove it from the data"
+_REMOVE = "replace the file, or begin anew without it"
 
 
 @dataclass(frozen=True, kw_only=True)

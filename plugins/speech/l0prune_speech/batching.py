@@ -5,7 +5,7 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -89,8 +89,7 @@ class AudioBatches:
     @property
     def digest(self) -> str:
         """Fingerprint of the clips, by name and length."""
-        text = "\n".join(f"{clip.path.name} {clip.samples}" for clip in self.clips)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return clips_digest(self.clips)
 
     @property
     def seconds_per_epoch(self) -> float:
@@ -148,6 +147,11 @@ class AudioBatches:
                 time.sleep(1)
             hint = "memory may be short: lower speech.workers, then go on with --resume"
             raise DataError("a process that decodes audio died", hint=hint) from error
+
+
+def clips_digest(clips: Iterable[Clip]) -> str:
+    """Fingerprint of clips, by name and length."""
+    return hashlib.sha256("\n".join(f"{clip.path.name} {clip.samples}" for clip in clips).encode()).hexdigest()
 
 
 def fixed_batches(clips: Sequence[Clip], *, batch_seconds: float, max_seconds: float) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """An encoder in the form in which it runs: weight normalisation folded, a long positional convolution by Fourier.
 
 The positional convolution cannot be pruned: with a quarter of the parameters left it takes a sixth of the
-multiply-accumulates. By overlap-save, in blocks of twice its kernel, HuBERT's takes a fifth of the time.
+multiply-accumulates. By overlap-save, in blocks of twice its kernel, HuBERT's takes less than a fifth of the time.
 
 Legend: B batch, T frames, D residual width, G groups of width W = D / G, K kernel, N = 2 K block, H = N - K + 1 frames
 that a block gives, M blocks, F = K + 1 frequencies.

@@ -49,6 +49,10 @@ class SpeechOptions:
     """Keep no activations within the student's layers: less memory, one more forward pass."""
 
     def __post_init__(self) -> None:
+        # Of a shell variable that is not set, say: as a path it would be the current folder.
+        if not self.teacher or "" in self.data:
+            where = "data" if self.teacher else "teacher"
+            raise ConfigError(f"{where} is empty", got='""', expected="the name of a file, a folder or a teacher")
         if not self.units:
             raise ConfigError("no units to prune", expected="conv, head, ffn, attention or feed_forward")
         if not 0 <= self.layer_drop < 1:

@@ -11,7 +11,7 @@ from torch import nn
 
 from l0prune import ConfigError, DataError, RunConfig, Task, nearest, pick_device
 from l0prune_speech.audio import SAMPLE_RATE, Clip, ClipSet, find_clips
-from l0prune_speech.batching import AudioBatches, fixed_batches
+from l0prune_speech.batching import AudioBatches, clips_digest, fixed_batches
 from l0prune_speech.distill import DistanceWeights, Distillation, matched_layers, set_dropout
 from l0prune_speech.figure import draw_architecture
 from l0prune_speech.groups import UNITS, encoder_groups
@@ -74,7 +74,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
             **({"teacher": "; ".join(teacher.notes)} if teacher.notes else {}),
             **cache_fact,
         },
-        data_digest=batches.digest,
+        data_digest=f"{teacher_digest(teacher.encoder, layers)} {batches.digest} {clips_digest(held_out)}",
         describe_batch=_describe_batch,
         unit="seconds of audio",
         macs_per="second of audio, in a clip of 10 seconds",
@@ -165,7 +165,8 @@ def _split(clips: tuple[Clip, ...], evaluation_seconds: float) -> tuple[list[Cli
     """Evenly spaced clips for evaluation, at most a fifth of the audio, and the others for training."""
     total = sum(clip.duration_seconds for clip in clips)
     wanted = min(evaluation_seconds, total / 5)
-    stride = max(2, round(total / wanted))
+    # Of few long clips one is held out.
+    stride = min(max(2, round(total / wanted)), max(2, len(clips)))
     first = stride // 2
     held_out = list(clips[first::stride])
     train = [clip for number, clip in enumerate(clips) if number % stride != first]

@@ -55,3 +55,15 @@ def test_layers_are_shown_where_there_are_no_scores(make_run: Callable[..., Path
     run = make_run(evaluation={"scores": [], "layers": layers})
     assert "Layers beside the teacher's: cka" in alts(run)
     assert "<h2>Probes</h2>" in Path(write_report([run]).page).read_text(encoding="utf-8")
+
+
+def test_figures_of_before_go_and_pictures_of_others_stay(make_run: Callable[..., Path]) -> None:
+    layers = [{"model": "a", "layer": layer, "measures": {"cka": layer / 4}} for layer in (0, 1)]
+    run = make_run(evaluation={"scores": [], "layers": layers})
+    (old,) = (Path(f["png"]) for f in write_report([run]).figures if "cka" in f["title"])
+    (run / "evaluation.json").unlink()
+    mine = old.with_name("mine.png")
+    mine.write_bytes(b"a picture")
+    write_report([run])
+    assert not old.exists()
+    assert mine.exists()
