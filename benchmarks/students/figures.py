@@ -8,6 +8,7 @@ from typing import Any
 from l0prune.files import write_atomic
 from l0prune.pictures import legend_below
 from students.entries import BASELINES, METHOD
+from students.scoring import NORMALISED, RANDOM
 from students.summary import best_baseline, is_plain
 
 _COLUMNS = 2
@@ -42,7 +43,7 @@ def draw_sizes(results: Mapping[str, Any], path: Path) -> bool:
     axes[0].set_title("distillation loss on held-out audio, lower is better", fontsize=9)
     for axis, (task, facts) in zip(axes[1:], tasks.items(), strict=False):
         axis.set_title(_title(task, facts), fontsize=9)
-        for reference, style in zip(results["references"], ("-", "--", ":"), strict=False):
+        for reference, style in zip(_drawn(results), ("-", "--"), strict=False):
             value = 100 * reference["scores"][task]["mean"]
             axis.axhline(value, color="0.5", linestyle=style, linewidth=1, label=reference["name"])
     for axis in axes:
@@ -73,13 +74,18 @@ def draw_methods(results: Mapping[str, Any], path: Path) -> bool:
     axes[0].set_title("distillation loss on held-out audio, lower is better", fontsize=9)
     for axis, (task, facts) in zip(axes[1:], tasks.items(), strict=False):
         _bars(axis, [r for r in rows if task in r["scores"]], lambda r, task=task: r["scores"][task], 100)
-        for reference, style in zip(results["references"], ("-", "--", ":"), strict=False):
+        for reference, style in zip(_drawn(results), ("-", "--"), strict=False):
             value = 100 * reference["scores"][task]["mean"]
             axis.axvline(value, color="black", linestyle=style, linewidth=1, label=reference["name"])
         axis.set_title(_title(task, facts), fontsize=9)
     legend_below(figure, axes, columns=5, letters=180)
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
     return True
+
+
+def _drawn(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The references among which students lie; those near chance would squeeze them into a corner."""
+    return [r for r in results["references"] if not r["name"].startswith(RANDOM) and r["name"] != NORMALISED]
 
 
 def _title(task: str, facts: Mapping[str, Any]) -> str:

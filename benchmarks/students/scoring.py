@@ -12,7 +12,7 @@ import l0prune
 from l0prune.files import read_json, write_json
 from students.making import PLUGIN, Note
 
-FILTERBANKS = ("filterbanks", "filterbanks:cmvn")
+FILTERBANKS, NORMALISED, RANDOM = "filterbanks", "filterbanks:cmvn", "random:"
 SCORES = "scores.json"
 """Beside a student."""
 
@@ -31,7 +31,7 @@ class Probes:
 
 def references(teacher: str) -> tuple[str, ...]:
     """What students are held against: the teacher, no network, and the teacher's network without its training."""
-    return (teacher, *FILTERBANKS, f"random:{teacher}")
+    return (teacher, FILTERBANKS, NORMALISED, f"{RANDOM}{teacher}")
 
 
 def reference_place(folder: Path, name: str) -> Path:
