@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import pytest
@@ -58,10 +57,6 @@ def test_multiply_accumulates_are_the_target_from_end_to_end(bench, quick: Path,
     assert report["sparsity"] == 1 - report["macs_after"] / report["macs_before"]
     # From below, to within the dearest unit: a channel of the second convolution.
     assert 0.5 <= report["sparsity"] < 0.6
-    # Most of the work is done before the transformer: it keeps more than half of its units, the convolutions less.
-    kept = {name: part["kept"] / part["units"] for name, part in report["kept_units"].items()}
-    convolutions, others = ([s for n, s in kept.items() if ("conv_layers" in n) is inside] for inside in (True, False))
-    assert fmean(convolutions) < 0.5 < fmean(others), kept
 
 
 def test_wrong_targets_are_refused(bench, quick: Path, tmp_path: Path) -> None:

@@ -77,11 +77,14 @@ class TestFinished:
         first = l0prune_call("report", run, "--out", out).succeeded()
         assert first.out.startswith(f"{out}: 1 run, ")
         content = out.read_bytes()
-        stale = out.parent / "mine-figures" / "stale.png"
-        stale.write_bytes(b"")
+        figures = out.parent / "mine-figures"
+        stale, foreign = figures / "stale.png", figures / "foreign.png"
+        stale.write_bytes(next(figures.iterdir()).read_bytes())
+        foreign.write_bytes((run / "architecture.png").read_bytes())
         l0prune_call("report", run, "--out", out).succeeded()
         assert out.read_bytes() == content
         assert not stale.exists()
+        assert foreign.exists()
         assert sorted(path.name for path in out.parent.iterdir()) == ["mine-figures", "mine.html"]
 
     def test_its_command_repeats_the_run(self, run, finished, l0prune_call: Call) -> None:
