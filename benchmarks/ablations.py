@@ -60,10 +60,9 @@ def compare(
         if probes is None:
             return None
         evaluation = kept(place, probes) if only_made else scored(model, place, probes, note)
-        if evaluation:
-            told.update(told or tasks_of(evaluation))
-        if evaluation and told != tasks_of(evaluation):
+        if evaluation and tasks_of(evaluation) != (told or tasks_of(evaluation)):
             raise l0prune.RunError("scores are of other labelled data", where=place, hint="leave out --with")
+        told.update(tasks_of(evaluation) if evaluation else {})
         return evaluation
 
     for name in references(config.options["teacher"]):

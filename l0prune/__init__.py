@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from l0prune.size_model import SizeModel, parameter_size
     from l0prune.tables import build, read_toml, write_toml
     from l0prune.variants import Contender, Load, check_variants
-    from l0prune.wording import counted, duration, quantity
+    from l0prune.wording import counted, duration, listed, quantity
 
 _HOMES = {
     "bench_figure": ("draw_measurement",),
@@ -126,7 +126,7 @@ _HOMES = {
     "settings": ("describe", "resolve"),
     "size_model": ("SizeModel", "parameter_size"),
     "variants": ("Contender", "Load", "check_variants"),
-    "wording": ("counted", "duration", "quantity"),
+    "wording": ("counted", "duration", "listed", "quantity"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

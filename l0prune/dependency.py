@@ -18,6 +18,7 @@ from l0prune.layer_kinds import counting_attributes, layer_units
 from l0prune.operators import apply_rule, module_rule
 from l0prune.trace import OUTPUT, Trace
 from l0prune.tracing import Tracer
+from l0prune.wording import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,10 +283,7 @@ def unused_modules(model: nn.Module, found: Trace) -> list[str]:
 
 def _unused(model: nn.Module, found: Trace) -> list[str]:
     unused = unused_modules(model, found)
-    if not unused:
-        return []
-    rest = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
-    return [f"never used in the forward pass, left alone: {', '.join(unused[:5])}{rest}"]
+    return [f"never used in the forward pass, left alone: {listed(unused)}"] if unused else []
 
 
 def _cost_signatures(found: Trace, classes: np.ndarray) -> dict[int, tuple]:

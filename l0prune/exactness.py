@@ -98,9 +98,13 @@ def _outputs_of_cut(pruned: nn.Module, observe: Observe) -> Any:
     except L0PruneError:
         raise
     except Exception as error:
-        # Whatever a foreign forward raises once it is cut is the reason against the cut.
-        message = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ProofError(f"the cut forward pass fails: {message}") from error
+        raise ProofError(failure_of_cut(error)) from error
+
+
+def failure_of_cut(error: Exception) -> str:
+    """Why a cut cannot be: an error of our own, or whatever a foreign forward raises once it is cut, in one line."""
+    message = " ".join(str(error).split())[:300] or type(error).__name__
+    return message if isinstance(error, L0PruneError) else f"the cut forward pass fails: {message}"
 
 
 def objection(gated: GatedModel, observe: Observe, difference: float, tolerance: float) -> str:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.copying import copied
-from l0prune.errors import DataError, GroupError, L0PruneError, ProofError
-from l0prune.exactness import TOLERANCE, Observe, compare, objection, relative_difference, run_seeded
+from l0prune.errors import DataError, GroupError, ProofError
+from l0prune.exactness import TOLERANCE, Observe, compare, failure_of_cut, objection, relative_difference, run_seeded
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup
 
@@ -107,9 +107,7 @@ def _try(gated: GatedModel, observe: Observe, tolerance: float) -> tuple[float, 
     except DataError:
         raise
     except Exception as error:
-        # Whatever a foreign forward raises once it is cut is the reason against the cut.
-        message = " ".join(str(error).split())[:300] or type(error).__name__
-        return float("inf"), message if isinstance(error, L0PruneError) else f"the cut forward pass fails: {message}"
+        return float("inf"), failure_of_cut(error)
 
 
 def _pattern(groups: Sequence[PruneGroup], closing: Sequence[int], emptied: set[int], trial: int) -> Tensor:

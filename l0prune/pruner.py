@@ -1,6 +1,5 @@
 """Pruning in somebody's own training loop."""
 
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from l0prune.inspection import TOLERANCE, Inspection, inspect, observation
 from l0prune.plan import RemovalPlan, remember, remembered
 from l0prune.pruner_state import PrunerState, SelfDrawingModel
 from l0prune.report import PruningReport
+from l0prune.wording import listed
 
 CONTROLLER = ControllerConfig(learning_rate=0.05, warmup_steps=100, quadratic_start=50.0)
 """What `wrap` starts from, tuned for runs of a few hundred steps on benchmarks/digits.py: at the published 0.02 a step
@@ -124,11 +124,10 @@ class L0Pruner:
                 "nothing in the model can be pruned", where=type(model).__name__, hint=_why(self.inspection)
             )
         if self.inspection.endangered:
-            names = ", ".join(self.inspection.endangered[:5]) + (", ..." if len(self.inspection.endangered) > 5 else "")
             warnings.warn(
-                f"the example inputs never reach {names}: if others do, the pruned model may fail there; give examples "
-                "that reach them, or name in `ignored` what they share a width with",
-                stacklevel=_callers_level(),
+                f"the example inputs never reach {listed(self.inspection.endangered)}: if others do, the pruned model "
+                "may fail there; give examples that reach them, or name in `ignored` what they share a width with",
+                stacklevel=3,  # Past `wrap`.
             )
         if metric == "macs" and self.inspection.mac_model is None:
             raise ConfigError("metric cannot be counted", got=repr(metric), hint="; ".join(self.inspection.notes))
@@ -347,11 +346,6 @@ def wrap(
         groups=groups,
         **settings,
     )
-
-
-def _callers_level() -> int:
-    """Where a warning points: past `wrap`, if it was that which was called."""
-    return 3 if sys._getframe(2).f_code is wrap.__code__ else 2
 
 
 def _one_of(target_sparsity: float | None, pruning_ratio: float | None) -> float:

@@ -1,4 +1,6 @@
-"""Numbers as people read them."""
+"""Numbers and names as people read them."""
+
+from collections.abc import Iterable
 
 
 def quantity(number: float) -> str:
@@ -22,6 +24,13 @@ def duration(seconds: float) -> str:
 def score(mean: float, deviation: float | None) -> str:
     """A mean, with its deviation where there is one: 95.3 ± 0.41."""
     return f"{mean:.4g}" + (f" ± {deviation:.2g}" if deviation is not None else "")
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """Some names, and how many more there are: a, b and 3 more."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 def counted(number: int, thing: str) -> str:

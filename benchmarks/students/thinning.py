@@ -30,7 +30,7 @@ class Thinned:
             return task
         assert isinstance(task.batches, AudioBatches)
         batches = replace(task.batches, clips=task.batches.clips[self._every // 2 :: self._every])
-        return replace(task, batches=batches, data_digest=batches.digest)
+        return replace(task, batches=batches, data_digest=f"{task.data_digest}, one in {self._every}")
 
     def build(self, architecture: Mapping[str, Any]) -> nn.Module:
         """The dense network of an architecture."""

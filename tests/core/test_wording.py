@@ -2,7 +2,7 @@
 
 import pytest
 
-from l0prune.wording import counted, duration, plain, quantity, score
+from l0prune.wording import counted, duration, listed, plain, quantity, score
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,8 @@ from l0prune.wording import counted, duration, plain, quantity, score
         (score(95.0, None), "95"),
         (counted(1, "thread"), "1 thread"),
         (counted(0, "thread"), "0 threads"),
+        (listed(["a", "b"], most=2), "a, b"),
+        (listed("abc", most=2), "a, b and 1 more"),
     ],
 )
 def test_numbers(got: str, expected: str) -> None:

@@ -87,11 +87,6 @@ class AudioBatches:
         return replace(self, rank=rank, world_size=world_size, batch_seconds=self.batch_seconds / split)
 
     @property
-    def digest(self) -> str:
-        """Fingerprint of the clips, by name and length."""
-        return clips_digest(self.clips)
-
-    @property
     def seconds_per_epoch(self) -> float:
         """Audio in an epoch over all ranks, before cropping to the shortest clip of each batch."""
         return sum(self._lengths()) / SAMPLE_RATE

@@ -74,7 +74,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
             **({"teacher": "; ".join(teacher.notes)} if teacher.notes else {}),
             **cache_fact,
         },
-        data_digest=f"{teacher_digest(teacher.encoder, layers)} {batches.digest} {clips_digest(held_out)}",
+        data_digest=f"{teacher_digest(teacher.encoder, layers)} {clips_digest(train)} {clips_digest(held_out)}",
         describe_batch=_describe_batch,
         unit="seconds of audio",
         macs_per="second of audio, in a clip of 10 seconds",
@@ -166,7 +166,7 @@ def _split(clips: tuple[Clip, ...], evaluation_seconds: float) -> tuple[list[Cli
     total = sum(clip.duration_seconds for clip in clips)
     wanted = min(evaluation_seconds, total / 5)
     # Of few long clips one is held out.
-    stride = min(max(2, round(total / wanted)), max(2, len(clips)))
+    stride = max(2, min(round(total / wanted), len(clips)))
     first = stride // 2
     held_out = list(clips[first::stride])
     train = [clip for number, clip in enumerate(clips) if number % stride != first]

@@ -245,3 +245,9 @@ def test_tensors_that_belong_to_nothing_are_listed(tmp_path: Path) -> None:
     message = "missing: encoder.transformer.layer_norm.bias; left over: encoder.transformer.more.weight"
     with pytest.raises(DataError, match=message):
         to_encoder(from_huggingface(tmp_path), tmp_path)
+
+
+def test_a_model_type_that_is_no_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": []}')
+    with pytest.raises(DataError, match=r"not an encoder of these families"):
+        from_huggingface(tmp_path)

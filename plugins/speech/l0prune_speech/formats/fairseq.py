@@ -7,9 +7,9 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from l0prune import DataError
+from l0prune import DataError, listed
 from l0prune_speech.formats.checkpoint import PARAMETRIZED, Checkpoint, renamed
-from l0prune_speech.formats.fit import listed, named_tensors
+from l0prune_speech.formats.fit import named_tensors
 from l0prune_speech.formats.pickled import Inert
 
 _FINE_TUNED = "w2v_encoder.w2v_model."

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l0prune import DataError
+from l0prune import DataError, listed
 from l0prune_speech.modules import build_encoder
 
 Said = Mapping[str, tuple[str, Any]]
@@ -111,10 +111,3 @@ def named_tensors(content: Any, where: object) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise DataError("not a tensor with a name", where=where, got=f"{name!r}: {type(tensor).__name__}")
     return dict(content)
-
-
-def listed(names: Iterable[str], most: int = 6) -> str:
-    """A few names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more

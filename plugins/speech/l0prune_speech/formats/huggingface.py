@@ -13,14 +13,14 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from l0prune import DataError
+from l0prune import DataError, listed
 from l0prune_speech.formats.checkpoint import (
     PARAMETRIZED,
     Checkpoint,
     family,
     renamed,
 )
-from l0prune_speech.formats.fit import listed, named_tensors
+from l0prune_speech.formats.fit import named_tensors
 from l0prune_speech.formats.pickled import read_pickled
 
 _MODEL_TYPES = {"hubert": "hubert", "wav2vec2": "wav2vec2", "wavlm": "wavlm"}
@@ -97,7 +97,7 @@ def from_huggingface(folder: Path) -> Checkpoint:
     """
     stated = _read_json(folder / "config.json")
     kind = stated.get("model_type")
-    if kind not in _MODEL_TYPES:
+    if not isinstance(kind, str) or kind not in _MODEL_TYPES:
         raise DataError("not an encoder of these families", where=folder, got=kind, expected=", ".join(_MODEL_TYPES))
     for key, value in _ONLY.items():
         if stated.get(key, value) != value:
