@@ -1,5 +1,6 @@
 """Training a head on features that are already there. Legend: N clips, S hidden states, D width."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -43,6 +44,8 @@ class Schedule:
     batch: int
     """Clips."""
     weight_decay: float = 0.01
+    largest_gradient: float = math.inf
+    """The norm to which a greater one is shortened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,8 @@ def fit(net: nn.Module, loss: Callable[[list[int]], Tensor], examples: int, sche
         chosen, order = order[: schedule.batch], order[schedule.batch :]
         optimizer.zero_grad()
         loss(chosen).backward()
+        if schedule.largest_gradient < math.inf:
+            nn.utils.clip_grad_norm_(net.parameters(), schedule.largest_gradient)
         optimizer.step()
         falling.step()
 
