@@ -54,6 +54,11 @@ def compare(
     config = comparison.config()
     entries = chosen(names, config)
     earlier = earlier or Earlier()
+    places = {name: reference_place(comparison.folder, name) for name in references(config.options["teacher"])}
+    own = next(filter(None, (kept(place, probes) for place in places.values())), None) if probes else None
+    if own and earlier.tasks and tasks_of(own) != earlier.tasks:
+        note("the earlier scores are of other labelled data, and are left out")
+        earlier = earlier.unscored()
     rows, told, held_against = [], dict(earlier.tasks) if probes else {}, []
 
     def evaluated(model: str, place: Path) -> Mapping[str, Any] | None:
@@ -61,12 +66,11 @@ def compare(
             return None
         evaluation = kept(place, probes) if only_made else scored(model, place, probes, note)
         if evaluation and tasks_of(evaluation) != (told or tasks_of(evaluation)):
-            raise l0prune.RunError("scores are of other labelled data", where=place, hint="leave out --with")
+            raise l0prune.RunError("scores are of other labelled data", where=place, hint="remove them, or leave out --with")
         told.update(tasks_of(evaluation) if evaluation else {})
         return evaluation
 
-    for name in references(config.options["teacher"]):
-        place = reference_place(comparison.folder, name)
+    for name, place in places.items():
         if probes and name in earlier.references and not kept(place, probes):
             held_against.append(earlier.references[name])
         elif evaluation := evaluated(name, place):
@@ -120,7 +124,8 @@ def main() -> int:
     parser.add_argument("--labelled", action="append", default=[], help="labelled data; the embedded set by default")
     parser.add_argument("--probe-seeds", default="0,1,2")
     parser.add_argument("--no-probes", action="store_true", help="losses and sizes alone")
-    parser.add_argument("--with", dest="earlier", type=Path, help="results of before: what they hold is not made again")
+    earlier = "results of before: what they hold is not made again; scores of other labelled data are left out"
+    parser.add_argument("--with", dest="earlier", type=Path, help=earlier)
     parser.add_argument("--only-made", action="store_true", help="make and score nothing: take what is there")
     parser.add_argument("--list", action="store_true", help="say what there is, and stop")
     arguments = parser.parse_args()

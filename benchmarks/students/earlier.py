@@ -1,7 +1,7 @@
 """Students of a results file that was written before, on this machine or another."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,13 @@ class Earlier:
             return cls(rows=rows, references=references, tasks=found["tasks"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError("not a file of results", where=path, got=error) from error
+
+    def unscored(self) -> "Earlier":
+        """Without any score: those of other labelled data say nothing beside new ones."""
+        rows = {
+            name: {**row, "seeds": [{**facts, "scores": {}} for facts in row["seeds"]]} for name, row in self.rows.items()
+        }
+        return replace(self, rows=rows, references={}, tasks={})
 
     def student(self, entry: Entry, seed: int) -> Mapping[str, Any] | None:
         """Facts and scores of a student, if the file has it and the entry is still what it was."""

@@ -15,7 +15,7 @@ from students.earlier import Earlier
 from students.entries import BASELINES, SPARSITIES, all_entries, chosen
 from students.figures import draw_methods, draw_sizes
 from students.making import Comparison, make
-from students.scoring import Probes, scored
+from students.scoring import Probes, reference_place, scored
 from students.summary import aligned, best_baseline, cells, lead, markdown
 
 import l0prune
@@ -248,3 +248,33 @@ def test_results_of_before_are_gone_on_with(comparison: Comparison, tmp_path: Pa
     file.write_text("[]")
     with pytest.raises(DataError, match="not a file of results"):
         Earlier.read(file, elsewhere, ())
+
+
+def test_scores_of_other_labelled_data_are_left_out(comparison: Comparison, tmp_path: Path) -> None:
+    first = compare(comparison, ["full"], [0], None, note=lambda note: None)
+    teacher = comparison.config().options["teacher"]
+    elsewhere = replace(comparison, folder=tmp_path / "elsewhere")
+    task = {"data": "labelled", "minutes": 40.0, "higher_is_better": True}
+    scores = [{"task": "keyword", "values": [0.5, 0.6]}]
+    evaluation = {"models": {teacher: {"parameters": 5}}, "tasks": {"keyword": task}, "scores": scores}
+    asked = {"tasks": [], "data": [], "seeds": [0, 1, 2]}
+    write_json(reference_place(elsewhere.folder, teacher), {"asked": asked, "evaluation": evaluation})
+    (entry,) = first["entries"]
+    entry = {**entry, "seeds": [{**facts, "scores": {"keyword": 0.4}} for facts in entry["seeds"]]}
+    before = {**first, "probe_seeds": [0, 1, 2], "entries": [entry], "references": [{"name": "filterbanks"}]}
+
+    def gone_on_with(minutes: float, note: Callable[[str], None]) -> dict[str, Any]:
+        file = tmp_path / "before.json"
+        write_json(file, {**before, "tasks": {"keyword": {**task, "minutes": minutes}}})
+        earlier = Earlier.read(file, elsewhere, (0, 1, 2))
+        return compare(elsewhere, ["full"], [0], Probes(), earlier=earlier, only_made=True, note=note)
+
+    same = gone_on_with(40.0, pytest.fail)
+    assert same["entries"][0]["scores"]["keyword"]["mean"] == 0.4
+    assert [reference["name"] for reference in same["references"]] == [teacher, "filterbanks"]
+    notes: list[str] = []
+    other = gone_on_with(35.0, notes.append)
+    assert len(notes) == 1
+    assert other["entries"][0]["scores"] == {}
+    assert other["entries"][0]["loss"] == first["entries"][0]["loss"]
+    assert [reference["name"] for reference in other["references"]] == [teacher]
