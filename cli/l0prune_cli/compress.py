@@ -32,6 +32,9 @@ def command(
     """Compress a network: distil and prune together, cut, distil further."""
     import l0prune
 
+    if target_sparsity is not None and (target_speedup is not None or target_ms is not None):
+        time = "--target-speedup" if target_speedup is not None else "--target-ms"
+        raise l0prune.ConfigError("two targets", got=f"--target-sparsity and {time}", expected="one of them")
     settings = {
         **options.given(target_sparsity=target_sparsity, metric=metric, device=device, seed=seed, compile=compiled),
         **options.given(target_speedup=target_speedup, target_ms=target_ms),

@@ -66,6 +66,10 @@ def test_wrong_targets_are_refused(bench, quick: Path, tmp_path: Path) -> None:
         (("--metric", "latency", "--target-speedup", "0.5"), ("target_speedup out of range", "above 1")),
         (("--metric", "latency", "--target-ms", "0"), ("target_ms out of range",)),
         (("--metric", "latency", "--target-ms", "9", "--target-speedup", "2"), ("two targets",)),
+        (
+            ("--metric", "latency", "--target-sparsity", "0.5", "--target-ms", "9"),
+            ("two targets", "--target-sparsity and --target-ms"),
+        ),
         (("--metric", "time"), ("unknown metric", "params, macs or latency")),
     ]
     for flags, words in refused:
