@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from l0prune import ConfigError, Export, ProofError, assembled, read_report, relative_difference
+from l0prune_speech.audio import SAMPLE_RATE
 from l0prune_speech.export_formats import FORMATS
 from l0prune_speech.formats import graphs
 from l0prune_speech.formats.card import model_card
@@ -27,7 +28,6 @@ from l0prune_speech.formats.s3prl import to_s3prl
 from l0prune_speech.modules import SpeechEncoder, normalized
 from l0prune_speech.teachers import load_teacher
 
-_SAMPLE_RATE = 16_000
 _CLIPS = ((2.0, 1.3), (0.05,), (0.7, 3.07, 1.9))
 """Seconds of each clip of the batches on which an export is compared; frames are 20 ms."""
 
@@ -96,7 +96,7 @@ def _difference(way: _Way, place: Path, encoder: SpeechEncoder) -> float:
     run, generator, largest = way.open(place), torch.Generator().manual_seed(0), 0.0
     with torch.no_grad():
         for seconds in _CLIPS:
-            lengths = torch.tensor([round(clip * _SAMPLE_RATE) for clip in seconds])
+            lengths = torch.tensor([round(clip * SAMPLE_RATE) for clip in seconds])
             waveforms = 0.1 * torch.randn(len(seconds), int(lengths.max()), generator=generator)
             waveforms[torch.arange(waveforms.shape[1]) >= lengths[:, None]] = 0
             difference = relative_difference(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import ConfigError
+from l0prune_speech.audio import SAMPLE_RATE
 from l0prune_speech.formats.checkpoint import Checkpoint, folded
 
 OPSET = 18
@@ -22,7 +23,7 @@ LARGEST_ONNX = 2**31 - 1
 _GRAPH_BYTES = 2**24
 """Room for the graph beside its weights: it takes 0.1 MB a layer."""
 INPUTS, OUTPUTS = ("waveforms", "lengths"), ("last_hidden_state", "hidden_states", "frames")
-_EXAMPLE_SECONDS, _SAMPLE_RATE = (1.0, 0.8), 16_000
+_EXAMPLE_SECONDS = (1.0, 0.8)
 
 
 class Program(nn.Module):
@@ -49,7 +50,7 @@ class Program(nn.Module):
 
 def _example() -> tuple[Tensor, Tensor]:
     """Waveforms (2, samples) and their lengths (2,)."""
-    lengths = torch.tensor([round(seconds * _SAMPLE_RATE) for seconds in _EXAMPLE_SECONDS])
+    lengths = torch.tensor([round(seconds * SAMPLE_RATE) for seconds in _EXAMPLE_SECONDS])
     return torch.randn(2, int(lengths.max()), generator=torch.Generator().manual_seed(0)), lengths
 
 
