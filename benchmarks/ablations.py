@@ -66,7 +66,8 @@ def compare(
             return None
         evaluation = kept(place, probes) if only_made else scored(model, place, probes, note)
         if evaluation and tasks_of(evaluation) != (told or tasks_of(evaluation)):
-            raise l0prune.RunError("scores are of other labelled data", where=place, hint="remove them, or leave out --with")
+            hint = "remove them, or leave out --with"
+            raise l0prune.RunError("scores are of other labelled data", where=place, hint=hint)
         told.update(tasks_of(evaluation) if evaluation else {})
         return evaluation
 

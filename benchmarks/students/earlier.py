@@ -51,7 +51,8 @@ class Earlier:
     def unscored(self) -> "Earlier":
         """Without any score: those of other labelled data say nothing beside new ones."""
         rows = {
-            name: {**row, "seeds": [{**facts, "scores": {}} for facts in row["seeds"]]} for name, row in self.rows.items()
+            name: {**row, "seeds": [{**facts, "scores": {}} for facts in row["seeds"]]}
+            for name, row in self.rows.items()
         }
         return replace(self, rows=rows, references={}, tasks={})
 

@@ -6,9 +6,9 @@
 A speaker is an accent, a variant, a pitch and a pace. Pitch and pace vary from clip to clip, as they do when people
 speak, and every clip is played a little faster or slower, over noise, through a channel of its own, a filter of the
 spectrum: else the mean spectrum alone would tell the speakers apart. There are three splits: `train`; `seen`, other
-sentences of the same speakers; and `unseen`, other sentences of other speakers, or the same keywords by them. No sentence
-comes twice. The clips of a speaker and split stand in one file; `manifest.json` says where each begins, what it says and
-who says it. Needs Debian's `espeak-ng`.
+sentences of the same speakers; and `unseen`, other sentences of other speakers, or the same keywords by them. No
+sentence comes twice. The clips of a speaker and split stand in one file; `manifest.json` says where each begins, what
+it says and who says it. Needs Debian's `espeak-ng`.
 
 Accents, pitch, pace, lengths, noise and channels were settled on sets from other seeds, so that the embedded teacher is
 ahead of log-mel filterbanks on every task and none is solved. The embedded set was made once, when they were. The
