@@ -80,7 +80,9 @@ def compare(
         students = []
         for seed in seeds:
             made = is_made(comparison, entry, seed)
-            if not made and (found := earlier.student(entry, seed)):
+            found = None if made else earlier.student(entry, seed)
+            # One without scores is made again where they are asked for.
+            if found and (found["scores"] or only_made or not probes):
                 students.append(found)
             elif made or not only_made:
                 facts = make(comparison, entry, seed, note)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ablations
 import pytest
 import torch
 from ablations import compare
@@ -250,7 +251,9 @@ def test_results_of_before_are_gone_on_with(comparison: Comparison, tmp_path: Pa
         Earlier.read(file, elsewhere, ())
 
 
-def test_scores_of_other_labelled_data_are_left_out(comparison: Comparison, tmp_path: Path) -> None:
+def test_scores_of_other_labelled_data_are_left_out(
+    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = compare(comparison, ["full"], [0], None, note=lambda note: None)
     teacher = comparison.config().options["teacher"]
     elsewhere = replace(comparison, folder=tmp_path / "elsewhere")
@@ -263,11 +266,11 @@ def test_scores_of_other_labelled_data_are_left_out(comparison: Comparison, tmp_
     entry = {**entry, "seeds": [{**facts, "scores": {"keyword": 0.4}} for facts in entry["seeds"]]}
     before = {**first, "probe_seeds": [0, 1, 2], "entries": [entry], "references": [{"name": "filterbanks"}]}
 
-    def gone_on_with(minutes: float, note: Callable[[str], None]) -> dict[str, Any]:
+    def gone_on_with(minutes: float, note: Callable[[str], None], *, only_made: bool = True) -> dict[str, Any]:
         file = tmp_path / "before.json"
         write_json(file, {**before, "tasks": {"keyword": {**task, "minutes": minutes}}})
         earlier = Earlier.read(file, elsewhere, (0, 1, 2))
-        return compare(elsewhere, ["full"], [0], Probes(), earlier=earlier, only_made=True, note=note)
+        return compare(elsewhere, ["full"], [0], Probes(), earlier=earlier, only_made=only_made, note=note)
 
     same = gone_on_with(40.0, pytest.fail)
     assert same["entries"][0]["scores"]["keyword"]["mean"] == 0.4
@@ -278,3 +281,10 @@ def test_scores_of_other_labelled_data_are_left_out(comparison: Comparison, tmp_
     assert other["entries"][0]["scores"] == {}
     assert other["entries"][0]["loss"] == first["entries"][0]["loss"]
     assert [reference["name"] for reference in other["references"]] == [teacher]
+    # One without scores is made where they are asked for, and is the same student.
+    monkeypatch.setattr(
+        ablations, "scored", lambda model, *_others: {**evaluation, "models": {model: {"parameters": 5}}}
+    )
+    again = gone_on_with(35.0, notes.append, only_made=False)
+    assert again["entries"][0]["scores"]["keyword"]["mean"] == pytest.approx(0.55)
+    assert again["entries"][0]["loss"] == first["entries"][0]["loss"]
