@@ -12,7 +12,8 @@ it says and who says it. Needs Debian's `espeak-ng`.
 
 Accents, pitch, pace, lengths, noise and channels were settled on sets from other seeds, so that the embedded teacher is
 ahead of log-mel filterbanks on every task and none is solved. The embedded set was made once, when they were. The
-learning rates that probes try were chosen on clips held out of an earlier set's training clips.
+learning rates that probes try were chosen on clips held out of an earlier set's training clips, how the phone probe is
+trained on some held out of this one's.
 """
 
 import argparse

@@ -13,8 +13,8 @@ from l0prune_speech.probes.heads import LinearProbe
 from l0prune_speech.probes.labelled import Label, LabelledSet, numbered
 from l0prune_speech.probes.metrics import error_rate
 
-# Without its bound the first gradients of CTC spoil a probe of weak features, log-mel energies say, for good.
-_SCHEDULE = Schedule(steps=600, batch=16, largest_gradient=5.0)
+# Fewer steps, higher rates or longer gradients leave some seeds in bad alignments, with twice the errors of others.
+_SCHEDULE = Schedule(steps=1500, batch=16, largest_gradient=1.0)
 _BLANK = 0
 
 
