@@ -54,17 +54,23 @@ def compare(
     config = comparison.config()
     entries = chosen(names, config)
     earlier = earlier or Earlier()
-    places = {name: reference_place(comparison.folder, name) for name in references(config.options["teacher"])}
-    own = next(filter(None, (kept(place, probes) for place in places.values())), None) if probes else None
+    teacher = config.options["teacher"]
+    places = {name: reference_place(comparison.folder, name) for name in references(teacher)}
+
+    def evaluation_of(model: str, place: Path) -> Mapping[str, Any] | None:
+        if probes is None:
+            return None
+        return kept(place, probes) if only_made else scored(model, place, probes, note)
+
+    # Scored here whatever the file holds: it tells which labelled data these are.
+    own = evaluation_of(teacher, places[teacher])
     if own and earlier.tasks and tasks_of(own) != earlier.tasks:
         note("the earlier scores are of other labelled data, and are left out")
         earlier = earlier.unscored()
     rows, told, held_against = [], dict(earlier.tasks) if probes else {}, []
 
     def evaluated(model: str, place: Path) -> Mapping[str, Any] | None:
-        if probes is None:
-            return None
-        evaluation = kept(place, probes) if only_made else scored(model, place, probes, note)
+        evaluation = evaluation_of(model, place)
         if evaluation and tasks_of(evaluation) != (told or tasks_of(evaluation)):
             hint = "remove them, or leave out --with"
             raise l0prune.RunError("scores are of other labelled data", where=place, hint=hint)

@@ -285,6 +285,7 @@ def test_scores_of_other_labelled_data_are_left_out(
     monkeypatch.setattr(
         ablations, "scored", lambda model, *_others: {**evaluation, "models": {model: {"parameters": 5}}}
     )
+    reference_place(elsewhere.folder, teacher).unlink()
     again = gone_on_with(35.0, notes.append, only_made=False)
     assert again["entries"][0]["scores"]["keyword"]["mean"] == pytest.approx(0.55)
     assert again["entries"][0]["loss"] == first["entries"][0]["loss"]
