@@ -167,7 +167,7 @@ def test_classes_that_cannot_be_learnt_are_refused(changed_set: Changed) -> None
 
 def test_the_embedded_set_is_small_and_what_it_should_be() -> None:
     folder = Path(str(files("l0prune_speech") / "assets" / "labelled"))
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 6 * 2**20
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5 * 2**20
     content = json.loads((folder / "manifest.json").read_text())
     texts = {
         split: {clip["text"] for clip in content["clips"] if clip["split"] == split and "keyword" not in clip}
