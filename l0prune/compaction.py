@@ -18,6 +18,7 @@ from l0prune.config import CompactionConfig
 from l0prune.distributed import from_main
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup, Role
+from l0prune.paths import is_inside
 from l0prune.plan import RemovalPlan
 
 _NEAR = 0.01
@@ -102,7 +103,7 @@ def _holds_readers(group: PruneGroup, groups: Sequence[PruneGroup]) -> bool:
         return False
     block = group.bypass.module
     return any(
-        all(place.tensor.startswith(f"{block}.") for place in other.places if place.role is Role.CONSUMES)
+        all(is_inside(place.tensor, block) for place in other.places if place.role is Role.CONSUMES)
         for other in groups
         if other.bypass is None or other.bypass.module != block
     )

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from l0prune.errors import ConfigError
+from l0prune.paths import is_inside
 
 
 def parameters(model: nn.Module) -> int:
@@ -38,7 +39,7 @@ def macs_by_module(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]
     counts = {
         path: sum(found.values()) // 2 for path, found in _counted(lambda: model(*inputs)).get_flop_counts().items()
     }
-    own = {path: count for path, count in counts.items() if f"{path}.".startswith(f"{root}.")}
+    own = {path: count for path, count in counts.items() if is_inside(path, root)}
     for path in sorted(own, key=len):
         above = path.rpartition(".")[0]
         while above and above not in own:

@@ -1,7 +1,7 @@
 """Prune groups of any module, found by following a forward pass."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,10 +12,11 @@ from torch.nn.parameter import is_lazy
 
 from l0prune.copying import copied
 from l0prune.counting import plain_attention
-from l0prune.errors import GroupError, TraceError, nearest
+from l0prune.errors import GroupError, TraceError
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.layer_kinds import counting_attributes, layer_units
 from l0prune.operators import apply_rule, module_rule
+from l0prune.paths import is_inside, path_of, several
 from l0prune.trace import OUTPUT, Trace
 from l0prune.tracing import Tracer
 from l0prune.wording import listed
@@ -86,7 +87,7 @@ def discover(
     found = trace(model, observe, time_limit=time_limit)
     for path in (path_of(model, module) for module in several(ignored)):
         for name, dims in found.leaves.items():
-            if not path or name.startswith(f"{path}."):
+            if is_inside(name, path):
                 found.pins += [(atoms, "told to ignore it") for atoms in dims if len(atoms)]
     for module, heads in (num_heads or {}).items():
         _tie_heads(found, path_of(model, module), heads)
@@ -163,28 +164,6 @@ def check_traceable(model: nn.Module) -> None:
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) < 200 else f"{text[:200]}..."
-
-
-def several(ignored: nn.Module | str | Iterable[nn.Module | str]) -> tuple[nn.Module | str, ...]:
-    """Modules or names, one of which may be given by itself."""
-    one = isinstance(ignored, nn.Module | str) or not isinstance(ignored, Iterable)
-    return (ignored,) if one else tuple(ignored)  # pyright: ignore
-
-
-def path_of(model: nn.Module, module: nn.Module | str) -> str:
-    """The dotted name of a module, given itself or as its name.
-
-    Raises:
-        GroupError: It is not in the model.
-    """
-    for path, candidate in model.named_modules():
-        if candidate is module or path == module:
-            return path
-    if isinstance(module, str):
-        hint = nearest(module, [path for path, _ in model.named_modules() if path])
-        raise GroupError("no such module in the model", where=module, hint=hint)
-    hint = "pass a module of this model or its dotted name"
-    raise GroupError("no such module in the model", where=type(module).__name__, hint=hint)
 
 
 def _tie_heads(found: Trace, path: str, heads: int) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -115,6 +116,14 @@ def _synchronise(path: Path) -> None:
             os.fchmod(number, 0o666 & ~_mask())
     finally:
         os.close(number)
+
+
+def free_bytes(path: Path) -> float:
+    """Free space on the disk that holds a path, or will; infinite where the disk does not say."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    disk = shutil.disk_usage(there)
+    # A disk without any size is none, and says so itself.
+    return disk.free if disk.total else math.inf
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,8 +15,6 @@ from l0prune.dependency import (
     LeftAlone,
     check_traceable,
     discover,
-    path_of,
-    several,
     trace,
     unused_modules,
 )
@@ -25,6 +23,7 @@ from l0prune.exactness import Observe
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.mac_model import mac_size
+from l0prune.paths import is_inside, path_of, several
 from l0prune.plan import model_shapes
 from l0prune.plugin import Task
 from l0prune.proof import EVERYTHING, KEEP_ALL, find_faults, prove_on_copy
@@ -254,11 +253,7 @@ def _given(
     """The caller's own groups, with a trace where there can be one."""
     check_groups(groups, model_shapes(model))
     paths = [path_of(model, module) for module in several(ignored)]
-    kept = tuple(
-        group
-        for group in groups
-        if not any(not path or place.tensor.startswith(f"{path}.") for place in group.places for path in paths)
-    )
+    kept = tuple(group for group in groups if not any(is_inside(place.tensor, *paths) for place in group.places))
     try:
         return Discovery(groups=kept, trace=trace(model, observe, training=False, time_limit=time_limit))
     except TraceError as error:

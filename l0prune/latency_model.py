@@ -28,16 +28,16 @@ from l0prune.files import write_json
 from l0prune.groups import PruneGroup
 from l0prune.latency_samples import Observe, Samples
 from l0prune.mac_model import mac_monomials
+from l0prune.paths import is_inside
 from l0prune.plan import model_shapes
 from l0prune.report import versions
-from l0prune.size_model import Monomial, SizeModel
+from l0prune.size_model import Monomial, SizeModel, with_switches
 from l0prune.timing import freed_memory_kept
 from l0prune.trace import Trace
 
 VERSION = 4
 TICKS = 10**15
 """A second in the model's units: so small that the coefficient of a fourth power is a whole number too."""
-_ALIVE = 0
 _PLANS, _HELD_OUT = 30, 10
 _TRIALS = 6
 """Plans that are timed with each of several alignments."""
@@ -233,24 +233,18 @@ def _alignment(samples: Samples, layout: "_Layout") -> int:
 
 def _features(block: str, groups: Sequence[PruneGroup], found: Trace) -> list[Monomial]:
     """What a block's time may be proportional to: its matrix products, each group in it, being there at all."""
-    inside = [cost for cost in found.costs if f"{cost.module}.".startswith(f"{block}.")]
-    standing = [
-        g for g, group in enumerate(groups) if any(place.tensor.startswith(f"{block}.") for place in group.places)
-    ]
-    switches = [(g, _ALIVE) for g, group in enumerate(groups) if group.bypass and group.bypass.module == block]
+    inside = [cost for cost in found.costs if is_inside(cost.module, block)]
+    standing = [g for g, group in enumerate(groups) if any(is_inside(place.tensor, block) for place in group.places)]
+    switches = [g for g, group in enumerate(groups) if group.bypass and group.bypass.module == block]
     # The fourth power stands for what gets slower per unit as it outgrows a cache.
     features = [*mac_monomials(groups, found, inside), *(((g, power),) for g in standing for power in (1, 4)), ()]
-    with_switches = []
-    for monomial in features:
-        missing = [switch for switch in switches if switch[0] not in dict(monomial)]
-        with_switches.append(tuple(sorted([*monomial, *missing])))
-    return list(dict.fromkeys(with_switches))
+    return list(dict.fromkeys(with_switches(monomial, switches) for monomial in features))
 
 
 def _kind(block: str, model: nn.Module, found: Trace) -> Any:
     """Blocks of one kind take the same time for the same widths."""
     shapes = [(name, tuple(tensor.shape)) for name, tensor in model.get_submodule(block).named_parameters()]
-    costs = sorted(cost.factor for cost in found.costs if f"{cost.module}.".startswith(f"{block}."))
+    costs = sorted(cost.factor for cost in found.costs if is_inside(cost.module, block))
     return type(model.get_submodule(block)), tuple(shapes), tuple(costs)
 
 

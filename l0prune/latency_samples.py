@@ -16,6 +16,7 @@ from torch import nn
 from l0prune.copying import copied
 from l0prune.gating import GatedModel
 from l0prune.groups import PruneGroup
+from l0prune.paths import is_inside
 
 _DENSE_EVERY = 12
 """Each so many plans one keeps everything."""
@@ -160,10 +161,10 @@ def _blocks(groups: Sequence[PruneGroup]) -> list[str]:
     for group in groups:
         for place in group.places:
             layer = place.tensor.split(".parametrizations.")[0].rpartition(".")[0]
-            if not any(f"{place.tensor}.".startswith(f"{block}.") for block in bypassed):
+            if not is_inside(place.tensor, *bypassed):
                 found[layer.rpartition(".")[0] or layer] = None
     # One within another would be counted twice.
-    return [block for block in found if not any(block.startswith(f"{other}.") for other in found)]
+    return [block for block in found if not is_inside(block, *(found.keys() - {block}))]
 
 
 def _random_shares(groups: Sequence[PruneGroup], generator: np.random.Generator) -> np.ndarray:

@@ -8,10 +8,9 @@ from torch import nn
 
 from l0prune.errors import GroupError
 from l0prune.groups import PruneGroup
-from l0prune.size_model import Monomial, SizeModel
+from l0prune.paths import is_inside
+from l0prune.size_model import Monomial, SizeModel, with_switches
 from l0prune.trace import Cost, Trace
-
-_ALIVE = 0  # The power that stands for 1[K > 0].
 
 
 def mac_size(model: nn.Module, groups: Sequence[PruneGroup], found: Trace) -> SizeModel:
@@ -45,11 +44,7 @@ def mac_monomials(groups: Sequence[PruneGroup], found: Trace, costs: Sequence[Co
                 owner[classes[atoms]] = g
     coefficients: Counter[Monomial] = Counter()
     for cost in costs:
-        switches = [
-            (g, _ALIVE)
-            for g, group in enumerate(groups)
-            if group.bypass and f"{cost.module}.".startswith(f"{group.bypass.module}.")
-        ]
+        switches = [g for g, group in enumerate(groups) if group.bypass and is_inside(cost.module, group.bypass.module)]
         terms: dict[Monomial, int] = {(): cost.factor}
         for atoms in cost.extents:
             owners, counts = np.unique(np.where(atoms == 0, -1, owner[classes[atoms]]), return_counts=True)
@@ -64,8 +59,7 @@ def mac_monomials(groups: Sequence[PruneGroup], found: Trace, costs: Sequence[Co
                         grown[_times(monomial, g)] += coefficient * (count // groups[g].units)
             terms = grown
         for monomial, coefficient in terms.items():
-            missing = [(g, power) for g, power in switches if g not in dict(monomial)]
-            coefficients[tuple(sorted([*monomial, *missing]))] += coefficient
+            coefficients[with_switches(monomial, switches)] += coefficient
     return coefficients
 
 

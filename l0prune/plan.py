@@ -1,6 +1,6 @@
 """The removal plan: which units are kept, in the dense model's own indices."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from l0prune.errors import PlanError
 from l0prune.groups import Place, PruneGroup, check_groups, conforms
+from l0prune.paths import is_inside
 
 PLAN_VERSION = 1
 
@@ -65,7 +66,7 @@ class RemovalPlan:
 
     def pruned_shapes(self) -> dict[str, tuple[int, ...]]:
         """`model_shapes` of the pruned model."""
-        left = {name: list(shape) for name, shape in self.shapes.items() if not _inside(name, self.bypassed)}
+        left = {name: list(shape) for name, shape in self.shapes.items() if not is_inside(name, *self.bypassed)}
         for (tensor, dim), index in self.survivors().items():
             if tensor in left:
                 left[tensor][dim] = len(index)
@@ -223,10 +224,6 @@ class _Origins:
 
 def _cells(group: PruneGroup, unit: int) -> list[tuple[str, int | None, int]]:
     return [(place.tensor, place.dim, i) for place in group.places for i in place.index[unit].tolist()]
-
-
-def _inside(name: str, modules: Collection[str]) -> bool:
-    return any(f"{name}.".startswith(f"{path}.") for path in modules)
 
 
 def check_shapes(expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]) -> None:

@@ -12,12 +12,12 @@ from torch.utils._pytree import tree_map
 from l0prune.config import ControllerConfig, GateConfig
 from l0prune.controller import AugmentedLagrangian
 from l0prune.counting import parameters
-from l0prune.dependency import several
 from l0prune.errors import ConfigError, GroupError, ProofError, TrainingError
 from l0prune.exactness import compare, objection
 from l0prune.gates import Gates
 from l0prune.groups import PruneGroup
 from l0prune.inspection import TOLERANCE, Inspection, inspect, observation
+from l0prune.paths import several
 from l0prune.plan import RemovalPlan, remember, remembered
 from l0prune.pruner_state import PrunerState, SelfDrawingModel
 from l0prune.report import PruningReport

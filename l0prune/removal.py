@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from l0prune.attention import SlimMultiheadAttention
 from l0prune.groups import Place, Role
+from l0prune.paths import is_inside
 from l0prune.plan import RemovalPlan, model_shapes, owners
 
 
@@ -141,7 +142,7 @@ def _mend(model: nn.Module, plan: RemovalPlan, cut: list[nn.Module]) -> None:
             module.use_nested_tensor = False
     for group in plan.groups:
         for attribute in group.attributes:
-            if not any(f"{attribute.module}.".startswith(f"{path}.") for path in plan.bypassed):
+            if not is_inside(attribute.module, *plan.bypassed):
                 module = model.get_submodule(attribute.module)
                 setattr(module, attribute.name, attribute.per_unit * len(plan.kept[group.name]))
 

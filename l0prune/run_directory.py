@@ -11,7 +11,7 @@ from typing import Any
 
 from l0prune.checkpoint import checkpoints, newest_checkpoint
 from l0prune.errors import RunError
-from l0prune.files import read_json, write_text
+from l0prune.files import free_bytes, read_json, write_text
 from l0prune.tables import read_toml, write_toml
 
 _WITHOUT_EFFECT = ("checkpoint_minutes", "keep_checkpoints", "workers")
@@ -100,11 +100,8 @@ class RunDirectory:
             RunError: They will not.
         """
         held = sum(path.stat().st_size for path in checkpoints(self.checkpoints))
-        there = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
-        disk = shutil.disk_usage(there)
-        free = disk.free + held
-        # A disk without any size is none, and says so itself.
-        if disk.total and free < state_bytes:
+        free = free_bytes(self.path) + held
+        if free < state_bytes:
             raise RunError(
                 "too little disk for checkpoints",
                 where=self.path,

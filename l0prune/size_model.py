@@ -9,7 +9,7 @@ Legend: G groups, N units of all groups, M monomials, F factors of the longest m
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ from l0prune.errors import GroupError
 from l0prune.groups import PruneGroup
 
 _MAX_POWER = 4
-_ALIVE = 0  # The column, beside the powers 1 to _MAX_POWER of K_g, that holds 1[K_g > 0].
+ALIVE = 0
+"""The power that stands for 1[K_g > 0]: the column beside the powers 1 to 4 of K_g."""
 
 Monomial = tuple[tuple[int, int], ...]
-"""Sorted factors (group, power); power 0 stands for 1[K_g > 0]."""
+"""Sorted factors (group, power)."""
 
 
 class SizeModel:
@@ -153,7 +154,7 @@ def parameter_size(model: nn.Module, groups: Sequence[PruneGroup]) -> SizeModel:
                 dimensions[place.tensor].setdefault(place.dim, []).append((g, place.width))
         for tensor in group.alive_with:
             if tensor in shapes:
-                switches[tensor].append((g, _ALIVE))
+                switches[tensor].append((g, ALIVE))
     coefficients: Counter[Monomial] = Counter()
     for name, shape in shapes.items():
         sums = []
@@ -167,6 +168,12 @@ def parameter_size(model: nn.Module, groups: Sequence[PruneGroup]) -> SizeModel:
             if coefficient:
                 coefficients[_merge([*factors, *switches[name]], name)] += coefficient
     return SizeModel(groups, coefficients)
+
+
+def with_switches(monomial: Monomial, groups: Iterable[int]) -> Monomial:
+    """A monomial times 1[K_g > 0] of some groups; those that are in it make it 0 without one."""
+    missing = [(g, ALIVE) for g in groups if g not in dict(monomial)]
+    return tuple(sorted([*monomial, *missing]))
 
 
 def _merge(factors: list[tuple[int, int]], name: str) -> Monomial:

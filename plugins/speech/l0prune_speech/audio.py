@@ -28,6 +28,33 @@ _REMOVE = "replace the file, or begin anew without it"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Framing:
+    """How a model cuts audio at 16 kHz into frames; two that do so alike hear the same frames in every clip."""
+
+    shortest_samples: int
+    """Of a clip that gives a frame."""
+    step_samples: int
+    """From a frame to the next."""
+
+    @classmethod
+    def of_convolutions(cls, convolutions: Sequence[Sequence[int]]) -> "Framing":
+        """That of convolutions upon each other: (channels, kernel, stride) of each."""
+        shortest, step = 1, 1
+        for _channels, kernel, stride in convolutions:
+            shortest, step = shortest + (kernel - 1) * step, step * stride
+        return cls(shortest_samples=shortest, step_samples=step)
+
+    @property
+    def per_second(self) -> float:
+        """Frames."""
+        return SAMPLE_RATE / self.step_samples
+
+    def frames(self, samples: int) -> int:
+        """How many a clip gives."""
+        return max(0, 1 + (samples - self.shortest_samples) // self.step_samples)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Clip:
     """An audio file that can be read, with the length its header gives."""
 

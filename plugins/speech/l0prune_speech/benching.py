@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from l0prune import Contender, Load, RunError
-from l0prune_speech.audio import SAMPLE_RATE
+from l0prune_speech.audio import SAMPLE_RATE, Framing
 from l0prune_speech.formats import graphs
 from l0prune_speech.formats.checkpoint import from_encoder
 from l0prune_speech.inference import for_inference
@@ -58,12 +58,10 @@ def contender(source: str, workspace: Path) -> Contender:
         return Contender(onnx=lambda: path, facts={"file_bytes": path.stat().st_size})
     encoder = load_teacher(source).encoder
     checkpoint = from_encoder(encoder)
-    samples, stride = 1, 1
-    for _channels, kernel, step in checkpoint.config["extractor_conv_layer_config"]:
-        samples, stride = samples + (kernel - 1) * stride, stride * step
+    framing = Framing.of_convolutions(checkpoint.config["extractor_conv_layer_config"])
     facts = {
         "file_bytes": _size(path),
-        "shortest_seconds": samples / SAMPLE_RATE,
+        "shortest_seconds": framing.shortest_samples / SAMPLE_RATE,
         **_in_a_fresh_process(source),
     }
 

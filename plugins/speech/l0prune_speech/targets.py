@@ -4,7 +4,6 @@ Legend: B batch, T frames, E teacher width, M matched layers.
 """
 
 import hashlib
-import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from l0prune import DataError, write_atomic
+from l0prune.files import free_bytes
 from l0prune_speech.modules import SpeechEncoder
 
 _DAMAGE = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile)
@@ -113,9 +113,8 @@ def check_room(folder: Path, needed_bytes: int) -> None:
     Raises:
         DataError: It will not.
     """
-    there = next(place for place in (folder, *folder.parents) if place.exists())
     held = sum(path.stat().st_size for path in folder.glob("*/*.npz")) if folder.is_dir() else 0
-    free = shutil.disk_usage(there).free + held
+    free = free_bytes(folder) + held
     if free < needed_bytes:
         raise DataError(
             "too little disk for the teacher's cache",

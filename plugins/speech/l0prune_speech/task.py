@@ -1,7 +1,6 @@
 """One speech run: teacher, student, groups, objective and data put together."""
 
 import copy
-import math
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from l0prune import ConfigError, DataError, RunConfig, Task, nearest, pick_device
-from l0prune_speech.audio import SAMPLE_RATE, Clip, ClipSet, find_clips
+from l0prune_speech.audio import SAMPLE_RATE, Clip, ClipSet, Framing, find_clips
 from l0prune_speech.batching import AudioBatches, clips_digest, fixed_batches
 from l0prune_speech.distill import DistanceWeights, Distillation, matched_layers, set_dropout
 from l0prune_speech.figure import draw_architecture
@@ -99,8 +98,8 @@ def _cache(
     """The teacher's cache, and what to say of its size."""
     if not options.cache:
         return None, {}
-    stride = math.prod(step for _, _, step in teacher.config["extractor_conv_layer_config"])
-    frames = options.crop_epochs * seconds_per_epoch * SAMPLE_RATE / stride
+    framing = Framing.of_convolutions(teacher.config["extractor_conv_layer_config"])
+    frames = options.crop_epochs * seconds_per_epoch * framing.per_second
     # In bfloat16 half of it.
     whole = frames * teacher.config["encoder_embed_dim"] * len(layers) * 4
     folder, most = Path(options.cache), options.cache_gigabytes * 1e9
@@ -140,17 +139,15 @@ def _layers(options: SpeechOptions, depth: int) -> tuple[int, ...]:
 
 def _check_lengths(options: SpeechOptions, convolutions: Sequence[Sequence[int]]) -> None:
     """Raise a `ConfigError` where a clip could be too short for a single frame."""
-    samples, stride = 1, 1
-    for _channels, kernel, step in convolutions:
-        samples, stride = samples + (kernel - 1) * stride, stride * step
+    shortest = Framing.of_convolutions(convolutions).shortest_samples
     for name in ("min_seconds", "max_seconds", "batch_seconds"):
         value = getattr(options, name)
-        if value * SAMPLE_RATE < samples:
+        if value * SAMPLE_RATE < shortest:
             raise ConfigError(
                 "too short for the network",
                 where=f"speech.{name}",
                 got=value,
-                expected=f"{samples / SAMPLE_RATE} or more",
+                expected=f"{shortest / SAMPLE_RATE} or more",
             )
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from l0prune_speech.audio import find_clips
+from l0prune_speech.audio import Framing, find_clips
 from l0prune_speech.modules import SpeechEncoder
 from l0prune_speech.probes import clips, evaluating, phones
 from l0prune_speech.probes.features import (
     EncoderFrontend,
-    Framing,
     Frontend,
     extract,
     open_frontend,

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings, LayerComparison, counted, pick_device
+from l0prune_speech.audio import Framing
 from l0prune_speech.evaluation_tasks import TASKS
 from l0prune_speech.probes.checks import check_overlap
 from l0prune_speech.probes.features import (
     FILTERBANKS,
     Features,
-    Framing,
     Frontend,
     check_lengths,
     extract,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from l0prune import DataError
-from l0prune_speech.audio import SAMPLE_RATE
+from l0prune_speech.audio import SAMPLE_RATE, Framing
 from l0prune_speech.formats.checkpoint import from_encoder
 from l0prune_speech.modules import SpeechEncoder
 from l0prune_speech.probes.labelled import Segment
@@ -16,25 +16,6 @@ from l0prune_speech.teachers import load_teacher
 
 RANDOM = "random:"
 _BANDS = 80
-
-
-@dataclass(frozen=True, kw_only=True)
-class Framing:
-    """How a model cuts audio at 16 kHz into frames; two that do so alike hear the same frames in every clip."""
-
-    shortest_samples: int
-    """Of a clip that gives a frame."""
-    step_samples: int
-    """From a frame to the next."""
-
-    @property
-    def per_second(self) -> float:
-        """Frames."""
-        return SAMPLE_RATE / self.step_samples
-
-    def frames(self, samples: int) -> int:
-        """How many a clip gives."""
-        return max(0, 1 + (samples - self.shortest_samples) // self.step_samples)
 
 
 class Frontend(Protocol):
@@ -74,10 +55,7 @@ class EncoderFrontend:
         self.encoder = encoder.eval().requires_grad_(False).to(device)
         self.device = device
         self.parameters = sum(parameter.numel() for parameter in encoder.parameters())
-        shortest, stride = 1, 1
-        for _channels, kernel, step in from_encoder(encoder).config["extractor_conv_layer_config"]:
-            shortest, stride = shortest + (kernel - 1) * stride, stride * step
-        self.framing = Framing(shortest_samples=shortest, step_samples=stride)
+        self.framing = Framing.of_convolutions(encoder.config["extractor_conv_layer_config"])
 
     @torch.inference_mode()
     def __call__(self, waveform: Tensor) -> Tensor:

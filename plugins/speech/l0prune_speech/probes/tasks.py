@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from l0prune_speech.audio import Framing
 from l0prune_speech.probes import clips, phones
 from l0prune_speech.probes.checks import check_classes
-from l0prune_speech.probes.features import Features, Framing
+from l0prune_speech.probes.features import Features
 from l0prune_speech.probes.fitting import Outcome, Trial
 from l0prune_speech.probes.held_out import class_folds, clip_folds
 from l0prune_speech.probes.labelled import LabelledSet
