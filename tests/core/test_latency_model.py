@@ -24,7 +24,9 @@ from l0prune import (
     latency_target,
 )
 from l0prune.dependency import trace
+from l0prune.inspection import inspect
 from l0prune.latency_model import TICKS, LatencyModel, _fit, _least_squares, measure_latency
+from l0prune.latency_samples import _blocks
 from l0prune.latency_target import meet_target, sparsity_for
 from l0prune.size_model import SizeModel
 
@@ -202,3 +204,22 @@ def test_a_few_slow_runs_do_not_move_the_fit() -> None:
     seconds = matrix @ np.array([2.0, 0.3])
     seconds[::10] *= 4
     np.testing.assert_allclose(_fit(matrix, seconds), [2.0, 0.3], rtol=0.05)
+
+
+class Scaled(nn.Module):
+    """A parameter of its own stands on the hidden units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.scale = nn.Parameter(torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.scale * torch.relu(self.first(x)))
+
+
+def test_no_module_is_timed_within_another() -> None:
+    model = Scaled()
+    groups = inspect(model, torch.randn(3, 4)).groups
+    assert any(place.tensor == "scale" for group in groups for place in group.places)
+    assert _blocks(groups) == [""]
