@@ -87,7 +87,8 @@ class Interrupted(L0PruneError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """A hint naming the choice most like `name`, or all of them when none is near."""
+    """A hint naming the choice most like `name`, whatever the case, or all of them when none is near."""
     choices = sorted(choices)
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(choices) or '(none)'}"
+    by_folded = {choice.casefold(): choice for choice in reversed(choices)}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5)
+    return f"did you mean {by_folded[close[0]]!r}?" if close else f"choose one of {', '.join(choices) or '(none)'}"

@@ -57,6 +57,7 @@ def interrupted(bench, tmp_path: Path, monkeypatch) -> Path:
     ("flags", "words"),
     [
         (["--teacher", "HUBERT_BSE"], ["no such teacher: HUBERT_BSE", "did you mean 'HUBERT_BASE'?"]),
+        (["--teacher", "hubert-base"], ["no such teacher: hubert-base", "did you mean 'HUBERT_BASE'?"]),
         (["--teacher", "/nowhere/teacher.safetensors"], ["no such teacher: /nowhere/teacher.safetensors"]),
         (["--teacher", "x" * 300], ["no such teacher"]),
         (["--data", "/nowhere/clips"], ["no such file or folder: /nowhere/clips"]),
