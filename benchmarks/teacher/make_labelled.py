@@ -1,7 +1,8 @@
 """Make the embedded labelled speech that `l0prune evaluate` runs on, or a larger set of the same kind, with espeak-ng.
 
     python benchmarks/teacher/make_labelled.py small --out plugins/speech/l0prune_speech/assets/labelled
-    python benchmarks/teacher/make_labelled.py large --out /tmp/l0prune-labelled
+    python benchmarks/teacher/make_labelled.py more-tests --seed 26 --out labelled-26
+    python benchmarks/teacher/make_labelled.py large --out labelled-large
 
 A speaker is an accent, a variant, a pitch and a pace. Pitch and pace vary from clip to clip, as they do when people
 speak, and every clip is played a little faster or slower, over noise, through a channel of its own, a filter of the
@@ -71,6 +72,8 @@ class Size:
 
 SIZES = {
     "small": Size(known=40, unseen=32, train=8, seen_test=5, unseen_test=3, keywords=9, unseen_keywords=6),
+    # As much to learn from as in "small", and several times as many clips to tell students apart by.
+    "more-tests": Size(known=40, unseen=32, train=8, seen_test=25, unseen_test=20, keywords=9, unseen_keywords=20),
     "large": Size(known=96, unseen=40, train=60, seen_test=10, unseen_test=20, keywords=20, unseen_keywords=20),
 }
 
@@ -166,10 +169,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("size", choices=list(SIZES))
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=SEED, help="of all draws; the embedded set's by default")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    jobs = list(make_jobs(SIZES[arguments.size], random.Random(SEED)))
+    jobs = list(make_jobs(SIZES[arguments.size], random.Random(arguments.seed)))
     files: dict[str, list[np.ndarray]] = {}
     entries, gap = [], np.zeros(round(GAP_SECONDS * SAMPLE_RATE), dtype=np.float32)
     with ThreadPoolExecutor(2) as pool:
