@@ -3,7 +3,7 @@
 import pytest
 import torch
 from l0prune_speech.probes.fitting import Scale
-from l0prune_speech.probes.heads import LinearProbe, SpeakerProbe, WeightedSum
+from l0prune_speech.probes.heads import FrameProbe, LinearProbe, SpeakerProbe, WeightedSum
 from torch import nn
 
 
@@ -35,6 +35,24 @@ def test_a_head_on_means_is_the_mean_of_the_head_on_frames() -> None:
     net, frames = LinearProbe(3, 5, 4), torch.randn(3, 20, 5)
     nn.init.normal_(net.sum.logits)
     assert torch.allclose(net(frames.mean(1, keepdim=True))[0], net(frames).mean(0), atol=1e-5)
+
+
+def test_blank_needs_no_layer_of_its_own() -> None:
+    """A layer for blank as well says the same as one for the phones alone, less that of blank."""
+    full, net, frames = LinearProbe(3, 5, 4), FrameProbe(3, 5, 3), torch.randn(3, 20, 5)
+    with torch.no_grad():
+        for one, other in zip((net.phones.linear.weight, net.phones.linear.bias), full.linear.parameters(), strict=True):
+            one.copy_(other[1:] - other[0])
+        assert torch.allclose(net(frames).log_softmax(-1), full(frames).log_softmax(-1), atol=1e-5)
+
+
+def test_blank_has_the_same_logit_in_every_frame() -> None:
+    net, frames = FrameProbe(3, 5, 4), torch.randn(3, 20, 5)
+    nn.init.constant_(net.blank, 2.5)
+    logits = net(frames)
+    assert logits.shape == (20, 5)
+    assert logits[:, 0].equal(torch.full((20,), 2.5))
+    assert logits[:, 1:].equal(net.phones(frames))
 
 
 def test_the_margin_is_that_of_the_true_speaker() -> None:

@@ -44,6 +44,35 @@ class LinearProbe(nn.Module):
         return self.linear(self.sum(states))
 
 
+class FrameProbe(nn.Module):
+    """Weighted sum and one linear layer for CTC, whose blank (symbol 0) has the same logit in every frame, a learned one.
+
+    As only differences of logits count, a layer of blank's own would add nothing that can be said. But it can be led
+    astray: in the first steps blank is the best answer nearly everywhere, and from some seeds it became the symbol of
+    the inner frames of vowels. Those were left with their first frames then, and never had others.
+
+    Args:
+        states: S.
+        width: D.
+        phones: Symbols beside blank.
+    """
+
+    def __init__(self, states: int, width: int, phones: int) -> None:
+        super().__init__()
+        self.phones = LinearProbe(states, width, phones)
+        self.blank = nn.Parameter(torch.zeros(1))
+
+    @property
+    def weights(self) -> Tensor:
+        """Of each hidden state, (S,); they add up to 1."""
+        return self.phones.sum.weights
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(S, N, D) -> (N, 1 + phones)."""
+        phones = self.phones(states)
+        return torch.cat([self.blank.expand(len(phones), 1), phones], dim=1)
+
+
 class SpeakerProbe(nn.Module):
     """Weighted sum, a linear embedding, and an additive-margin softmax over the speakers of the training set.
 

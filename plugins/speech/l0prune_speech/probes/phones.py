@@ -10,7 +10,7 @@ from l0prune import DataError
 from l0prune_speech.audio import Framing
 from l0prune_speech.probes.features import Features
 from l0prune_speech.probes.fitting import Outcome, Scale, Schedule, Trial, fit, seeded, training_labels
-from l0prune_speech.probes.heads import LinearProbe
+from l0prune_speech.probes.heads import FrameProbe
 from l0prune_speech.probes.labelled import Label, LabelledSet, numbered
 from l0prune_speech.probes.metrics import error_rate
 
@@ -24,7 +24,7 @@ def recognise(features: Features, labelled: LabelledSet, trial: Trial) -> Outcom
     train, test = _scaled_frames(features, labelled)
     phones = numbered(phone for example in labelled.train for phone in example.label)
     wanted = [torch.tensor([1 + phones[phone] for phone in label]) for label in training_labels(labelled.train, trial)]
-    net = seeded(lambda: LinearProbe(train[0].shape[0], train[0].shape[2], 1 + len(phones)), trial)
+    net = seeded(lambda: FrameProbe(train[0].shape[0], train[0].shape[2], len(phones)), trial)
 
     def scores(clips: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Clips (S, T, D) -> log-probabilities (T, 1 + phones) of each."""
@@ -45,7 +45,7 @@ def recognise(features: Features, labelled: LabelledSet, trial: Trial) -> Outcom
     with torch.no_grad():
         found = [_read_off(scores([clip])[0], names) for clip in test]
     score = error_rate(found, [example.label for example in labelled.test])
-    return Outcome(score=score, layer_weights=tuple(net.sum.weights.tolist()))
+    return Outcome(score=score, layer_weights=tuple(net.weights.tolist()))
 
 
 def check(labelled: LabelledSet) -> None:
