@@ -124,9 +124,13 @@ def objection(gated: GatedModel, observe: Observe, difference: float, tolerance:
     """
     if difference <= tolerance:
         return ""
-    reason = f"relative difference {difference:.1e}, at most {tolerance:.0e} allowed"
     if difference == math.inf:
-        return reason
+        with torch.no_grad(), evaluating(gated):
+            outputs = output_tensors(run_seeded(observe, gated.model))
+        if any(tensor.isnan().any() for tensor in outputs):
+            return "the outputs hold NaN on these inputs before any cut, which nothing can be compared with"
+        return "the cut makes NaN of outputs, or gives them another shape"
+    reason = f"relative difference {difference:.1e}, at most {tolerance:.0e} allowed"
     with torch.no_grad(), evaluating(gated):
         pruned, generator = gated.pruned()[0], torch.Generator().manual_seed(0)
         before, again, otherwise = (run_seeded(observe, pruned, seed) for seed in (0, 0, 1))

@@ -4,6 +4,7 @@ That each wrong group is found is shown on random networks.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -102,6 +103,20 @@ def test_outputs_that_cannot_be_compared_prove_nothing(make_network: Make, outpu
     gated, x = GatedModel(network, groups, target_sparsity=0.4).eval(), torch.randn(3, 5, dtype=torch.float64)
     with pytest.raises(DataError, match=r"no floating-point tensor.*`output_transform`"):
         prove_groups(gated, lambda model: outputs(model(x)))
+
+
+def test_nan_is_told_from_a_difference(make_network: Make) -> None:
+    network, groups = make_network()
+    gated, x = GatedModel(network, groups, target_sparsity=0.4).eval(), torch.randn(3, 5, dtype=torch.float64)
+
+    def poisoned(model: nn.Module, cut_alone: bool) -> Tensor:
+        outputs = model(x)
+        return outputs if cut_alone and model is gated.model else outputs * torch.nan
+
+    for cut_alone, words in ((False, "hold NaN on these inputs before any cut"), (True, "the cut makes NaN")):
+        reasons = find_faults(gated, partial(poisoned, cut_alone=cut_alone))[1]
+        assert reasons
+        assert all(words in reason for reason in reasons.values()), reasons
 
 
 def test_gates_and_mode_are_left_as_they_were(make_network: Make) -> None:

@@ -14,7 +14,7 @@ from l0prune_speech.probes.heads import FrameProbe
 from l0prune_speech.probes.labelled import Label, LabelledSet, numbered
 from l0prune_speech.probes.metrics import error_rate
 
-# Fewer steps, higher rates or longer gradients leave some seeds in bad alignments, with twice the errors of others.
+# Chosen by the embedded teacher on held-out training clips: fewer steps, and weights that decay more or less, err more.
 _SCHEDULE = Schedule(steps=1500, batch=16, weight_decay=0.05, largest_gradient=1.0)
 _BLANK = 0
 
