@@ -65,7 +65,7 @@ def compare(
     # Scored here whatever the file holds: it tells which labelled data these are.
     own = evaluation_of(teacher, places[teacher])
     if own and earlier.tasks and tasks_of(own) != earlier.tasks:
-        note("the earlier scores are of other labelled data, and are left out")
+        note("the earlier scores are of other labelled data or probes, and are left out")
         earlier = earlier.unscored()
     rows, told, held_against = [], dict(earlier.tasks) if probes else {}, []
 
@@ -73,7 +73,7 @@ def compare(
         evaluation = evaluation_of(model, place)
         if evaluation and tasks_of(evaluation) != (told or tasks_of(evaluation)):
             hint = "remove them, or leave out --with"
-            raise l0prune.RunError("scores are of other labelled data", where=place, hint=hint)
+            raise l0prune.RunError("scores are of other labelled data or probes", where=place, hint=hint)
         told.update(tasks_of(evaluation) if evaluation else {})
         return evaluation
 

@@ -38,8 +38,14 @@ def evaluate(
             raise ConfigError("no such task", where=task, hint=nearest(task, chosen.tasks))
     names = list(map(str, models))
     against = settings.against or _teacher(names)
-    names = list(dict.fromkeys([against, *names] if against else names))
-    return chosen.evaluate(names, replace(settings, against=against), note)
+    models = list(dict.fromkeys([against, *names] if against else names))
+    try:
+        return chosen.evaluate(models, replace(settings, against=against), note)
+    except ConfigError as error:
+        if error.where != against or against in (settings.against, *names):
+            raise
+        hint = "layers are compared with the run's teacher: name it where it is now, or another model, with --against"
+        raise ConfigError(error.what, where=against, got=error.got, expected=error.expected, hint=hint) from error
 
 
 def _teacher(models: Sequence[str]) -> str | None:

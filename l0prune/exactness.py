@@ -129,7 +129,7 @@ def objection(gated: GatedModel, observe: Observe, difference: float, tolerance:
             outputs = output_tensors(run_seeded(observe, gated.model))
         if any(tensor.isnan().any() for tensor in outputs):
             return "the outputs hold NaN on these inputs before any cut, which nothing can be compared with"
-        return "the cut makes NaN of outputs, or gives them another shape"
+        return "the cut makes NaN or infinite values of outputs, or changes their shape or number"
     reason = f"relative difference {difference:.1e}, at most {tolerance:.0e} allowed"
     with torch.no_grad(), evaluating(gated):
         pruned, generator = gated.pruned()[0], torch.Generator().manual_seed(0)

@@ -34,7 +34,8 @@ def prove_groups(gated: GatedModel, observe: Observe, *, tolerance: float = TOLE
     """
     difference, faults = find_faults(gated, observe, tolerance=tolerance)
     for name, reason in faults.items():
-        hint = "its places in the weights are incomplete or wrong: leave it out of the groups"
+        wrong = "its places in the weights are incomplete or wrong: leave it out of the groups"
+        hint = None if name == EVERYTHING else wrong
         raise ProofError("pruning this group is not exact", where=name, got=reason, hint=hint)
     return difference
 

@@ -1,6 +1,7 @@
 """`l0prune evaluate`: runs, teachers and yardsticks on labelled sound."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,20 @@ def test_wrong_requests_are_refused(
     refused("filterbanks", *data, "--max-minutes", "0.01", words="max_minutes is too small for the task: keyword")
     refused("filterbanks", *data, "--device", "abacus", words="device cannot be used")
     refused("filterbanks", *data, "--plugin", "speach", words="no such plugin: speach; did you mean 'speech'?")
-    folder = changed_set(lambda clips: clips[0].update(file="lost.wav"))
-    refused("filterbanks", "--data", folder, words="labels without audio")
+
+    def changed(change: Callable[[list[dict[str, Any]]], object], words: str) -> None:
+        folder = changed_set(change)
+        refused("filterbanks", "--data", folder, words=words)
+        shutil.rmtree(folder)
+
+    def train_alone(clips: list[dict[str, Any]]) -> None:
+        for clip in clips:
+            clip.update(split="train")
+
+    changed(lambda clips: clips[0].update(file="lost.wav"), "labels without audio")
+    changed(lambda clips: clips[0].update(duration_seconds=3.0), "labels do not match the audio")
+    changed(lambda clips: clips[1].update(speaker="s5"), "train and test overlap: speaker")
+    changed(train_alone, "the data serve no task")
     (tmp_path / "report.json").write_text("{}")
     refused(tmp_path, *data, words="damaged file: ")
     assert l0prune_call("evaluate").code == 2

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,21 @@ def browse(page: Path, width: int, folder: Path, *flags: str) -> dict[str, Any]:
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome is installed")
 @pytest.mark.parametrize(("width", "flags"), [(1280, ()), (390, ("--force-dark-mode",))], ids=["desk", "phone, dark"])
-def test_every_figure_is_seen(finished, width: int, flags: tuple[str, ...], tmp_path: Path) -> None:
+def test_every_figure_is_seen(
+    finished, width: int, flags: tuple[str, ...], tmp_path: Path, l0prune_call: Callable[..., Any]
+) -> None:
     other = Path(shutil.copytree(finished.folder, tmp_path / "other"))
     (other / "report.json").unlink()
+    layers = [{"layer": layer, "teacher_layer": layer, "measures": {"cka": 0.9 - layer / 10}} for layer in range(3)]
+    scores = [{"task": task, "mean": 0.625, "deviation": 0.1} for task in ("keyword", "speaker")]
+    found = {key: [{"model": "it", **row} for row in rows] for key, rows in (("scores", scores), ("layers", layers))}
+    (other / "evaluation.json").write_text(json.dumps(found))
+    bench = l0prune_call("bench", finished.folder, "--seconds", "0.05", "--lengths", "0.5", "--json").succeeded()
+    (other / "bench.json").write_text(bench.out)
     written = l0prune.write_report([finished.folder, other], tmp_path / "page.html")
     seen = browse(Path(written.page), width, tmp_path, *flags)
+    titles = " ".join(figure["title"] for figure in seen["figures"])
+    assert all(words in titles for words in ("keyword", "speaker", "Layers beside", "Latency in ms"))
     assert seen["width"] == width
     # Nothing makes the page itself scroll sideways, and nothing was asked for.
     assert seen["scroll"] <= width

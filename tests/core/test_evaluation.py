@@ -64,6 +64,22 @@ def test_a_run_is_held_against_its_teacher(tmp_path: Path) -> None:
     assert evaluate(["other"], plugin="guesses").against is None
 
 
+def test_a_teacher_that_is_no_longer_there_is_told_from_a_model_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Misses(Guesses):
+        def evaluate(self, models: Sequence[str], settings: EvaluationSettings, note: object) -> Evaluation:
+            raise ConfigError("no such teacher", where=models[0], hint="choose one of these")
+
+    monkeypatch.setattr(evaluation, "get_plugin", lambda _name: Misses())
+    (tmp_path / "report.json").write_text(json.dumps({"teacher": "moved"}))
+    with pytest.raises(ConfigError, match=r"no such teacher: moved; .*name it where it is now.*--against"):
+        evaluate([tmp_path], plugin="guesses")
+    for settings in (EvaluationSettings(), EvaluationSettings(against="moved")):
+        with pytest.raises(ConfigError, match="no such teacher: moved; choose one of these"):
+            evaluate(["moved", tmp_path], plugin="guesses", settings=settings)
+
+
 def test_notes_reach_the_caller() -> None:
     told: list[str] = []
     evaluate(["one"], plugin="guesses", note=told.append)

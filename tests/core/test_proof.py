@@ -113,7 +113,10 @@ def test_nan_is_told_from_a_difference(make_network: Make) -> None:
         outputs = model(x)
         return outputs if cut_alone and model is gated.model else outputs * torch.nan
 
-    for cut_alone, words in ((False, "hold NaN on these inputs before any cut"), (True, "the cut makes NaN")):
+    for cut_alone, words in (
+        (False, "hold NaN on these inputs before any cut"),
+        (True, "the cut makes NaN or infinite values"),
+    ):
         reasons = find_faults(gated, partial(poisoned, cut_alone=cut_alone))[1]
         assert reasons
         assert all(words in reason for reason in reasons.values()), reasons

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -56,15 +57,25 @@ def test_what_is_there_is_learnt(settings: EvaluationSettings) -> None:
 
 
 def test_shuffled_labels_give_chance(settings: EvaluationSettings) -> None:
-    """Not in verification: how alike clips of a speaker are needs no labels."""
-    tasks = ("keyword", "speaker", "phone")
-    found = evaluated(["filterbanks"], replace(settings, tasks=tasks, shuffle_labels=True))
+    found = evaluated(["filterbanks"], replace(settings, shuffle_labels=True))
     means = {score.task: score.mean for score in found.scores}
-    for task in ("keyword", "speaker"):
+    for task in ("keyword", "speaker", "verification"):
         assert means[task] == pytest.approx(found.tasks[task]["chance"], abs=0.2)
     # What is recognised by chance can be worse than nothing at all, an error rate of 1.
     assert means["phone"] > 0.8
     assert found.shuffled_labels
+
+
+def test_phones_that_are_tested_and_never_trained_on_are_refused(
+    settings: EvaluationSettings, changed_set: Callable[..., Path]
+) -> None:
+    def renamed(clips: list[dict[str, Any]]) -> None:
+        for clip in clips:
+            if clip["split"] == "unseen":
+                clip["phonemes"] = clip["phonemes"].upper()
+
+    asked = replace(settings, data=(str(changed_set(renamed)),), tasks=("phone",))
+    refused(["filterbanks"], asked, "no phone is both trained on and tested: .*got A among others, expected a among")
 
 
 @pytest.mark.usefixtures("short")

@@ -41,7 +41,9 @@ def test_blank_needs_no_layer_of_its_own() -> None:
     """A layer for blank as well says the same as one for the phones alone, less that of blank."""
     full, net, frames = LinearProbe(3, 5, 4), FrameProbe(3, 5, 3), torch.randn(3, 20, 5)
     with torch.no_grad():
-        for one, other in zip((net.phones.linear.weight, net.phones.linear.bias), full.linear.parameters(), strict=True):
+        for one, other in zip(
+            (net.phones.linear.weight, net.phones.linear.bias), full.linear.parameters(), strict=True
+        ):
             one.copy_(other[1:] - other[0])
         assert torch.allclose(net(frames).log_softmax(-1), full(frames).log_softmax(-1), atol=1e-5)
 

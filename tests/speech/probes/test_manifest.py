@@ -87,6 +87,16 @@ def test_labels_that_do_not_match_are_refused(changed_set: Changed, change, word
         open_sets([str(changed_set(change))])
 
 
+def test_why_a_file_cannot_be_heard_is_told(changed_set: Changed) -> None:
+    folder = changed_set()
+    (folder / "000.wav").unlink()
+    (folder / "000.wav").write_bytes(b"RIFF of nothing")
+    with pytest.raises(
+        DataError, match=r"labels without audio: .*clip 0 .got 000.wav, \w.*; replace it, or leave it out"
+    ):
+        open_sets([str(folder)])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [("[", "manifest cannot be read"), ("[]", "not a manifest.*list"), ('{"format": "other"}', "got other")],

@@ -19,7 +19,7 @@ def check_overlap(labelled: LabelledSet) -> None:
 
     @cache
     def content(path: Path) -> str:
-        """The same for copies; files whose size no other split has need not be read."""
+        """The same for copies, byte for byte; files whose size no other split has need not be read."""
         return hashlib.sha256(path.read_bytes()).hexdigest() if sizes[path] in shared else str(path)
 
     places: dict[str, list[Segment]] = defaultdict(list)
@@ -29,7 +29,7 @@ def check_overlap(labelled: LabelledSet) -> None:
         for twin in places[content(part.clip.path)]:
             if _overlap(part, twin):
                 got = f"trained on in {twin.name}" if twin.clip.path == part.clip.path else f"a copy of {twin.name}"
-                raise DataError("train and test overlap", where=part.name, got=got)
+                raise DataError("train and test overlap", where=part.name, got=got, hint="leave it out of one of them")
 
 
 def _overlap(one: Segment, other: Segment) -> bool:

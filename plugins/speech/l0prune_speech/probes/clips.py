@@ -5,6 +5,7 @@ Legend: N clips, S hidden states, D width.
 
 from collections import Counter
 from itertools import combinations
+from random import Random
 
 import torch
 from torch import nn
@@ -44,7 +45,10 @@ def chance(labelled: LabelledSet) -> float:
 
 
 def verify(features: Features, labelled: LabelledSet, trial: Trial) -> Outcome:
-    """Equal error rate of the cosine between embeddings, learnt by telling the speakers of the training set apart."""
+    """Equal error rate of the cosine between embeddings, learnt by telling the speakers of the training set apart.
+
+    How alike the clips of a speaker are needs no labels: where those are shuffled, so are the pairs'.
+    """
     train, test = scaled_means(features, labelled, trial)
     speakers = numbered(example.label for example in labelled.train)
     wanted = torch.tensor([speakers[label] for label in training_labels(labelled.train, trial)], device=trial.device)
@@ -52,8 +56,10 @@ def verify(features: Features, labelled: LabelledSet, trial: Trial) -> Outcome:
     fit(net, lambda chosen: net(train[:, chosen], wanted[chosen]), len(wanted), _SCHEDULE, trial)
     with torch.no_grad():
         embeddings = net.embed(test).cpu()
-    ones, others, same = zip(*pairs(labelled), strict=True)
-    scores = (embeddings[list(ones)] * embeddings[list(others)]).sum(1)
+    ones, others, same = map(list, zip(*pairs(labelled), strict=True))
+    if trial.shuffle_labels:
+        Random(trial.seed).shuffle(same)
+    scores = (embeddings[ones] * embeddings[others]).sum(1)
     return Outcome(score=equal_error_rate(scores.numpy(), same), layer_weights=tuple(net.sum.weights.tolist()))
 
 

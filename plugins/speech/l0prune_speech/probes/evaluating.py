@@ -26,6 +26,7 @@ from l0prune_speech.probes.tasks import PROBES
 from l0prune_speech.probes.thinning import thinned
 
 _COMPARED_SECONDS = 120.0
+_ALONE = "evaluate it by itself, or --against a model of the same frames"
 
 Note = Callable[[str], None]
 
@@ -83,6 +84,11 @@ def _sets(settings: EvaluationSettings) -> dict[str, LabelledSet]:
     if missing:
         hint = f"the data serve {', '.join(sorted(found)) or 'no task'}"
         raise ConfigError("no data for the task", where=missing[0], hint=hint)
+    if not found:
+        hint = "each task needs clips to train on, and of its kind to test on"
+        raise DataError(
+            "the data serve no task", where=", ".join(settings.data), expected=" or ".join(TASKS), hint=hint
+        )
     sets = {task: found[task] for task in TASKS if task in (settings.tasks or found)}
     for task, labelled in sets.items():
         check_overlap(labelled)
@@ -120,6 +126,7 @@ def _check_same_frames(model: str, framing: Framing, teacher: Framing) -> None:
             where=model,
             got=f"{framing.per_second:g} frames a second",
             expected=f"{teacher.per_second:g}",
+            hint=_ALONE,
         )
     if framing != teacher:
         # The rate is the same, and so is the number of frames in most clips, but not in all.
@@ -128,6 +135,7 @@ def _check_same_frames(model: str, framing: Framing, teacher: Framing) -> None:
             where=model,
             got=f"{framing.shortest_samples} samples for the first one",
             expected=teacher.shortest_samples,
+            hint=_ALONE,
         )
 
 
@@ -175,6 +183,7 @@ def _describe(task: str, labelled: LabelledSet) -> dict[str, Any]:
         "metric": TASKS[task].metric,
         "higher_is_better": TASKS[task].higher_is_better,
         "chance": PROBES[task].chance(labelled),
+        "probe_revision": PROBES[task].revision,
         "data": labelled.name,
         "train_clips": len(labelled.train),
         "test_clips": len(labelled.test),

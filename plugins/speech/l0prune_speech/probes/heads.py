@@ -45,7 +45,7 @@ class LinearProbe(nn.Module):
 
 
 class FrameProbe(nn.Module):
-    """Weighted sum and one linear layer for CTC, whose blank (symbol 0) has the same logit in every frame, a learned one.
+    """Weighted sum and one linear layer for CTC, whose blank (symbol 0) has one learned logit for all frames.
 
     As only differences of logits count, a layer of blank's own would add nothing that can be said. But it can be led
     astray: in the first steps blank is the best answer nearly everywhere, and from some seeds it became the symbol of

@@ -64,12 +64,14 @@ def _utterances(folder: Path, subset: str) -> list[_Utterance]:
     """The clips of a subset; none where it is not there."""
     if not (folder / subset).is_dir():
         return []
-    clips = {clip.path.stem: clip for clip in find_clips([folder / subset], min_seconds=0.0).clips}
+    found = find_clips([folder / subset], min_seconds=0.0)
+    clips = {clip.path.stem: clip for clip in found.clips}
+    skipped = {file.path.stem: file.reason for file in found.skipped}
     utterances = {}
     for file in sorted((folder / subset).glob("*/*/*.trans.txt")):
         for where, (name, *words) in records(file, expected="the name of a clip and what is said"):
             if name not in clips:
-                raise DataError("transcript without audio", where=where, got=name)
+                raise DataError("transcript without audio", where=where, got=f"{name}, {skipped.get(name, 'missing')}")
             speaker = file.parent.parent.name
             utterances[name] = _Utterance(segment=segment(clips[name]), words=tuple(words), speaker=speaker)
     silent = sorted(set(clips) - set(utterances))

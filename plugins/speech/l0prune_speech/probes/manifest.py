@@ -68,8 +68,10 @@ def _entries(folder: Path, content: Mapping[str, Any]) -> list[_Entry]:
     rows = content.get("clips")
     if not isinstance(rows, list) or not rows:
         raise DataError("manifest lists no clips", where=manifest, expected="a list `clips`")
-    clips = {clip.path.relative_to(folder).as_posix(): clip for clip in find_clips([folder], min_seconds=0.0).clips}
-    entries = [_entry(row, number, clips, manifest) for number, row in enumerate(rows)]
+    found = find_clips([folder], min_seconds=0.0)
+    clips = {clip.path.relative_to(folder).as_posix(): clip for clip in found.clips}
+    skipped = {file.path.relative_to(folder).as_posix(): file.reason for file in found.skipped}
+    entries = [_entry(row, f"{manifest}: clip {number}", clips, skipped) for number, row in enumerate(rows)]
     unlabelled = sorted(set(clips) - {str(row["file"]) for row in rows})
     if unlabelled:
         got = f"{len(unlabelled)} files that the manifest does not list, {unlabelled[0]} first"
@@ -77,8 +79,7 @@ def _entries(folder: Path, content: Mapping[str, Any]) -> list[_Entry]:
     return entries
 
 
-def _entry(row: Any, number: int, clips: Mapping[str, Clip], manifest: Path) -> _Entry:
-    where = f"{manifest}: clip {number}"
+def _entry(row: Any, where: str, clips: Mapping[str, Clip], skipped: Mapping[str, str]) -> _Entry:
     if not isinstance(row, Mapping):
         raise DataError("malformed manifest", where=where, got=type(row).__name__, expected="an object")
     texts = ("file", "split", "speaker", "phonemes")
@@ -88,8 +89,9 @@ def _entry(row: Any, number: int, clips: Mapping[str, Clip], manifest: Path) -> 
     if row["split"] not in SPLITS:
         raise DataError("malformed manifest", where=where, got=f"split {row['split']}", expected=", ".join(SPLITS))
     if row["file"] not in clips:
-        hint = f"is it there, and one of {', '.join(SUFFIXES)}?"
-        raise DataError("labels without audio", where=where, got=row["file"], hint=hint)
+        reason, hint = skipped.get(row["file"]), f"is it there, and one of {', '.join(SUFFIXES)}?"
+        got, hint = (f"{row['file']}, {reason}", "replace it, or leave it out") if reason else (row["file"], hint)
+        raise DataError("labels without audio", where=where, got=got, hint=hint)
     try:
         places = {key: float(row[key]) for key in ("start_seconds", "duration_seconds") if row.get(key) is not None}
     except (TypeError, ValueError, OverflowError) as error:
@@ -108,7 +110,8 @@ def _check_speakers(entries: Sequence[_Entry], folder: Path) -> None:
     by_split = {split: {entry.speaker for entry in entries if entry.split == split} for split in SPLITS}
     overlap = sorted(by_split["unseen"] & by_split["train"])
     if overlap:
-        raise DataError("train and test overlap: speaker", where=f"{folder}: {overlap[0]}", got="train and unseen")
+        where, hint = f"{folder}: {overlap[0]}", "a speaker of the training clips is tested in the split `seen`"
+        raise DataError("train and test overlap: speaker", where=where, got="train and unseen", hint=hint)
     strange = sorted(by_split["seen"] - by_split["train"])
     if strange:
         raise DataError("speaker is tested but never trained on", where=f"{folder}: {strange[0]}")

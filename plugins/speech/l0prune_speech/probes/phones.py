@@ -55,6 +55,10 @@ def check(labelled: LabelledSet) -> None:
     for example in (*labelled.train, *labelled.test):
         if not example.label:
             raise DataError("transcript is empty", where=example.segment.name)
+    trained, tested = ({phone for one in split for phone in one.label} for split in (labelled.train, labelled.test))
+    if not trained & tested:
+        got, expected = f"{min(tested)} among others", f"{min(trained)} among others"
+        raise DataError("no phone is both trained on and tested", where=labelled.name, got=got, expected=expected)
 
 
 def check_frames(labelled: LabelledSet, framing: Framing) -> None:

@@ -32,6 +32,8 @@ class Probe:
     """What else there is to say of a set."""
     reads_frames: bool = False
     """Not their means."""
+    revision: int = 1
+    """Another one whenever the probe gives other scores: those of two revisions are not to be compared."""
 
 
 _CLASSES = Probe(
@@ -54,6 +56,7 @@ PROBES: Mapping[str, Probe] = {
         # Of who says nothing.
         chance=lambda _labelled: 1.0,
         reads_frames=True,
+        revision=2,
     ),
     "verification": Probe(
         attempt=clips.verify,
