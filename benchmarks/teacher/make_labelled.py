@@ -14,7 +14,7 @@ it says and who says it. Needs Debian's `espeak-ng`.
 Accents, pitch, pace, lengths, noise and channels were settled on sets from other seeds, so that the embedded teacher is
 ahead of log-mel filterbanks on every task and none is solved. The embedded set was made once, when they were. The
 learning rates that probes try, and how the phone probe is trained, were chosen on clips held out of the training clips
-of earlier sets.
+of earlier sets and of one of another seed.
 """
 
 import argparse
