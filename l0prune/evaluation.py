@@ -38,9 +38,9 @@ def evaluate(
             raise ConfigError("no such task", where=task, hint=nearest(task, chosen.tasks))
     names = list(map(str, models))
     against = settings.against or _teacher(names)
-    models = list(dict.fromkeys([against, *names] if against else names))
+    scored = list(dict.fromkeys([against, *names] if against else names))
     try:
-        return chosen.evaluate(models, replace(settings, against=against), note)
+        return chosen.evaluate(scored, replace(settings, against=against), note)
     except ConfigError as error:
         if error.where != against or against in (settings.against, *names):
             raise
