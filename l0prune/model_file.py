@@ -65,7 +65,7 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
         raise ConfigError("build has the wrong type", got=type(build).__name__, expected=expected)
     folder = Path(path)
     if not (folder / "model.json").is_file():
-        if (folder / "checkpoints").is_dir():
+        if (folder / "config.toml").is_file():
             raise RunError("the run has no model yet", where=folder, hint="finish it with --resume")
         raise RunError("no pruned model here", where=folder, expected="a folder with model.json and model.safetensors")
     description = read_description(folder)

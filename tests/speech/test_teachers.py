@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchaudio.models import wav2vec2_model, wavlm_model
 from torchaudio.pipelines import Wav2Vec2ASRBundle, Wav2Vec2Bundle
 
-from l0prune import ConfigError, DataError
+from l0prune import ConfigError, DataError, RunError
 
 Make = Callable[..., SpeechEncoder]
 
@@ -196,6 +196,10 @@ def test_what_is_no_teacher_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not a checkpoint of a known format.*got list"):
         load_teacher(str(tmp_path / "list.pt"))
     with pytest.raises(DataError, match="neither a run nor a Hugging Face directory"):
+        load_teacher(str(tmp_path / "empty"))
+    # A run that has only begun.
+    (tmp_path / "empty" / "config.toml").write_text("")
+    with pytest.raises(RunError, match=r"the run has no model yet: .*empty; finish it with --resume"):
         load_teacher(str(tmp_path / "empty"))
     with pytest.raises(ConfigError, match=r"no such teacher.*did you mean 'HUBERT_BASE'"):
         load_teacher("HUBERT_BAS")

@@ -89,7 +89,7 @@ def _made(name: str, checkpoint: Checkpoint, where: object) -> Teacher:
 
 
 def _from_folder(folder: Path, name: str) -> Teacher:
-    if (folder / "model.json").is_file() or (folder / "checkpoints").is_dir():
+    if (folder / "model.json").is_file() or (folder / "config.toml").is_file():
         encoder = l0prune.load(folder)
         if not isinstance(encoder, SpeechEncoder):
             raise DataError("not a speech encoder", where=folder, got=type(encoder).__name__)
