@@ -16,7 +16,7 @@ def _scores(evaluation: Evaluation) -> Table:
     title = "Probes on frozen hidden states, "
     title += counted(seeds, "seed") + (": mean ± deviation" if seeds > 1 else "")
     if evaluation.shuffled_labels:
-        title += "; labels of the training sets SHUFFLED"
+        title += "; labels SHUFFLED"
     table = Table("model", title=title, title_justify="left")
     table.add_column("parameters", justify="right")
     for name, facts in evaluation.tasks.items():

@@ -88,10 +88,12 @@ def _entry(row: Any, where: str, clips: Mapping[str, Clip], skipped: Mapping[str
             raise DataError("malformed manifest", where=where, got=f"{key} = {row.get(key)!r}", expected="text")
     if row["split"] not in SPLITS:
         raise DataError("malformed manifest", where=where, got=f"split {row['split']}", expected=", ".join(SPLITS))
-    if row["file"] not in clips:
-        reason, hint = skipped.get(row["file"]), f"is it there, and one of {', '.join(SUFFIXES)}?"
-        got, hint = (f"{row['file']}, {reason}", "replace it, or leave it out") if reason else (row["file"], hint)
+    if row["file"] in skipped:
+        got, hint = f"{row['file']}, {skipped[row['file']]}", "replace it, or leave it out"
         raise DataError("labels without audio", where=where, got=got, hint=hint)
+    if row["file"] not in clips:
+        hint = f"is it there, and one of {', '.join(SUFFIXES)}?"
+        raise DataError("labels without audio", where=where, got=row["file"], hint=hint)
     try:
         places = {key: float(row[key]) for key in ("start_seconds", "duration_seconds") if row.get(key) is not None}
     except (TypeError, ValueError, OverflowError) as error:
