@@ -6,6 +6,9 @@ from typing import Any
 
 from l0prune.errors import ConfigError
 
+CONTROLLERS = ("lagrangian", "pi", "projected")
+"""Kinds of controllers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GateConfig:
@@ -49,19 +52,51 @@ class GateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerConfig:
-    """The augmented Lagrangian that holds the expected size at its target."""
+    """What brings the expected size to its target."""
 
-    learning_rate: float = 0.02
-    """Of gates and multipliers."""
+    kind: str = "lagrangian"
+    """"lagrangian", the published augmented Lagrangian; "pi", a multiplier set by the gap and its sum; or "projected",
+    without multipliers: gates follow what units are worth and meet the target at each step."""
     warmup_steps: int = 100
-    """Steps over which the target rises linearly from 0."""
+    """Steps over which the target rises from 0."""
+    settle_steps: int | None = None
+    """After how many steps the choice of units is final, and training goes on without gates; never by default."""
+    learning_rate: float = 0.02
+    """Of gates and multipliers; not of "projected"."""
     quadratic_start: float = 0.0
-    """Where lambda2 starts. Above 0 the gap itself pulls from the first step on, and lambda1 does not wind up."""
+    """Of "lagrangian": where lambda2 starts. Above 0 the gap itself pulls from the first step on, and lambda1 does not
+    wind up."""
+    proportional: float = 10.0
+    """Of "pi": the multiplier's share of the gap."""
+    integral: float = 0.5
+    """Of "pi": the multiplier's share of the gaps' sum."""
+    look_steps: int = 8
+    """Of "projected": steps that measure what units are worth before the first one closes."""
+    memory: float = 0.9
+    """Of "projected": share of its past in the running mean of what units are worth."""
+    group_rate: float = 0.3
+    """Of "projected": how fast whole groups gain or lose units to others by the slope of the loss; 0 for never."""
+    sharpness: float = 4.0
+    """Of "projected": how log_alpha grows with the logarithm of what a unit is worth, at the beginning."""
+    final_sharpness: float = 40.0
+    """The same at the end of the warm-up: few gates are left between open and closed."""
 
     def __post_init__(self) -> None:
-        _check(self.learning_rate > 0, "controller.learning_rate out of range", self.learning_rate, "above 0")
-        _check(self.quadratic_start >= 0, "controller.quadratic_start out of range", self.quadratic_start, "0 or more")
-        _check(self.warmup_steps >= 0, "controller.warmup_steps out of range", self.warmup_steps, "0 or more")
+        _check(self.kind in CONTROLLERS, "unknown controller.kind", self.kind, ", ".join(CONTROLLERS))
+        for name in ("learning_rate", "sharpness"):
+            _check(getattr(self, name) > 0, f"controller.{name} out of range", getattr(self, name), "above 0")
+        for name in ("quadratic_start", "proportional", "integral", "group_rate", "warmup_steps", "look_steps"):
+            _check(getattr(self, name) >= 0, f"controller.{name} out of range", getattr(self, name), "0 or more")
+        _check(0 <= self.memory < 1, "controller.memory out of range", self.memory, "0 up to 1")
+        _check(
+            self.final_sharpness >= self.sharpness,
+            "controller.final_sharpness out of range",
+            self.final_sharpness,
+            "at least controller.sharpness",
+        )
+        settles = self.settle_steps is None or self.settle_steps >= self.warmup_steps
+        expected = f"at least controller.warmup_steps {self.warmup_steps}"
+        _check(settles, "controller.settle_steps out of range", self.settle_steps, expected)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,9 @@ from l0prune.size_model import SizeModel
 
 _F = TypeVar("_F", bound=Callable)
 
+_THROUGH = 1e-3
+"""Share of dL/dz that passes straight through."""
+
 
 def _eager(function: _F) -> _F:
     """Keep torch.compile out of a function."""
@@ -52,6 +55,10 @@ class Gates(nn.Module):
         # Half precision would swallow the steps of an optimizer.
         dtype = torch.promote_types(reference.dtype, torch.float32)
         self.log_alpha = nn.Parameter(start.to(device=reference.device, dtype=dtype))
+        self.straight_through = False
+        """Gates as they are on average, without noise, whose gradient dL/dz passes straight to log_alpha."""
+        self.settled = False
+        """The choice is final: training sees the deterministic gates too."""
         self._units = [group.units for group in groups]
         self._sampled: tuple[Tensor, ...] | None = None
         self._noise: Tensor | None = None
@@ -67,14 +74,25 @@ class Gates(nn.Module):
 
     def sample(self) -> None:
         """Draw new gates for the coming forward passes in training mode."""
-        self._noise = self.distribution.noise(self.log_alpha)
-        z = self.distribution.transform(self.log_alpha, self._noise)
+        self._noise = None if self.straight_through or self.settled else self.distribution.noise(self.log_alpha)
+        z = self._drawn()
         # What is drawn inside a backward pass recomputes a draw, whose gradient is not its own to wait for.
         self._waiting = waiting = [True] if z.requires_grad and not _in_backward() else []
         if waiting and not torch.compiler.is_compiling():
             # The hook holds neither the gates nor the draw: they would hold each other for ever.
             z.register_hook(lambda _: waiting.clear())
         self._sampled = z.split(self._units)
+
+    def _drawn(self) -> Tensor:
+        """Gate values (N,) of the present draw."""
+        if self._noise is not None:
+            return self.distribution.transform(self.log_alpha, self._noise)
+        if self.settled:
+            values = torch.cat(self.decide())
+        else:
+            values = self.distribution.transform(self.log_alpha.detach(), torch.full_like(self.log_alpha, 0.5))
+        # A small share of the gradient: clipping the norm of all gradients must not go by the gates'.
+        return values + _THROUGH * (self.log_alpha - self.log_alpha.detach())
 
     def draw(self) -> None:
         """Draw new gates, unless forward passes with the last ones still wait for their backward pass.
@@ -94,6 +112,11 @@ class Gates(nn.Module):
         # In float32 many a keep probability rounds to 1; log_alpha still tells them apart.
         scores = torch.sigmoid(self.log_alpha.detach().double() + self.distribution.open_shift).cpu().numpy()
         return select(scores, self.groups, self.size_model, self.budget, round_to=self.config.round_to or 1)
+
+    def forced(self) -> int:
+        """Units on which the selection decides otherwise than their gates: open ones removed, closed ones kept."""
+        median = self.distribution.transform(self.log_alpha.detach(), torch.full_like(self.log_alpha, 0.5))
+        return int(((median >= 0.5).cpu().numpy() != self.select()).sum())
 
     @_eager
     def decide(self) -> tuple[Tensor, ...]:
@@ -133,9 +156,9 @@ class Gates(nn.Module):
         if self._sampled is None or self._used_up():
             self.sample()
         assert self._sampled is not None
-        if self._noise is not None and torch.is_grad_enabled() and _in_backward() and not _in_checkpoint():
+        if torch.is_grad_enabled() and _in_backward() and not _in_checkpoint():
             # A reentrant checkpoint runs a backward pass of its own, which must not use up the graph of the others.
-            return self.distribution.transform(self.log_alpha, self._noise).split(self._units)[g]
+            return self._drawn().split(self._units)[g]
         return self._sampled[g]
 
     def _used_up(self) -> bool:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from l0prune.config import ControllerConfig, GateConfig
-from l0prune.controller import AugmentedLagrangian
+from l0prune.controlling import make_controller
 from l0prune.counting import parameters
 from l0prune.errors import ConfigError, GroupError, ProofError, TrainingError
 from l0prune.exactness import compare, objection
@@ -23,9 +24,15 @@ from l0prune.pruner_state import PrunerState, SelfDrawingModel
 from l0prune.report import PruningReport
 from l0prune.wording import listed
 
-CONTROLLER = ControllerConfig(learning_rate=0.05, warmup_steps=100, quadratic_start=50.0)
-"""What `wrap` starts from, tuned for runs of a few hundred steps on benchmarks/digits.py: at the published 0.02 a step
-gates have not reached the target by the cut."""
+CONTROLLER = ControllerConfig(kind="projected", warmup_steps=100)
+"""What `wrap` starts from where it is not told how long the run is."""
+GATED_SHARE = 0.5
+"""Share of `total_steps` after which the choice of units is final."""
+LOOK_SHARE = 0.08
+"""Share of `total_steps` that measures before the first unit closes; no more steps than `look_steps`."""
+_LEAST_STEPS = 10
+_LOOK_EVERY = 10
+"""Steps between looks at what only the device knows."""
 
 
 class Sparsity(NamedTuple):
@@ -59,8 +66,11 @@ class L0Pruner:
         round_to: Widths stay multiples of this many channels; a head counts with all of its own.
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
         output_transform: Picks what matters from the model's outputs.
+        total_steps: Optimizer steps of the whole run, recovery after the choice of units included: for the first half
+            of them units leave, then the choice is final. Without it the target rises for 100 steps and gates go on
+            learning until `finalize()`.
         gates: Gate settings.
-        controller: Warm-up of the target, and learning rate of gates and multipliers.
+        controller: Which controller, its schedule and rates; instead of `total_steps`.
         time_limit: Seconds that following the forward pass may take.
         tolerance: Largest relative difference that the proof of a group allows.
 
@@ -88,8 +98,9 @@ class L0Pruner:
         round_to: int | None = None,
         forward_fn: Callable[[nn.Module, Any], Any] | None = None,
         output_transform: Callable[[Any], Any] | None = None,
+        total_steps: int | None = None,
         gates: GateConfig | None = None,
-        controller: ControllerConfig = CONTROLLER,
+        controller: ControllerConfig | None = None,
         time_limit: float = 60.0,
         tolerance: float = TOLERANCE,
     ) -> None:
@@ -103,6 +114,7 @@ class L0Pruner:
         if any(isinstance(module, Gates) for module in model.modules()):
             raise GroupError("model has gates already", hint="finalize() it first, then wrap the pruned model")
         gates = gates or GateConfig(round_to=round_to)
+        controller = _scheduled(total_steps, controller)
         for name, given, kind in (("gates", gates, GateConfig), ("controller", controller, ControllerConfig)):
             if not isinstance(given, kind):
                 raise ConfigError(f"{name} has the wrong type", got=repr(given), expected=f"{kind.__name__}(...)")
@@ -131,12 +143,11 @@ class L0Pruner:
             )
         if metric == "macs" and self.inspection.mac_model is None:
             raise ConfigError("metric cannot be counted", got=repr(metric), hint="; ".join(self.inspection.notes))
-        self.metric, self.tolerance, self.controller = metric, tolerance, controller
+        self.metric, self.tolerance, self.controller, self.total_steps = metric, tolerance, controller, total_steps
         self._earlier = remembered(model)
         if self._earlier is not None:
             self._earlier.check_next(self.inspection.groups)
         self._example = example_inputs, forward_fn, output_transform
-        lagrangian = AugmentedLagrangian(target, controller.warmup_steps, controller.quadratic_start)
         # From here on gates stand on the caller's model: whatever can fail has been done.
         self._gated = SelfDrawingModel(
             model,
@@ -145,8 +156,7 @@ class L0Pruner:
             config=gates,
             size_model=self.inspection.mac_model if metric == "macs" else None,
         )
-        self._state = PrunerState(self._gated.gates, lagrangian)
-        self._state.to(self._gated.gates.log_alpha.device)
+        self._state = PrunerState(self._gated.gates, make_controller(target, controller, self._gated.gates))
         self._gated.carry(self._state)
         self._placed = self._place()
         self._plan: RemovalPlan | None = None
@@ -158,56 +168,88 @@ class L0Pruner:
         return self._gated.model
 
     def penalty(self) -> Tensor:
-        """What to add to the loss: lambda1 (s - t) + lambda2 (s - t)^2 of the expected sparsity s; float32 scalar."""
-        return self._state.lagrangian.penalty(self._gated.expected_sparsity(), self._state.step).float()
+        """What to add to the loss for the expected sparsity; float32 scalar, 0 where gates are moved without one."""
+        controller = self._state.controller
+        if not controller.has_penalty:
+            return controller.penalty(torch.zeros(()), self._state.step).float()
+        return controller.penalty(self._gated.expected_sparsity(), self._state.step).float()
 
     def parameter_groups(self, *, adaptive: bool = True, **options: Any) -> list[dict[str, Any]]:
-        """Parameter groups for any torch optimizer: the model's own, the gates, the multipliers.
+        """Parameter groups for any torch optimizer: the model's own, and the gates and multipliers it is to train.
+
+        The default controller moves the gates itself: there is one group, with the model's own parameters.
 
         Args:
             adaptive: Whether the optimizer scales its steps, as Adam and RMSprop do. For plain SGD say False: gates and
                 multipliers then get the larger rates that their small gradients need.
             options: Of the optimizer, for the model's own parameters: `lr=1e-3, weight_decay=0.01`, say.
         """
-        special = [self._gated.gates.log_alpha, self._state.lagrangian.multipliers]
+        special, trained = self._state.controlled(), self._state.controller.trained(self._gated.gates)
         own = [p for p in self.model.parameters() if p.requires_grad and not any(p is other for other in special)]
-        rates = [self.controller.learning_rate] * 2
+        rates = [self.controller.learning_rate] * len(trained)
         if not adaptive:
             # The expected sparsity's gradient is shared out among the units; the multipliers' is the gap itself.
-            rates = [self.controller.learning_rate * len(special[0]), self.controller.learning_rate * 10]
+            rates = [rate * factor for rate, factor in zip(rates, (len(special[0]), 10), strict=False)]
         # Momentum would carry the controller past its target.
         fixed: dict[str, Any] = (
             {"weight_decay": 0.0} if adaptive else {"weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
         )
-        others = [{"params": [p], "lr": rate, **fixed} for p, rate in zip(special, rates, strict=True)]
+        others = [{"params": [p], "lr": rate, **fixed} for p, rate in zip(trained, rates, strict=True)]
         return [{"params": own, **options}, *others]
 
     def step(self) -> None:
-        """Count an optimizer step; call it after the optimizer's.
+        """Count an optimizer step; call it after the optimizer's, before the gradients of the next one.
 
         Raises:
-            TrainingError: The optimizer has made gates or multipliers non-finite; they are put back as they were.
+            TrainingError: The optimizer has made gates or multipliers non-finite; they are put back as they were. Or
+                gates have had no finite gradient for ten steps.
         """
-        now = self._state.controlled_now()
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in now):
-            with torch.no_grad():
-                for tensor, good in zip(self._state.controlled(), self._state.good, strict=True):
-                    tensor.copy_(good)
+        self._check_gates()
+        self._state.count()
+        if self.total_steps is not None and self._state.step == self.total_steps + 1:
+            warnings.warn(
+                f"more steps than total_steps ({self.total_steps}): the schedule of the gates is over, the choice of "
+                "units stays as it is; tell `wrap` how long the run is",
+                stacklevel=2,
+            )
+
+    def _check_gates(self) -> None:
+        state = self._state
+        now = state.controlled_now()
+        fine = torch.stack([torch.isfinite(tensor).all() for tensor in now]).all()
+        on_cpu = fine.device.type == "cpu"
+        # A look waits for the device: there it is taken now and then, and good values come back without one.
+        with torch.no_grad():
+            for tensor, current, good in zip(state.controlled(), now, state.good, strict=True):
+                tensor.copy_(torch.where(fine, current, good))
+        state.good = [tensor.detach().clone() for tensor in state.controlled()]
+        state.bad = state.bad + (~fine).double()
+        if (on_cpu or state.step % _LOOK_EVERY == 0) and float(state.bad):
+            state.bad = torch.zeros_like(state.bad)
             raise TrainingError(
                 "the optimizer made the gates non-finite: the loss was NaN or infinite",
-                where=f"step {self._state.step}",
+                where=f"step {state.step}",
                 hint="gates and multipliers are as they were before it; skip a step whose loss is not finite",
             )
-        self._state.good = now
-        self._state.count()
-        self._gated.gates.forget_sample()
+        if state.step % _LOOK_EVERY == 0 and (bad := state.controller.steps_without_gradient()) >= _LOOK_EVERY:
+            raise TrainingError(
+                "the gates get no finite gradient",
+                where=f"step {state.step}",
+                got=f"{bad} such steps in a row",
+                hint="is the loss NaN or infinite? Call step() after backward() and before gradients are set to zero",
+            )
 
     @property
     def sparsity(self) -> Sparsity:
         """Expected sparsity, and the target at this step."""
         with torch.no_grad():
             expected = float(self._gated.expected_sparsity())
-        return Sparsity(expected, self._state.lagrangian.target_at(self._state.step))
+        return Sparsity(expected, self._state.controller.target_at(self._state.step))
+
+    @property
+    def settled(self) -> bool:
+        """Whether the choice of units is final: from here on `finalize()` loses nothing that training still changes."""
+        return self._gated.gates.settled
 
     @property
     def plan(self) -> RemovalPlan:
@@ -346,6 +388,20 @@ def wrap(
         groups=groups,
         **settings,
     )
+
+
+def _scheduled(total_steps: int | None, controller: ControllerConfig | None) -> ControllerConfig:
+    """The controller's settings, with a schedule in shares of the run if its length is known."""
+    if total_steps is None:
+        return CONTROLLER if controller is None else controller
+    if controller is not None:
+        got = f"total_steps={total_steps} and controller=..."
+        raise ConfigError("two schedules", got=got, hint="give controller its warmup_steps and settle_steps instead")
+    if not isinstance(total_steps, int) or total_steps < _LEAST_STEPS:
+        raise ConfigError("total_steps out of range", got=repr(total_steps), expected=f"{_LEAST_STEPS} or more")
+    gated = int(total_steps * GATED_SHARE)
+    look = min(CONTROLLER.look_steps, max(1, int(total_steps * LOOK_SHARE)))
+    return replace(CONTROLLER, warmup_steps=max(gated - 1, look + 1), settle_steps=gated, look_steps=look)
 
 
 def _one_of(target_sparsity: float | None, pruning_ratio: float | None) -> float:

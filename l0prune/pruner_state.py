@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from l0prune.controller import AugmentedLagrangian
+from l0prune.controller import Controller
 from l0prune.gates import Gates
 from l0prune.gating import GatedModel
 
@@ -14,25 +14,27 @@ _DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
 
 
 class PrunerState(nn.Module):
-    """What the model's `state_dict()` carries of the pruner: gates, multipliers, steps made."""
+    """What the model's `state_dict()` carries of the pruner: gates, controller, steps made."""
 
     steps: Tensor
 
-    def __init__(self, gates: Gates, lagrangian: AugmentedLagrangian) -> None:
+    def __init__(self, gates: Gates, controller: Controller) -> None:
         super().__init__()
-        self.gates, self.lagrangian, self.step = gates, lagrangian, 0
+        self.gates, self.controller, self.step = gates, controller, 0
         # What is saved and copied; `step` spares reading it back from a GPU.
         self.register_buffer("steps", torch.tensor(0))
+        self.bad = torch.zeros((), dtype=torch.float64, device=gates.log_alpha.device)
+        """Steps, since the last look, that made gates or multipliers non-finite."""
         self.good = self.controlled_now()
         """What gates and multipliers go back to when a step makes them non-finite."""
         self.register_load_state_dict_post_hook(_read)
 
-    def controlled(self) -> tuple[Tensor, Tensor]:
+    def controlled(self) -> list[nn.Parameter]:
         """Locations of the gates, and multipliers."""
-        return self.gates.log_alpha, self.lagrangian.multipliers
+        return list(dict.fromkeys([self.gates.log_alpha, *self.controller.trained(self.gates)]))
 
     def controlled_now(self) -> list[Tensor]:
-        """A copy of both."""
+        """A copy of them."""
         return [tensor.detach().clone() for tensor in self.controlled()]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -45,13 +47,16 @@ class PrunerState(nn.Module):
         return super()._apply(moved, recurse)
 
     def count(self) -> None:
-        """Count a step."""
+        """Count a step, and let the controller follow it."""
         self.step += 1
         self.steps.fill_(self.step)
+        self.controller.after_step(self.gates, self.step)
+        self.gates.forget_sample()
 
 
 def _read(state: PrunerState, _: object) -> None:
     state.step, state.good = int(state.steps), state.controlled_now()
+    state.gates.settled = state.controller.settled_at(state.step)
 
 
 class SelfDrawingModel(GatedModel):
@@ -63,7 +68,8 @@ class SelfDrawingModel(GatedModel):
         self.first_gate.add_module("l0prune", state)
         self._draw = self.model.register_forward_pre_hook(_Draw(self.gates))
         # Every process computes the multipliers' gradient alike, and outside the forward pass that DDP watches.
-        ignored = [name for name, p in self.model.named_parameters() if p is state.lagrangian.multipliers]
+        own = [p for p in state.controller.parameters()]
+        ignored = [name for name, p in self.model.named_parameters() if any(p is other for other in own)]
         self._ignored_before = getattr(self.model, _DDP_IGNORES, None)
         setattr(self.model, _DDP_IGNORES, [*(self._ignored_before or []), *ignored])
 

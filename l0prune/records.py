@@ -44,7 +44,9 @@ class Record:
     target: float | None = None
     """What the controller asks for at this step."""
     multipliers: tuple[float, float] | None = None
-    """lambda1 and lambda2."""
+    """lambda1 and lambda2, of a controller that has any."""
+    forced_units: int | None = None
+    """Units on which a cut now would decide otherwise than their gates: open ones removed, closed ones kept."""
 
 
 class Meter:

@@ -12,7 +12,8 @@ from l0prune.checkpoint import random_state, restore_random_state
 from l0prune.compaction import Compactor
 from l0prune.compiling import compile_layers
 from l0prune.config import CompactionConfig, ControllerConfig, StageConfig
-from l0prune.controller import AugmentedLagrangian
+from l0prune.controller import Controller
+from l0prune.controlling import make_controller
 from l0prune.counting import has_fast_bfloat16, parameters
 from l0prune.distributed import agree, average, world
 from l0prune.errors import TrainingError
@@ -34,7 +35,7 @@ class Stage:
         config: Steps and rates.
         precision: "auto", "float32" or "bfloat16".
         gated: The gated student in the joint stage.
-        controller: Settings of its augmented Lagrangian.
+        controller: Settings of what brings its expected size to the target.
         compaction: When closed units leave the network; never by default.
         seed: Of every draw. What a micro-batch draws depends on it and on the micro-batch's number alone.
         split: Into how many parts the batches of the configuration come.
@@ -66,16 +67,13 @@ class Stage:
         groups: list[dict[str, Any]] = [
             {"params": self.weights, "lr": config.learning_rate, "weight_decay": config.weight_decay}
         ]
-        self.lagrangian: AugmentedLagrangian | None = None
+        self.controller: Controller | None = None
         self.compactor: Compactor | None = None
         if gated is not None:
             settings = controller or ControllerConfig()
-            self.lagrangian = AugmentedLagrangian(
-                gated.target_sparsity, settings.warmup_steps, settings.quadratic_start
-            ).to(self.device)
+            self.controller = make_controller(gated.target_sparsity, settings, gated.gates)
             own = {"lr": settings.learning_rate, "weight_decay": 0.0}
-            groups.append({"params": [gated.gates.log_alpha], **own})
-            groups.append({"params": [self.lagrangian.multipliers], **own})
+            groups += [{"params": [parameter], **own} for parameter in self.controller.trained(gated.gates)]
             if compaction is not None and compaction.enabled:
                 self.compactor = Compactor(gated, compaction)
         self.optimizer = torch.optim.AdamW(groups, fused=True)
@@ -173,13 +171,15 @@ class Stage:
             error = failure
         signal_number = self._meet(error, stopped() or 0, all_losses)
         loss = sum(losses.total.detach() for losses in all_losses)
-        if self.gated is not None and self.lagrangian is not None:
-            self.lagrangian.penalty(self.gated.expected_sparsity(), self.step).backward()
+        if self.gated is not None and self.controller is not None and self.controller.has_penalty:
+            self.controller.penalty(self.gated.expected_sparsity(), self.step).backward()
         norm = nn.utils.clip_grad_norm_(self.weights, self.config.max_gradient_norm)
         bad = (~(torch.isfinite(norm) & torch.isfinite(loss))).float()  # pyright: ignore[reportArgumentType]
         # The fused kernel leaves everything as it is where this is 1, as under a gradient scaler.
         self.optimizer.found_inf = bad  # pyright: ignore[reportAttributeAccessIssue]
         self.optimizer.step()
+        if self.gated is not None and self.controller is not None:
+            self.controller.after_step(self.gated.gates, self.step + 1, skipped=bad)
         self._skipped, self._bad_in_a_row = self._skipped + bad, (self._bad_in_a_row + 1) * bad
         self.optimizer.zero_grad()
         return all_losses, norm, signal_number
@@ -225,19 +225,25 @@ class Stage:
 
     def _compact(self, on_cut: Callable[[RemovalPlan], None]) -> None:
         """Cut what has closed for good."""
-        if self.compactor is None or self.lagrangian is None or self.gated is None:
+        if self.compactor is None or self.controller is None or self.gated is None:
             return
         # The last step is followed by the cut proper.
         if self.step % self.compactor.config.every_steps or self.step == self.config.steps:
             return
-        kept = self.compactor.look(self.lagrangian.target_at(self.step))
+        kept = self.compactor.look(self.controller.target_at(self.step))
         if kept is not None:
             self._cut(kept)
             on_cut(self._gone())
 
     def _cut(self, kept: np.ndarray) -> None:
         assert self.compactor is not None
+        assert self.controller is not None
+        assert self.gated is not None
+        units, groups = self.gated.here, [group.name for group in self.gated.groups]
         self.compactor.cut(kept, self.optimizer)
+        left = {group.name for group in self.gated.groups}
+        numbers = [g for g, name in enumerate(groups) if name in left]
+        self.controller.shrink(np.flatnonzero(np.isin(units, self.gated.here)), numbers)
         self.weights = self.optimizer.param_groups[0]["params"]
 
     def _gone(self) -> RemovalPlan:
@@ -257,11 +263,12 @@ class Stage:
     @torch.no_grad()
     def _record(self, meter: Meter) -> Record:
         more: dict[str, Any] = {}
-        if self.gated is not None and self.lagrangian is not None:
-            linear, quadratic = self.lagrangian.multipliers.tolist()
+        if self.gated is not None and self.controller is not None:
             more["sparsity"] = self.gated.expected_sparsity().item()
-            more["target"] = self.lagrangian.target_at(self.step)
-            more["multipliers"] = (linear, quadratic)
+            more["target"] = self.controller.target_at(self.step)
+            more["forced_units"] = self.gated.gates.forced()
+            if multipliers := self.controller.multiplier_values():
+                more["multipliers"] = tuple(multipliers)
         means = meter.means()
         return Record(
             stage=self.name,
@@ -285,7 +292,8 @@ class Stage:
             "bad_in_a_row": int(self._bad_in_a_row),
             "objective": self.objective.state_dict(),
             "gates": self.gated.gates.state_dict() if self.gated else {},
-            "lagrangian": self.lagrangian.state_dict() if self.lagrangian else {},
+            # Under this name since there were no other controllers.
+            "lagrangian": self.controller.state_dict() if self.controller else {},
             "compaction": self._gone().to_json() if self.compactor else {},
             "looks": self.compactor.state() if self.compactor else {},
             "optimizer": self.optimizer.state_dict(),
@@ -303,8 +311,9 @@ class Stage:
         self._skipped.fill_(state["skipped_steps"])
         self._bad_in_a_row.fill_(state["bad_in_a_row"])
         self.objective.load_state_dict(state["objective"])
-        if self.gated is not None and self.lagrangian is not None:
+        if self.gated is not None and self.controller is not None:
             self.gated.gates.load_state_dict(state["gates"])
-            self.lagrangian.load_state_dict(state["lagrangian"])
+            self.controller.load_state_dict(state["lagrangian"])
+            self.gated.gates.settled = self.controller.settled_at(self.step)
         self.optimizer.load_state_dict(state["optimizer"])
         restore_random_state(state["random"])

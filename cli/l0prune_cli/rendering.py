@@ -248,8 +248,9 @@ def measurement_tables(measurement: Measurement) -> list[Table]:
 
 def _status(record: Record, unit: str) -> str:
     pieces = [f"loss {record.loss:.4f}"]
-    if record.sparsity is not None and record.target is not None and record.multipliers is not None:
+    if record.sparsity is not None and record.target is not None:
         pieces.append(f"sparsity {record.sparsity:.3f} / {record.target:.3f}")
+    if record.multipliers is not None:
         pieces.append("lambda {:+.3f} {:+.3f}".format(*record.multipliers))
     pieces.append(f"{record.amount_per_second:.0f} {unit}/s")
     return "  ".join(pieces)

@@ -50,7 +50,7 @@ _METRICS = {
     "parts": {str: NUMBER_OR_NOTHING},
 }
 _MORE_METRICS = {
-    **dict.fromkeys(("sparsity", "target", "parameters", "step_seconds"), NUMBER_OR_NOTHING),
+    **dict.fromkeys(("sparsity", "target", "parameters", "step_seconds", "forced_units"), NUMBER_OR_NOTHING),
     "multipliers": (None, [NUMBER_OR_NOTHING]),
 }
 

@@ -5,19 +5,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from l0prune.config import ControllerConfig
 from l0prune.controller import AugmentedLagrangian
 
 
 @given(st.floats(0.01, 0.99), st.integers(0, 50), st.integers(0, 100))
 def test_target_rises_linearly_to_its_end(target: float, warmup: int, step: int) -> None:
-    lagrangian = AugmentedLagrangian(target, warmup)
+    lagrangian = AugmentedLagrangian(target, ControllerConfig(warmup_steps=warmup))
     assert lagrangian.target_at(step) == pytest.approx(target * min(1.0, step / warmup if warmup else 1.0))
     assert lagrangian.target_at(step) <= lagrangian.target_at(step + 1) <= target
 
 
 @given(st.floats(0, 1), st.floats(-5, 5), st.floats(0, 30))
 def test_penalty_is_equation_6_with_its_gradients(sparsity: float, linear: float, quadratic: float) -> None:
-    lagrangian = AugmentedLagrangian(0.75, 0, quadratic)
+    lagrangian = AugmentedLagrangian(0.75, ControllerConfig(warmup_steps=0, quadratic_start=quadratic))
     with torch.no_grad():
         lagrangian.multipliers[0] = linear
     s = torch.tensor(sparsity, dtype=torch.float64, requires_grad=True)
@@ -34,7 +35,7 @@ def test_penalty_is_equation_6_with_its_gradients(sparsity: float, linear: float
 
 def test_ascent_finds_the_constrained_optimum() -> None:
     """min (s - 0.2)^2 with s = 0.6 enforced: the multiplier ends at minus the slope of the loss."""
-    lagrangian = AugmentedLagrangian(0.6, 0, quadratic_start=1.0)
+    lagrangian = AugmentedLagrangian(0.6, ControllerConfig(warmup_steps=0, quadratic_start=1.0))
     s = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.SGD([s, lagrangian.multipliers], lr=0.1)
     for step in range(600):

@@ -157,10 +157,10 @@ def test_multipliers_ascend_while_the_target_is_missed(make_network: Make) -> No
     seen: list[tuple[float, list[float]]] = []
 
     def note(_: int) -> None:
-        assert stage.lagrangian is not None
+        assert stage.controller is not None
         assert stage.gated is not None
-        target = stage.lagrangian.target_at(stage.step - 1)
-        seen.append((stage.gated.expected_sparsity().item() - target, stage.lagrangian.multipliers.tolist()))
+        target = stage.controller.target_at(stage.step - 1)
+        seen.append((stage.gated.expected_sparsity().item() - target, stage.controller.multiplier_values()))
 
     run(stage, after_step=note)
     gaps, multipliers = zip(*seen[2:], strict=True)

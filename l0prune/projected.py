@@ -1,0 +1,222 @@
+"""A controller without multipliers: gates follow what units are worth, shifted so that the size is the target's.
+
+Legend: N units of all groups, G groups.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from l0prune.config import ControllerConfig
+from l0prune.controller import Controller
+from l0prune.gates import Gates
+
+_OPEN = 10.0
+"""log_alpha of gates that are open for certain."""
+_FARTHEST = 20.0
+"""log_alpha of gates never lies farther from 0: beyond, float32 knows no difference."""
+_CLOSE = 1e-4
+"""How near the expected size comes to its target, as a share of the dense one."""
+_ROUNDS, _ROUNDS_ON_DEVICE = 40, 12
+"""Newton steps at most; on a device as many always, for a look at the gap would wait for it."""
+_LARGEST_MOVE = 2.0
+"""How far a group's slope may lie from the mean, in mean slopes, before it is cut off."""
+
+
+class ProjectedController(Controller):
+    """Ranks units by how much the loss changes for each parameter that they cost, and opens as many as fit.
+
+    The gates are deterministic in training, so that they add no noise, and their gradient passes straight through:
+    dL/dz reaches units that are open, closed and in between alike. After each step
+
+    1. the worth of each unit is the running mean of (dL/dz)^2, the diagonal of the Fisher information: half of it is
+       the loss that removing the unit adds, to second order;
+    2. each group has an offset that moves with the slope of the loss along the group's units near the border, for each
+       parameter: -sum dL/dz / sum of costs. A diagonal does not see that units of a group stand in for one another, or
+       that all heads are needed; the slope does. Few numbers are learned, each from many units, so that they need few
+       steps;
+    3. log_alpha = sharpness * (log(worth / cost) + offset + shift), with the one shift at which the expected size is
+       the target's at this step (Newton's method within a bracket).
+
+    Gates are open while the first `look_steps` measure. The target then rises with the cube of the steps that are left
+    (Zhu & Gupta 2017), so that most is removed early, and gates become sharper on the way.
+
+    The gates are in no optimizer: whichever one trains the weights, the expected size is the target's at each step.
+
+    Args:
+        target_sparsity: The target once the warm-up is over.
+        config: Schedule and rates.
+        units: Units of each group (G,).
+        start: (N,) worth of the units to start from, of any scale; by default nothing is known.
+    """
+
+    has_penalty = False
+    worth: Tensor
+    offsets: Tensor
+    slopes: Tensor
+    costs: Tensor
+    shift: Tensor
+    seen: Tensor
+    bad_in_a_row: Tensor
+
+    def __init__(
+        self, target_sparsity: float, config: ControllerConfig, units: Sequence[int], *, start: np.ndarray | None = None
+    ) -> None:
+        super().__init__(target_sparsity, config)
+        total, double = sum(units), torch.float64
+        known = torch.zeros(total, dtype=double) if start is None else torch.as_tensor(start, dtype=double).clone()
+        self.register_buffer("worth", known / known.mean().clamp_min(torch.finfo(double).tiny))
+        self.register_buffer("offsets", torch.zeros(len(units), dtype=double))
+        self.register_buffer("slopes", torch.zeros(2, len(units), dtype=double))
+        self.register_buffer("costs", torch.ones(total, dtype=double))
+        self.register_buffer("shift", torch.zeros((), dtype=double))
+        # A start counts as much as all that the running mean remembers.
+        self.register_buffer("seen", torch.tensor(0.0 if start is None else 1 / (1 - config.memory), dtype=double))
+        self.register_buffer("bad_in_a_row", torch.zeros((), dtype=double))
+        self._look = 0 if start is not None else config.look_steps
+        self._owner = torch.arange(len(units)).repeat_interleave(torch.tensor(list(units)))
+
+    def trained(self, gates: Gates) -> list[nn.Parameter]:
+        """Nothing: it moves the gates itself."""
+        return []
+
+    def target_at(self, step: int) -> float:
+        """The target at a step: 0 while looking, then up to its end by the cube of what is left of the warm-up."""
+        return self.target_sparsity * (1 - (1 - self._share(step)) ** 3)
+
+    def penalty(self, sparsity: Tensor, step: int) -> Tensor:
+        """Zero: the size is met without one."""
+        return torch.zeros((), dtype=torch.float64, device=self.worth.device)
+
+    def steps_without_gradient(self) -> int:
+        """Steps in a row in which the gates had no finite gradient."""
+        return int(self.bad_in_a_row)
+
+    def begin(self, gates: Gates) -> None:
+        """Open the gates, and let their gradient pass straight through."""
+        gates.straight_through = True
+        self._price(gates)
+        self._move(gates, 0)
+
+    @torch.no_grad()
+    def after_step(self, gates: Gates, step: int, *, skipped: Tensor | None = None) -> None:
+        """Learn from the gates' gradient, and move them to the next step's target."""
+        gradient = gates.log_alpha.grad
+        if gates.settled or self.settled_at(step - 1):
+            gates.log_alpha.grad = None
+            self._settle(gates, step)
+            return
+        if gradient is None:
+            self.bad_in_a_row.add_(1)
+        else:
+            self._learn(gradient.to(self.worth), step, skipped)
+            gates.log_alpha.grad = None
+        self._move(gates, step)
+        self._settle(gates, step)
+
+    def shrink(self, units: np.ndarray, groups: Sequence[int]) -> None:
+        """Forget units and groups that are gone for good."""
+        index = torch.from_numpy(np.asarray(units)).to(self.worth.device)
+        numbers = torch.tensor(list(groups), device=self.worth.device)
+        self.worth, self.costs = self.worth[index], self.costs[index]
+        self.offsets, self.slopes = self.offsets[numbers], self.slopes[:, numbers]
+        place = {int(old): new for new, old in enumerate(groups)}
+        owner = self._owner[index.to(self._owner.device)]
+        self._owner = torch.tensor([place[int(g)] for g in owner.tolist()], device=owner.device)
+
+    def _share(self, step: int) -> float:
+        """How much of the rise of the target is over at a step, in [0, 1]."""
+        rise = max(1, self.config.warmup_steps - self._look)
+        return min(1.0, max(0.0, (step - self._look) / rise)) if step < self.config.warmup_steps else 1.0
+
+    def _learn(self, gradient: Tensor, step: int, skipped: Tensor | None) -> None:
+        good = torch.isfinite(gradient).all().double()
+        good = good if skipped is None else good * (1 - skipped.double())
+        gradient = torch.where(good > 0, gradient, torch.zeros_like(gradient))
+        self.bad_in_a_row.copy_((self.bad_in_a_row + 1) * (1 - good))
+        # The first steps count alike, later ones fade.
+        seen = self.seen + good
+        new = good * torch.maximum(1 / seen.clamp_min(1), torch.full_like(seen, 1 - self.config.memory))
+        self.seen.copy_(seen)
+        squares = gradient**2
+        self.worth.lerp_(squares, new)
+        if self._share(step - 1) > 0:
+            self._learn_offsets(gradient, good)
+
+    def _learn_offsets(self, gradient: Tensor, good: Tensor) -> None:
+        near = torch.sigmoid(self._ranking() + self.shift)
+        near = near * (1 - near)
+        gains = torch.stack([-gradient * near, self.costs * near])
+        sums = torch.zeros_like(self.slopes).index_add_(1, self._owned(), gains)
+        self.slopes.lerp_(sums, good * (1 - self.config.memory))
+        gained, paid = self.slopes
+        slope = gained / paid.clamp_min(torch.finfo(paid.dtype).tiny)
+        mean = gained.sum() / paid.sum().clamp_min(torch.finfo(paid.dtype).tiny)
+        scale = slope.abs().mean().clamp_min(torch.finfo(paid.dtype).tiny)
+        move = ((slope - mean) / scale).clamp(-_LARGEST_MOVE, _LARGEST_MOVE)
+        self.offsets.add_(good * self.config.group_rate * move)
+
+    def _ranking(self) -> Tensor:
+        """log(worth / cost) + offset of each unit, (N,)."""
+        tiny = torch.finfo(self.worth.dtype).tiny
+        least = self.costs.mean() * 1e-3
+        worth = self.worth.clamp_min(tiny).log() - self.costs.clamp_min(least).log()
+        return worth + self.offsets[self._owned()]
+
+    def _owned(self) -> Tensor:
+        if self._owner.device != self.worth.device:
+            self._owner = self._owner.to(self.worth.device)
+        return self._owner
+
+    @torch.no_grad()
+    def _move(self, gates: Gates, step: int) -> None:
+        """Set the gates for the target at a step."""
+        ranking, target = self._ranking(), self.target_at(step)
+        if target <= 0:
+            # The ranking shows in the last digits, so that a cut at this moment goes by it.
+            located = _OPEN + torch.tanh((ranking - ranking.median()) / 10)
+        else:
+            low, high = self.config.sharpness, self.config.final_sharpness
+            sharpness = low * (high / low) ** self._share(step)
+            self._project(gates, ranking, sharpness, 1 - target)
+            located = _located(ranking + self.shift, sharpness)
+        gates.log_alpha.copy_(located)
+
+    def _project(self, gates: Gates, ranking: Tensor, sharpness: float, left: float) -> None:
+        """Find the shift at which the expected size is `left`, a share of the dense one."""
+        size, opened = gates.size_model, gates.distribution.open_shift
+        reach = 2 * _FARTHEST / sharpness
+        low, high = -ranking.max() - reach, -ranking.min() + reach
+        shift = torch.minimum(torch.maximum(self.shift, low), high)
+        price, on_device = self.costs, shift.device.type != "cpu"
+        for _ in range(_ROUNDS_ON_DEVICE if on_device else _ROUNDS):
+            located = _located(ranking + shift, sharpness)
+            kept = torch.sigmoid(located + opened)
+            with torch.enable_grad():
+                expected = size.expected(kept.requires_grad_()) / size.total
+                (price,) = torch.autograd.grad(expected, kept)
+            kept = kept.detach()
+            gap = expected.detach() - left
+            if not on_device and abs(float(gap)) < _CLOSE:
+                break
+            low, high = torch.where(gap > 0, low, shift), torch.where(gap > 0, shift, high)
+            rise = (price * kept * (1 - kept) * (1 - (located / _FARTHEST) ** 2)).sum() * sharpness
+            newton = shift - gap / rise
+            inside = (newton > low) & (newton < high)
+            shift = torch.where(inside, newton, (low + high) / 2)
+        self.shift.copy_(shift)
+        self.costs.copy_(price)
+
+    def _price(self, gates: Gates) -> None:
+        """What each unit costs while all are open."""
+        kept = torch.ones_like(self.costs).requires_grad_()
+        with torch.enable_grad():
+            (price,) = torch.autograd.grad(gates.size_model.expected(kept) / gates.size_model.total, kept)
+        self.costs.copy_(price)
+
+
+def _located(ranking: Tensor, sharpness: float) -> Tensor:
+    """log_alpha, which keeps the order of the ranking and stays near enough to 0 for float32 to tell it."""
+    return _FARTHEST * torch.tanh(sharpness * ranking / _FARTHEST)
