@@ -21,12 +21,8 @@ def cut_by(score: Score, problem: Problem) -> nn.Module:
     return apply_plan(encoder, make_plan(groups, kept_indices(kept, groups), model_shapes(encoder)))
 
 
-def _costs(problem: Problem) -> dict[str, int]:
-    return {row.name: row.unit_parameters for row in problem.inspection.rows}
-
-
 def _taylor_task(problem: Problem) -> np.ndarray:
-    return by_taylor(problem.encoder().train(), problem.groups, problem.labelled_losses("task"), _costs(problem))
+    return by_taylor(problem.encoder().train(), problem.groups, problem.labelled_losses("task"))
 
 
 def _random(problem: Problem) -> np.ndarray:
