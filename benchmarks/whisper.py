@@ -10,7 +10,6 @@ at first use (benchmarks/real_material/, below --material).
 """
 
 import argparse
-import ast
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -22,11 +21,18 @@ from recognition import plan, running, table
 from recognition.losses import OBJECTIVES
 from recognition.trial import IDENTITY, Trial
 from result_rows import ResultRows, commit_of, in_processes, one_thread
+from wrap_settings import parsed
 
 from l0prune import ConfigError, L0PruneError
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("l0prune", "benchmarks/recognition", "benchmarks/real_material", "benchmarks/students/low_rank.py")
+SOURCES = (
+    "l0prune",
+    "benchmarks/*.py",
+    "benchmarks/recognition",
+    "benchmarks/real_material",
+    "benchmarks/students/low_rank.py",
+)
 """What a row's commit speaks for."""
 
 
@@ -101,7 +107,7 @@ def run_row(wish: dict[str, Any], *, material: Path) -> dict[str, Any]:
 
 
 def _wished(args: argparse.Namespace) -> list[Trial]:
-    settings = dict(_setting(text) for text in args.set)
+    settings = dict(parsed(text) for text in args.set)
     if settings and (args.methods != ["wrap"] or not args.label):
         raise ConfigError("--set is for wrap under a name of its own", hint="give --methods wrap --label NAME")
     if args.label and len(args.methods) > 1:
@@ -127,16 +133,6 @@ def _wished(args: argparse.Namespace) -> list[Trial]:
         )
         for seed, objective, steps, size, method in combinations
     ]
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError("not a setting", got=text, expected="NAME=VALUE")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def _table(args: argparse.Namespace, rows: ResultRows) -> int:

@@ -1,31 +1,22 @@
 """`l0prune.wrap` around the encoder, in a training loop of one's own."""
 
-import dataclasses
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from wrap_settings import wrap_settings
 
 import l0prune
-from l0prune import ControllerConfig, GateConfig
-from l0prune.pruner import CONTROLLER
 from recognition.problem import Problem
 from recognition.training import checked, rate_at, set_rate, train
-
-GATED_SHARE = 0.5
-"""Of the steps, with gates; the others train the pruned encoder."""
-WARMUP_SHARE = 2 / 3
-"""Of the gated steps, over which the target rises."""
 
 
 def learn(problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
     """Gates for some of the steps, the cut, and recovery for the others, under one falling learning rate.
 
     Args:
-        problem: Its trial's settings are `gated_share`, `warmup_share`, `controller.NAME` and `gates.NAME` for fields
-            of the two configurations, and any other argument of `l0prune.wrap`.
+        problem: Its trial's settings are those of `wrap_settings`.
 
     Returns:
         The trained encoder, and what was noted at the cut.
@@ -61,20 +52,3 @@ def learn(problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         "nats_after_cut": problem.validation_nats(pruned),
     }
     return pruned, facts | {"loss_trained": train(pruned, problem, done=gated_steps)}
-
-
-def wrap_settings(steps: int, settings: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-    """How many steps have gates, and the arguments of `l0prune.wrap`."""
-    given = dict(settings)
-    gated_steps = max(1, round(steps * given.pop("gated_share", GATED_SHARE)))
-    warmup = round(gated_steps * given.pop("warmup_share", WARMUP_SHARE))
-    parts: dict[str, dict[str, Any]] = {"controller": {"warmup_steps": warmup}, "gates": {}}
-    for name in [name for name in given if name.partition(".")[0] in parts and "." in name]:
-        part, _, field = name.partition(".")
-        parts[part][field] = given.pop(name)
-    if "controller" not in given:
-        given["controller"] = dataclasses.replace(CONTROLLER, **parts["controller"])
-    if parts["gates"]:
-        given["gates"] = GateConfig(**parts["gates"])
-    assert isinstance(given["controller"], ControllerConfig | str)
-    return gated_steps, given

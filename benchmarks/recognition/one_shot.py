@@ -3,14 +3,15 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from one_shot_scores import by_activation, by_chance, by_magnitude, by_taylor
 from torch import nn
 
 from l0prune import apply_plan
 from l0prune.plan import make_plan, model_shapes
 from l0prune.selection import kept_indices, select
-from recognition.importances import by_activation, by_chance, by_magnitude, by_taylor
 from recognition.problem import Problem
 
+_DROPOUT = 0.1
 Score = Callable[[Problem], np.ndarray]
 
 
@@ -23,6 +24,17 @@ def cut_by(score: Score, problem: Problem) -> nn.Module:
 
 def _taylor_task(problem: Problem) -> np.ndarray:
     return by_taylor(problem.encoder().train(), problem.groups, problem.labelled_losses("task"))
+
+
+def _taylor_distill(problem: Problem) -> np.ndarray:
+    """A copy of the dense encoder has no distance from it, and no gradient; with dropout it has."""
+    encoder = problem.encoder().train()
+    for module in encoder.modules():
+        for name in ("dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, _DROPOUT)
+    kind = "all" if problem.trial.objective == "all" else "last"
+    return by_taylor(encoder, problem.groups, problem.labelled_losses(kind))
 
 
 def _random(problem: Problem) -> np.ndarray:
@@ -41,6 +53,7 @@ def _activation(problem: Problem) -> np.ndarray:
 
 SCORES: Mapping[str, Score] = {
     "taylor-task": _taylor_task,
+    "taylor-distill": _taylor_distill,
     "random": _random,
     "magnitude": _magnitude,
     "activation": _activation,

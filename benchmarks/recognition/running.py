@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from real_material.whisper_tiny import whisper_tiny
+from students.low_rank import factored
 from torch import nn
 
 from l0prune import L0PruneError
 from l0prune.benchmark import processor
 from l0prune.counting import parameters
 from l0prune.report import versions
-from recognition import gated, one_shot
+from recognition import gated, one_shot, torch_pruning_beginning
 from recognition.evaluation import evaluate
 from recognition.problem import Problem, Sets, open_sets
 from recognition.recogniser import Recogniser
@@ -23,8 +24,17 @@ from recognition.trial import Trial
 
 Begin = Callable[[Problem], nn.Module]
 
+
+def low_rank(problem: Problem) -> nn.Module:
+    """Every matrix as a product of two, by truncated singular values; trained in that form, and counted in it."""
+    return factored(problem.encoder(), problem.budget)
+
+
 BEGINNINGS: Mapping[str, Begin] = {
     **{name: partial(one_shot.cut_by, score) for name, score in one_shot.SCORES.items()},
+    "torch-pruning-taylor": torch_pruning_beginning.by_group_taylor,
+    "torch-pruning-magnitude": torch_pruning_beginning.by_group_magnitude,
+    "low-rank": low_rank,
 }
 """What makes the encoder small at once."""
 METHODS = ("wrap", *BEGINNINGS)

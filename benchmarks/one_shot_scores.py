@@ -26,9 +26,11 @@ def by_magnitude(model: nn.Module, groups: Sequence[PruneGroup]) -> np.ndarray:
     tensors = dict(model.named_parameters())
     scores = []
     for group in groups:
-        squares = sum(
-            _by_unit(tensors[p.tensor].detach() ** 2, p.dim, p.index) for p in group.places if p.dim is not None
-        )
+        squares = np.zeros(group.units)
+        for place in group.places:
+            # Statistics of batch norms are buffers, no weights.
+            if place.dim is not None and place.tensor in tensors:
+                squares += _by_unit(tensors[place.tensor].detach() ** 2, place.dim, place.index)
         norms = (squares / group.places[0].width) ** 0.5
         scores.append(norms / norms.mean())
     return np.concatenate(scores)
