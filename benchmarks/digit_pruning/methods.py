@@ -26,7 +26,7 @@ from l0prune.selection import budget_for, kept_indices, select
 
 Facts = dict[str, Any]
 _IMPORTANCE_BATCHES = 16
-_ROUNDS = 400
+_ROUNDS = 200
 
 
 def example() -> Tensor:
