@@ -4,6 +4,7 @@ Legend: O outputs, I inputs (of a convolution: input channels times taps), R ran
 """
 
 import copy
+from typing import TypeVar
 
 import torch
 from l0prune_speech.modules import SpeechEncoder
@@ -15,6 +16,8 @@ from l0prune.counting import parameters
 from students.beginnings import Beginning, student_of
 
 _HALVINGS = 40
+
+Encoder = TypeVar("Encoder", bound=nn.Module)
 
 
 class Pair(nn.Module):
@@ -30,6 +33,8 @@ class Pair(nn.Module):
         self.inner, self.outer = inner, outer
         # Whoever asks the layer for its width goes on to.
         self.out_features = outer.weight.shape[0]
+        if isinstance(inner, nn.Conv1d):
+            self.stride = inner.stride
 
     def forward(self, x: Tensor) -> Tensor:
         """x: as the layer replaced takes it."""
@@ -74,7 +79,7 @@ def truncated(layer: nn.Linear | nn.Conv1d, rank: int) -> Pair:
     return Pair(inner, outer)
 
 
-def factored(encoder: SpeechEncoder, budget: int) -> SpeechEncoder:
+def factored(encoder: Encoder, budget: int) -> Encoder:
     """An encoder's copy with a `Pair` for each linear layer and each convolution between channels.
 
     A pair has as large a share of its layer's parameters as all others, rounded down to a rank; then ranks grow one by
@@ -102,7 +107,7 @@ def _matrix(layer: nn.Linear | nn.Conv1d) -> tuple[int, int]:
     return rows, columns
 
 
-def _layers(encoder: SpeechEncoder) -> dict[str, nn.Linear | nn.Conv1d]:
+def _layers(encoder: nn.Module) -> dict[str, nn.Linear | nn.Conv1d]:
     return {
         path: module
         for path, module in encoder.named_modules()

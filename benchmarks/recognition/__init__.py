@@ -1,0 +1,1 @@
+"""Pruning the encoder of a real speech recogniser in one's own training loop: what benchmarks/whisper.py runs."""
