@@ -6,12 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from l0prune import ConfigError, GateConfig
-from l0prune.pruner import CONTROLLER
-
-GATED_SHARE = 0.5
-"""Of the steps, with gates; the others train the pruned network."""
-WARMUP_SHARE = 2 / 3
-"""Of the gated steps, over which the target rises."""
+from l0prune.pruner import GATED_SHARE, scheduled
 
 
 def parsed(text: str) -> tuple[str, Any]:
@@ -32,20 +27,26 @@ def parsed(text: str) -> tuple[str, Any]:
 def wrap_settings(steps: int, settings: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """How many of the steps have gates, and the further arguments of `l0prune.wrap`.
 
+    Without settings it is told the number of steps, as a user would, and gates settle when it says.
+
     Args:
         steps: In all.
-        settings: `gated_share`, `warmup_share`, `controller.NAME` and `gates.NAME` for fields of the two
-            configurations, and any other argument of `wrap`.
+        settings: `gated_share`, `controller.NAME` and `gates.NAME` for fields of the two configurations, and any other
+            argument of `wrap`.
     """
     given = dict(settings)
-    gated_steps = min(steps, max(1, round(steps * given.pop("gated_share", GATED_SHARE))))
-    warmup = round(gated_steps * given.pop("warmup_share", WARMUP_SHARE))
-    parts: dict[str, dict[str, Any]] = {"controller": {"warmup_steps": warmup}, "gates": {}}
+    share = given.pop("gated_share", GATED_SHARE)
+    gated_steps = min(steps, max(1, int(steps * share)))
+    parts: dict[str, dict[str, Any]] = {"controller": {}, "gates": {}}
     for name in list(given):
         part, point, field = name.partition(".")
         if point and part in parts:
             parts[part][field] = given.pop(name)
-    given.setdefault("controller", dataclasses.replace(CONTROLLER, **parts["controller"]))
+    if parts["controller"] or share != GATED_SHARE:
+        controller = dataclasses.replace(scheduled(steps, share), **parts["controller"])
+        given.setdefault("controller", controller)
+    if "controller" not in given:
+        given.setdefault("total_steps", steps)
     if parts["gates"]:
         given["gates"] = GateConfig(**parts["gates"])
     return gated_steps, given

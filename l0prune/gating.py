@@ -23,8 +23,8 @@ from l0prune.removal import apply_plan, scale_along
 from l0prune.selection import budget_for, kept_indices
 from l0prune.size_model import SizeModel, parameter_size
 
-# How far below the target gates may be at the cut without a word.
-_BEHIND = 0.1
+# How far the expected size may be above the budget at the cut without a word, as a share of the budget.
+_BEHIND = 0.02
 
 
 class _GatedTensor(nn.Module):
@@ -106,12 +106,13 @@ class GatedModel(nn.Module):
     @torch.no_grad()
     def behind(self) -> str:
         """What to say before a cut where the gates are far from the target yet; else nothing."""
-        expected = float(self.expected_sparsity())
-        if expected >= self.target_sparsity - _BEHIND:
+        left, budget = 1 - float(self.expected_sparsity()), 1 - self.target_sparsity
+        if left <= budget * (1 + _BEHIND):
             return ""
         return (
-            f"the gates are at an expected sparsity of {expected:.2f}, the target is {self.target_sparsity:.2f}: the "
-            "cut removes units that training still used; train longer, or raise the controller's learning_rate"
+            f"the gates are at an expected sparsity of {1 - left:.3f}, the target is {self.target_sparsity:.3f}: the "
+            f"expected size is {left / budget - 1:.0%} above the budget, and the cut removes units that training still "
+            'used; train longer, or choose the controller "projected", which is at the target at each step'
         )
 
     def plan(self, kept: np.ndarray | None = None) -> RemovalPlan:

@@ -58,6 +58,7 @@ class ProjectedController(Controller):
     slopes: Tensor
     costs: Tensor
     shift: Tensor
+    placed: Tensor
     seen: Tensor
     bad_in_a_row: Tensor
 
@@ -72,6 +73,7 @@ class ProjectedController(Controller):
         self.register_buffer("slopes", torch.zeros(2, len(units), dtype=double))
         self.register_buffer("costs", torch.ones(total, dtype=double))
         self.register_buffer("shift", torch.zeros((), dtype=double))
+        self.register_buffer("placed", torch.zeros(total, dtype=double))
         # A start counts as much as all that the running mean remembers.
         self.register_buffer("seen", torch.tensor(0.0 if start is None else 1 / (1 - config.memory), dtype=double))
         self.register_buffer("bad_in_a_row", torch.zeros((), dtype=double))
@@ -105,6 +107,8 @@ class ProjectedController(Controller):
         """Learn from the gates' gradient, and move them to the next step's target."""
         gradient = gates.log_alpha.grad
         if gates.settled or self.settled_at(step - 1):
+            # An optimizer of all parameters may have moved them.
+            gates.log_alpha.copy_(self.placed)
             gates.log_alpha.grad = None
             self._settle(gates, step)
             return
@@ -120,7 +124,7 @@ class ProjectedController(Controller):
         """Forget units and groups that are gone for good."""
         index = torch.from_numpy(np.asarray(units)).to(self.worth.device)
         numbers = torch.tensor(list(groups), device=self.worth.device)
-        self.worth, self.costs = self.worth[index], self.costs[index]
+        self.worth, self.costs, self.placed = self.worth[index], self.costs[index], self.placed[index]
         self.offsets, self.slopes = self.offsets[numbers], self.slopes[:, numbers]
         place = {int(old): new for new, old in enumerate(groups)}
         owner = self._owner[index.to(self._owner.device)]
@@ -182,6 +186,7 @@ class ProjectedController(Controller):
             sharpness = low * (high / low) ** self._share(step)
             self._project(gates, ranking, sharpness, 1 - target)
             located = _located(ranking + self.shift, sharpness)
+        self.placed.copy_(located)
         gates.log_alpha.copy_(located)
 
     def _project(self, gates: Gates, ranking: Tensor, sharpness: float, left: float) -> None:

@@ -114,7 +114,7 @@ class L0Pruner:
         if any(isinstance(module, Gates) for module in model.modules()):
             raise GroupError("model has gates already", hint="finalize() it first, then wrap the pruned model")
         gates = gates or GateConfig(round_to=round_to)
-        controller = _scheduled(total_steps, controller)
+        controller = _controller(total_steps, controller)
         for name, given, kind in (("gates", gates, GateConfig), ("controller", controller, ControllerConfig)):
             if not isinstance(given, kind):
                 raise ConfigError(f"{name} has the wrong type", got=repr(given), expected=f"{kind.__name__}(...)")
@@ -390,18 +390,31 @@ def wrap(
     )
 
 
-def _scheduled(total_steps: int | None, controller: ControllerConfig | None) -> ControllerConfig:
-    """The controller's settings, with a schedule in shares of the run if its length is known."""
+def scheduled(total_steps: int, share: float = GATED_SHARE) -> ControllerConfig:
+    """The default controller with a schedule in shares of a run.
+
+    Args:
+        total_steps: Optimizer steps of the whole run.
+        share: Of them, after which the choice of units is final.
+
+    Raises:
+        ConfigError: They are too few, or no whole number.
+    """
+    if not isinstance(total_steps, int) or total_steps < _LEAST_STEPS:
+        raise ConfigError("total_steps out of range", got=repr(total_steps), expected=f"{_LEAST_STEPS} or more")
+    gated = int(total_steps * share)
+    look = min(CONTROLLER.look_steps, max(1, int(total_steps * LOOK_SHARE)))
+    return replace(CONTROLLER, warmup_steps=max(gated - 1, look + 1), settle_steps=gated, look_steps=look)
+
+
+def _controller(total_steps: int | None, controller: ControllerConfig | None) -> ControllerConfig:
+    """The controller's settings, from the length of the run if that is given."""
     if total_steps is None:
         return CONTROLLER if controller is None else controller
     if controller is not None:
         got = f"total_steps={total_steps} and controller=..."
         raise ConfigError("two schedules", got=got, hint="give controller its warmup_steps and settle_steps instead")
-    if not isinstance(total_steps, int) or total_steps < _LEAST_STEPS:
-        raise ConfigError("total_steps out of range", got=repr(total_steps), expected=f"{_LEAST_STEPS} or more")
-    gated = int(total_steps * GATED_SHARE)
-    look = min(CONTROLLER.look_steps, max(1, int(total_steps * LOOK_SHARE)))
-    return replace(CONTROLLER, warmup_steps=max(gated - 1, look + 1), settle_steps=gated, look_steps=look)
+    return scheduled(total_steps)
 
 
 def _one_of(target_sparsity: float | None, pruning_ratio: float | None) -> float:

@@ -11,7 +11,7 @@ from digit_pruning.networks import NETWORKS
 from digit_pruning.trial import Trial
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-TRIAL = Trial(network="transformer", method="wrap", label="wrap", size=75, steps=4, rate=1e-3, seed=0)
+TRIAL = Trial(network="transformer", method="wrap", label="wrap", size=75, steps=12, rate=1e-3, seed=0)
 
 
 @pytest.fixture(autouse=True)

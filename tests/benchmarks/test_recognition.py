@@ -17,7 +17,7 @@ from tiny_whisper import tiny_recogniser, tiny_sets
 from l0prune.counting import parameters
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-TRIAL = Trial(method="wrap", label="wrap", size=40, steps=4, objective="task", rate=1e-3, seed=0)
+TRIAL = Trial(method="wrap", label="wrap", size=40, steps=12, objective="task", rate=1e-3, seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import FAST, Net, adam, batch, make, train
+from small_training import PUBLISHED, Net, adam, batch, make, train
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -37,7 +37,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], bool]] = {
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_any_optimizer_brings_the_expected_sparsity_to_the_target(name: str) -> None:
     build, adaptive = OPTIMIZERS[name]
-    pruner = make(0.5)
+    pruner = make(0.5, controller=PUBLISHED)
     train(pruner, build(pruner.parameter_groups(adaptive=adaptive, lr=1e-3)), 300)
     expected, target = pruner.sparsity
     assert target == 0.5
@@ -45,11 +45,11 @@ def test_any_optimizer_brings_the_expected_sparsity_to_the_target(name: str) -> 
 
 
 def test_weight_decay_and_learning_rate_of_the_weights_leave_the_gates_alone() -> None:
-    pruner = make()
+    pruner = make(controller=PUBLISHED)
     own, gates, multipliers = pruner.parameter_groups(lr=0.5, weight_decay=0.1)
     assert (own["lr"], own["weight_decay"]) == (0.5, 0.1)
     for group in (gates, multipliers):
-        assert (group["lr"], group["weight_decay"]) == (FAST.learning_rate, 0.0)
+        assert (group["lr"], group["weight_decay"]) == (PUBLISHED.learning_rate, 0.0)
     listed = [id(p) for group in (own, gates, multipliers) for p in group["params"]]
     assert sorted(listed) == sorted(id(p) for p in pruner.model.parameters())
 
@@ -108,7 +108,7 @@ def test_gradients_accumulate_over_micro_batches() -> None:
 
 def undecided(**settings: Any) -> L0Pruner:
     """Gates of which each draw closes about half."""
-    return make(gates=GateConfig(drop_rate=0.5), **settings)
+    return make(gates=GateConfig(drop_rate=0.5), **{"controller": PUBLISHED, **settings})
 
 
 def gate_gradient(pruner: L0Pruner) -> Any:
@@ -195,7 +195,7 @@ def test_a_pass_without_gradients_takes_none_from_the_next() -> None:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_the_gated_model_compiles() -> None:
     """The graph of the forward and backward pass, without a C++ compiler."""
-    pruner, eager = make(), make()
+    pruner, eager = make(controller=PUBLISHED), make(controller=PUBLISHED)
     compiled: Any = torch.compile(pruner.model, backend="aot_eager")
     x = batch()[0]
     pruner.model.eval(), eager.model.eval()

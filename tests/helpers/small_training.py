@@ -9,7 +9,9 @@ from torch.nn import functional as F
 
 from l0prune import ControllerConfig, L0Pruner, wrap
 
-FAST = ControllerConfig(learning_rate=0.1, warmup_steps=5, quadratic_start=20.0)
+FAST = ControllerConfig(kind="projected", warmup_steps=5, look_steps=2)
+PUBLISHED = ControllerConfig(learning_rate=0.1, warmup_steps=5, quadratic_start=20.0)
+"""Its gates are drawn, and the optimizer trains them."""
 
 
 class Net(nn.Module):
