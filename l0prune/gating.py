@@ -4,7 +4,6 @@ Legend: N units of all groups, one after the other.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +14,8 @@ from torch.utils.hooks import RemovableHandle
 from l0prune.config import GateConfig
 from l0prune.copying import copied
 from l0prune.errors import GroupError
+from l0prune.fused_gating import FusedGating
+from l0prune.fused_layout import Standing
 from l0prune.gated_norms import GatedNorm
 from l0prune.gates import Gates
 from l0prune.groups import Place, PruneGroup, Role, check_groups
@@ -30,16 +31,23 @@ _BEHIND = 0.1
 class _GatedTensor(nn.Module):
     """Parametrization: the tensor times the gates that stand on it, and zero while a block it ends is empty."""
 
-    def __init__(self, gates: Gates, places: Sequence[tuple[int, Place]], alive_with: Sequence[int]) -> None:
+    def __init__(self, gates: Gates, standing: Standing) -> None:
         super().__init__()
         # A tuple hides the gates from `parameters()`: they belong to the gated model alone.
-        self._gates, self._places, self._alive_with = (gates,), tuple(places), tuple(alive_with)
+        self._gates, self._standing = (gates,), standing
+        self.fused: tuple[FusedGating, int] | None = None
+        """What computes many gated tensors at once, and this one's number there."""
 
     def forward(self, tensor: Tensor) -> Tensor:
+        if self.fused is not None:
+            fused, number = self.fused
+            gated = fused.weight(number, tensor)
+            if gated is not None:
+                return gated
         gates = self._gates[0]
-        for g, place in self._places:
+        for g, place in self._standing.places:
             tensor = tensor * scale_along(place, gates.of(g, self.training), tensor)
-        for g in self._alive_with:
+        for g in self._standing.alive_with:
             tensor = tensor * (gates.of(g, self.training).detach() > 0).any().to(tensor)
         return tensor
 
@@ -181,18 +189,29 @@ class GatedModel(nn.Module):
             for tensor in group.alive_with:
                 switched.setdefault(tensor, []).append(g)
         # Whatever can fail comes first: nothing is attached by halves.
-        self._norms = self._gated_norms()
+        self._norms, norms = self._gated_norms()
         held = owners(self.model)
-        self._gated = [(module, name) for tensor in sorted({*consumers, *switched}) for module, name in held[tensor]]
+        tensors = sorted({*consumers, *switched})
+        self._gated = [(module, name) for tensor in tensors for module, name in held[tensor]]
         self._orders = [(module, list(module._parameters)) for module in {module: None for module, _ in self._gated}]
-        for tensor in sorted({*consumers, *switched}):
+        standings = []
+        for tensor in tensors:
+            first = getattr(*held[tensor][0])
+            places, alive_with = tuple(consumers.get(tensor, ())), tuple(switched.get(tensor, ()))
+            standings.append(Standing(tuple(first.shape), places, alive_with, kind=(first.dtype, first.device)))
+        fused = FusedGating(self.gates, standings, [_list_name(tensor) for tensor in tensors], norms)
+        for number, tensor in enumerate(tensors):
             for module, name in held[tensor]:
-                gate = _GatedTensor(self.gates, consumers.get(tensor, ()), switched.get(tensor, ()))
+                gate = _GatedTensor(self.gates, standings[number])
                 gate.train(module.training)
                 parametrize.register_parametrization(module, name, gate)
+                gate.fused = fused, number
+                _shorten(module, name)
+        for norm in self._norms:
+            norm.opened.fused = fused
         for norm in self._norms:
             _replace(self.model, norm.dense, norm)
-        self._hooks: list[RemovableHandle] = []
+        self._hooks: list[RemovableHandle] = fused.attach(self.model)
         for module in {module: None for module, _ in self._gated if isinstance(module, nn.RNNBase)}:
             self._hooks.append(module.register_forward_pre_hook(_use_gated_weights))
             self._hooks.append(module.register_forward_hook(_forget_gated_weights, always_call=True))
@@ -203,7 +222,7 @@ class GatedModel(nn.Module):
         self.gates.forget_sample()
         self.gates.follow(self.model)
 
-    def _gated_norms(self) -> list[GatedNorm]:
+    def _gated_norms(self) -> tuple[list[GatedNorm], list[Standing]]:
         standing: dict[str, list[tuple[int, Place]]] = {}
         dims: dict[str, int] = {}
         for g, group in enumerate(self.groups):
@@ -216,12 +235,13 @@ class GatedModel(nn.Module):
                     raise GroupError("a norm is used on different dimensions", where=where)
                 _check_shares(self.model.get_submodule(norm.module), place, where)
                 standing.setdefault(norm.module, []).append((g, place))
-        gated = []
-        for path, places in standing.items():
+        gated, standings = [], []
+        for number, (path, places) in enumerate(standing.items()):
             norm = self.model.get_submodule(path)
-            opened = partial(_opened, self.gates, places, self.shapes[f"{path}.weight"][0])
+            standings.append(Standing(self.shapes[f"{path}.weight"], tuple(places)))
+            opened = _OpenChannels(self.gates, standings[-1], number)
             gated.append(GatedNorm(norm, opened, dims[path]).train(norm.training))
-        return gated
+        return gated, standings
 
     def detach(self) -> nn.Module:
         """Take the gates off again, without folding them in; returns the dense model."""
@@ -269,12 +289,48 @@ def _forget_gated_weights(module: nn.RNNBase, *_: object) -> None:
     ]
 
 
-def _opened(gates: Gates, places: Sequence[tuple[int, Place]], channels: int, training: bool) -> Tensor:
-    """(C,) 1 for the channels of open units and of none, 0 for those of closed ones."""
-    opened = gates.log_alpha.new_ones(channels)
-    for g, place in places:
-        opened = opened * scale_along(place, (gates.of(g, training).detach() > 0).to(opened), opened)
-    return opened
+class _OpenChannels:
+    """Which channels of a norm are open: (C,) 1 for those of open units and of none, 0 for those of closed ones."""
+
+    def __init__(self, gates: Gates, standing: Standing, number: int) -> None:
+        self._gates, self._standing, self._number = gates, standing, number
+        self.fused: FusedGating | None = None
+        """What computes those of all norms at once."""
+
+    def __call__(self, training: bool) -> Tensor:
+        """The open channels now, for a norm in training mode or not."""
+        opened = None if self.fused is None else self.fused.opened(self._number)
+        if opened is not None:
+            return opened
+        opened = self._gates.log_alpha.new_ones(self._standing.shape)
+        for g, place in self._standing.places:
+            opened = opened * scale_along(place, (self._gates.of(g, training).detach() > 0).to(opened), opened)
+        return opened
+
+
+def _shorten(module: nn.Module, name: str) -> None:
+    """Let a gated tensor be looked up without calling the modules that stand for its gates, where it is known."""
+    parametrized = vars(type(module))[name]
+
+    def get(self: nn.Module) -> Tensor:
+        if not torch.compiler.is_compiling() and not parametrize._cache_enabled:
+            chain = self._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
+            gate, original = chain._modules.get("0"), chain._parameters.get("original")  # type: ignore[union-attr]
+            # Of several parametrizations this one may be the first or none.
+            if original is not None and type(gate) is _GatedTensor and gate.fused is not None and len(chain) == 1:  # type: ignore[arg-type]
+                fused, number = gate.fused
+                gated = fused.weight(number, original)
+                if gated is not None:
+                    return gated
+        return parametrized.fget(self)
+
+    setattr(type(module), name, property(get, parametrized.fset))
+
+
+def _list_name(tensor: str) -> str:
+    """Where a parametrized tensor's `ParametrizationList` stands."""
+    path, _, name = tensor.rpartition(".")
+    return f"{path}.parametrizations.{name}" if path else f"parametrizations.{name}"
 
 
 def _own_class(module: nn.Module) -> None:
