@@ -7,7 +7,7 @@ Legend: N units of all groups; S scales of all tensors; T tensors of a block, ea
 each of the D.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -25,7 +25,7 @@ _BLOCK = 2**17
 _ROWS = 2**18
 """Elements that a large product is made of at a time, for the same reason."""
 _REPEATED = 64
-"""Elements behind the gated dimension up to which scales are repeated: long rows are multiplied faster than short runs."""
+"""Elements behind the gated dimension up to which scales are repeated: long rows are multiplied faster than runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Standing:
 
     def form(self) -> tuple[int, int, int] | None:
         """(A, D, E), the gated dimension in the middle; None where several dimensions are gated."""
-        dims = {place.dim for _, place in self.places} - {None}
+        dims = {place.dim for _, place in self.places if place.dim is not None}
         if len(dims) > 1 or not self.shape:
             return None
         dim = dims.pop() if dims else len(self.shape) - 1
@@ -74,8 +74,8 @@ class Block:
 class Layout:
     """Where the scale of each row of each tensor is found.
 
-    Gate values are extended by one entry for each group that keeps a tensor alive, 1 while any of its units is open, and
-    by a constant 1, for rows on which no unit stands.
+    Gate values are extended by one entry for each group that keeps a tensor alive, 1 while any of its units is open,
+    and by a constant 1, for rows on which no unit stands.
 
     Args:
         units: Units of each group.
@@ -119,12 +119,10 @@ class Layout:
             scales = scales * extended.index_select(0, index)
         return scales
 
-    def by_tensor(self, scales: Tensor) -> dict[int, Tensor]:
-        """The scales (S,) of each tensor, by its number."""
-        found = {}
+    def by_block(self, scales: Tensor) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+        """The numbers of each block's tensors, and their scales (T, D). scales: (S,)."""
         for block, mine in zip(self.blocks, scales.split([block.scales for block in self.blocks]), strict=True):
-            found.update(zip(block.numbers, mine.view(-1, block.form[1]).unbind(0), strict=True))
-        return found
+            yield block.numbers, mine.view(-1, block.form[1])
 
     def _factors(self, standing: Standing) -> np.ndarray:
         """(P, D) entries of the extended gate values whose product scales each row."""
@@ -192,17 +190,18 @@ class _Scaled(torch.autograd.Function):
         block, (scales, *tensors) = ctx.block, ctx.saved_tensors
         _, of_scales, *of_tensors = ctx.needs_input_grad
         present = [t for t, grad in enumerate(grads) if grad is not None]
-        grad_scales, grad_tensors = None, [None] * len(grads)
+        grad_scales: Tensor | None = None
+        grad_tensors: list[Tensor | None] = [None] * len(grads)
         if not present:
             return None, None, *grad_tensors
         complete = len(present) == len(grads)
         stack = _stack(block, [grads[t] for t in present])
         if of_scales:
-            grad_scales = _row_products(_stack(block, [tensors[t] for t in present]), stack)
+            products = _row_products(_stack(block, [tensors[t] for t in present]), stack)
             if not complete:
                 index = torch.tensor(present, device=scales.device)
-                grad_scales = scales.new_zeros(len(grads), block.form[1]).index_copy(0, index, grad_scales)
-            grad_scales = grad_scales.reshape(-1)
+                products = scales.new_zeros(len(grads), block.form[1]).index_copy(0, index, products)
+            grad_scales = products.reshape(-1)
         if any(of_tensors):
             mine = scales if complete else scales.view(-1, block.form[1])[present]
             for t, product in zip(present, _times(block, stack, mine), strict=True):
@@ -227,7 +226,7 @@ def scaled(block: Block, tensors: Sequence[Tensor], scales: Tensor) -> tuple[Ten
 
 
 def _times(block: Block, stack: Tensor, scales: Tensor) -> tuple[Tensor, ...]:
-    """Each of a stack (T, A, D, E) times its scales (T * D,), in the tensors' own shape; a stack of several is used up."""
+    """Each of a stack (T, A, D, E) times its scales (T * D,), in the tensors' own shape; several are used up."""
     scales = scales.view(-1, 1, block.form[1], 1)
     # Of several tensors it is a copy; less memory means fewer weights that leave the cache.
     product = stack.mul_(scales) if len(stack) > 1 and not torch.is_grad_enabled() else stack * scales

@@ -19,6 +19,7 @@ from l0prune.fused_layout import Standing
 from l0prune.gated_norms import GatedNorm
 from l0prune.gates import Gates
 from l0prune.groups import Place, PruneGroup, Role, check_groups
+from l0prune.open_norms import OpenChannels
 from l0prune.plan import RemovalPlan, make_plan, model_shapes, owners
 from l0prune.removal import apply_plan, scale_along
 from l0prune.selection import budget_for, kept_indices
@@ -189,7 +190,7 @@ class GatedModel(nn.Module):
             for tensor in group.alive_with:
                 switched.setdefault(tensor, []).append(g)
         # Whatever can fail comes first: nothing is attached by halves.
-        self._norms, norms = self._gated_norms()
+        self._norms, norms, open_channels = self._gated_norms()
         held = owners(self.model)
         tensors = sorted({*consumers, *switched})
         self._gated = [(module, name) for tensor in tensors for module, name in held[tensor]]
@@ -207,8 +208,8 @@ class GatedModel(nn.Module):
                 parametrize.register_parametrization(module, name, gate)
                 gate.fused = fused, number
                 _shorten(module, name)
-        for norm in self._norms:
-            norm.opened.fused = fused
+        for opened in open_channels:
+            opened.fused = fused
         for norm in self._norms:
             _replace(self.model, norm.dense, norm)
         self._hooks: list[RemovableHandle] = fused.attach(self.model)
@@ -222,7 +223,7 @@ class GatedModel(nn.Module):
         self.gates.forget_sample()
         self.gates.follow(self.model)
 
-    def _gated_norms(self) -> tuple[list[GatedNorm], list[Standing]]:
+    def _gated_norms(self) -> tuple[list[GatedNorm], list[Standing], list["_OpenChannels"]]:
         standing: dict[str, list[tuple[int, Place]]] = {}
         dims: dict[str, int] = {}
         for g, group in enumerate(self.groups):
@@ -235,13 +236,13 @@ class GatedModel(nn.Module):
                     raise GroupError("a norm is used on different dimensions", where=where)
                 _check_shares(self.model.get_submodule(norm.module), place, where)
                 standing.setdefault(norm.module, []).append((g, place))
-        gated, standings = [], []
+        gated, standings, channels = [], [], []
         for number, (path, places) in enumerate(standing.items()):
             norm = self.model.get_submodule(path)
             standings.append(Standing(self.shapes[f"{path}.weight"], tuple(places)))
-            opened = _OpenChannels(self.gates, standings[-1], number)
-            gated.append(GatedNorm(norm, opened, dims[path]).train(norm.training))
-        return gated, standings
+            channels.append(_OpenChannels(self.gates, standings[-1], number))
+            gated.append(GatedNorm(norm, channels[-1], dims[path]).train(norm.training))
+        return gated, standings, channels
 
     def detach(self) -> nn.Module:
         """Take the gates off again, without folding them in; returns the dense model."""
@@ -297,7 +298,7 @@ class _OpenChannels:
         self.fused: FusedGating | None = None
         """What computes those of all norms at once."""
 
-    def __call__(self, training: bool) -> Tensor:
+    def __call__(self, training: bool) -> Tensor | OpenChannels:
         """The open channels now, for a norm in training mode or not."""
         opened = None if self.fused is None else self.fused.opened(self._number)
         if opened is not None:
@@ -309,17 +310,21 @@ class _OpenChannels:
 
 
 def _shorten(module: nn.Module, name: str) -> None:
-    """Let a gated tensor be looked up without calling the modules that stand for its gates, where it is known."""
+    """Let a gated tensor be looked up without calling the modules that stand for its gates, while it is known."""
     parametrized = vars(type(module))[name]
 
     def get(self: nn.Module) -> Tensor:
-        if not torch.compiler.is_compiling() and not parametrize._cache_enabled:
-            chain = self._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
-            gate, original = chain._modules.get("0"), chain._parameters.get("original")  # type: ignore[union-attr]
-            # Of several parametrizations this one may be the first or none.
-            if original is not None and type(gate) is _GatedTensor and gate.fused is not None and len(chain) == 1:  # type: ignore[arg-type]
-                fused, number = gate.fused
-                gated = fused.weight(number, original)
+        if not parametrize._cache_enabled:
+            chain: nn.Module = self._modules["parametrizations"]._modules[name]  # type: ignore[union-attr,assignment]
+            gate, original = chain._modules.get("0"), chain._parameters.get("original")
+            # Where there are several parametrizations, they have to be called one after the other.
+            if (
+                type(gate) is _GatedTensor
+                and gate.fused is not None
+                and original is not None
+                and "1" not in chain._modules
+            ):
+                gated = gate.fused[0].weight(gate.fused[1], original)
                 if gated is not None:
                     return gated
         return parametrized.fget(self)
