@@ -17,40 +17,16 @@ from l0prune.errors import GroupError
 from l0prune.fused_gating import FusedGating
 from l0prune.fused_layout import Standing
 from l0prune.gated_norms import GatedNorm
+from l0prune.gated_tensors import GatedTensor, NormGates, list_name, shorten
 from l0prune.gates import Gates
 from l0prune.groups import Place, PruneGroup, Role, check_groups
-from l0prune.open_norms import OpenChannels
 from l0prune.plan import RemovalPlan, make_plan, model_shapes, owners
-from l0prune.removal import apply_plan, scale_along
+from l0prune.removal import apply_plan
 from l0prune.selection import budget_for, kept_indices
 from l0prune.size_model import SizeModel, parameter_size
 
 # How far below the target gates may be at the cut without a word.
 _BEHIND = 0.1
-
-
-class _GatedTensor(nn.Module):
-    """Parametrization: the tensor times the gates that stand on it, and zero while a block it ends is empty."""
-
-    def __init__(self, gates: Gates, standing: Standing) -> None:
-        super().__init__()
-        # A tuple hides the gates from `parameters()`: they belong to the gated model alone.
-        self._gates, self._standing = (gates,), standing
-        self.fused: tuple[FusedGating, int] | None = None
-        """What computes many gated tensors at once, and this one's number there."""
-
-    def forward(self, tensor: Tensor) -> Tensor:
-        if self.fused is not None:
-            fused, number = self.fused
-            gated = fused.weight(number, tensor)
-            if gated is not None:
-                return gated
-        gates = self._gates[0]
-        for g, place in self._standing.places:
-            tensor = tensor * scale_along(place, gates.of(g, self.training), tensor)
-        for g in self._standing.alive_with:
-            tensor = tensor * (gates.of(g, self.training).detach() > 0).any().to(tensor)
-        return tensor
 
 
 class GatedModel(nn.Module):
@@ -178,7 +154,7 @@ class GatedModel(nn.Module):
     def first_gate(self) -> nn.Module:
         """A module that stands in the model as long as gates are attached."""
         module, name = self._gated[0]
-        return next(gate for gate in module.parametrizations[name] if isinstance(gate, _GatedTensor))  # type: ignore[index]
+        return next(gate for gate in module.parametrizations[name] if isinstance(gate, GatedTensor))  # type: ignore[index]
 
     def _attach(self) -> None:
         consumers: dict[str, list[tuple[int, Place]]] = {}
@@ -200,14 +176,14 @@ class GatedModel(nn.Module):
             first = getattr(*held[tensor][0])
             places, alive_with = tuple(consumers.get(tensor, ())), tuple(switched.get(tensor, ()))
             standings.append(Standing(tuple(first.shape), places, alive_with, kind=(first.dtype, first.device)))
-        fused = FusedGating(self.gates, standings, [_list_name(tensor) for tensor in tensors], norms)
+        fused = FusedGating(self.gates, standings, [list_name(tensor) for tensor in tensors], norms)
         for number, tensor in enumerate(tensors):
             for module, name in held[tensor]:
-                gate = _GatedTensor(self.gates, standings[number])
+                gate = GatedTensor(self.gates, standings[number])
                 gate.train(module.training)
                 parametrize.register_parametrization(module, name, gate)
                 gate.fused = fused, number
-                _shorten(module, name)
+                shorten(module, name)
         for opened in open_channels:
             opened.fused = fused
         for norm in self._norms:
@@ -223,7 +199,7 @@ class GatedModel(nn.Module):
         self.gates.forget_sample()
         self.gates.follow(self.model)
 
-    def _gated_norms(self) -> tuple[list[GatedNorm], list[Standing], list["_OpenChannels"]]:
+    def _gated_norms(self) -> tuple[list[GatedNorm], list[Standing], list[NormGates]]:
         standing: dict[str, list[tuple[int, Place]]] = {}
         dims: dict[str, int] = {}
         for g, group in enumerate(self.groups):
@@ -240,7 +216,7 @@ class GatedModel(nn.Module):
         for number, (path, places) in enumerate(standing.items()):
             norm = self.model.get_submodule(path)
             standings.append(Standing(self.shapes[f"{path}.weight"], tuple(places)))
-            channels.append(_OpenChannels(self.gates, standings[-1], number))
+            channels.append(NormGates(self.gates, standings[-1], number))
             gated.append(GatedNorm(norm, channels[-1], dims[path]).train(norm.training))
         return gated, standings, channels
 
@@ -288,54 +264,6 @@ def _forget_gated_weights(module: nn.RNNBase, *_: object) -> None:
     module._flat_weights = [
         originals.get(name, module.__dict__["_parameters"].get(name)) for name in module._flat_weights_names
     ]
-
-
-class _OpenChannels:
-    """Which channels of a norm are open: (C,) 1 for those of open units and of none, 0 for those of closed ones."""
-
-    def __init__(self, gates: Gates, standing: Standing, number: int) -> None:
-        self._gates, self._standing, self._number = gates, standing, number
-        self.fused: FusedGating | None = None
-        """What computes those of all norms at once."""
-
-    def __call__(self, training: bool) -> Tensor | OpenChannels:
-        """The open channels now, for a norm in training mode or not."""
-        opened = None if self.fused is None else self.fused.opened(self._number)
-        if opened is not None:
-            return opened
-        opened = self._gates.log_alpha.new_ones(self._standing.shape)
-        for g, place in self._standing.places:
-            opened = opened * scale_along(place, (self._gates.of(g, training).detach() > 0).to(opened), opened)
-        return opened
-
-
-def _shorten(module: nn.Module, name: str) -> None:
-    """Let a gated tensor be looked up without calling the modules that stand for its gates, while it is known."""
-    parametrized = vars(type(module))[name]
-
-    def get(self: nn.Module) -> Tensor:
-        if not parametrize._cache_enabled:
-            chain: nn.Module = self._modules["parametrizations"]._modules[name]  # type: ignore[union-attr,assignment]
-            gate, original = chain._modules.get("0"), chain._parameters.get("original")
-            # Where there are several parametrizations, they have to be called one after the other.
-            if (
-                type(gate) is _GatedTensor
-                and gate.fused is not None
-                and original is not None
-                and "1" not in chain._modules
-            ):
-                gated = gate.fused[0].weight(gate.fused[1], original)
-                if gated is not None:
-                    return gated
-        return parametrized.fget(self)
-
-    setattr(type(module), name, property(get, parametrized.fset))
-
-
-def _list_name(tensor: str) -> str:
-    """Where a parametrized tensor's `ParametrizationList` stands."""
-    path, _, name = tensor.rpartition(".")
-    return f"{path}.parametrizations.{name}" if path else f"parametrizations.{name}"
 
 
 def _own_class(module: nn.Module) -> None:
