@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.errors import GroupError
+from l0prune.open_norms import OpenChannels, open_group_norm, open_norm
 
 _HOOKS = (
     "_forward_pre_hooks",
@@ -21,99 +22,6 @@ _HOOKS = (
     "_backward_hooks",
 )
 """Where a module keeps its hooks."""
-
-
-class _OpenNorm(torch.autograd.Function):
-    """weight * (x - mean) / sqrt(variance + eps) + bias, with mean and variance over the open channels of `dim`.
-
-    Saves its input and two numbers a row, as the dense kernels do, so that gating adds no activation-sized memory.
-    """
-
-    @staticmethod
-    def forward(ctx, x, share, weight, bias, dim, eps, centred):  # type: ignore[override]
-        """share, weight and bias broadcast to x; share is 1/n at open channels and 0 at closed ones."""
-        mean = (x * share).sum(dim, keepdim=True) if centred else x.new_zeros(())
-        y = x - mean
-        scale = ((y * y) * share).sum(dim, keepdim=True).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, mean, scale, share, weight)
-        ctx.dim, ctx.eps, ctx.centred, ctx.has_bias = dim, eps, centred, bias is not None
-        y.mul_(scale)
-        if weight is not None:
-            y.mul_(weight)
-        return y if bias is None else y.add_(bias)
-
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[override]
-        x, mean, scale, share, weight = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return _differentiable_gradients(ctx, grad, x, share, weight)
-        normalized = (x - mean).mul_(scale)
-        others = [d for d in range(x.ndim) if share.shape[d] == 1]
-        grad_bias = grad.sum(others, keepdim=True) if ctx.has_bias else None
-        grad_weight = None
-        if weight is not None:
-            grad_weight = (grad * normalized).sum(others, keepdim=True)
-            grad = grad * weight
-        correction = normalized.mul_((grad * normalized).sum(ctx.dim, keepdim=True))
-        if ctx.centred:
-            correction += grad.sum(ctx.dim, keepdim=True)
-        grad_x = correction.mul_(share).neg_().add_(grad).mul_(scale)
-        return grad_x, None, grad_weight, grad_bias, None, None, None
-
-
-def _differentiable_gradients(ctx: Any, grad: Tensor, x: Tensor, share: Tensor, weight: Tensor | None) -> tuple:
-    """What `backward` returns, for a caller who differentiates it: the saved numbers know nothing of the input."""
-    # The gradient depends on no value of the bias.
-    bias = torch.zeros_like(share).requires_grad_() if ctx.has_bias else None
-    places = [n for n, tensor in enumerate((x, weight, bias)) if tensor is not None and tensor.requires_grad]
-    wanted = [(x, weight, bias)[n] for n in places]
-    y = _plain_norm(x, share, weight, bias, ctx.dim, ctx.eps, ctx.centred)
-    gradients = dict(zip(places, torch.autograd.grad(y, wanted, grad, create_graph=True), strict=True))  # type: ignore[arg-type]
-    return gradients.get(0), None, gradients.get(1), gradients.get(2), None, None, None
-
-
-def open_norm(
-    x: Tensor,
-    opened: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    *,
-    dim: int = -1,
-    eps: float = 1e-5,
-    centred: bool = True,
-) -> Tensor:
-    """Normalise over the open channels of one dimension, then scale and shift.
-
-    Args:
-        x: Any shape with C along `dim`.
-        opened: (C,) 1 for open channels, 0 for closed ones.
-        weight: (C,) or None.
-        bias: (C,) or None.
-        dim: The channel dimension.
-        eps: Added to the variance.
-        centred: Subtract the mean (LayerNorm) or not (RMSNorm).
-
-    Returns:
-        The shape of `x`, float32 at least; closed channels hold finite values that nothing reads.
-    """
-    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    view = [1] * x.ndim
-    view[dim] = -1
-    share = (opened / opened.sum().clamp_min(1)).to(x).view(view)
-    weight, bias = (None if p is None else p.to(x.dtype).view(view) for p in (weight, bias))
-    if torch.compiler.is_compiling():
-        # The compiler fuses by itself, and in torch 2.11 derives the in-place operations wrongly.
-        return _plain_norm(x, share, weight, bias, dim, eps, centred)
-    return _OpenNorm.apply(x, share, weight, bias, dim, eps, centred)  # type: ignore[return-value]
-
-
-def _plain_norm(
-    x: Tensor, share: Tensor, weight: Tensor | None, bias: Tensor | None, dim: int, eps: float, centred: bool
-) -> Tensor:
-    y = x - (x * share).sum(dim, keepdim=True) if centred else x
-    y = y * ((y * y) * share).sum(dim, keepdim=True).add(eps).rsqrt()
-    y = y if weight is None else y * weight
-    return y if bias is None else y + bias
 
 
 class GatedNorm(nn.Module):
@@ -131,7 +39,7 @@ class GatedNorm(nn.Module):
         GroupError: `norm` is of another kind, or normalises over more than the channels.
     """
 
-    def __init__(self, norm: nn.Module, opened: Callable[[bool], Tensor], channel_dim: int) -> None:
+    def __init__(self, norm: nn.Module, opened: Callable[[bool], Tensor | OpenChannels], channel_dim: int) -> None:
         super().__init__()
         if len(getattr(norm, "normalized_shape", (1,))) != 1:
             raise GroupError("cannot gate a norm over several dimensions", got=tuple(norm.normalized_shape))  # type: ignore[arg-type]
@@ -182,27 +90,17 @@ class GatedNorm(nn.Module):
         widened = (
             x.is_cuda and torch.is_autocast_enabled("cuda") and isinstance(self.dense, nn.LayerNorm | nn.GroupNorm)
         )
-        return y if widened else y.to(x.dtype)
+        return y if widened or y.dtype == x.dtype else y.to(x.dtype)
 
-    def _normalize(self, x: Tensor, opened: Tensor) -> Tensor:
+    def _normalize(self, x: Tensor, opened: Tensor | OpenChannels) -> Tensor:
         norm: Any = self.dense
         if isinstance(norm, nn.GroupNorm):
-            return self._group_norm(x, opened, norm)
+            return open_group_norm(x, opened, norm.num_groups, self.weight, self.bias, norm.eps)
         eps = norm.eps if isinstance(norm, nn.LayerNorm) else _epsilon(norm)
         # torch's default is that of the dtype it computes in.
         eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps if eps is None else eps
         centred = isinstance(norm, nn.LayerNorm)
         return open_norm(x, opened, self.weight, self.bias, dim=self.channel_dim, eps=eps, centred=centred)
-
-    def _group_norm(self, x: Tensor, opened: Tensor, norm: nn.GroupNorm) -> Tensor:
-        # x: (B, C, ...). Each position of a channel counts alike: a group is one row of channels x positions.
-        rows = x.reshape(x.shape[0], norm.num_groups, -1)
-        masks = opened.view(norm.num_groups, -1).repeat_interleave(x[0, 0].numel(), dim=1)
-        groups = [open_norm(rows[:, g], masks[g], eps=norm.eps) for g in range(norm.num_groups)]
-        normalized = torch.stack(groups, dim=1).view(x.shape)
-        view = [1, -1] + [1] * (x.ndim - 2)
-        scaled = normalized if self.weight is None else normalized * self.weight.view(view)
-        return scaled if self.bias is None else scaled + self.bias.view(view)
 
 
 def _epsilon(norm: nn.Module) -> Any:

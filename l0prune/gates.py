@@ -145,21 +145,38 @@ class Gates(nn.Module):
             g: The group's number.
             training: The mode of the part that asks; that of the model they follow counts if there is one.
         """
-        model = self._model() if self._model is not None else None
+        return self.values(training)[g]
+
+    def values(self, training: bool = True) -> tuple[Tensor, ...]:
+        """Gate values (units,) of each group, as `of` gives them; parts of one vector (N,)."""
+        model = self.followed()
         training = training if model is None else model.training
         if self._fixed is not None:
-            return self._fixed[g]
+            return self._fixed
         if not training:
             if torch.compiler.is_compiling() and self._decided is not None:
-                return self._decided[1][g]
-            return self.decide()[g]
+                return self._decided[1]
+            return self.decide()
         if self._sampled is None or self._used_up():
             self.sample()
         assert self._sampled is not None
         if torch.is_grad_enabled() and _in_backward() and not _in_checkpoint():
             # A reentrant checkpoint runs a backward pass of its own, which must not use up the graph of the others.
-            return self._drawn().split(self._units)[g]
-        return self._sampled[g]
+            return self._drawn().split(self._units)
+        return self._sampled
+
+    def hold(self, values: tuple[Tensor, ...]) -> bool:
+        """Whether `values`, which this gave earlier in the same pass of the model, are still what it would give."""
+        if self._fixed is not None:
+            return values is self._fixed
+        model = self.followed()
+        if model is not None and not model.training:
+            return self._decided is not None and values is self._decided[1]
+        return values is self._sampled and (bool(self._waiting) or not self._used_up())
+
+    def followed(self) -> nn.Module | None:
+        """The model whose mode they go by."""
+        return self._model() if self._model is not None else None
 
     def _used_up(self) -> bool:
         """Whether a pass that wants gradients finds a draw that has had its own, or can have none."""

@@ -4,7 +4,6 @@ Legend: N units of all groups, one after the other.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -15,33 +14,19 @@ from torch.utils.hooks import RemovableHandle
 from l0prune.config import GateConfig
 from l0prune.copying import copied
 from l0prune.errors import GroupError
+from l0prune.fused_gating import FusedGating
+from l0prune.fused_layout import Standing
 from l0prune.gated_norms import GatedNorm
+from l0prune.gated_tensors import GatedTensor, NormGates, list_name, shorten
 from l0prune.gates import Gates
 from l0prune.groups import Place, PruneGroup, Role, check_groups
 from l0prune.plan import RemovalPlan, make_plan, model_shapes, owners
-from l0prune.removal import apply_plan, scale_along
+from l0prune.removal import apply_plan
 from l0prune.selection import budget_for, kept_indices
 from l0prune.size_model import SizeModel, parameter_size
 
 # How far the expected size may be above the budget at the cut without a word, as a share of the budget.
 _BEHIND = 0.02
-
-
-class _GatedTensor(nn.Module):
-    """Parametrization: the tensor times the gates that stand on it, and zero while a block it ends is empty."""
-
-    def __init__(self, gates: Gates, places: Sequence[tuple[int, Place]], alive_with: Sequence[int]) -> None:
-        super().__init__()
-        # A tuple hides the gates from `parameters()`: they belong to the gated model alone.
-        self._gates, self._places, self._alive_with = (gates,), tuple(places), tuple(alive_with)
-
-    def forward(self, tensor: Tensor) -> Tensor:
-        gates = self._gates[0]
-        for g, place in self._places:
-            tensor = tensor * scale_along(place, gates.of(g, self.training), tensor)
-        for g in self._alive_with:
-            tensor = tensor * (gates.of(g, self.training).detach() > 0).any().to(tensor)
-        return tensor
 
 
 class GatedModel(nn.Module):
@@ -170,7 +155,7 @@ class GatedModel(nn.Module):
     def first_gate(self) -> nn.Module:
         """A module that stands in the model as long as gates are attached."""
         module, name = self._gated[0]
-        return next(gate for gate in module.parametrizations[name] if isinstance(gate, _GatedTensor))  # type: ignore[index]
+        return next(gate for gate in module.parametrizations[name] if isinstance(gate, GatedTensor))  # type: ignore[index]
 
     def _attach(self) -> None:
         consumers: dict[str, list[tuple[int, Place]]] = {}
@@ -182,18 +167,29 @@ class GatedModel(nn.Module):
             for tensor in group.alive_with:
                 switched.setdefault(tensor, []).append(g)
         # Whatever can fail comes first: nothing is attached by halves.
-        self._norms = self._gated_norms()
+        self._norms, norms, open_channels = self._gated_norms()
         held = owners(self.model)
-        self._gated = [(module, name) for tensor in sorted({*consumers, *switched}) for module, name in held[tensor]]
+        tensors = sorted({*consumers, *switched})
+        self._gated = [(module, name) for tensor in tensors for module, name in held[tensor]]
         self._orders = [(module, list(module._parameters)) for module in {module: None for module, _ in self._gated}]
-        for tensor in sorted({*consumers, *switched}):
+        standings = []
+        for tensor in tensors:
+            first = getattr(*held[tensor][0])
+            places, alive_with = tuple(consumers.get(tensor, ())), tuple(switched.get(tensor, ()))
+            standings.append(Standing(tuple(first.shape), places, alive_with, kind=(first.dtype, first.device)))
+        fused = FusedGating(self.gates, standings, [list_name(tensor) for tensor in tensors], norms)
+        for number, tensor in enumerate(tensors):
             for module, name in held[tensor]:
-                gate = _GatedTensor(self.gates, consumers.get(tensor, ()), switched.get(tensor, ()))
+                gate = GatedTensor(self.gates, standings[number])
                 gate.train(module.training)
                 parametrize.register_parametrization(module, name, gate)
+                gate.fused = fused, number
+                shorten(module, name)
+        for opened in open_channels:
+            opened.fused = fused
         for norm in self._norms:
             _replace(self.model, norm.dense, norm)
-        self._hooks: list[RemovableHandle] = []
+        self._hooks: list[RemovableHandle] = fused.attach(self.model)
         for module in {module: None for module, _ in self._gated if isinstance(module, nn.RNNBase)}:
             self._hooks.append(module.register_forward_pre_hook(_use_gated_weights))
             self._hooks.append(module.register_forward_hook(_forget_gated_weights, always_call=True))
@@ -204,7 +200,7 @@ class GatedModel(nn.Module):
         self.gates.forget_sample()
         self.gates.follow(self.model)
 
-    def _gated_norms(self) -> list[GatedNorm]:
+    def _gated_norms(self) -> tuple[list[GatedNorm], list[Standing], list[NormGates]]:
         standing: dict[str, list[tuple[int, Place]]] = {}
         dims: dict[str, int] = {}
         for g, group in enumerate(self.groups):
@@ -217,12 +213,13 @@ class GatedModel(nn.Module):
                     raise GroupError("a norm is used on different dimensions", where=where)
                 _check_shares(self.model.get_submodule(norm.module), place, where)
                 standing.setdefault(norm.module, []).append((g, place))
-        gated = []
-        for path, places in standing.items():
+        gated, standings, channels = [], [], []
+        for number, (path, places) in enumerate(standing.items()):
             norm = self.model.get_submodule(path)
-            opened = partial(_opened, self.gates, places, self.shapes[f"{path}.weight"][0])
-            gated.append(GatedNorm(norm, opened, dims[path]).train(norm.training))
-        return gated
+            standings.append(Standing(self.shapes[f"{path}.weight"], tuple(places)))
+            channels.append(NormGates(self.gates, standings[-1], number))
+            gated.append(GatedNorm(norm, channels[-1], dims[path]).train(norm.training))
+        return gated, standings, channels
 
     def detach(self) -> nn.Module:
         """Take the gates off again, without folding them in; returns the dense model."""
@@ -268,14 +265,6 @@ def _forget_gated_weights(module: nn.RNNBase, *_: object) -> None:
     module._flat_weights = [
         originals.get(name, module.__dict__["_parameters"].get(name)) for name in module._flat_weights_names
     ]
-
-
-def _opened(gates: Gates, places: Sequence[tuple[int, Place]], channels: int, training: bool) -> Tensor:
-    """(C,) 1 for the channels of open units and of none, 0 for those of closed ones."""
-    opened = gates.log_alpha.new_ones(channels)
-    for g, place in places:
-        opened = opened * scale_along(place, (gates.of(g, training).detach() > 0).to(opened), opened)
-    return opened
 
 
 def _own_class(module: nn.Module) -> None:

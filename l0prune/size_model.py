@@ -55,7 +55,8 @@ class SizeModel:
         padded = [row + [pad] * (longest - len(row)) for row in rows]
         self._factors = np.array(padded, dtype=np.int64).reshape(len(rows), longest)
         self._coefficients = np.array(list(coefficients.values()), dtype=np.int64)
-        self._on_device: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
+        self._columns = sorted({power for factors in coefficients for _, power in factors})
+        self._on_device: dict[torch.device, tuple[tuple[Tensor, ...], Tensor, Tensor]] = {}
         self.total = self.exact(self.units) if total is None else total
         """The size that sparsity refers to: the dense network's."""
 
@@ -105,29 +106,60 @@ class SizeModel:
         """
         p = keep_probabilities.double()
         factors, coefficients, lengths = self._tensors(p.device)
-        table = torch.cat([_moments(p, lengths).ravel(), p.new_ones(1)])
-        return (table[factors].prod(dim=1) * coefficients).sum()
+        table = torch.cat([*_moments(p, lengths, self._columns), p.new_ones(1)])
+        # Factor by factor: the derivative of `prod` looks for zeros, which waits for the GPU.
+        terms = coefficients
+        for entries in factors:
+            terms = terms * table.index_select(0, entries)
+        return terms.sum()
 
-    def _tensors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    def _tensors(self, device: torch.device) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         if device not in self._on_device:
-            arrays = (self._factors, self._coefficients.astype(np.float64), self.units)
-            factors, coefficients, lengths = (torch.from_numpy(array).to(device) for array in arrays)
-            self._on_device[device] = (factors, coefficients, lengths)
+            width, groups = 1 + _MAX_POWER, len(self.units)
+            # The table of `expected` has a column after the other, of those that are needed, then the 1.
+            column = np.array([self._columns.index(n) if n in self._columns else 0 for n in range(width)])
+            entries = column[self._factors % width] * groups + self._factors // width
+            entries[self._factors == groups * width] = len(self._columns) * groups
+            arrays = (self._coefficients.astype(np.float64), self.units, *entries.T)
+            # Not of `torch.inference_mode`, if that is on now: gradients may be wanted later.
+            with torch.inference_mode(False):
+                coefficients, lengths, *factors = (torch.from_numpy(array.copy()).to(device) for array in arrays)
+            self._on_device[device] = (tuple(factors), coefficients, lengths)
         return self._on_device[device]
 
 
-def _moments(p: Tensor, lengths: Tensor) -> Tensor:
-    """P(K > 0) and E[K], ..., E[K^4] of each group's kept count. p: (N,), lengths: (G,) -> (G, 5)."""
-    q = 1 - p
-    log_closed = q.clamp_min(torch.finfo(p.dtype).tiny).log()
-    # The cumulants of independent Bernoulli variables add up.
-    columns = torch.stack([log_closed, p, p * q, p * q * (q - p), p * q * (1 - 6 * p * q)], dim=1)
-    # Unsafe: not checked, since a check would wait for the GPU.
-    sums = torch.segment_reduce(columns, "sum", lengths=lengths, axis=0, unsafe=True)
-    all_closed, k1, k2, k3, k4 = sums.unbind(1)
-    moments = [1 - all_closed.exp(), k1, k2 + k1**2, k3 + 3 * k2 * k1 + k1**3]
-    moments.append(k4 + 4 * k3 * k1 + 3 * k2**2 + 6 * k2 * k1**2 + k1**4)
-    return torch.stack(moments, dim=1)
+def _moments(p: Tensor, lengths: Tensor, columns: Sequence[int]) -> list[Tensor]:
+    """P(K > 0) and E[K], ..., E[K^4] of each group's kept count, those that are asked for.
+
+    Args:
+        p: (N,) keep probabilities.
+        lengths: (G,) units of each group.
+        columns: Powers of K; `ALIVE` is P(K > 0).
+
+    Returns:
+        (G,) for each column.
+    """
+
+    def summed(term: Tensor) -> Tensor:
+        # Unsafe: not checked, since a check would wait for the GPU.
+        return torch.segment_reduce(term, "sum", lengths=lengths, axis=0, unsafe=True)
+
+    moments, highest, q = {}, max(columns, default=0), 1 - p
+    if ALIVE in columns:
+        moments[ALIVE] = 1 - summed(q.clamp_min(torch.finfo(p.dtype).tiny).log()).exp()
+    # The cumulants k1 to k4 of independent Bernoulli variables add up.
+    if highest >= 1:
+        moments[1] = k1 = summed(p)
+        if highest >= 2:
+            variance = p * q
+            k2 = summed(variance)
+            moments[2] = k2 + k1**2
+            if highest >= 3:
+                k3 = summed(variance * (q - p))
+                k4 = summed(variance * (1 - 6 * variance))
+                moments[3] = k3 + 3 * k2 * k1 + k1**3
+                moments[4] = k4 + 4 * k3 * k1 + 3 * k2**2 + 6 * k2 * k1**2 + k1**4
+    return [moments[column] for column in columns]
 
 
 def parameter_size(model: nn.Module, groups: Sequence[PruneGroup]) -> SizeModel:

@@ -1,6 +1,7 @@
 """A gated norm over the open channels is the plain norm of the cut tensor."""
 
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 import torch
@@ -83,6 +84,22 @@ def test_gradients_agree_with_finite_differences(dim: int, centred: bool) -> Non
     assert torch.autograd.gradgradcheck(norm, inputs)
 
 
+@pytest.mark.parametrize("shape", [(4, 8), (2, 3, 8)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_the_dense_kernel_over_filled_channels_is_the_formula(shape: tuple[int, ...], affine: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weights = (torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(2))
+    inputs = [x.requires_grad_(), *(torch.randn(8, dtype=torch.float64).requires_grad_() for _ in range(2 * affine))]
+    found = []
+    for plain in (True, False):
+        with mock.patch("l0prune.open_norms.operators_are_plain", lambda plain=plain: plain):
+            y = open_norm(inputs[0], OPENED, *inputs[1:])
+        # Nothing reads closed channels.
+        found.append([y[..., OPEN], *torch.autograd.grad((y * weights)[..., OPEN].sum(), inputs)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 def test_half_precision_is_normalised_in_float32() -> None:
     x = torch.randn(4, 8).bfloat16()
     assert open_norm(x, OPENED.float()).dtype == torch.float32
@@ -149,6 +166,22 @@ def test_autocast_normalises_in_float32_and_gives_the_dtype_that_torch_gives(nor
     assert x.grad is not None
     assert x.grad.dtype == torch.bfloat16
     assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize(("norm", "dim"), [(nn.LayerNorm(8), -1), (nn.RMSNorm(8), -1), (nn.GroupNorm(1, 8), 1)])
+def test_autocast_takes_no_sum_in_half_precision(norm: nn.Module, dim: int) -> None:
+    opened = OPENED.float()
+    x = torch.randn(4, 8).bfloat16()
+    gated = GatedNorm(norm, lambda training: opened, dim)
+    with torch.autocast("cpu", torch.bfloat16):
+        one = x.clone().requires_grad_()
+        got = gated(one)
+    other = x.clone().requires_grad_()
+    expected = gated(other)
+    assert torch.equal(got, expected)
+    for y in (got, expected):
+        y.float().pow(2).sum().backward()
+    assert torch.equal(one.grad, other.grad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [nn.BatchNorm1d(8), nn.LayerNorm((2, 8)), nn.Linear(8, 8)])

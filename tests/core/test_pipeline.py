@@ -330,7 +330,7 @@ def test_a_cut_far_from_the_target_is_told_and_reported(tmp_path: Path) -> None:
     slow = {**SETTINGS, "controller": {"learning_rate": 1e-3, "warmup_steps": 30}}
     report = l0prune.compress(make_task(), settings=slow, out=tmp_path / "slow", observer=watch)
     assert "never asked for in full: controller.warmup_steps 30 of 30 steps" in watch.notes[0]
-    assert any("expected sparsity of 0.0" in note and "the target is 0.60" in note for note in watch.notes)
+    assert any("expected sparsity of 0.0" in note and "the target is 0.600" in note for note in watch.notes)
     assert report.expected_sparsity_at_cut < 0.1
     near = Watch()
     fast = {**SETTINGS, "joint": {"steps": 120, "learning_rate": 1e-2}}

@@ -137,7 +137,7 @@ def test_finalize_before_any_step() -> None:
 def test_a_cut_before_the_target_is_reached_warns() -> None:
     pruner = make(0.5)
     train(pruner, adam(pruner), 1)
-    with pytest.warns(UserWarning, match=r"expected sparsity of 0\.0\d, the target is 0\.50.*train longer"):
+    with pytest.warns(UserWarning, match=r"expected sparsity of 0\.0\d\d, the target is 0\.500.*train longer"):
         pruner.finalize()
     assert pruner.report.expected_sparsity < 0.1
     train(pruner, adam(pruner), 200)
