@@ -162,7 +162,8 @@ def make_steps(name: str, optimizer: str, device: torch.device) -> dict[str, Cal
             torch.cuda.synchronize()
         return time.perf_counter() - began, time.process_time() - worked
 
-    dense.train(), model.train()
+    dense.train()
+    model.train()
     return {"dense": lambda: step(dense, False), "gated": lambda: step(model, True)}
 
 

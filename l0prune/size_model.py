@@ -144,7 +144,8 @@ def _moments(p: Tensor, lengths: Tensor, columns: Sequence[int]) -> list[Tensor]
         # Unsafe: not checked, since a check would wait for the GPU.
         return torch.segment_reduce(term, "sum", lengths=lengths, axis=0, unsafe=True)
 
-    moments, highest, q = {}, max(columns, default=0), 1 - p
+    moments, highest = {}, max(columns, default=0)
+    q = 1 - p if ALIVE in columns or highest >= 2 else p
     if ALIVE in columns:
         moments[ALIVE] = 1 - summed(q.clamp_min(torch.finfo(p.dtype).tiny).log()).exp()
     # The cumulants k1 to k4 of independent Bernoulli variables add up.
