@@ -16,8 +16,9 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -150,13 +151,32 @@ def prune_at_random(dense: nn.Module, data: Data, target: float) -> tuple[nn.Mod
 def prune_by_torch_pruning(
     dense: nn.Module, data: Data, target: float, importance: str
 ) -> tuple[nn.Module, dict[str, float]]:
-    """Its global pruner in small steps, until the parameters meet the same budget."""
+    """Cut at once, and train for all of the steps."""
+    batches = islice(data.batches(), 16 if importance == "taylor" else 0)
+    model = cut_by_torch_pruning(dense, data.train[0][:8], batches, target, importance)
+    more = {"at_the_cut": data.accuracy(model)}
+    train(model, data, STEPS)
+    return model, more
+
+
+def cut_by_torch_pruning(
+    dense: nn.Module, example: Tensor, batches: Iterable[tuple[Tensor, Tensor]], target: float, importance: str
+) -> nn.Module:
+    """Its global pruner in small steps, until the parameters meet the same budget.
+
+    Args:
+        dense: Left as it is.
+        example: An input.
+        batches: Images and labels that "taylor" and "hessian" sum their gradients over.
+        target: Share of the parameters to remove.
+        importance: "magnitude", "taylor" or "hessian".
+    """
     model = copy.deepcopy(dense)
     budget = int(parameters(model) * (1 - target))
-    example = data.train[0][:8]
     score = {
         "magnitude": torch_pruning.importance.GroupMagnitudeImportance,
         "taylor": torch_pruning.importance.GroupTaylorImportance,
+        "hessian": torch_pruning.importance.GroupHessianImportance,
     }[importance]()
     heads = {m.qkv: m.num_heads for m in model.modules() if isinstance(m, Attention)}
     last = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 10]
@@ -177,8 +197,19 @@ def prune_by_torch_pruning(
     )
     if importance == "taylor":
         model.zero_grad()
-        for _, (images, labels) in zip(range(16), data.batches(), strict=False):
+        for images, labels in batches:
             F.cross_entropy(model(images), labels).backward()
+    elif importance == "hessian":
+        squares, examples = {p: torch.zeros_like(p) for p in model.parameters()}, 0
+        for images, labels in batches:
+            for one in F.cross_entropy(model(images), labels, reduction="none"):
+                model.zero_grad()
+                one.backward(retain_graph=True)
+                examples += 1
+                for parameter, square in squares.items():
+                    square += 0 if parameter.grad is None else parameter.grad.square()
+        # Its own sum forgets all examples but the last: it looks for a name where it keeps parameters.
+        score._accu_grad, score._counter = squares, dict.fromkeys(squares, examples)
     while parameters(model) > budget and pruner.current_step < 400:
         pruner.step()
         for module in model.modules():
@@ -187,9 +218,7 @@ def prune_by_torch_pruning(
                 module.head_dim = module.qkv.out_features // (3 * module.num_heads)
                 module.attn_dim = module.qkv.out_features // 3
     model.zero_grad()
-    more = {"at_the_cut": data.accuracy(model)}
-    train(model, data, STEPS)
-    return model, more
+    return model
 
 
 def run(method: str, dense: nn.Module, seed: int, target: float, **settings: Any) -> dict[str, float]:
