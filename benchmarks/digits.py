@@ -160,7 +160,12 @@ def prune_by_torch_pruning(
 
 
 def cut_by_torch_pruning(
-    dense: nn.Module, example: Tensor, batches: Iterable[tuple[Tensor, Tensor]], target: float, importance: str
+    dense: nn.Module,
+    example: Tensor,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    target: float,
+    importance: str,
+    squares: dict[str, Tensor] | None = None,
 ) -> nn.Module:
     """Its global pruner in small steps, until the parameters meet the same budget.
 
@@ -170,6 +175,7 @@ def cut_by_torch_pruning(
         batches: Images and labels that "taylor" and "hessian" sum their gradients over.
         target: Share of the parameters to remove.
         importance: "magnitude", "taylor" or "hessian".
+        squares: `squared_gradients` for "hessian", if they are there already.
     """
     model = copy.deepcopy(dense)
     budget = int(parameters(model) * (1 - target))
@@ -200,16 +206,13 @@ def cut_by_torch_pruning(
         for images, labels in batches:
             F.cross_entropy(model(images), labels).backward()
     elif importance == "hessian":
-        squares, examples = {p: torch.zeros_like(p) for p in model.parameters()}, 0
-        for images, labels in batches:
-            for one in F.cross_entropy(model(images), labels, reduction="none"):
-                model.zero_grad()
-                one.backward(retain_graph=True)
-                examples += 1
-                for parameter, square in squares.items():
-                    square += 0 if parameter.grad is None else parameter.grad.square()
         # Its own sum forgets all examples but the last: it looks for a name where it keeps parameters.
-        score._accu_grad, score._counter = squares, dict.fromkeys(squares, examples)
+        squares = squares or squared_gradients(model, batches)
+        parameters_of = dict(model.named_parameters())
+        score._accu_grad = {parameters_of[name]: square.clone() for name, square in squares.items()}
+        score._counter = dict.fromkeys(score._accu_grad, 1)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
     while parameters(model) > budget and pruner.current_step < 400:
         pruner.step()
         for module in model.modules():
@@ -219,6 +222,18 @@ def cut_by_torch_pruning(
                 module.attn_dim = module.qkv.out_features // 3
     model.zero_grad()
     return model
+
+
+def squared_gradients(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """The square of the loss's gradient, by parameter, as a mean over single examples."""
+    squares, examples = {name: torch.zeros_like(p) for name, p in model.named_parameters()}, 0
+    for images, labels in batches:
+        for one in F.cross_entropy(model(images), labels, reduction="none"):
+            gradients = torch.autograd.grad(one, list(model.parameters()), retain_graph=True)
+            examples += 1
+            for square, gradient in zip(squares.values(), gradients, strict=True):
+                square += gradient.square()
+    return {name: square / examples for name, square in squares.items()}
 
 
 def run(method: str, dense: nn.Module, seed: int, target: float, **settings: Any) -> dict[str, float]:

@@ -3,11 +3,11 @@
     python benchmarks/training_free.py                       # everything: three networks, four targets, five seeds
     python benchmarks/training_free.py --seeds 1 --networks cnn
 
-The networks of `digits.py` and a plain transformer over the rows of the images are trained on scikit-learn's digits; then
-each method removes a share of their parameters, and nothing is trained any more. All methods see the same 16 batches of
-64 training images, and end at no more parameters than the target allows. `prune` runs with every importance, without a
-repair and with one; torch-pruning runs by group magnitude, group Taylor and group Hessian. Its Hessian gets the squares
-of the gradients of single examples, summed as its documentation describes.
+The networks of `digits.py`, and a plain transformer over the rows of the images, are trained on scikit-learn's digits.
+Then each method removes a share of their parameters, and nothing is trained any more. All methods see the same 16
+batches of 64 training images, and end at no more parameters than the target allows. `prune` runs with every importance,
+without a repair and with one; torch-pruning runs by group magnitude, group Taylor and group Hessian. Its Hessian gets
+the mean square of the gradients of single examples, as its documentation describes.
 """
 
 import argparse
@@ -23,15 +23,15 @@ from typing import Any
 
 import digits
 import torch
-from digits import ROOT, Data, cut_by_torch_pruning, trained
+from digits import ROOT, Data, cut_by_torch_pruning, squared_gradients, trained
 from provenance import where
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import l0prune
+from l0prune.config import IMPORTANCES
 from l0prune.counting import parameters
-from l0prune.importance import IMPORTANCES
 
 TARGETS = (0.25, 0.5, 0.75, 0.9)
 BATCHES = 16
@@ -80,7 +80,7 @@ def run(network: str, dense: nn.Module, seed: int) -> list[dict[str, Any]]:
     """All methods and targets for one dense network."""
     data, rows = Data(seed), []
     batches = list(islice(Data(seed + 100).batches(), BATCHES))
-    example = data.train[0][:8]
+    example, squares = data.train[0][:8], squared_gradients(dense.eval(), batches)
 
     def add(method: str, target: float, make: Callable[[], nn.Module]) -> None:
         began = time.perf_counter()
@@ -106,7 +106,7 @@ def run(network: str, dense: nn.Module, seed: int) -> list[dict[str, Any]]:
                 f"torch-pruning, {importance}",
                 target,
                 lambda importance=importance, target=target: cut_by_torch_pruning(
-                    dense, example, batches, target, importance
+                    dense, example, batches, target, importance, squares
                 ),
             )
     rows.append({"network": network, "method": "dense", "target": 0.0, "seed": seed, "accuracy": data.accuracy(dense)})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from l0prune.bench_figure import draw_measurement
     from l0prune.benchmark import Measurement, measure
-    from l0prune.config import ControllerConfig, GateConfig, RunConfig, StageConfig
+    from l0prune.config import ControllerConfig, GateConfig, OneShotConfig, RunConfig, StageConfig
     from l0prune.counting import pick_device
     from l0prune.dependency import Discovery, discover
     from l0prune.errors import (
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "bench_figure": ("draw_measurement",),
     "benchmark": ("Measurement", "measure"),
-    "config": ("ControllerConfig", "GateConfig", "RunConfig", "StageConfig"),
+    "config": ("ControllerConfig", "GateConfig", "OneShotConfig", "RunConfig", "StageConfig"),
     "tables": ("build", "read_toml", "write_toml"),
     "dependency": ("Discovery", "discover"),
     "errors": (

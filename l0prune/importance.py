@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.calibration import Forward, as_batches, run_on
+from l0prune.config import IMPORTANCES
 from l0prune.consumers import with_open_attention
 from l0prune.contributions import contributions
 from l0prune.counting import plain_attention
@@ -33,7 +34,6 @@ from l0prune.size_model import SizeModel, parameter_size, unit_sizes
 Importance = str | Callable[[nn.Module, Sequence[PruneGroup]], Any]
 """A name, or a function of model and groups that returns N numbers, or those of each group by its name."""
 
-IMPORTANCES = ("magnitude", "activation", "taylor", "fisher", "random")
 LOSS_BASED = ("taylor", "fisher")
 """These need a loss."""
 BATCH_BASED = ("activation", *LOSS_BASED)

@@ -18,7 +18,6 @@ from l0prune.inspection import TOLERANCE, observation
 from l0prune.plan import remember
 from l0prune.preparing import prepared
 from l0prune.repairing import repair as repaired
-from l0prune.selection import budget_for, select
 
 
 def prune(
@@ -101,19 +100,16 @@ def prune(
             time_limit=time_limit,
             tolerance=tolerance,
         )
-        budget = budget_for(size, target_sparsity, round_to=round_to or 1)
-        running: dict[str, Any] = {"loss": loss, "forward_fn": forward_fn}
-        scores = importances(model, inspection.groups, importance, size_model=size, batches=again, seed=seed, **running)
-        kept = torch.from_numpy(select(scores, inspection.groups, size, budget, round_to=round_to or 1))
-        observe = observation(model, example_inputs, forward_fn, output_transform)
         gated = GatedModel(
             copied(model), inspection.groups, target_sparsity=target_sparsity, config=config, size_model=size
         ).eval()
-        with gated.gates.fixed(kept.double()):
-            pruned, plan = gated.pruned()
-            difference = compare(gated, observe, pruned=pruned)
-            reason = objection(gated, observe, difference, tolerance_for(pruned, tolerance))
-        if reason:
+        running: dict[str, Any] = {"loss": loss, "forward_fn": forward_fn}
+        scores = importances(model, inspection.groups, importance, size_model=size, batches=again, seed=seed, **running)
+        gated.gates.rank_by(scores)
+        pruned, plan = gated.pruned()
+        observe = observation(model, example_inputs, forward_fn, output_transform)
+        difference = compare(gated, observe, pruned=pruned)
+        if reason := objection(gated, observe, difference, tolerance_for(pruned, tolerance)):
             raise ProofError("the pruned model is not exact", got=reason)
         del gated
         if repair:
