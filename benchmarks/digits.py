@@ -16,7 +16,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
@@ -153,32 +153,32 @@ def prune_by_torch_pruning(
 ) -> tuple[nn.Module, dict[str, float]]:
     """Cut at once, and train for all of the steps."""
     batches = islice(data.batches(), 16 if importance == "taylor" else 0)
-    model = cut_by_torch_pruning(dense, data.train[0][:8], batches, target, importance)
+    (model,) = cuts_by_torch_pruning(dense, data.train[0][:8], batches, [target], importance)
     more = {"at_the_cut": data.accuracy(model)}
     train(model, data, STEPS)
     return model, more
 
 
-def cut_by_torch_pruning(
+def cuts_by_torch_pruning(
     dense: nn.Module,
     example: Tensor,
     batches: Iterable[tuple[Tensor, Tensor]],
-    target: float,
+    targets: Sequence[float],
     importance: str,
     squares: dict[str, Tensor] | None = None,
-) -> nn.Module:
-    """Its global pruner in small steps, until the parameters meet the same budget.
+) -> list[nn.Module]:
+    """Its global pruner in small steps: what it has made when the parameters meet the budget of each target.
 
     Args:
         dense: Left as it is.
         example: An input.
         batches: Images and labels that "taylor" and "hessian" sum their gradients over.
-        target: Share of the parameters to remove.
+        targets: Shares of the parameters to remove, ascending.
         importance: "magnitude", "taylor" or "hessian".
         squares: `squared_gradients` for "hessian", if they are there already.
     """
     model = copy.deepcopy(dense)
-    budget = int(parameters(model) * (1 - target))
+    budgets = [int(parameters(model) * (1 - target)) for target in targets]
     score = {
         "magnitude": torch_pruning.importance.GroupMagnitudeImportance,
         "taylor": torch_pruning.importance.GroupTaylorImportance,
@@ -213,15 +213,18 @@ def cut_by_torch_pruning(
         score._counter = dict.fromkeys(score._accu_grad, 1)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-    while parameters(model) > budget and pruner.current_step < 400:
-        pruner.step()
-        for module in model.modules():
-            if isinstance(module, Attention):
-                module.num_heads = pruner.num_heads[module.qkv]
-                module.head_dim = module.qkv.out_features // (3 * module.num_heads)
-                module.attn_dim = module.qkv.out_features // 3
-    model.zero_grad()
-    return model
+    found = []
+    for budget in budgets:
+        while parameters(model) > budget and pruner.current_step < 400:
+            pruner.step()
+            for module in model.modules():
+                if isinstance(module, Attention):
+                    module.num_heads = pruner.num_heads[module.qkv]
+                    module.head_dim = module.qkv.out_features // (3 * module.num_heads)
+                    module.attn_dim = module.qkv.out_features // 3
+        found.append(copy.deepcopy(model))
+        found[-1].zero_grad()
+    return found
 
 
 def squared_gradients(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:

@@ -13,8 +13,6 @@ the mean square of the gradients of single examples, as its documentation descri
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
@@ -23,7 +21,7 @@ from typing import Any
 
 import digits
 import torch
-from digits import ROOT, Data, cut_by_torch_pruning, squared_gradients, trained
+from digits import ROOT, Data, cuts_by_torch_pruning, squared_gradients, trained
 from provenance import where
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
@@ -35,7 +33,6 @@ from l0prune.counting import parameters
 
 TARGETS = (0.25, 0.5, 0.75, 0.9)
 BATCHES = 16
-OURS = [(name, repair) for name in IMPORTANCES for repair in (False, True)]
 THEIRS = ("magnitude", "taylor", "hessian")
 
 
@@ -80,35 +77,30 @@ def run(network: str, dense: nn.Module, seed: int) -> list[dict[str, Any]]:
     """All methods and targets for one dense network."""
     data, rows = Data(seed), []
     batches = list(islice(Data(seed + 100).batches(), BATCHES))
-    example, squares = data.train[0][:8], squared_gradients(dense.eval(), batches)
+    example = data.train[0][:8]
 
-    def add(method: str, target: float, make: Callable[[], nn.Module]) -> None:
-        began = time.perf_counter()
-        pruned = make()
-        seconds, size = time.perf_counter() - began, parameters(pruned)
+    def add(method: str, target: float, pruned: nn.Module) -> None:
+        size = parameters(pruned)
         assert size <= int(parameters(dense) * (1 - target)), (method, target, size)
         row = {"network": network, "method": method, "target": target, "seed": seed, "parameters": size}
-        rows.append({**row, "accuracy": data.accuracy(pruned), "seconds": seconds})
+        rows.append({**row, "accuracy": data.accuracy(pruned)})
 
-    for target in TARGETS:
-        for importance, repair in OURS:
-            settings: dict[str, Any] = {"importance": importance, "repair": repair, "batches": batches, "loss": loss}
-            name = f"prune, {importance}{', repaired' if repair else ''}"
-            add(
-                name,
-                target,
-                lambda settings=settings, target=target: l0prune.prune(
-                    dense, example, target_sparsity=target, seed=seed, **settings
-                ),
+    groups = l0prune.inspect(dense, example).groups
+    for importance in IMPORTANCES:
+        # Once for all targets: `prune` takes its importances from a function, and `repair` repairs what it has made.
+        scores = l0prune.importances(dense, groups, importance, batches=batches, loss=loss, seed=seed)
+        for target in TARGETS:
+            pruned = l0prune.prune(
+                dense, example, target_sparsity=target, groups=groups, importance=lambda _m, _g, scores=scores: scores
             )
-        for importance in THEIRS:
-            add(
-                f"torch-pruning, {importance}",
-                target,
-                lambda importance=importance, target=target: cut_by_torch_pruning(
-                    dense, example, batches, target, importance, squares
-                ),
-            )
+            add(f"prune, {importance}", target, pruned)
+            l0prune.repair(dense, pruned, l0prune.plan_of(pruned), batches, loss=loss)
+            add(f"prune, {importance}, repaired", target, pruned)
+    squares = squared_gradients(dense.eval(), batches)
+    for importance in THEIRS:
+        cuts = cuts_by_torch_pruning(dense, example, batches, TARGETS, importance, squares)
+        for target, pruned in zip(TARGETS, cuts, strict=True):
+            add(f"torch-pruning, {importance}", target, pruned)
     rows.append({"network": network, "method": "dense", "target": 0.0, "seed": seed, "accuracy": data.accuracy(dense)})
     return rows
 
