@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from l0prune.bench_figure import draw_measurement
     from l0prune.benchmark import Measurement, measure
-    from l0prune.config import ControllerConfig, GateConfig, RunConfig, StageConfig
+    from l0prune.config import ControllerConfig, GateConfig, OneShotConfig, RunConfig, StageConfig
     from l0prune.counting import pick_device
     from l0prune.dependency import Discovery, discover
     from l0prune.errors import (
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
     from l0prune.files import assembled, check_writable, write_atomic, write_json
     from l0prune.gating import GatedModel
     from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
+    from l0prune.importance import importances
     from l0prune.inspection import Inspection, inspect, inspect_groups, summarise_kinds
     from l0prune.mac_model import mac_size
     from l0prune.model_file import load, save
     from l0prune.objective import Losses, Objective
     from l0prune.observer import Observer
     from l0prune.pipeline import compress
-    from l0prune.plan import RemovalPlan
+    from l0prune.plan import RemovalPlan, plan_of
     from l0prune.plugin import (
         Benchable,
         Evaluator,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from l0prune.pruning_graph import groups_of_graph
     from l0prune.records import Record
     from l0prune.removal import Bypassed, apply_plan
+    from l0prune.repairing import Repaired, repair
     from l0prune.report import CompressionReport, PruningReport
     from l0prune.reporting.report import Report, write_report
     from l0prune.run_directory import read_report
@@ -64,13 +66,14 @@ if TYPE_CHECKING:
     from l0prune.settings import describe, resolve
     from l0prune.size_model import SizeModel, parameter_size
     from l0prune.tables import build, read_toml, write_toml
+    from l0prune.training_free import prune
     from l0prune.variants import Contender, Load, check_variants
     from l0prune.wording import counted, duration, listed, quantity
 
 _HOMES = {
     "bench_figure": ("draw_measurement",),
     "benchmark": ("Measurement", "measure"),
-    "config": ("ControllerConfig", "GateConfig", "RunConfig", "StageConfig"),
+    "config": ("ControllerConfig", "GateConfig", "OneShotConfig", "RunConfig", "StageConfig"),
     "tables": ("build", "read_toml", "write_toml"),
     "dependency": ("Discovery", "discover"),
     "errors": (
@@ -94,6 +97,7 @@ _HOMES = {
     "files": ("assembled", "check_writable", "write_atomic", "write_json"),
     "gating": ("GatedModel",),
     "groups": ("Attribute", "Bypass", "Norm", "Place", "PruneGroup", "Role", "consecutive"),
+    "importance": ("importances",),
     "inspection": ("Inspection", "inspect", "inspect_groups", "summarise_kinds"),
     "mac_model": ("mac_size",),
     "counting": ("pick_device",),
@@ -101,7 +105,7 @@ _HOMES = {
     "observer": ("Observer",),
     "pipeline": ("compress",),
     "objective": ("Losses", "Objective"),
-    "plan": ("RemovalPlan",),
+    "plan": ("RemovalPlan", "plan_of"),
     "plugin": (
         "Benchable",
         "Evaluator",
@@ -119,12 +123,14 @@ _HOMES = {
     "pruning_graph": ("groups_of_graph",),
     "removal": ("Bypassed", "apply_plan"),
     "records": ("Record",),
+    "repairing": ("Repaired", "repair"),
     "report": ("CompressionReport", "PruningReport"),
     "reporting.report": ("Report", "write_report"),
     "run_directory": ("read_report",),
     "scores": ("Evaluation", "EvaluationSettings", "EvaluationTask", "LayerComparison", "Score"),
     "settings": ("describe", "resolve"),
     "size_model": ("SizeModel", "parameter_size"),
+    "training_free": ("prune",),
     "variants": ("Contender", "Load", "check_variants"),
     "wording": ("counted", "duration", "listed", "quantity"),
 }

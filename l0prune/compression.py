@@ -27,6 +27,7 @@ from l0prune.mac_model import mac_size
 from l0prune.model_file import save
 from l0prune.objective import evaluate
 from l0prune.observer import Observer
+from l0prune.one_shot import OneShot
 from l0prune.plan import RemovalPlan, remembered
 from l0prune.plugin import OwnTask, Plugin, Task
 from l0prune.proof import prove_groups
@@ -67,7 +68,7 @@ class CompressionRun:
         self.folder, self.observer, self.resume, self.state = folder, observer, resume, state
         self.results: dict[str, Any] = copy.deepcopy(state["results"]) if state else {}
         for key in ("stage_seconds", "step_seconds"):
-            self.results.setdefault(key, {})
+            self.results.setdefault(key, {} if config.joint.steps else {"joint": 0.0})
         self.trainer = Trainer(task, config, folder, observer, self.results)
         self.earlier = remembered(task.objective.student)
         self.target_sparsity = self.sparsity_of_size = config.target_sparsity
@@ -97,6 +98,9 @@ class CompressionRun:
     def _prepared(self) -> GatedModel:
         """The gated student, every group proved, and a folder to write to."""
         size = self._constrained_size()
+        # Where stage 1 trains, or is over, there is nothing to rank.
+        over = self.config.joint.steps > 0 or (self.state is not None and self.state["stage"] == "further")
+        scores = None if over else self._one_shot().scores(size)
         gated = GatedModel(
             self.task.objective.student,
             self.task.groups,
@@ -104,6 +108,8 @@ class CompressionRun:
             config=self.gates,
             size_model=size,
         )
+        if scores is not None:
+            gated.gates.rank_by(scores)
         try:
             self._prove_and_begin(gated)
         except BaseException:
@@ -118,7 +124,7 @@ class CompressionRun:
         together(self._begin)
         self.observer.prepared(self.task, gated, self.config, self.folder.path)
         warmup, steps = self.config.controller.warmup_steps, self.config.joint.steps
-        if warmup >= steps:
+        if warmup >= steps > 0:
             self.observer.note(
                 f"the target is never asked for in full: controller.warmup_steps {warmup} of {steps} steps"
             )
@@ -134,14 +140,17 @@ class CompressionRun:
         trainer, objective = self.trainer, self.task.objective
         if state is None or state["stage"] == "joint":
             try:
-                joint = trainer.stage("joint", gated)
-                if state:
-                    trainer.restore(joint, state)
-                trainer.train(joint)
+                if self.config.joint.steps:
+                    joint = trainer.stage("joint", gated)
+                    if state:
+                        trainer.restore(joint, state)
+                    trainer.train(joint)
                 student = self._cut(gated)
             finally:
                 # Whatever happens, no gates are left on the caller's own network.
                 objective.student = gated.detach()
+            if not self.config.joint.steps:
+                self.results |= self._one_shot().repair(objective.student, student, trainer.plan)
             objective.student = student
         else:
             trainer.plan = RemovalPlan.from_json(state["plan"])
@@ -171,6 +180,9 @@ class CompressionRun:
         self.folder.check_space(state_bytes * (self.config.keep_checkpoints + 1))
         if not self.resume:
             self.folder.begin(describe(self.config))
+            if not self.config.joint.steps:
+                # A run without a step has no records, but the same files.
+                self.folder.metrics.touch()
             if self._latency_file:
                 write_atomic(self.folder.latency, lambda place: shutil.copyfile(str(self._latency_file), place))
 
@@ -200,14 +212,18 @@ class CompressionRun:
         self.target_sparsity, self.sparsity_of_size = sparsity_for(latency, self.config)
         return latency.size
 
+    def _one_shot(self) -> OneShot:
+        return OneShot(self.task, self.config, self.trainer.split, self.observer.note)
+
     def _cut(self, gated: GatedModel) -> nn.Module:
         """Remove what is closed, and check that nothing else changed."""
         objective, batches = self.task.objective, list(self.task.evaluation)
         gated.eval()
-        with torch.no_grad():
-            self.results["expected_sparsity_at_cut"] = float(gated.expected_sparsity())
-        if behind := gated.behind():
-            self.observer.note(behind)
+        if self.config.joint.steps:
+            with torch.no_grad():
+                self.results["expected_sparsity_at_cut"] = float(gated.expected_sparsity())
+            if behind := gated.behind():
+                self.observer.note(behind)
         if self.config.metric == "latency":
             task = self.task
             observe, deploy = task.observe_for_macs or task.observe, task.deploy

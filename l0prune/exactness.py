@@ -107,6 +107,12 @@ def failure_of_cut(error: Exception) -> str:
     return message if isinstance(error, L0PruneError) else f"the cut forward pass fails: {message}"
 
 
+def tolerance_for(pruned: nn.Module, tolerance: float) -> float:
+    """Half precision rounds the folded gates: its outputs may differ by several of its smallest steps."""
+    coarsest = max(torch.finfo(p.dtype).eps for p in pruned.parameters() if p.is_floating_point())
+    return max(tolerance, 50 * coarsest if coarsest > 1e-4 else 0)
+
+
 def objection(gated: GatedModel, observe: Observe, difference: float, tolerance: float) -> str:
     """Why a difference between gated and pruned outputs is neither within tolerance nor what rounding explains.
 

@@ -67,6 +67,7 @@ class Gates(nn.Module):
         self._model: weakref.ref[nn.Module] | None = None
         self._decided: tuple[Tensor, tuple[Tensor, ...]] | None = None
         self._fixed: tuple[Tensor, ...] | None = None
+        self._ranking: np.ndarray | None = None
 
     def keep_probabilities(self) -> Tensor:
         """P(z != 0), (N,), differentiable."""
@@ -109,6 +110,8 @@ class Gates(nn.Module):
 
     def select(self) -> np.ndarray:
         """The deterministic choice: (N,) bool, True for kept units."""
+        if self._ranking is not None:
+            return select(self._ranking, self.groups, self.size_model, self.budget, round_to=self.config.round_to or 1)
         # In float32 many a keep probability rounds to 1; log_alpha still tells them apart.
         scores = torch.sigmoid(self.log_alpha.detach().double() + self.distribution.open_shift).cpu().numpy()
         return select(scores, self.groups, self.size_model, self.budget, round_to=self.config.round_to or 1)
@@ -130,6 +133,8 @@ class Gates(nn.Module):
                 now = now.clone()
                 # Above 0 even where it underflows: a value of 0 stands for a closed unit.
                 value = getattr(self.distribution, self.config.mask_value)(now).clamp_min(torch.finfo(now.dtype).tiny)
+                if self._ranking is not None:
+                    value = torch.ones_like(now)
                 self._decided = (now, (value * kept.clone()).split(self._units))
         return self._decided[1]
 
@@ -187,6 +192,10 @@ class Gates(nn.Module):
     def allow(self, budget: int) -> None:
         """Select under another budget from now on."""
         self.budget, self._decided = budget, None
+
+    def rank_by(self, scores: np.ndarray) -> None:
+        """Select by other scores (N,) than the gates' own from now on; a kept gate's value is 1."""
+        self._ranking, self._decided = scores, None
 
     def shrink(self, kept: np.ndarray, groups: Sequence[PruneGroup], size_model: SizeModel) -> None:
         """Forget units that are gone for good.

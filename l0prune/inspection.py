@@ -27,7 +27,7 @@ from l0prune.paths import is_inside, path_of, several
 from l0prune.plan import model_shapes
 from l0prune.plugin import Task
 from l0prune.proof import EVERYTHING, KEEP_ALL, find_faults, prove_on_copy
-from l0prune.size_model import SizeModel, parameter_size
+from l0prune.size_model import SizeModel, parameter_size, unit_sizes
 from l0prune.trace import Trace
 
 TOLERANCE = 1e-4
@@ -294,9 +294,3 @@ def summarise_kinds(gated: GatedModel) -> list[dict[str, Any]]:
         gone = size.total - size.exact(np.where(mine, size.least, size.units))
         rows.append({"kind": kind, "groups": int(mine.sum()), "units": int(size.units[mine].sum()), "parameters": gone})
     return rows
-
-
-def unit_sizes(size_model: SizeModel) -> list[int]:
-    """What leaves the dense network with one unit of each group (G,)."""
-    eye = np.eye(len(size_model.units), dtype=np.int64)
-    return [size_model.total - size_model.exact(size_model.units - row) for row in eye]

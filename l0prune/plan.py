@@ -276,6 +276,22 @@ def remembered(model: nn.Module) -> RemovalPlan | None:
     return plan if isinstance(plan, RemovalPlan) and plan.pruned_shapes() == model_shapes(model) else None
 
 
+def plan_of(model: nn.Module) -> RemovalPlan:
+    """The plan that has made a pruned model, in indices of the first dense one: what `save` takes.
+
+    Args:
+        model: What `prune`, `finalize()` or `load` returned.
+
+    Raises:
+        PlanError: The model was not pruned, or its shapes have changed since.
+    """
+    plan = remembered(model)
+    if plan is None:
+        hint = "it must be what prune(), finalize() or load() returned"
+        raise PlanError("the model carries no plan", where=type(model).__name__, hint=hint)
+    return plan
+
+
 def owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
     """The modules and attributes that hold each parameter and buffer, by its first name: several where it is tied."""
     names: dict[int, str] = {}

@@ -13,16 +13,15 @@ from torch.utils._pytree import tree_map
 from l0prune.config import ControllerConfig, GateConfig
 from l0prune.controlling import make_controller
 from l0prune.counting import parameters
-from l0prune.errors import ConfigError, GroupError, ProofError, TrainingError
-from l0prune.exactness import compare, objection
-from l0prune.gates import Gates
+from l0prune.errors import ConfigError, ProofError, TrainingError
+from l0prune.exactness import compare, objection, tolerance_for
 from l0prune.groups import PruneGroup
-from l0prune.inspection import TOLERANCE, Inspection, inspect, observation
+from l0prune.inspection import TOLERANCE, observation
 from l0prune.paths import several
-from l0prune.plan import RemovalPlan, remember, remembered
+from l0prune.plan import RemovalPlan, remember
+from l0prune.preparing import prepared
 from l0prune.pruner_state import PrunerState, SelfDrawingModel
 from l0prune.report import PruningReport
-from l0prune.wording import listed
 
 CONTROLLER = ControllerConfig(kind="projected", warmup_steps=100)
 """What `wrap` starts from where it is not told how long the run is."""
@@ -105,14 +104,6 @@ class L0Pruner:
         tolerance: float = TOLERANCE,
     ) -> None:
         target = _one_of(target_sparsity, pruning_ratio)
-        if not isinstance(model, nn.Module):
-            raise ConfigError("model has the wrong type", got=type(model).__name__, expected="a torch.nn.Module")
-        if num_heads is not None and not isinstance(num_heads, Mapping):
-            raise ConfigError("num_heads has the wrong type", got=repr(num_heads), expected="{projection: heads}")
-        if metric not in ("params", "macs"):
-            raise ConfigError("unknown metric", got=repr(metric), expected="params or macs")
-        if any(isinstance(module, Gates) for module in model.modules()):
-            raise GroupError("model has gates already", hint="finalize() it first, then wrap the pruned model")
         gates = gates or GateConfig(round_to=round_to)
         controller = _controller(total_steps, controller)
         for name, given, kind in (("gates", gates, GateConfig), ("controller", controller, ControllerConfig)):
@@ -120,33 +111,20 @@ class L0Pruner:
                 raise ConfigError(f"{name} has the wrong type", got=repr(given), expected=f"{kind.__name__}(...)")
         if round_to not in (None, gates.round_to):
             raise ConfigError("round_to is given twice", got=f"{round_to} and gates.round_to {gates.round_to}")
-        self.inspection = inspect(
+        self.inspection, size, self._earlier = prepared(
             model,
             example_inputs,
-            groups=groups,
+            metric=metric,
             ignored=(*several(ignored), *several(ignored_layers)),
+            groups=groups,
             num_heads=num_heads,
             forward_fn=forward_fn,
             output_transform=output_transform,
             time_limit=time_limit,
             tolerance=tolerance,
+            stacklevel=4,  # Past `wrap`.
         )
-        if not self.inspection.groups:
-            raise GroupError(
-                "nothing in the model can be pruned", where=type(model).__name__, hint=_why(self.inspection)
-            )
-        if self.inspection.endangered:
-            warnings.warn(
-                f"the example inputs never reach {listed(self.inspection.endangered)}: if others do, the pruned model "
-                "may fail there; give examples that reach them, or name in `ignored` what they share a width with",
-                stacklevel=3,  # Past `wrap`.
-            )
-        if metric == "macs" and self.inspection.mac_model is None:
-            raise ConfigError("metric cannot be counted", got=repr(metric), hint="; ".join(self.inspection.notes))
         self.metric, self.tolerance, self.controller, self.total_steps = metric, tolerance, controller, total_steps
-        self._earlier = remembered(model)
-        if self._earlier is not None:
-            self._earlier.check_next(self.inspection.groups)
         self._example = example_inputs, forward_fn, output_transform
         # From here on gates stand on the caller's model: whatever can fail has been done.
         self._gated = SelfDrawingModel(
@@ -154,7 +132,7 @@ class L0Pruner:
             self.inspection.groups,
             target_sparsity=target,
             config=gates,
-            size_model=self.inspection.mac_model if metric == "macs" else None,
+            size_model=size if metric == "macs" else None,
         )
         self._state = PrunerState(self._gated.gates, make_controller(target, controller, self._gated.gates))
         self._gated.carry(self._state)
@@ -288,18 +266,13 @@ class L0Pruner:
         with torch.inference_mode(False):
             pruned, plan = self._gated.pruned()
             difference = compare(self._gated, self._observe, pruned=pruned)
-            reason = objection(self._gated, self._observe, difference, self._allowed(pruned))
+            reason = objection(self._gated, self._observe, difference, tolerance_for(pruned, self.tolerance))
         if reason:
             raise ProofError("the pruned model is not exact", got=reason)
         self._plan = self._composed(plan)
         remember(pruned, self._plan)
         self._report = self._reported(pruned, plan, difference)
         return pruned
-
-    def _allowed(self, pruned: nn.Module) -> float:
-        """Half precision rounds the folded gates: its outputs may differ by several of its smallest steps."""
-        coarsest = max(torch.finfo(p.dtype).eps for p in pruned.parameters() if p.is_floating_point())
-        return max(self.tolerance, 50 * coarsest if coarsest > 1e-4 else 0)
 
     def _place(self) -> tuple[torch.device, torch.dtype] | None:
         """Device and dtype of the model's first weight."""
@@ -422,11 +395,3 @@ def _one_of(target_sparsity: float | None, pruning_ratio: float | None) -> float
     if len(given) != 1:
         raise ConfigError("give one of target_sparsity and pruning_ratio", got="both" if given else "neither")
     return given[0]
-
-
-def _why(inspection: Inspection) -> str:
-    reasons = [f"{name}: {reason}" for name, reason in inspection.refused.items()]
-    if not reasons:
-        return "no layer's outputs stay inside it; every unit is an input or an output of the model"
-    more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
-    return "; ".join(reasons[:3]) + more

@@ -51,6 +51,8 @@ class CompressionReport:
     precision: str
     versions: dict[str, str]
     seed: int
+    distill_loss_after_repair: float | None = None
+    """After the least-squares repair of a run without stage 1."""
     expected_sparsity_at_cut: float | None = None
     """Under the gates, just before the cut: far from the target, it removed what training still used."""
     compactions: list[dict[str, Any]] = field(default_factory=list)

@@ -80,6 +80,8 @@ class RunDirectory:
             raise RunError("nothing to resume: the run is complete", where=self.path, hint="choose another --out")
         began, now = _flatten(read_toml(self.settings)), _flatten(json.loads(json.dumps(settings)))
         for key in sorted({*began, *now}):
+            if key.startswith("one_shot.") and key not in began:
+                continue  # A run of before this setting, which trains: it has no effect there.
             if began.get(key) != now.get(key) and key.rpartition(".")[2] not in _WITHOUT_EFFECT:
                 raise RunError(
                     "settings differ from those the run began with",

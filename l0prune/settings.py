@@ -1,10 +1,10 @@
 """From recipe, TOML and flags to the settings of a run, and back."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from l0prune.config import RunConfig
+from l0prune.config import RunConfig, StageConfig
 from l0prune.errors import ConfigError, nearest
 from l0prune.plugin import Plugin
 from l0prune.tables import build, merge, to_mapping
@@ -15,7 +15,8 @@ def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = Non
 
     Args:
         plugin: The plugin; its own settings stand in the table of its name.
-        layers: Nested tables, later ones win; a `recipe` key in one names the recipe.
+        layers: Nested tables, later ones win; a `recipe` key in one names the recipe, and a `steps` key says how many
+            steps both stages make together.
         recipe: A recipe of the plugin; by default what the layers say, else the plugin's first.
 
     Raises:
@@ -31,12 +32,49 @@ def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = Non
         raise ConfigError("setting is not a table", where=plugin.name, got=repr(options))
     if "options" in values:
         raise ConfigError("no such setting", where="options", hint=f"the plugin's settings stand in [{plugin.name}]")
+    steps = values.pop("steps", None)
     settings = {field.name for field in fields(RunConfig)} - {"options"}
     if unknown := sorted(values.keys() - settings):
-        raise ConfigError("no such setting", where=unknown[0], hint=nearest(unknown[0], {*settings, plugin.name}))
+        raise ConfigError(
+            "no such setting", where=unknown[0], hint=nearest(unknown[0], {*settings, "steps", plugin.name})
+        )
     # Checked here, so that a wrong key is found before anything is loaded.
     values["options"] = to_mapping(build(plugin.options, options, where=plugin.name))
-    return build(RunConfig, values)
+    config = build(RunConfig, values)
+    return config if steps is None else in_steps(config, steps)
+
+
+def in_steps(config: RunConfig, steps: int) -> RunConfig:
+    """The same schedule in another number of steps: both stages keep their shares, and warm-ups theirs.
+
+    Args:
+        config: Settings whose stages make some steps.
+        steps: Of both stages together; 0 prunes without training.
+
+    Raises:
+        ConfigError: `steps` is no whole number from 0 on, or the stages of `config` make none.
+    """
+    if type(steps) is not int or steps < 0:
+        raise ConfigError("steps out of range", got=repr(steps), expected="a whole number from 0 on")
+    planned = config.joint.steps + config.further.steps
+    if steps and not planned:
+        raise ConfigError("steps cannot be shared out", got=steps, hint="give joint.steps and further.steps instead")
+    # Stage 1 is not lost to rounding.
+    joint = max(steps * config.joint.steps // max(planned, 1), min(steps, config.joint.steps, 1))
+    return replace(
+        config,
+        joint=_in(config.joint, joint),
+        further=_in(config.further, steps - joint),
+        controller=replace(config.controller, warmup_steps=_share(config.controller.warmup_steps, config.joint, joint)),
+    )
+
+
+def _in(stage: StageConfig, steps: int) -> StageConfig:
+    return replace(stage, steps=steps, warmup_steps=_share(stage.warmup_steps, stage, steps))
+
+
+def _share(warmup: int, stage: StageConfig, steps: int) -> int:
+    return warmup * steps // stage.steps if stage.steps else 0
 
 
 def describe(config: RunConfig) -> dict[str, Any]:

@@ -163,6 +163,12 @@ def _moments(p: Tensor, lengths: Tensor, columns: Sequence[int]) -> list[Tensor]
     return [moments[column] for column in columns]
 
 
+def unit_sizes(size_model: SizeModel) -> list[int]:
+    """What leaves the dense network with one unit of each group (G,)."""
+    eye = np.eye(len(size_model.units), dtype=np.int64)
+    return [size_model.total - size_model.exact(size_model.units - row) for row in eye]
+
+
 def parameter_size(model: nn.Module, groups: Sequence[PruneGroup]) -> SizeModel:
     """Count a model's parameters as a polynomial of its groups' kept counts.
 

@@ -18,6 +18,7 @@ def command(
     metric: Annotated[str | None, typer.Option(help="What the target counts: params, macs or latency.")] = None,
     target_speedup: Annotated[float | None, typer.Option(help="Times faster, with --metric latency.")] = None,
     target_ms: Annotated[float | None, typer.Option(help="Milliseconds, with --metric latency.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of both stages together; 0 prunes without training.")] = None,
     units: options.UnitsFlag = None,
     recipe: options.RecipeFlag = None,
     config: options.ConfigFlag = None,
@@ -37,7 +38,7 @@ def command(
         raise l0prune.ConfigError("two targets", got=f"--target-sparsity and {time}", expected="one of them")
     settings = {
         **options.given(target_sparsity=target_sparsity, metric=metric, device=device, seed=seed, compile=compiled),
-        **options.given(target_speedup=target_speedup, target_ms=target_ms),
+        **options.given(target_speedup=target_speedup, target_ms=target_ms, steps=steps),
         **options.plugin_settings(plugin, teacher=teacher, data=data, units=units),
     }
     if print_config:

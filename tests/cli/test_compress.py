@@ -32,6 +32,40 @@ def checkpoints(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
+class TestWithoutTraining:
+    def test_units_are_ranked_removed_and_made_up_for(self, bench, tmp_path: Path, l0prune_call) -> None:
+        out = tmp_path / "run"
+        done = bench.compress("--steps", 0, "--target-sparsity", 0.5, "--out", out, "--json").succeeded()
+        report = json.loads(done.out)
+        assert report == json.loads((out / "report.json").read_text())
+        assert report.keys() >= CONTRACT
+        assert report["sparsity"] >= 0.5
+        assert report["max_relative_difference"] <= 1e-5
+        assert (
+            report["distill_loss_final"] == report["distill_loss_after_repair"] < report["distill_loss_after_removal"]
+        )
+        assert report["stage_seconds"] == {"joint": 0.0, "further": 0.0}
+        assert positions(out) == []
+        assert {path.name for path in out.iterdir()} >= {"model.safetensors", "architecture.png", "checkpoints"}
+        student = l0prune.load(out)
+        assert report["params_after"] == sum(parameter.numel() for parameter in student.parameters())
+        l0prune_call("report", out, "--out", tmp_path / "page.html").succeeded()
+
+    def test_a_loss_without_a_gradient_is_refused(self, bench, tmp_path: Path, toml) -> None:
+        config = toml(("[joint]", '[one_shot]\nimportance = "taylor"\n[joint]'))
+        done = bench.compress("--steps", 0, "--out", tmp_path / "run", config=config)
+        done.refused("the loss has no gradient on the calibration batches", "use activation or magnitude")
+        assert not (tmp_path / "run").exists()
+
+    def test_another_number_of_steps_keeps_the_proportion(self, bench) -> None:
+        printed = json.loads(bench.compress("--steps", 8, "--print-config", "--json").succeeded().out)
+        assert (printed["joint"]["steps"], printed["joint"]["warmup_steps"]) == (5, 1)
+        assert (printed["further"]["steps"], printed["controller"]["warmup_steps"]) == (3, 2)
+
+    def test_steps_below_none_are_refused(self, bench) -> None:
+        bench.compress("--steps", -1).refused("steps out of range", "got -1")
+
+
 class TestFinishedRun:
     def test_files(self, finished) -> None:
         names = {path.name for path in finished.folder.iterdir()}

@@ -34,6 +34,7 @@ FLAGS = {
         "--recipe",
         "--resume",
         "--seed",
+        "--steps",
         "--target-ms",
         "--target-sparsity",
         "--target-speedup",

@@ -42,6 +42,16 @@ def test_wrap_in_a_training_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert counts[0] <= counts[1] / 2
 
 
+def test_prune_without_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run("l0prune.prune(", tmp_path, monkeypatch)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pruned"]
+    inputs = torch.randn(4, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(names["smaller"](inputs), names["again"](inputs))
+    counts = [sum(p.numel() for p in net.parameters()) for net in (names["smaller"], names["build"]())]
+    assert counts[0] <= counts[1] / 2
+
+
 def test_groups_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run("hidden = l0prune.PruneGroup(", tmp_path, monkeypatch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
@@ -49,6 +59,12 @@ def test_groups_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_no_example_is_left_out() -> None:
-    here = ("student.extract_features", "pruner = l0prune.wrap(", "hidden = l0prune.PruneGroup(", TOO_LONG)
+    here = (
+        "student.extract_features",
+        "pruner = l0prune.wrap(",
+        "l0prune.prune(",
+        "hidden = l0prune.PruneGroup(",
+        TOO_LONG,
+    )
     for example in EXAMPLES:
         assert example.startswith(ELSEWHERE) or any(words in example for words in here), example

@@ -88,7 +88,6 @@ def test_any_text_can_be_a_key(values: dict[str, object]) -> None:
         (RunConfig, {"plugin": "speech", "precision": "float16"}),
         (RunConfig, {"plugin": "speech", "log_every": 0}),
         (RunConfig, {"plugin": "speech", "checkpoint_minutes": float("nan")}),
-        (RunConfig, {"plugin": "speech", "joint": {"steps": 0, "learning_rate": 1.0}}),
         (RunConfig, {}),
     ],
 )

@@ -109,7 +109,9 @@ def gated(name: str, seed: int = 0, **settings: Any) -> tuple[L0Pruner, Tensor]:
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.5)
     x = torch.randn(shape, dtype=torch.float64)
-    return wrap(network, x, target_sparsity=0.4, gates=GateConfig(drop_rate=0.4), controller=ControllerConfig(), **settings), x
+    return wrap(
+        network, x, target_sparsity=0.4, gates=GateConfig(drop_rate=0.4), controller=ControllerConfig(), **settings
+    ), x
 
 
 @contextmanager
