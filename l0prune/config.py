@@ -75,9 +75,9 @@ class ControllerConfig:
     """Of "pi": the multiplier's share of the gaps' sum."""
     look_steps: int = 8
     """Of "projected": steps that measure what units are worth before the first one closes."""
-    memory: float = 0.9
+    memory: float = 0.95
     """Of "projected": share of its past in the running mean of what units are worth."""
-    group_rate: float = 0.3
+    group_rate: float = 0.1
     """Of "projected": how fast whole groups gain or lose units to others by the slope of the loss; 0 for never."""
     sharpness: float = 4.0
     """Of "projected": how log_alpha grows with the logarithm of what a unit is worth, at the beginning."""

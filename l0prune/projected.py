@@ -21,6 +21,9 @@ _CLOSE = 1e-4
 """How near the expected size comes to its target, as a share of the dense one."""
 _ROUNDS, _ROUNDS_ON_DEVICE = 40, 12
 """Newton steps at most; on a device as many always, for a look at the gap would wait for it."""
+_DECIDED_FROM, _LARGE = 0.7, 20.0
+"""Share of the rise of the target from which large units hold to the side they are on, and how many times the median a
+large one costs."""
 _LARGEST_MOVE = 2.0
 """How far a group's slope may lie from the mean, in mean slopes, before it is cut off."""
 
@@ -32,7 +35,7 @@ class ProjectedController(Controller):
     dL/dz reaches units that are open, closed and in between alike. After each step
 
     1. the worth of each unit is the running mean of (dL/dz)^2, the diagonal of the Fisher information: half of it is
-       the loss that removing the unit adds, to second order;
+       the loss that removing the unit adds, to second order. Each step's mean over units is scaled to 1;
     2. each group has an offset that moves with the slope of the loss along the group's units near the border, for each
        parameter: -sum dL/dz / sum of costs. A diagonal does not see that units of a group stand in for one another, or
        that all heads are needed; the slope does. Few numbers are learned, each from many units, so that they need few
@@ -145,7 +148,8 @@ class ProjectedController(Controller):
         new = good * torch.maximum(1 / seen.clamp_min(1), torch.full_like(seen, 1 - self.config.memory))
         self.seen.copy_(seen)
         squares = gradient**2
-        self.worth.lerp_(squares, new)
+        # Each step counts alike: a loss that is rarely large would be heard in few of them.
+        self.worth.lerp_(squares / squares.mean().clamp_min(torch.finfo(squares.dtype).tiny), new)
         if self._share(step - 1) > 0:
             self._learn_offsets(gradient, good)
 
@@ -178,6 +182,10 @@ class ProjectedController(Controller):
     def _move(self, gates: Gates, step: int) -> None:
         """Set the gates for the target at a step."""
         ranking, target = self._ranking(), self.target_at(step)
+        if self._share(step) > _DECIDED_FROM:
+            # A unit as large as many others must not wait at the border for the cut to decide.
+            large = self.costs > _LARGE * self.costs.median()
+            ranking = ranking + large * torch.sign(self.placed)
         if target <= 0:
             # The ranking shows in the last digits, so that a cut at this moment goes by it.
             located = _OPEN + torch.tanh((ranking - ranking.median()) / 10)
@@ -195,7 +203,7 @@ class ProjectedController(Controller):
         reach = 2 * _FARTHEST / sharpness
         low, high = -ranking.max() - reach, -ranking.min() + reach
         shift = torch.minimum(torch.maximum(self.shift, low), high)
-        price, on_device = self.costs, shift.device.type != "cpu"
+        on_device = shift.device.type != "cpu"
         for _ in range(_ROUNDS_ON_DEVICE if on_device else _ROUNDS):
             located = _located(ranking + shift, sharpness)
             kept = torch.sigmoid(located + opened)
@@ -212,10 +220,13 @@ class ProjectedController(Controller):
             inside = (newton > low) & (newton < high)
             shift = torch.where(inside, newton, (low + high) / 2)
         self.shift.copy_(shift)
-        self.costs.copy_(price)
 
     def _price(self, gates: Gates) -> None:
-        """What each unit costs while all are open."""
+        """What each unit costs while all are open.
+
+        Costs stay what they are in the dense network. Those of the moment would run away: a unit is cheap where its
+        neighbours have gone, so that of two layers in a row one would keep all of its units and the other a single one.
+        """
         kept = torch.ones_like(self.costs).requires_grad_()
         with torch.enable_grad():
             (price,) = torch.autograd.grad(gates.size_model.expected(kept) / gates.size_model.total, kept)

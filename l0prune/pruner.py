@@ -377,7 +377,11 @@ def scheduled(total_steps: int, share: float = GATED_SHARE) -> ControllerConfig:
         raise ConfigError("total_steps out of range", got=repr(total_steps), expected=f"{_LEAST_STEPS} or more")
     gated = int(total_steps * share)
     look = min(CONTROLLER.look_steps, max(1, int(total_steps * LOOK_SHARE)))
-    return replace(CONTROLLER, warmup_steps=max(gated - 1, look + 1), settle_steps=gated, look_steps=look)
+    # Longer runs may look further back, and choose with less noise.
+    memory = min(0.98, max(0.9, 1 - 5 / max(gated, 1)))
+    return replace(
+        CONTROLLER, warmup_steps=max(gated - 1, look + 1), settle_steps=gated, look_steps=look, memory=memory
+    )
 
 
 def _controller(total_steps: int | None, controller: ControllerConfig | None) -> ControllerConfig:
