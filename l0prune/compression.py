@@ -21,6 +21,7 @@ from l0prune.errors import ConfigError, ProofError, RunError, TrainingError
 from l0prune.exactness import TOLERANCE, compare, objection
 from l0prune.files import write_atomic, write_json
 from l0prune.gating import GatedModel
+from l0prune.importance import importances
 from l0prune.latency_model import POOR, latency_cache, measure_latency
 from l0prune.latency_target import meet_target, sparsity_for
 from l0prune.mac_model import mac_size
@@ -98,6 +99,8 @@ class CompressionRun:
     def _prepared(self) -> GatedModel:
         """The gated student, every group proved, and a folder to write to."""
         size = self._constrained_size()
+        if self.config.controller.kind == "projected":
+            self.trainer.prior = importances(self.task.objective.student, self.task.groups, size_model=size)
         # Where stage 1 trains, or is over, there is nothing to rank.
         over = self.config.joint.steps > 0 or (self.state is not None and self.state["stage"] == "further")
         scores = None if over else self._one_shot().scores(size)

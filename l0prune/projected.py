@@ -19,6 +19,8 @@ _FARTHEST = 20.0
 """log_alpha of gates never lies farther from 0: beyond, float32 knows no difference."""
 _CLOSE = 1e-4
 """How near the expected size comes to its target, as a share of the dense one."""
+_LEAST_WORTH = 1e-12
+"""Of a unit that the loss does not know of, where the mean is 1."""
 _ROUNDS, _ROUNDS_ON_DEVICE = 40, 12
 """Newton steps at most; on a device as many always, for a look at the gap would wait for it."""
 _DECIDED_FROM, _LARGE = 0.7, 20.0
@@ -52,11 +54,14 @@ class ProjectedController(Controller):
         target_sparsity: The target once the warm-up is over.
         config: Schedule and rates.
         units: Units of each group (G,).
-        start: (N,) worth of the units to start from, of any scale; by default nothing is known.
+        start: (N,) importances to start from, of any scale, that rank units as they are; by default nothing is known,
+            and the first `look_steps` measure.
+        prior: (N,) importances to go by where the loss has no gradient, as where a student is a copy of its teacher.
     """
 
     has_penalty = False
     worth: Tensor
+    prior: Tensor
     offsets: Tensor
     slopes: Tensor
     costs: Tensor
@@ -66,12 +71,18 @@ class ProjectedController(Controller):
     bad_in_a_row: Tensor
 
     def __init__(
-        self, target_sparsity: float, config: ControllerConfig, units: Sequence[int], *, start: np.ndarray | None = None
+        self,
+        target_sparsity: float,
+        config: ControllerConfig,
+        units: Sequence[int],
+        *,
+        start: np.ndarray | None = None,
+        prior: np.ndarray | None = None,
     ) -> None:
         super().__init__(target_sparsity, config)
         total, double = sum(units), torch.float64
-        known = torch.zeros(total, dtype=double) if start is None else torch.as_tensor(start, dtype=double).clone()
-        self.register_buffer("worth", known / known.mean().clamp_min(torch.finfo(double).tiny))
+        self.register_buffer("worth", _scaled(start, total) if start is not None else torch.zeros(total, dtype=double))
+        self.register_buffer("prior", _LEAST_WORTH * _scaled(prior, total))
         self.register_buffer("offsets", torch.zeros(len(units), dtype=double))
         self.register_buffer("slopes", torch.zeros(2, len(units), dtype=double))
         self.register_buffer("costs", torch.ones(total, dtype=double))
@@ -103,6 +114,9 @@ class ProjectedController(Controller):
         """Open the gates, and let their gradient pass straight through."""
         gates.straight_through = True
         self._price(gates)
+        for known in (self.worth, self.prior):
+            # They rank units as they are: that a unit is large is in them.
+            known.mul_(self.costs / self.costs.mean())
         self._move(gates, 0)
 
     @torch.no_grad()
@@ -127,7 +141,8 @@ class ProjectedController(Controller):
         """Forget units and groups that are gone for good."""
         index = torch.from_numpy(np.asarray(units)).to(self.worth.device)
         numbers = torch.tensor(list(groups), device=self.worth.device)
-        self.worth, self.costs, self.placed = self.worth[index], self.costs[index], self.placed[index]
+        for name in ("worth", "prior", "costs", "placed"):
+            setattr(self, name, getattr(self, name)[index])
         self.offsets, self.slopes = self.offsets[numbers], self.slopes[:, numbers]
         place = {int(old): new for new, old in enumerate(groups)}
         owner = self._owner[index.to(self._owner.device)]
@@ -168,9 +183,8 @@ class ProjectedController(Controller):
 
     def _ranking(self) -> Tensor:
         """log(worth / cost) + offset of each unit, (N,)."""
-        tiny = torch.finfo(self.worth.dtype).tiny
         least = self.costs.mean() * 1e-3
-        worth = self.worth.clamp_min(tiny).log() - self.costs.clamp_min(least).log()
+        worth = (self.worth + self.prior).log() - self.costs.clamp_min(least).log()
         return worth + self.offsets[self._owned()]
 
     def _owned(self) -> Tensor:
@@ -236,3 +250,13 @@ class ProjectedController(Controller):
 def _located(ranking: Tensor, sharpness: float) -> Tensor:
     """log_alpha, which keeps the order of the ranking and stays near enough to 0 for float32 to tell it."""
     return _FARTHEST * torch.tanh(sharpness * ranking / _FARTHEST)
+
+
+def _scaled(importances: np.ndarray | None, units: int) -> Tensor:
+    """Importances (N,) with a mean of 1, all of them above 0."""
+    if importances is None:
+        return torch.ones(units, dtype=torch.float64)
+    given = torch.as_tensor(importances, dtype=torch.float64)
+    # An importance may be negative: what counts is the order.
+    given = given - given.min().clamp_max(0)
+    return given / given.mean().clamp_min(torch.finfo(given.dtype).tiny) + 1e-9

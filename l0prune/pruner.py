@@ -1,8 +1,9 @@
 """Pruning in somebody's own training loop."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from l0prune.counting import parameters
 from l0prune.errors import ConfigError, ProofError, TrainingError
 from l0prune.exactness import compare, objection, tolerance_for
 from l0prune.groups import PruneGroup
+from l0prune.importance import Importance, check_importance, importances
 from l0prune.inspection import TOLERANCE, observation
 from l0prune.paths import several
 from l0prune.plan import RemovalPlan, remember
@@ -68,6 +70,10 @@ class L0Pruner:
         total_steps: Optimizer steps of the whole run, recovery after the choice of units included: for the first half
             of them units leave, then the choice is final. Without it the target rises for 100 steps and gates go on
             learning until `finalize()`.
+        start: An importance that gates start from, by name or a function of your own, as `l0prune.importances` takes
+            it, instead of steps that measure. A unit may still return if the loss asks for it.
+        batches: Calibration batches, where `start` needs any.
+        loss: `loss(model, batch)`, where `start` needs one.
         gates: Gate settings.
         controller: Which controller, its schedule and rates; instead of `total_steps`.
         time_limit: Seconds that following the forward pass may take.
@@ -98,6 +104,9 @@ class L0Pruner:
         forward_fn: Callable[[nn.Module, Any], Any] | None = None,
         output_transform: Callable[[Any], Any] | None = None,
         total_steps: int | None = None,
+        start: Importance | None = None,
+        batches: Iterable[Any] | None = None,
+        loss: Callable[[nn.Module, Any], Any] | None = None,
         gates: GateConfig | None = None,
         controller: ControllerConfig | None = None,
         time_limit: float = 60.0,
@@ -106,6 +115,8 @@ class L0Pruner:
         target = _one_of(target_sparsity, pruning_ratio)
         gates = gates or GateConfig(round_to=round_to)
         controller = _controller(total_steps, controller)
+        if start is not None:
+            check_importance(start, batches=batches, loss=loss)
         for name, given, kind in (("gates", gates, GateConfig), ("controller", controller, ControllerConfig)):
             if not isinstance(given, kind):
                 raise ConfigError(f"{name} has the wrong type", got=repr(given), expected=f"{kind.__name__}(...)")
@@ -125,6 +136,9 @@ class L0Pruner:
             stacklevel=4,  # Past `wrap`.
         )
         self.metric, self.tolerance, self.controller, self.total_steps = metric, tolerance, controller, total_steps
+        known = partial(importances, model, self.inspection.groups, size_model=size)
+        scores = None if start is None else known(start, batches=batches, loss=loss, forward_fn=forward_fn)
+        prior = known("magnitude") if controller.kind == "projected" else None
         self._example = example_inputs, forward_fn, output_transform
         # From here on gates stand on the caller's model: whatever can fail has been done.
         self._gated = SelfDrawingModel(
@@ -134,7 +148,9 @@ class L0Pruner:
             config=gates,
             size_model=size if metric == "macs" else None,
         )
-        self._state = PrunerState(self._gated.gates, make_controller(target, controller, self._gated.gates))
+        self._state = PrunerState(
+            self._gated.gates, make_controller(target, controller, self._gated.gates, start=scores, prior=prior)
+        )
         self._gated.carry(self._state)
         self._placed = self._place()
         self._plan: RemovalPlan | None = None

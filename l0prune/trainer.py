@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from l0prune.checkpoint import save_checkpoint
 from l0prune.config import RunConfig
 from l0prune.counting import parameters
@@ -42,6 +44,8 @@ class Trainer:
         """What was cut between the stages; saved with the second."""
         self.stopped: Callable[[], int | None] = lambda: None
         """Gives the signal that asks this process to stop, if any has come."""
+        self.prior: np.ndarray | None = None
+        """(N,) importances of the dense network's units, for a controller that goes by them."""
         self._saved_at = time.monotonic()
 
     def stage(self, name: str, gated: GatedModel | None = None) -> Stage:
@@ -54,6 +58,7 @@ class Trainer:
             precision=config.precision,
             gated=gated,
             controller=config.controller,
+            prior=self.prior,
             compaction=config.compaction,
             seed=config.seed,
             split=self.split,

@@ -36,6 +36,7 @@ class Stage:
         precision: "auto", "float32" or "bfloat16".
         gated: The gated student in the joint stage.
         controller: Settings of what brings its expected size to the target.
+        prior: (N,) importances that it may go by where the loss has no gradient.
         compaction: When closed units leave the network; never by default.
         seed: Of every draw. What a micro-batch draws depends on it and on the micro-batch's number alone.
         split: Into how many parts the batches of the configuration come.
@@ -52,6 +53,7 @@ class Stage:
         precision: str = "auto",
         gated: GatedModel | None = None,
         controller: ControllerConfig | None = None,
+        prior: np.ndarray | None = None,
         compaction: CompactionConfig | None = None,
         seed: int = 0,
         split: int = 1,
@@ -71,7 +73,7 @@ class Stage:
         self.compactor: Compactor | None = None
         if gated is not None:
             settings = controller or ControllerConfig()
-            self.controller = make_controller(gated.target_sparsity, settings, gated.gates)
+            self.controller = make_controller(gated.target_sparsity, settings, gated.gates, prior=prior)
             own = {"lr": settings.learning_rate, "weight_decay": 0.0}
             groups += [{"params": [parameter], **own} for parameter in self.controller.trained(gated.gates)]
             if compaction is not None and compaction.enabled:

@@ -144,7 +144,7 @@ def test_units_that_the_loss_needs_stay() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
     with torch.no_grad():
-        model[2].weight[:, 4:] = 1e-3
+        model[2].weight[:, :4], model[2].weight[:, 4:] = 1.0, 1e-3
     pruner = wrap(model, torch.randn(2, 4), target_sparsity=0.4, total_steps=40)
     optimizer = torch.optim.SGD(pruner.parameter_groups(lr=1e-4))
     inputs = torch.randn(64, 4)
@@ -195,3 +195,72 @@ def test_more_steps_than_were_announced() -> None:
     train(pruner, torch.optim.AdamW(pruner.parameter_groups(lr=1e-3)), 12)
     with pytest.warns(UserWarning, match="more steps than total_steps"):
         train(pruner, torch.optim.AdamW(pruner.parameter_groups(lr=1e-3)), 1)
+
+
+def test_a_start_decides_until_the_loss_says_otherwise() -> None:
+    """A function that names the last units is followed where the loss has no gradient."""
+    torch.manual_seed(0)
+    units = {"inner": 16}
+
+    def last(model: nn.Module, groups: list[PruneGroup]) -> dict[str, np.ndarray]:
+        units.update({group.name: group.units for group in groups})
+        return {group.name: np.arange(group.units, dtype=float) + 1 for group in groups}
+
+    pruner = make(start=last, total_steps=20, controller=None)
+    optimizer = torch.optim.SGD(pruner.parameter_groups(lr=0.0))
+    for step in range(12):
+        optimizer.zero_grad()
+        (0 * pruner.model(batch(step)[0]).sum()).backward()
+        pruner.step()
+    for name, kept in pruner.plan.kept.items():
+        assert kept == tuple(range(units[name] - len(kept), units[name]))
+
+
+@pytest.mark.parametrize("start", ["taylor", "fisher", "activation"])
+def test_starts_that_look_at_batches(start: str) -> None:
+    batches = [batch(seed)[0] if start == "activation" else batch(seed) for seed in range(2)]
+    loss = None if start == "activation" else (lambda model, pair: F.cross_entropy(model(pair[0]), pair[1]))
+    pruner = make(start=start, batches=batches, loss=loss, total_steps=20, controller=None)
+    train(pruner, torch.optim.AdamW(pruner.parameter_groups(lr=1e-3)), 12)
+    pruner.finalize()
+    assert pruner.report.sparsity >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start": "fisher"}, "needs batches"),
+        ({"start": "fisher", "batches": [batch()]}, "needs a loss"),
+        ({"start": "magnitud"}, "magnitude"),
+        ({"start": lambda model, groups: [1.0, 2.0]}, "wrong number of importances"),
+        ({"start": lambda model, groups: np.full(sum(g.units for g in groups), np.nan)}, "not finite"),
+        ({"start": "magnitude", "controller": ControllerConfig()}, "takes no start"),
+    ],
+)
+def test_starts_that_cannot_be(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(
+            **{"total_steps": 20, "controller": None, **({"total_steps": None} if "controller" in settings else {})}
+            | settings
+        )
+
+
+def test_a_copy_of_its_teacher_is_cut_by_magnitude_first() -> None:
+    """Its loss has no gradient at the start: small units go, not arbitrary ones."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    with torch.no_grad():
+        model[0].weight[::2] *= 1e-2
+        model[2].weight[:, ::2] *= 1e-2
+    inputs = torch.randn(32, 4)
+    wanted = model(inputs).detach()
+    pruner = wrap(model, inputs[:2], target_sparsity=0.4, total_steps=40)
+    optimizer = torch.optim.AdamW(pruner.parameter_groups(lr=1e-4))
+    model.train()
+    for _ in range(20):
+        optimizer.zero_grad()
+        ((model(inputs) - wanted) ** 2).mean().backward()
+        optimizer.step()
+        pruner.step()
+    (kept,) = pruner.plan.kept.values()
+    assert set(kept) <= {1, 3, 5, 7}
