@@ -225,6 +225,7 @@ class CompressionRun:
         if self.config.joint.steps:
             with torch.no_grad():
                 self.results["expected_sparsity_at_cut"] = float(gated.expected_sparsity())
+            self.results["forced_units"] = gated.gates.forced()
             if behind := gated.behind():
                 self.observer.note(behind)
         if self.config.metric == "latency":
@@ -236,6 +237,9 @@ class CompressionRun:
             )
             self._dense = None
         if batches:
+            if self.config.joint.steps:
+                with gated.gates.as_trained():
+                    self.results["distill_loss_gated"] = evaluate(objective, batches)[0]
             self.results["distill_loss_before_removal"] = evaluate(objective, batches)[0]
         difference = compare(gated, self.task.observe)
         if reason := objection(gated, self.task.observe, difference, TOLERANCE):

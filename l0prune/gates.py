@@ -67,6 +67,7 @@ class Gates(nn.Module):
         self._model: weakref.ref[nn.Module] | None = None
         self._decided: tuple[Tensor, tuple[Tensor, ...]] | None = None
         self._fixed: tuple[Tensor, ...] | None = None
+        self._as_trained = False
         self._ranking: np.ndarray | None = None
 
     def keep_probabilities(self) -> Tensor:
@@ -155,7 +156,7 @@ class Gates(nn.Module):
     def values(self, training: bool = True) -> tuple[Tensor, ...]:
         """Gate values (units,) of each group, as `of` gives them; parts of one vector (N,)."""
         model = self.followed()
-        training = training if model is None else model.training
+        training = self._as_trained or (training if model is None else model.training)
         if self._fixed is not None:
             return self._fixed
         if not training:
@@ -175,7 +176,7 @@ class Gates(nn.Module):
         if self._fixed is not None:
             return values is self._fixed
         model = self.followed()
-        if model is not None and not model.training:
+        if model is not None and not model.training and not self._as_trained:
             return self._decided is not None and values is self._decided[1]
         return values is self._sampled and (bool(self._waiting) or not self._used_up())
 
@@ -220,6 +221,17 @@ class Gates(nn.Module):
             yield
         finally:
             self._fixed = before
+
+    @contextmanager
+    def as_trained(self) -> Iterator[None]:
+        """Give the gates of training meanwhile, in evaluation mode too: what a cut is compared with."""
+        self._as_trained = True
+        self.forget_sample()
+        try:
+            yield
+        finally:
+            self._as_trained = False
+            self.forget_sample()
 
     def __deepcopy__(self, memo: dict) -> "Gates":
         """A copy without the last sample: its autograd graph cannot be copied."""

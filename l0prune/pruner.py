@@ -19,6 +19,7 @@ from l0prune.exactness import compare, objection, tolerance_for
 from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
 from l0prune.inspection import TOLERANCE, observation
+from l0prune.modes import evaluating
 from l0prune.paths import several
 from l0prune.plan import RemovalPlan, remember
 from l0prune.preparing import prepared
@@ -263,10 +264,14 @@ class L0Pruner:
             raise TrainingError("there is no report yet", hint="call finalize() first")
         return self._report
 
-    def finalize(self) -> nn.Module:
+    def finalize(self, evaluate: Callable[[nn.Module], float] | None = None) -> nn.Module:
         """A plain, smaller copy of the model, in evaluation mode; `model` keeps its gates.
 
-        Warns where the gates are far from the target yet.
+        Warns where the expected size is more than 2 % above the budget yet.
+
+        Args:
+            evaluate: Your loss on held-out data, `evaluate(model)`: it is called for the model with gates as in
+                training just before the cut, and for the pruned one just after it; both figures are in the report.
 
         Raises:
             TrainingError: No step has been made.
@@ -278,6 +283,10 @@ class L0Pruner:
             raise TrainingError("finalize() before any step: the gates have learned nothing", hint=hint)
         if behind := self._gated.behind():
             warnings.warn(behind, stacklevel=2)
+        before = None
+        if evaluate is not None:
+            with torch.no_grad(), evaluating(self.model), self._gated.gates.as_trained():
+                before = float(evaluate(self.model))
         # A model that is made under `torch.inference_mode` could not be trained on.
         with torch.inference_mode(False):
             pruned, plan = self._gated.pruned()
@@ -287,7 +296,11 @@ class L0Pruner:
             raise ProofError("the pruned model is not exact", got=reason)
         self._plan = self._composed(plan)
         remember(pruned, self._plan)
-        self._report = self._reported(pruned, plan, difference)
+        after = None
+        if evaluate is not None:
+            with torch.no_grad():
+                after = float(evaluate(pruned.eval()))
+        self._report = replace(self._reported(pruned, plan, difference), loss_before_cut=before, loss_after_cut=after)
         return pruned
 
     def _place(self) -> tuple[torch.device, torch.dtype] | None:
@@ -325,6 +338,8 @@ class L0Pruner:
             macs_before=macs.total if macs else None,
             macs_after=macs.exact(kept) if macs else None,
             expected_sparsity=self.sparsity.expected,
+            target_at_cut=self.sparsity.target,
+            forced_units=self._gated.gates.forced(),
             max_relative_difference=difference,
             steps=self._state.step,
             kept_units={

@@ -53,6 +53,10 @@ class CompressionReport:
     seed: int
     distill_loss_after_repair: float | None = None
     """After the least-squares repair of a run without stage 1."""
+    forced_units: int | None = None
+    """Units on which the cut decided otherwise than their gates: open ones removed, closed ones kept."""
+    distill_loss_gated: float | None = None
+    """On the held-out batches, with gates as in training, just before the cut."""
     expected_sparsity_at_cut: float | None = None
     """Under the gates, just before the cut: far from the target, it removed what training still used."""
     compactions: list[dict[str, Any]] = field(default_factory=list)
@@ -95,6 +99,14 @@ class PruningReport:
     """By group: `units` and `kept`."""
     left_alone: dict[str, str]
     """Why other hidden units were not pruned, by the name of their layer."""
+    target_at_cut: float | None = None
+    """What the controller asked for at the step of the cut: below `target_sparsity` in the warm-up."""
+    forced_units: int = 0
+    """Units on which the cut decided otherwise than their gates: open ones removed, closed ones kept."""
+    loss_before_cut: float | None = None
+    """Of the caller's evaluation, with gates as in training; None where there is none."""
+    loss_after_cut: float | None = None
+    """The same for the pruned model."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""

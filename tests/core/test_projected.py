@@ -264,3 +264,15 @@ def test_a_copy_of_its_teacher_is_cut_by_magnitude_first() -> None:
         pruner.step()
     (kept,) = pruner.plan.kept.values()
     assert set(kept) <= {1, 3, 5, 7}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_loss_after_the_cut_is_that_before_it(seed: int) -> None:
+    torch.manual_seed(seed)
+    pruner = wrap(Net(), batch()[0], target_sparsity=0.8, total_steps=60)
+    train(pruner, torch.optim.AdamW(pruner.parameter_groups(lr=1e-2)), 31)
+    held_out = batch(1000, 64)
+    pruner.finalize(evaluate=lambda model: float(F.cross_entropy(model(held_out[0]), held_out[1])))
+    report = pruner.report
+    assert report.loss_after_cut == pytest.approx(report.loss_before_cut, rel=1e-4)
+    assert report.target_at_cut == report.target_sparsity

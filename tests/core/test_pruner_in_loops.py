@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import PUBLISHED, Net, adam, batch, make, train
+from small_training import FAST, PUBLISHED, Net, adam, batch, make, train
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -193,25 +193,26 @@ def test_a_pass_without_gradients_takes_none_from_the_next() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_the_gated_model_compiles() -> None:
+@pytest.mark.parametrize("controller", [FAST, PUBLISHED])
+def test_the_gated_model_compiles(controller: ControllerConfig) -> None:
     """The graph of the forward and backward pass, without a C++ compiler."""
-    pruner, eager = make(controller=PUBLISHED), make(controller=PUBLISHED)
+    pruner, eager = make(controller=controller), make(controller=controller)
     compiled: Any = torch.compile(pruner.model, backend="aot_eager")
     x = batch()[0]
     pruner.model.eval(), eager.model.eval()
     torch.testing.assert_close(compiled(x), eager.model(x))
     train(pruner, adam(pruner), 10, call=compiled)
-    moved = pruner.parameter_groups()[1]["params"][0]
-    assert not torch.equal(moved, eager.parameter_groups()[1]["params"][0])
+    assert not torch.equal(pruner._state.controlled()[0], eager._state.controlled()[0])
     pruned = pruner.finalize()
     torch.testing.assert_close(compiled.eval()(x), pruned(x), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(torch.compile(pruned, backend="aot_eager")(x), pruned(x), atol=1e-5, rtol=1e-5)
 
 
-def replica(rank: int, port: int, unused: bool, path: str) -> None:
+def replica(rank: int, port: int, unused: bool, path: str, kind: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
-    pruner = make(controller=ControllerConfig(learning_rate=0.05, warmup_steps=0, quadratic_start=5.0))
+    published = ControllerConfig(learning_rate=0.05, warmup_steps=0, quadratic_start=5.0)
+    pruner = make(controller=published if kind == "lagrangian" else FAST)
     model = nn.parallel.DistributedDataParallel(pruner.model, find_unused_parameters=unused)
     optimizer = adam(pruner)
     torch.manual_seed(rank)
@@ -227,12 +228,12 @@ def replica(rank: int, port: int, unused: bool, path: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unused", [False, True])
-def test_processes_that_train_together_stay_equal(unused: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("unused", "kind"), [(False, "lagrangian"), (True, "lagrangian"), (False, "projected")])
+def test_processes_that_train_together_stay_equal(unused: bool, kind: str, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    arguments = [str(port), str(int(unused)), str(tmp_path)]
+    arguments = [str(port), str(int(unused)), str(tmp_path), kind]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     commands = [[sys.executable, __file__, str(rank), *arguments] for rank in range(2)]
     processes = [subprocess.Popen(command, env=environment) for command in commands]
@@ -243,4 +244,4 @@ def test_processes_that_train_together_stay_equal(unused: bool, tmp_path: Path) 
 
 
 if __name__ == "__main__":
-    replica(int(sys.argv[1]), int(sys.argv[2]), bool(int(sys.argv[3])), sys.argv[4])
+    replica(int(sys.argv[1]), int(sys.argv[2]), bool(int(sys.argv[3])), *sys.argv[4:])
