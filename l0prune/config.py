@@ -69,7 +69,7 @@ class ControllerConfig:
     quadratic_start: float = 0.0
     """Of "lagrangian": where lambda2 starts. Above 0 the gap itself pulls from the first step on, and lambda1 does not
     wind up."""
-    proportional: float = 10.0
+    proportional: float = 50.0
     """Of "pi": the multiplier's share of the gap."""
     integral: float = 0.5
     """Of "pi": the multiplier's share of the gaps' sum."""

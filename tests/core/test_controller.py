@@ -1,12 +1,16 @@
 """The augmented Lagrangian: its schedule, its gradients, and the ascent of its multipliers."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_training import adam, make, train
 
 from l0prune.config import ControllerConfig
 from l0prune.controller import AugmentedLagrangian
+from l0prune.errors import ConfigError
 
 
 @given(st.floats(0.01, 0.99), st.integers(0, 50), st.integers(0, 100))
@@ -45,3 +49,32 @@ def test_ascent_finds_the_constrained_optimum() -> None:
     assert s.item() == pytest.approx(0.6, abs=1e-4)
     assert lagrangian.multipliers[0].item() == pytest.approx(-2 * 0.4, abs=1e-3)
     assert lagrangian.multipliers[1].item() > 1.0
+
+
+def test_a_pi_controller_brings_the_expected_sparsity_to_its_target() -> None:
+    pruner = make(0.5, controller=ControllerConfig(kind="pi", learning_rate=0.05, warmup_steps=100))
+    train(pruner, adam(pruner), 300)
+    assert pruner.sparsity.expected == pytest.approx(0.5, abs=0.03)
+    own, gates = pruner.parameter_groups()
+    assert len(gates["params"]) == 1
+    assert not any(parameter is gates["params"][0] for parameter in own["params"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "pid"},
+        {"learning_rate": 0.0},
+        {"memory": 1.0},
+        {"look_steps": -1},
+        {"group_rate": -0.1},
+        {"sharpness": 0.0},
+        {"final_sharpness": 1.0},
+        {"settle_steps": 99},
+        {"proportional": -1.0},
+    ],
+)
+def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=f"controller.{name}"):
+        ControllerConfig(**wrong)
