@@ -141,14 +141,16 @@ def test_the_cut_goes_by_what_was_learned(tmp_path: Path) -> None:
     assert kept.tolist() != beginning.tolist()
 
 
+@pytest.mark.parametrize("kind", ["lagrangian", "projected"])
 @pytest.mark.parametrize("stop_at", [("joint", 1), ("joint", 17), ("joint", 30), ("further", 1), ("further", 8)])
-def test_resumed_equals_uninterrupted(stop_at: tuple[str, int], tmp_path: Path) -> None:
+def test_resumed_equals_uninterrupted(stop_at: tuple[str, int], kind: str, tmp_path: Path) -> None:
+    settings = SETTINGS | {"controller": {**SETTINGS["controller"], "kind": kind}}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    first = l0prune.compress(make_task(), settings=SETTINGS, out=whole)
+    first = l0prune.compress(make_task(), settings=settings, out=whole)
     with pytest.raises(l0prune.Interrupted) as caught:
-        l0prune.compress(make_task(), settings=SETTINGS, out=parts, observer=Watch(stop_at))
+        l0prune.compress(make_task(), settings=settings, out=parts, observer=Watch(stop_at))
     assert caught.value.signal_number == signal.SIGTERM
-    second = l0prune.compress(make_task(), settings=SETTINGS, out=parts, resume=True)
+    second = l0prune.compress(make_task(), settings=settings, out=parts, resume=True)
     assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert second.losses_final == first.losses_final
     assert second.distill_loss_final == first.distill_loss_final
