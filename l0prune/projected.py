@@ -22,7 +22,7 @@ _CLOSE = 1e-4
 _LEAST_WORTH = 1e-12
 """Of a unit that the loss does not know of, where the mean is 1."""
 _ROUNDS, _ROUNDS_ON_DEVICE = 40, 12
-"""Newton steps at most; on a device as many always, for a look at the gap would wait for it."""
+"""Evaluations of the size at most; on a device as many always, for a look at the gap would wait for it."""
 _DECIDED_FROM, _LARGE = 0.7, 20.0
 """Share of the rise of the target from which large units hold to the side they are on, and how many times the median a
 large one costs."""
@@ -43,7 +43,7 @@ class ProjectedController(Controller):
        that all heads are needed; the slope does. Few numbers are learned, each from many units, so that they need few
        steps;
     3. log_alpha = sharpness * (log(worth / cost) + offset + shift), with the one shift at which the expected size is
-       the target's at this step (Newton's method within a bracket).
+       the target's at this step (the secant method within a bracket).
 
     Gates are open while the first `look_steps` measure. The target then rises with the cube of the steps that are left
     (Zhu & Gupta 2017), so that most is removed early, and gates become sharper on the way.
@@ -66,6 +66,7 @@ class ProjectedController(Controller):
     slopes: Tensor
     costs: Tensor
     shift: Tensor
+    rise: Tensor
     placed: Tensor
     seen: Tensor
     bad_in_a_row: Tensor
@@ -87,6 +88,7 @@ class ProjectedController(Controller):
         self.register_buffer("slopes", torch.zeros(2, len(units), dtype=double))
         self.register_buffer("costs", torch.ones(total, dtype=double))
         self.register_buffer("shift", torch.zeros((), dtype=double))
+        self.register_buffer("rise", torch.ones((), dtype=double))
         self.register_buffer("placed", torch.zeros(total, dtype=double))
         # A start counts as much as all that the running mean remembers.
         self.register_buffer("seen", torch.tensor(0.0 if start is None else 1 / (1 - config.memory), dtype=double))
@@ -212,28 +214,31 @@ class ProjectedController(Controller):
         gates.log_alpha.copy_(located)
 
     def _project(self, gates: Gates, ranking: Tensor, sharpness: float, left: float) -> None:
-        """Find the shift at which the expected size is `left`, a share of the dense one."""
+        """Find the shift at which the expected size is `left`, a share of the dense one.
+
+        The secant method, from the last step's shift and slope, within a bracket that is halved where it leaves it.
+        """
         size, opened = gates.size_model, gates.distribution.open_shift
         reach = 2 * _FARTHEST / sharpness
         low, high = -ranking.max() - reach, -ranking.min() + reach
-        shift = torch.minimum(torch.maximum(self.shift, low), high)
+        shift, rise = torch.minimum(torch.maximum(self.shift, low), high), self.rise.clone()
+        before: tuple[Tensor, Tensor] | None = None
         on_device = shift.device.type != "cpu"
         for _ in range(_ROUNDS_ON_DEVICE if on_device else _ROUNDS):
-            located = _located(ranking + shift, sharpness)
-            kept = torch.sigmoid(located + opened)
-            with torch.enable_grad():
-                expected = size.expected(kept.requires_grad_()) / size.total
-                (price,) = torch.autograd.grad(expected, kept)
-            kept = kept.detach()
-            gap = expected.detach() - left
+            kept = torch.sigmoid(_located(ranking + shift, sharpness) + opened)
+            gap = size.expected(kept) / size.total - left
             if not on_device and abs(float(gap)) < _CLOSE:
                 break
+            if before is not None:
+                slope = (gap - before[1]) / (shift - before[0])
+                rise = torch.where(slope > 0, slope, rise)  # NaN, where nothing moved, is not above 0.
+            before = shift, gap
             low, high = torch.where(gap > 0, low, shift), torch.where(gap > 0, shift, high)
-            rise = (price * kept * (1 - kept) * (1 - (located / _FARTHEST) ** 2)).sum() * sharpness
-            newton = shift - gap / rise
-            inside = (newton > low) & (newton < high)
-            shift = torch.where(inside, newton, (low + high) / 2)
+            tried = shift - gap / rise
+            inside = (tried > low) & (tried < high)
+            shift = torch.where(inside, tried, (low + high) / 2)
         self.shift.copy_(shift)
+        self.rise.copy_(rise)
 
     def _price(self, gates: Gates) -> None:
         """What each unit costs while all are open.
