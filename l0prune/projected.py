@@ -93,7 +93,8 @@ class ProjectedController(Controller):
         # A start counts as much as all that the running mean remembers.
         self.register_buffer("seen", torch.tensor(0.0 if start is None else 1 / (1 - config.memory), dtype=double))
         self.register_buffer("bad_in_a_row", torch.zeros((), dtype=double))
-        self._look = 0 if start is not None else config.look_steps
+        # A short warm-up must not be all looking, and then ask for the whole target at once.
+        self._look = 0 if start is not None else min(config.look_steps, config.warmup_steps // 2)
         self._owner = torch.arange(len(units)).repeat_interleave(torch.tensor(list(units)))
 
     def trained(self, gates: Gates) -> list[nn.Parameter]:
