@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from learning_rate import rate_at, set_rate
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,19 +47,19 @@ def scored(model: nn.Module, part: str) -> tuple[float, float]:
 
 
 def train(model: nn.Module, data: Iterator[Labelled], *, rate: float, steps: int, done: int = 0) -> None:
-    """AdamW, its rate falling linearly to 0.
+    """AdamW, with the rate of `rate_at`.
 
     Args:
         model: Trained in place.
         data: Batches.
-        rate: At step 0.
+        rate: The peak.
         steps: In all.
         done: How many of them were made before.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, fused=True)
     model.train()
     for step in range(done, steps):
-        optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+        set_rate(optimizer.param_groups, rate_at(step, steps, rate))
         images, labels = next(data)
         optimizer.zero_grad()
         F.cross_entropy(model(images), labels).backward()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch_pruning
+from learning_rate import rate_at, set_rate
 from one_shot_scores import by_activation, by_chance, by_magnitude, by_taylor
 from timm.models.vision_transformer import Attention as FusedAttention
 from torch import Tensor, nn
@@ -43,15 +44,18 @@ def training_loss(model: nn.Module, draws: int = 1) -> float:
 
 
 def by_wrap(dense: nn.Module, trial: Trial, data: Iterator[Labelled]) -> tuple[nn.Module, Facts]:
-    """Gates for some of the steps, recovery for the others, one falling learning rate."""
+    """Gates for some of the steps, recovery for the others, under one schedule of the learning rate."""
     model = copy.deepcopy(dense)
     gated_steps, given = wrap_settings(trial.steps, trial.settings)
+    if given["start"] is not None:
+        looked_at = list(islice(data, _IMPORTANCE_BATCHES))
+        given |= {"batches": looked_at, "loss": lambda model, batch: F.cross_entropy(model(batch[0]), batch[1])}
     pruner = l0prune.wrap(model, example(), target_sparsity=trial.size / 100, **given)
     optimizer = torch.optim.AdamW(pruner.parameter_groups(lr=trial.rate, weight_decay=0.01), fused=True)
     tracked = []
     model.train()
     for step in range(gated_steps):
-        optimizer.param_groups[0]["lr"] = trial.rate * (1 - step / trial.steps)
+        set_rate(optimizer.param_groups[:1], rate_at(step, trial.steps, trial.rate))
         images, labels = next(data)
         optimizer.zero_grad()
         (F.cross_entropy(model(images), labels) + pruner.penalty()).backward()

@@ -4,16 +4,17 @@ import warnings
 from typing import Any
 
 import torch
+from learning_rate import rate_at, set_rate
 from torch import nn
 from wrap_settings import wrap_settings
 
 import l0prune
-from recognition.problem import Problem
-from recognition.training import checked, rate_at, set_rate, train
+from recognition.problem import BATCH, Problem
+from recognition.training import checked, train
 
 
 def learn(problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
-    """Gates for some of the steps, the cut, and recovery for the others, under one falling learning rate.
+    """Gates for some of the steps, the cut, and recovery for the others, under one schedule of the learning rate.
 
     Args:
         problem: Its trial's settings are those of `wrap_settings`.
@@ -23,6 +24,8 @@ def learn(problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
     """
     trial, encoder = problem.trial, problem.encoder()
     gated_steps, given = wrap_settings(trial.steps, trial.settings)
+    if given["start"] is not None:
+        given |= {"batches": problem.sets.labelled.in_turn(BATCH), "loss": problem.labelled_loss}
     pruner = l0prune.wrap(encoder, problem.example, target_sparsity=problem.share, **given)
     optimizer = torch.optim.AdamW(pruner.parameter_groups(lr=trial.rate, weight_decay=0.01))
     deviations = []

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -116,20 +116,21 @@ class Problem:
         """Nats a token on the prompts that learning rates are chosen on; leaves the encoder in evaluation mode."""
         return nats_of(encoder, self.sets.validation, self.recogniser).mean
 
-    def labelled_losses(self, kind: str) -> Iterator[Callable[[nn.Module], Tensor]]:
-        """Losses of the labelled clips, a batch at a time.
+    def labelled_loss(self, encoder: nn.Module, chosen: Sequence[int], kind: str = "task") -> Tensor:
+        """The loss of some of the labelled clips.
 
         Args:
+            encoder: Whose.
+            chosen: Numbers of clips.
             kind: "task" is the recogniser's own loss alone; otherwise an objective of `losses.OBJECTIVES`.
         """
-        labelled, objective = self.sets.labelled, Objective(kind, self.recogniser)
-        for chosen in labelled.in_turn(BATCH):
+        found = Objective(kind, self.recogniser)(encoder, self.sets.labelled, chosen)
+        return found.total if found.task is None else found.task
 
-            def loss(encoder: nn.Module, chosen: range = chosen) -> Tensor:
-                found = objective(encoder, labelled, chosen)
-                return found.total if found.task is None else found.task
-
-            yield loss
+    def labelled_losses(self, kind: str) -> Iterator[Callable[[nn.Module], Tensor]]:
+        """`labelled_loss` of all labelled clips, a batch at a time."""
+        for chosen in self.sets.labelled.in_turn(BATCH):
+            yield partial(self.labelled_loss, chosen=chosen, kind=kind)
 
     def _autocast(self) -> Any:
         if self.trial.precision == "float32":

@@ -1,9 +1,9 @@
 """Training of an encoder that has its size: what every one-shot method does after the cut, and `wrap` at last."""
 
 import math
-from collections.abc import Iterable
 
 import torch
+from learning_rate import rate_at, set_rate
 from torch import nn
 
 from l0prune import TrainingError
@@ -11,7 +11,7 @@ from recognition.problem import Problem
 
 
 def train(encoder: nn.Module, problem: Problem, *, done: int = 0) -> float:
-    """AdamW, its rate falling linearly to 0 over all of the trial's steps.
+    """AdamW, with the rate of `rate_at` over all of the trial's steps.
 
     Args:
         encoder: Trained in place.
@@ -35,17 +35,6 @@ def train(encoder: nn.Module, problem: Problem, *, done: int = 0) -> float:
         optimizer.zero_grad()
     last = losses[-max(1, len(losses) // 10) :]
     return sum(last) / len(last) if last else float("nan")
-
-
-def rate_at(step: int, steps: int, peak: float) -> float:
-    """Linear to 0."""
-    return peak * (1 - step / steps)
-
-
-def set_rate(groups: Iterable[dict], rate: float) -> None:
-    """Of an optimizer's groups."""
-    for group in groups:
-        group["lr"] = rate
 
 
 def checked(loss: torch.Tensor, step: int) -> float:
