@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 import l0prune
-from l0prune.model_file import read_description
-from l0prune.objective import evaluate
-from l0prune.training import Stage
+from l0prune.storage.model_file import read_description
+from l0prune.training.objective import evaluate
+from l0prune.training.stage import Stage
 
 ROOT = Path(__file__).parents[1]
 

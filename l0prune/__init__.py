@@ -7,11 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from l0prune.bench_figure import draw_measurement
-    from l0prune.benchmark import Measurement, measure
+    from l0prune.adapters.torch_pruning import groups_of_graph
+    from l0prune.calibration.repairing import Repaired, repair
     from l0prune.config import ControllerConfig, GateConfig, OneShotConfig, RunConfig, StageConfig
-    from l0prune.counting import pick_device
-    from l0prune.dependency import Discovery, discover
+    from l0prune.discovery.search import Discovery, discover
     from l0prune.errors import (
         ConfigError,
         DataError,
@@ -27,22 +26,15 @@ if TYPE_CHECKING:
         TrainingError,
         nearest,
     )
-    from l0prune.evaluation import evaluate
-    from l0prune.evaluation_figure import draw_evaluation
-    from l0prune.exactness import relative_difference
-    from l0prune.exporting import export
-    from l0prune.files import assembled, check_writable, write_atomic, write_json
-    from l0prune.gating import GatedModel
+    from l0prune.gates.gated_model import GatedModel
     from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
-    from l0prune.importance import importances
-    from l0prune.inspection import Inspection, inspect, inspect_groups, summarise_kinds
-    from l0prune.mac_model import mac_size
-    from l0prune.model_file import load, save
-    from l0prune.objective import Losses, Objective
-    from l0prune.observer import Observer
-    from l0prune.pipeline import compress
-    from l0prune.plan import RemovalPlan, plan_of
-    from l0prune.plugin import (
+    from l0prune.importance.importance import importances
+    from l0prune.measuring.benchmark import Measurement, measure
+    from l0prune.measuring.count import pick_device
+    from l0prune.measuring.variants import Contender, Load, check_variants
+    from l0prune.plugin.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
+    from l0prune.plugin.settings import describe, resolve
+    from l0prune.plugin.task import (
         Benchable,
         Evaluator,
         Export,
@@ -53,29 +45,37 @@ if TYPE_CHECKING:
         get_plugin,
         plugin_names,
     )
-    from l0prune.proof import prove_groups
-    from l0prune.pruner import L0Pruner, wrap
-    from l0prune.pruning_graph import groups_of_graph
-    from l0prune.records import Record
-    from l0prune.removal import Bypassed, apply_plan
-    from l0prune.repairing import Repaired, repair
-    from l0prune.report import CompressionReport, PruningReport
-    from l0prune.reporting.report import Report, write_report
-    from l0prune.run_directory import read_report
-    from l0prune.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
-    from l0prune.settings import describe, resolve
-    from l0prune.size_model import SizeModel, parameter_size
-    from l0prune.tables import build, read_toml, write_toml
-    from l0prune.training_free import prune
-    from l0prune.variants import Contender, Load, check_variants
-    from l0prune.wording import counted, duration, listed, quantity
+    from l0prune.proof.exactness import relative_difference
+    from l0prune.proof.trials import prove_groups
+    from l0prune.pruner.inspection import Inspection, inspect, inspect_groups, summarise_kinds
+    from l0prune.pruner.pruner import L0Pruner, wrap
+    from l0prune.removal.apply import Bypassed, apply_plan
+    from l0prune.removal.plan import RemovalPlan, plan_of
+    from l0prune.report.figures.bench import draw_measurement
+    from l0prune.report.figures.evaluation import draw_evaluation
+    from l0prune.report.write import Report, write_report
+    from l0prune.size.macs import mac_size
+    from l0prune.size.polynomial import SizeModel, parameter_size
+    from l0prune.storage.model_file import load, save
+    from l0prune.storage.run_directory import read_report
+    from l0prune.support.files import assembled, check_writable, write_atomic, write_json
+    from l0prune.support.tables import build, read_toml, write_toml
+    from l0prune.support.text import counted, duration, listed, quantity
+    from l0prune.training.objective import Losses, Objective
+    from l0prune.training.records import Record
+    from l0prune.workflows.evaluation import evaluate
+    from l0prune.workflows.exporting import export
+    from l0prune.workflows.observer import Observer
+    from l0prune.workflows.pipeline import compress
+    from l0prune.workflows.results import CompressionReport, PruningReport
+    from l0prune.workflows.training_free import prune
 
 _HOMES = {
-    "bench_figure": ("draw_measurement",),
-    "benchmark": ("Measurement", "measure"),
+    "report.figures.bench": ("draw_measurement",),
+    "measuring.benchmark": ("Measurement", "measure"),
     "config": ("ControllerConfig", "GateConfig", "OneShotConfig", "RunConfig", "StageConfig"),
-    "tables": ("build", "read_toml", "write_toml"),
-    "dependency": ("Discovery", "discover"),
+    "support.tables": ("build", "read_toml", "write_toml"),
+    "discovery.search": ("Discovery", "discover"),
     "errors": (
         "ConfigError",
         "DataError",
@@ -91,22 +91,22 @@ _HOMES = {
         "TrainingError",
         "nearest",
     ),
-    "evaluation": ("evaluate",),
-    "evaluation_figure": ("draw_evaluation",),
-    "exporting": ("export",),
-    "files": ("assembled", "check_writable", "write_atomic", "write_json"),
-    "gating": ("GatedModel",),
+    "workflows.evaluation": ("evaluate",),
+    "report.figures.evaluation": ("draw_evaluation",),
+    "workflows.exporting": ("export",),
+    "support.files": ("assembled", "check_writable", "write_atomic", "write_json"),
+    "gates.gated_model": ("GatedModel",),
     "groups": ("Attribute", "Bypass", "Norm", "Place", "PruneGroup", "Role", "consecutive"),
-    "importance": ("importances",),
-    "inspection": ("Inspection", "inspect", "inspect_groups", "summarise_kinds"),
-    "mac_model": ("mac_size",),
-    "counting": ("pick_device",),
-    "model_file": ("load", "save"),
-    "observer": ("Observer",),
-    "pipeline": ("compress",),
-    "objective": ("Losses", "Objective"),
-    "plan": ("RemovalPlan", "plan_of"),
-    "plugin": (
+    "importance.importance": ("importances",),
+    "pruner.inspection": ("Inspection", "inspect", "inspect_groups", "summarise_kinds"),
+    "size.macs": ("mac_size",),
+    "measuring.count": ("pick_device",),
+    "storage.model_file": ("load", "save"),
+    "workflows.observer": ("Observer",),
+    "workflows.pipeline": ("compress",),
+    "training.objective": ("Losses", "Objective"),
+    "removal.plan": ("RemovalPlan", "plan_of"),
+    "plugin.task": (
         "Benchable",
         "Evaluator",
         "Export",
@@ -117,22 +117,22 @@ _HOMES = {
         "get_plugin",
         "plugin_names",
     ),
-    "exactness": ("relative_difference",),
-    "proof": ("prove_groups",),
-    "pruner": ("L0Pruner", "wrap"),
-    "pruning_graph": ("groups_of_graph",),
-    "removal": ("Bypassed", "apply_plan"),
-    "records": ("Record",),
-    "repairing": ("Repaired", "repair"),
-    "report": ("CompressionReport", "PruningReport"),
-    "reporting.report": ("Report", "write_report"),
-    "run_directory": ("read_report",),
-    "scores": ("Evaluation", "EvaluationSettings", "EvaluationTask", "LayerComparison", "Score"),
-    "settings": ("describe", "resolve"),
-    "size_model": ("SizeModel", "parameter_size"),
-    "training_free": ("prune",),
-    "variants": ("Contender", "Load", "check_variants"),
-    "wording": ("counted", "duration", "listed", "quantity"),
+    "proof.exactness": ("relative_difference",),
+    "proof.trials": ("prove_groups",),
+    "pruner.pruner": ("L0Pruner", "wrap"),
+    "adapters.torch_pruning": ("groups_of_graph",),
+    "removal.apply": ("Bypassed", "apply_plan"),
+    "training.records": ("Record",),
+    "calibration.repairing": ("Repaired", "repair"),
+    "workflows.results": ("CompressionReport", "PruningReport"),
+    "report.write": ("Report", "write_report"),
+    "storage.run_directory": ("read_report",),
+    "plugin.scores": ("Evaluation", "EvaluationSettings", "EvaluationTask", "LayerComparison", "Score"),
+    "plugin.settings": ("describe", "resolve"),
+    "size.polynomial": ("SizeModel", "parameter_size"),
+    "workflows.training_free": ("prune",),
+    "measuring.variants": ("Contender", "Load", "check_variants"),
+    "support.text": ("counted", "duration", "listed", "quantity"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from l0prune.calibration import Forward, as_batches, run_on
-from l0prune.consumers import (
+from l0prune.calibration.batches import Forward, as_batches, run_on
+from l0prune.calibration.consumers import (
     Enough,
     channel_dim,
     is_transposed,
@@ -34,10 +34,10 @@ from l0prune.consumers import (
     watching,
     with_open_attention,
 )
-from l0prune.counting import plain_attention
 from l0prune.errors import ConfigError
-from l0prune.modes import evaluating
-from l0prune.plan import RemovalPlan, check_shapes, model_shapes, owners
+from l0prune.measuring.count import plain_attention
+from l0prune.removal.plan import RemovalPlan, check_shapes, model_shapes, owners
+from l0prune.support.modes import evaluating
 
 RIDGE = 1e-6
 """Relative to the mean diagonal of the inputs' second moments. Up to 1e-4 the digits networks come out alike, with two

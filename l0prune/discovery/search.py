@@ -10,16 +10,16 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from l0prune.copying import copied
-from l0prune.counting import plain_attention
+from l0prune.discovery.rules import apply_rule, module_rule
+from l0prune.discovery.traced import OUTPUT, Trace
+from l0prune.discovery.tracer import Tracer
 from l0prune.errors import GroupError, TraceError
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
-from l0prune.layer_kinds import counting_attributes, layer_units
-from l0prune.operators import apply_rule, module_rule
-from l0prune.paths import is_inside, path_of, several
-from l0prune.trace import OUTPUT, Trace
-from l0prune.tracing import Tracer
-from l0prune.wording import listed
+from l0prune.layers.registry import counting_attributes, layer_units
+from l0prune.measuring.count import plain_attention
+from l0prune.support.copying import copied
+from l0prune.support.modules import is_inside, path_of, several
+from l0prune.support.text import listed
 
 
 @dataclass(frozen=True, kw_only=True)

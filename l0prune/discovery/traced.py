@@ -1,4 +1,4 @@
-"""What a forward pass ties together, as `tracing` finds it.
+"""What a forward pass ties together, as `tracer` finds it.
 
 Legend: A atoms; atom 0 stands for what can never be cut.
 """

@@ -2,7 +2,7 @@
 
 Every index of every dimension of a parameter is an atom. Operators carry atoms along and unify those that have to go
 together: an addition unifies the channels of its operands, a matrix product the features it contracts with the weight
-that reads them. What an operator mixes in a way that removal would change is pinned, with the reason. `operators`
+that reads them. What an operator mixes in a way that removal would change is pinned, with the reason. `rules`
 holds the rules; what has none pins its operands, so that nothing is cut that is not understood.
 
 Legend: A atoms; atom 0 stands for what can never be cut.
@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Reading, Trace
 from l0prune.errors import TraceError
-from l0prune.trace import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Reading, Trace
 
 
 class Tracer(TorchDispatchMode):

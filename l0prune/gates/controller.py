@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.config import ControllerConfig
-from l0prune.gates import Gates
+from l0prune.gates.gates import Gates
 
 
 class Controller(nn.Module):

@@ -3,10 +3,10 @@
 import numpy as np
 
 from l0prune.config import ControllerConfig
-from l0prune.controller import AugmentedLagrangian, Controller, ProportionalIntegral
 from l0prune.errors import ConfigError
-from l0prune.gates import Gates
-from l0prune.projected import ProjectedController
+from l0prune.gates.controller import AugmentedLagrangian, Controller, ProportionalIntegral
+from l0prune.gates.gates import Gates
+from l0prune.gates.projected import ProjectedController
 
 
 def make_controller(

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from l0prune.fused_layout import Block, Layout, Standing, scaled
-from l0prune.gates import Gates
-from l0prune.modes import operators_are_plain
-from l0prune.open_norms import OpenChannels
+from l0prune.gates.fused_layout import Block, Layout, Standing, scaled
+from l0prune.gates.gates import Gates
+from l0prune.layers.open_norms import OpenChannels
+from l0prune.support.modes import operators_are_plain
 
 
 class FusedGating:

@@ -12,18 +12,18 @@ from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from l0prune.config import GateConfig
-from l0prune.copying import copied
 from l0prune.errors import GroupError
-from l0prune.fused_gating import FusedGating
-from l0prune.fused_layout import Standing
-from l0prune.gated_norms import GatedNorm
-from l0prune.gated_tensors import GatedTensor, NormGates, list_name, shorten
-from l0prune.gates import Gates
+from l0prune.gates.fused_gating import FusedGating
+from l0prune.gates.fused_layout import Standing
+from l0prune.gates.gated_tensors import GatedTensor, NormGates, list_name, shorten
+from l0prune.gates.gates import Gates
 from l0prune.groups import Place, PruneGroup, Role, check_groups
-from l0prune.plan import RemovalPlan, make_plan, model_shapes, owners
-from l0prune.removal import apply_plan
-from l0prune.selection import budget_for, kept_indices
-from l0prune.size_model import SizeModel, parameter_size
+from l0prune.layers.norms import GatedNorm
+from l0prune.removal.apply import apply_plan
+from l0prune.removal.plan import RemovalPlan, make_plan, model_shapes, owners
+from l0prune.size.polynomial import SizeModel, parameter_size
+from l0prune.size.selection import budget_for, kept_indices
+from l0prune.support.copying import copied
 
 # How far the expected size may be above the budget at the cut without a word, as a share of the budget.
 _BEHIND = 0.02

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.config import GateConfig
+from l0prune.gates.hard_concrete import HardConcrete
 from l0prune.groups import PruneGroup
-from l0prune.hard_concrete import HardConcrete
-from l0prune.selection import select
-from l0prune.size_model import SizeModel
+from l0prune.size.polynomial import SizeModel
+from l0prune.size.selection import select
 
 _F = TypeVar("_F", bound=Callable)
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.config import ControllerConfig
-from l0prune.controller import Controller
-from l0prune.gates import Gates
+from l0prune.gates.controller import Controller
+from l0prune.gates.gates import Gates
 
 _OPEN = 10.0
 """log_alpha of gates that are open for certain."""

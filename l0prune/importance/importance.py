@@ -21,17 +21,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from l0prune.calibration import Forward, as_batches, run_on
+from l0prune.calibration.batches import Forward, as_batches, run_on
+from l0prune.calibration.consumers import with_open_attention
 from l0prune.config import IMPORTANCES
-from l0prune.consumers import with_open_attention
-from l0prune.contributions import contributions
-from l0prune.counting import plain_attention
 from l0prune.errors import ConfigError, DataError, nearest
-from l0prune.gate_gradients import gate_gradients, of_weight
 from l0prune.groups import PruneGroup
-from l0prune.modes import evaluating
-from l0prune.selection import split_by_group
-from l0prune.size_model import SizeModel, parameter_size, unit_sizes
+from l0prune.importance.contributions import contributions
+from l0prune.importance.gate_gradients import gate_gradients, of_weight
+from l0prune.measuring.count import plain_attention
+from l0prune.size.polynomial import SizeModel, parameter_size, unit_sizes
+from l0prune.size.selection import split_by_group
+from l0prune.support.modes import evaluating
 
 Importance = str | Callable[[nn.Module, Sequence[PruneGroup]], Any]
 """A name, or a function of model and groups that returns N numbers, or those of each group by its name."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.errors import GroupError
-from l0prune.open_norms import OpenChannels, open_group_norm, open_norm
+from l0prune.layers.open_norms import OpenChannels, open_group_norm, open_norm
 
 _HOOKS = (
     "_forward_pre_hooks",

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from l0prune.copying import copied
-from l0prune.counting import macs, parameters
 from l0prune.errors import ConfigError, DataError, nearest
-from l0prune.onnx_files import EXTRAS
-from l0prune.report import versions
-from l0prune.timing import Ratio, Timing, interleave, speedup
-from l0prune.variants import Contender, Inputs, Load, Variant, check_variants, make_variants
-from l0prune.wording import counted
+from l0prune.measuring.count import macs, parameters
+from l0prune.measuring.onnx_files import EXTRAS
+from l0prune.measuring.timing import Ratio, Timing, interleave, speedup
+from l0prune.measuring.variants import Contender, Inputs, Load, Variant, check_variants, make_variants
+from l0prune.support.copying import copied
+from l0prune.support.text import counted
+from l0prune.workflows.results import versions
 
 
 @dataclass(frozen=True, kw_only=True)

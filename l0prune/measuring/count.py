@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from l0prune.errors import ConfigError
-from l0prune.paths import is_inside
+from l0prune.support.modules import is_inside
 
 
 def parameters(model: nn.Module) -> int:

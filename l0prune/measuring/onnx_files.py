@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from l0prune.errors import ConfigError
-from l0prune.openvino_process import OpenVinoProcess
+from l0prune.measuring.openvino_process import OpenVinoProcess
 
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 """What runs ONNX files, and the extra of this package that it comes with."""

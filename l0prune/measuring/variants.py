@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from l0prune.copying import copied
-from l0prune.counting import has_fast_bfloat16
 from l0prune.errors import ConfigError, nearest
-from l0prune.onnx_files import EXTRAS, check_library, open_onnx
+from l0prune.measuring.count import has_fast_bfloat16
+from l0prune.measuring.onnx_files import EXTRAS, check_library, open_onnx
+from l0prune.support.copying import copied
 
 DTYPES = ("float32", "bfloat16", "int8")
 BACKENDS = ("eager", "compile", *EXTRAS)

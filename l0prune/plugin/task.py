@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from l0prune.groups import PruneGroup
-    from l0prune.objective import Objective
-    from l0prune.plan import RemovalPlan
-    from l0prune.scores import Evaluation, EvaluationSettings, EvaluationTask
-    from l0prune.variants import Contender, Load
+    from l0prune.measuring.variants import Contender, Load
+    from l0prune.plugin.scores import Evaluation, EvaluationSettings, EvaluationTask
+    from l0prune.removal.plan import RemovalPlan
+    from l0prune.training.objective import Objective
 
 ENTRY_POINT_GROUP = "l0prune.plugins"
 

@@ -6,11 +6,19 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from l0prune.copying import copied
 from l0prune.errors import DataError, GroupError, ProofError
-from l0prune.exactness import TOLERANCE, Observe, compare, failure_of_cut, objection, relative_difference, run_seeded
-from l0prune.gating import GatedModel
+from l0prune.gates.gated_model import GatedModel
 from l0prune.groups import PruneGroup
+from l0prune.proof.exactness import (
+    TOLERANCE,
+    Observe,
+    compare,
+    failure_of_cut,
+    objection,
+    relative_difference,
+    run_seeded,
+)
+from l0prune.support.copying import copied
 
 # Small enough that the budget rounds to the dense size.
 KEEP_ALL = 1e-15

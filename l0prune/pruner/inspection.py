@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from l0prune.dependency import (
+from l0prune.discovery.search import (
     Discovery,
     LeftAlone,
     check_traceable,
@@ -18,17 +18,17 @@ from l0prune.dependency import (
     trace,
     unused_modules,
 )
+from l0prune.discovery.traced import Trace
 from l0prune.errors import DataError, TraceError
-from l0prune.exactness import Observe
-from l0prune.gating import GatedModel
+from l0prune.gates.gated_model import GatedModel
 from l0prune.groups import PruneGroup, check_groups
-from l0prune.mac_model import mac_size
-from l0prune.paths import is_inside, path_of, several
-from l0prune.plan import model_shapes
-from l0prune.plugin import Task
-from l0prune.proof import EVERYTHING, KEEP_ALL, find_faults, prove_on_copy
-from l0prune.size_model import SizeModel, parameter_size, unit_sizes
-from l0prune.trace import Trace
+from l0prune.plugin.task import Task
+from l0prune.proof.exactness import Observe
+from l0prune.proof.trials import EVERYTHING, KEEP_ALL, find_faults, prove_on_copy
+from l0prune.removal.plan import model_shapes
+from l0prune.size.macs import mac_size
+from l0prune.size.polynomial import SizeModel, parameter_size, unit_sizes
+from l0prune.support.modules import is_inside, path_of, several
 
 TOLERANCE = 1e-4
 """Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""

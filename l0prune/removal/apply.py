@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from l0prune.attention import SlimMultiheadAttention
 from l0prune.groups import Place, Role
-from l0prune.paths import is_inside
-from l0prune.plan import RemovalPlan, model_shapes, owners
+from l0prune.layers.attention import SlimMultiheadAttention
+from l0prune.removal.plan import RemovalPlan, model_shapes, owners
+from l0prune.support.modules import is_inside
 
 
 class Bypassed(nn.Module):

@@ -9,7 +9,7 @@ from torch import nn
 
 from l0prune.errors import PlanError
 from l0prune.groups import Place, PruneGroup, check_groups, conforms
-from l0prune.paths import is_inside
+from l0prune.support.modules import is_inside
 
 PLAN_VERSION = 1
 

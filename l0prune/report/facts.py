@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from l0prune.plan import RemovalPlan
-from l0prune.reporting.curves import Curves, read_curves
-from l0prune.reporting.measures import STAGES, Measure, measures
-from l0prune.reporting.parts import Parts, network_parts
-from l0prune.reporting.run import Run, read_run
+from l0prune.removal.plan import RemovalPlan
+from l0prune.report.curves import Curves, read_curves
+from l0prune.report.measures import STAGES, Measure, measures
+from l0prune.report.parts import Parts, network_parts
+from l0prune.report.read import Run, read_run
 
 
 @dataclass(frozen=True, kw_only=True)

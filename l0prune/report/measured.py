@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from l0prune.files import read_json
-from l0prune.reporting.forms import NUMBER, NUMBER_OR_NOTHING, checked, rows_of
+from l0prune.support.files import read_json
+from l0prune.support.forms import NUMBER, NUMBER_OR_NOTHING, checked, rows_of
 
 _PROBE = {"model": str, "task": str, "metric": str, "mean": NUMBER}
 _MORE_PROBE = {"deviation": NUMBER_OR_NOTHING}

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from l0prune.labels import shortest_endings
-from l0prune.reporting import figures
-from l0prune.reporting.drawing import Drawing
-from l0prune.reporting.facts import RunFacts
-from l0prune.reporting.markup import table
-from l0prune.reporting.section import Section
-from l0prune.wording import counted, score
+from l0prune.report.facts import RunFacts
+from l0prune.report.figures import panels as figures
+from l0prune.report.figures.drawing import Drawing
+from l0prune.report.markup import table
+from l0prune.report.section import Section
+from l0prune.support.labels import shortest_endings
+from l0prune.support.text import counted, score
 
 
 def probe_sections(run: RunFacts, prefix: str) -> Iterator[Section]:

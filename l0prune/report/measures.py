@@ -7,8 +7,8 @@ from os.path import normpath
 from pathlib import Path
 from typing import Any
 
-from l0prune.reporting.run import Run
-from l0prune.wording import counted, duration, quantity, score
+from l0prune.report.read import Run
+from l0prune.support.text import counted, duration, quantity, score
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from string import Template
 
-from l0prune.reporting.comparison import comparison
-from l0prune.reporting.drawing import Drawing
-from l0prune.reporting.facts import RunFacts
-from l0prune.reporting.markup import Markup, joined, tag
-from l0prune.reporting.section import Section
-from l0prune.reporting.sections import run_sections
-from l0prune.wording import quantity
+from l0prune.report.comparison import comparison
+from l0prune.report.facts import RunFacts
+from l0prune.report.figures.drawing import Drawing
+from l0prune.report.markup import Markup, joined, tag
+from l0prune.report.section import Section
+from l0prune.report.sections import run_sections
+from l0prune.support.text import quantity
 
 
 def make_page(runs: Sequence[RunFacts]) -> tuple[str, list[Drawing]]:
@@ -35,7 +35,7 @@ def make_page(runs: Sequence[RunFacts]) -> tuple[str, list[Drawing]]:
 
 
 def _filled(runs: Sequence[RunFacts], body: Sequence[Markup]) -> str:
-    here = files("l0prune.reporting")
+    here = files("l0prune.report")
     template = Template((here / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         style=(here / "style.css").read_text(encoding="utf-8"),

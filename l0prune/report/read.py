@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.errors import RunError
-from l0prune.files import read_json
-from l0prune.model_file import read_description
-from l0prune.reporting.forms import NUMBER, NUMBER_OR_NOTHING, checked
-from l0prune.reporting.measured import read_bench, read_layers, read_probes
-from l0prune.run_directory import RunDirectory
-from l0prune.tables import read_toml
+from l0prune.report.measured import read_bench, read_layers, read_probes
+from l0prune.storage.model_file import read_description
+from l0prune.storage.run_directory import RunDirectory
+from l0prune.support.files import read_json
+from l0prune.support.forms import NUMBER, NUMBER_OR_NOTHING, checked
+from l0prune.support.tables import read_toml
 
 _SETTINGS = {
     **dict.fromkeys(("plugin", "recipe", "metric"), str),

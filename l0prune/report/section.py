@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from l0prune.reporting.drawing import Drawing
-from l0prune.reporting.markup import Markup
+from l0prune.report.figures.drawing import Drawing
+from l0prune.report.markup import Markup
 
 
 @dataclass(frozen=True, kw_only=True)

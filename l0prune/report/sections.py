@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
-from l0prune.reporting import figures
-from l0prune.reporting.curves import Curve
-from l0prune.reporting.drawing import Drawing
-from l0prune.reporting.facts import RunFacts
-from l0prune.reporting.markup import Markup, table, tag
-from l0prune.reporting.measured_sections import latency_sections, probe_sections
-from l0prune.reporting.section import Section
-from l0prune.reporting.size_section import size_sections
-from l0prune.tables import write_toml
+from l0prune.report.curves import Curve
+from l0prune.report.facts import RunFacts
+from l0prune.report.figures import panels as figures
+from l0prune.report.figures.drawing import Drawing
+from l0prune.report.markup import Markup, table, tag
+from l0prune.report.measured_sections import latency_sections, probe_sections
+from l0prune.report.section import Section
+from l0prune.report.size_section import size_sections
+from l0prune.support.tables import write_toml
 
 
 def run_sections(run: RunFacts, prefix: str) -> list[Section]:

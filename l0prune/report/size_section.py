@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from l0prune.reporting import figures
-from l0prune.reporting.facts import RunFacts
-from l0prune.reporting.markup import Markup, table, tag
-from l0prune.reporting.parts import Part, short_names
-from l0prune.reporting.section import Section
-from l0prune.wording import quantity
+from l0prune.report.facts import RunFacts
+from l0prune.report.figures import panels as figures
+from l0prune.report.markup import Markup, table, tag
+from l0prune.report.parts import Part, short_names
+from l0prune.report.section import Section
+from l0prune.support.text import quantity
 
 _MUST_STAY = "Must stay: what is left when every group keeps one unit, or none where a block can be bypassed."
 

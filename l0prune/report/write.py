@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.errors import RunError
-from l0prune.files import write_atomic, write_text
-from l0prune.labels import shortest_endings
-from l0prune.reporting.drawing import MARK
-from l0prune.reporting.facts import RunFacts, run_facts
-from l0prune.reporting.page import make_page
+from l0prune.report.facts import RunFacts, run_facts
+from l0prune.report.figures.drawing import MARK
+from l0prune.report.page import make_page
+from l0prune.support.files import write_atomic, write_text
+from l0prune.support.labels import shortest_endings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from l0prune.errors import TargetError
 from l0prune.groups import PruneGroup
-from l0prune.size_model import SizeModel
+from l0prune.size.polynomial import SizeModel
 
 
 def budget_for(size_model: SizeModel, target_sparsity: float, *, round_to: int = 1) -> int:

@@ -9,10 +9,10 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from l0prune.errors import ConfigError, L0PruneError, PlanError, RunError
-from l0prune.files import read_json, write_atomic, write_json
-from l0prune.plan import RemovalPlan, model_shapes, remember
-from l0prune.plugin import get_plugin
-from l0prune.removal import apply_plan
+from l0prune.plugin.task import get_plugin
+from l0prune.removal.apply import apply_plan
+from l0prune.removal.plan import RemovalPlan, model_shapes, remember
+from l0prune.support.files import read_json, write_atomic, write_json
 
 FORMAT, VERSION = "l0prune", 1
 

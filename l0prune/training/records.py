@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from l0prune.distributed import average, world
-from l0prune.objective import Losses
+from l0prune.training.objective import Losses
 
 
 @dataclass(frozen=True, kw_only=True)

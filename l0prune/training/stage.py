@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from l0prune.checkpoint import random_state, restore_random_state
-from l0prune.compaction import Compactor
-from l0prune.compiling import compile_layers
 from l0prune.config import CompactionConfig, ControllerConfig, StageConfig
-from l0prune.controller import Controller
-from l0prune.controlling import make_controller
-from l0prune.counting import has_fast_bfloat16, parameters
 from l0prune.distributed import agree, average, world
 from l0prune.errors import TrainingError
-from l0prune.gating import GatedModel
-from l0prune.objective import Losses, Objective
-from l0prune.plan import RemovalPlan
-from l0prune.records import Meter, Record
+from l0prune.gates.controller import Controller
+from l0prune.gates.controller_by_name import make_controller
+from l0prune.gates.gated_model import GatedModel
+from l0prune.measuring.count import has_fast_bfloat16, parameters
+from l0prune.removal.plan import RemovalPlan
+from l0prune.storage.checkpoint import random_state, restore_random_state
+from l0prune.training.compaction import Compactor
+from l0prune.training.compiling import compile_layers
+from l0prune.training.objective import Losses, Objective
+from l0prune.training.records import Meter, Record
 
 _MAX_BAD_STEPS = 10
 _NO_MEMORY = "can't allocate memory"

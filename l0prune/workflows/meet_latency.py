@@ -9,10 +9,10 @@ from torch import nn
 
 from l0prune.config import RunConfig
 from l0prune.errors import TargetError
-from l0prune.gating import GatedModel
-from l0prune.latency_model import TICKS, LatencyModel
-from l0prune.latency_samples import Observe
-from l0prune.timing import interleave, speedup
+from l0prune.gates.gated_model import GatedModel
+from l0prune.measuring.timing import interleave, speedup
+from l0prune.size.latency.model import TICKS, LatencyModel
+from l0prune.size.latency.samples import Observe
 
 _ATTEMPTS = 4
 _CLOSE = 0.03

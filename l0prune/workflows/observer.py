@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from l0prune.config import RunConfig
-from l0prune.gating import GatedModel
-from l0prune.plugin import Task
-from l0prune.records import Record
-from l0prune.report import CompressionReport
+from l0prune.gates.gated_model import GatedModel
+from l0prune.plugin.task import Task
+from l0prune.training.records import Record
+from l0prune.workflows.results import CompressionReport
 
 
 class Observer:

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from l0prune.calibration.repairing import repair
 from l0prune.config import RunConfig
 from l0prune.distributed import average
-from l0prune.importance import importances
-from l0prune.modes import evaluating
-from l0prune.objective import evaluate
-from l0prune.plan import RemovalPlan
-from l0prune.plugin import Task
-from l0prune.repairing import repair
-from l0prune.sharing import shared
-from l0prune.size_model import SizeModel
-from l0prune.wording import counted
+from l0prune.importance.importance import importances
+from l0prune.plugin.task import Task
+from l0prune.removal.plan import RemovalPlan
+from l0prune.size.polynomial import SizeModel
+from l0prune.support.modes import evaluating
+from l0prune.support.text import counted
+from l0prune.training.objective import evaluate
+from l0prune.training.sharing import shared
 
 
 class OneShot:

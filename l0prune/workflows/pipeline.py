@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from l0prune.compression import CompressionRun
 from l0prune.distributed import joined, together
 from l0prune.errors import ConfigError, PluginError
-from l0prune.observer import Observer
-from l0prune.plugin import OwnTask, Plugin, Task, get_plugin
-from l0prune.report import CompressionReport
-from l0prune.run_directory import RunDirectory, free_run_directory
-from l0prune.settings import describe, resolve
-from l0prune.tables import build, read_toml
+from l0prune.plugin.settings import describe, resolve
+from l0prune.plugin.task import OwnTask, Plugin, Task, get_plugin
+from l0prune.storage.run_directory import RunDirectory, free_run_directory
+from l0prune.support.tables import build, read_toml
+from l0prune.workflows.observer import Observer
+from l0prune.workflows.results import CompressionReport
+from l0prune.workflows.run import CompressionRun
 
 
 def compress(

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from l0prune.checkpoint import save_checkpoint
 from l0prune.config import RunConfig
-from l0prune.counting import parameters
 from l0prune.distributed import world
 from l0prune.errors import DataError, FailedElsewhere, Interrupted, RunError, TrainingError
-from l0prune.gating import GatedModel
-from l0prune.observer import Observer
-from l0prune.plan import RemovalPlan
-from l0prune.plugin import Task
-from l0prune.records import Record
-from l0prune.run_directory import RunDirectory
-from l0prune.sharing import shared, split_for
-from l0prune.training import Stage
+from l0prune.gates.gated_model import GatedModel
+from l0prune.measuring.count import parameters
+from l0prune.plugin.task import Task
+from l0prune.removal.plan import RemovalPlan
+from l0prune.storage.checkpoint import save_checkpoint
+from l0prune.storage.run_directory import RunDirectory
+from l0prune.training.records import Record
+from l0prune.training.sharing import shared, split_for
+from l0prune.training.stage import Stage
+from l0prune.workflows.observer import Observer
 
 _DEAD_WORKER = "DataLoader worker"
 

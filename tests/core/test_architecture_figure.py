@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from l0prune import PruneGroup, RemovalPlan
-from l0prune.architecture_figure import draw_kept_units
+from l0prune.report.figures.kept import draw_kept_units
 
 GROUP = [{"tensor": "w", "dim": 0, "role": "consumes", "index": {"offset": 0, "width": 1}}]
 

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 import l0prune
-from l0prune import ConfigError, Contender, DataError, Load, bench_figure, measure
-from l0prune.counting import has_fast_bfloat16
-from l0prune.onnx_files import open_onnx
-from l0prune.openvino_process import PRECISIONS, OpenVinoProcess
-from l0prune.variants import BACKENDS, DTYPES
+from l0prune import ConfigError, Contender, DataError, Load, measure
+from l0prune.measuring.count import has_fast_bfloat16
+from l0prune.measuring.onnx_files import open_onnx
+from l0prune.measuring.openvino_process import PRECISIONS, OpenVinoProcess
+from l0prune.measuring.variants import BACKENDS, DTYPES
+from l0prune.report.figures import bench as bench_figure
 
 CPU = torch.device("cpu")
 # To look for it is not to import it: its own import would report to its makers.
@@ -164,7 +165,7 @@ def test_openvino_ends_with_its_last_user(path: Path) -> None:
 @needs_openvino
 def test_openvino_reports_nothing_to_its_makers() -> None:
     program = (
-        "import sys; from l0prune.openvino_process import _import_openvino; _import_openvino();"
+        "import sys; from l0prune.measuring.openvino_process import _import_openvino; _import_openvino();"
         "assert 'openvino' in sys.modules and sys.modules['openvino_telemetry'] is None"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -172,7 +173,7 @@ def test_openvino_reports_nothing_to_its_makers() -> None:
 
 @pytest.mark.parametrize("dtypes", [("bfloat16",), ("float32", "bfloat16")])
 def test_a_cpu_without_bfloat16_has_none_in_openvino(dtypes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("l0prune.variants.has_fast_bfloat16", lambda device: False)
+    monkeypatch.setattr("l0prune.measuring.variants.has_fast_bfloat16", lambda device: False)
     with pytest.raises(ConfigError, match=r"bfloat16 cannot be measured here: cpu; .* openvino where the CPU"):
         measure({"a": network(16)}, X, dtypes=dtypes, backends=("onnxruntime", "openvino"))
 

@@ -10,8 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import l0prune.files
-from l0prune.checkpoint import (
+import l0prune.support.files
+from l0prune.errors import DamagedCheckpoint, RunError
+from l0prune.storage.checkpoint import (
     checkpoints,
     load_checkpoint,
     newest_checkpoint,
@@ -19,8 +20,7 @@ from l0prune.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from l0prune.errors import DamagedCheckpoint, RunError
-from l0prune.files import write_atomic, write_text
+from l0prune.support.files import write_atomic, write_text
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ class TestWriteAtomic:
         def full(_descriptor: int) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        monkeypatch.setattr(l0prune.files.os, "fsync", full)
+        monkeypatch.setattr(l0prune.support.files.os, "fsync", full)
         with pytest.raises(RunError, match="Input/output error"):
             write_text(tmp_path / "file.txt", "new")
         assert list(tmp_path.iterdir()) == []

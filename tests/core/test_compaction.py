@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from l0prune import ControllerConfig, GateConfig, GatedModel, Losses, Objective, PruneGroup, RemovalPlan, StageConfig
-from l0prune.compaction import Compactor, compact
 from l0prune.config import CompactionConfig
-from l0prune.counting import parameters
-from l0prune.removal import apply_plan
-from l0prune.training import Stage
+from l0prune.measuring.count import parameters
+from l0prune.removal.apply import apply_plan
+from l0prune.training.compaction import Compactor, compact
+from l0prune.training.stage import Stage
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
 UNITS = 10

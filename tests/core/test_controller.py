@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from small_training import adam, make, train
 
 from l0prune.config import ControllerConfig
-from l0prune.controller import AugmentedLagrangian
 from l0prune.errors import ConfigError
+from l0prune.gates.controller import AugmentedLagrangian
 
 
 @given(st.floats(0.01, 0.99), st.integers(0, 50), st.integers(0, 100))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from l0prune import ConfigError, pick_device
-from l0prune.counting import macs, macs_by_module, parameters
+from l0prune.measuring.count import macs, macs_by_module, parameters
 
 
 def test_shared_parameters_count_once() -> None:

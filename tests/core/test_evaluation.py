@@ -18,8 +18,8 @@ from l0prune import (
     Score,
     draw_evaluation,
     evaluate,
-    evaluation,
 )
+from l0prune.workflows import evaluation
 
 TASK = EvaluationTask(metric="accuracy", higher_is_better=True, description="guess")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from l0prune.exactness import relative_difference
+from l0prune.proof.exactness import relative_difference
 
 
 def test_the_difference_is_relative_to_the_largest_value_of_each_output() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from l0prune import RunError
-from l0prune.files import check_writable, write_text
+from l0prune.support.files import check_writable, write_text
 
 
 def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:

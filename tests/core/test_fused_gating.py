@@ -19,8 +19,8 @@ from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 from l0prune import ControllerConfig, GateConfig, L0Pruner, Place, Role, consecutive, wrap
-from l0prune.fused_gating import FusedGating
-from l0prune.fused_layout import Layout, Standing, scaled
+from l0prune.gates.fused_gating import FusedGating
+from l0prune.gates.fused_layout import Layout, Standing, scaled
 
 
 class Residual(nn.Module):
@@ -341,7 +341,7 @@ def test_gates_drawn_in_the_middle_of_a_pass_are_those_of_what_follows() -> None
 @pytest.mark.parametrize("name", ["deep and narrow", "layer norms", "images", "attention"])
 def test_no_tensor_is_gated_alone_in_a_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pruner, x = gated(name)
-    monkeypatch.setattr("l0prune.gated_tensors.scale_along", None)
+    monkeypatch.setattr("l0prune.gates.gated_tensors.scale_along", None)
     for training in (True, False):
         pruner.model.train(training)(x).sum().backward()
     with pytest.raises(TypeError, match="not callable"), one_by_one():

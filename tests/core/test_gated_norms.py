@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import GroupError
-from l0prune.gated_norms import GatedNorm, open_norm
+from l0prune.layers.norms import GatedNorm, open_norm
 
 OPENED = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
 OPEN = OPENED.bool()
@@ -92,7 +92,7 @@ def test_the_dense_kernel_over_filled_channels_is_the_formula(shape: tuple[int, 
     inputs = [x.requires_grad_(), *(torch.randn(8, dtype=torch.float64).requires_grad_() for _ in range(2 * affine))]
     found = []
     for plain in (True, False):
-        with mock.patch("l0prune.open_norms.operators_are_plain", lambda plain=plain: plain):
+        with mock.patch("l0prune.layers.open_norms.operators_are_plain", lambda plain=plain: plain):
             y = open_norm(inputs[0], OPENED, *inputs[1:])
         # Nothing reads closed channels.
         found.append([y[..., OPEN], *torch.autograd.grad((y * weights)[..., OPEN].sum(), inputs)])

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import GateConfig, GatedModel, GroupError, Place, ProofError, PruneGroup, Role, consecutive, prove_groups
-from l0prune.exactness import relative_difference
 from l0prune.groups import Norm
-from l0prune.plan import model_shapes
-from l0prune.proof import find_faults
+from l0prune.proof.exactness import relative_difference
+from l0prune.proof.trials import find_faults
+from l0prune.removal.plan import model_shapes
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
 

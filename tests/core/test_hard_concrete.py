@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l0prune.errors import ConfigError
-from l0prune.hard_concrete import HardConcrete
+from l0prune.gates.hard_concrete import HardConcrete
 
 GATE = HardConcrete()
 LOCATIONS = st.floats(-6, 6)

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 import l0prune
 from l0prune import ConfigError, DataError, GroupError, Role, importances
-from l0prune.consumers import with_open_attention
-from l0prune.gate_gradients import gate_gradients, of_weight
+from l0prune.calibration.consumers import with_open_attention
+from l0prune.importance.gate_gradients import gate_gradients, of_weight
 
 NETS = (Net, Grouped, Encoder, Recurrent)
 

@@ -20,7 +20,7 @@ from l0prune import (
     inspect,
     inspect_groups,
 )
-from l0prune.inspection import InspectedGroup
+from l0prune.pruner.inspection import InspectedGroup
 
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
 

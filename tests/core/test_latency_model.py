@@ -11,24 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from l0prune import (
-    Bypass,
-    GatedModel,
-    Place,
-    PruneGroup,
-    Role,
-    RunConfig,
-    TargetError,
-    consecutive,
-    latency_model,
-    latency_target,
-)
-from l0prune.dependency import trace
-from l0prune.inspection import inspect
-from l0prune.latency_model import TICKS, LatencyModel, _fit, _least_squares, measure_latency
-from l0prune.latency_samples import _blocks
-from l0prune.latency_target import meet_target, sparsity_for
-from l0prune.size_model import SizeModel
+from l0prune import Bypass, GatedModel, Place, PruneGroup, Role, RunConfig, TargetError, consecutive
+from l0prune.discovery.search import trace
+from l0prune.pruner.inspection import inspect
+from l0prune.size.latency import model as latency_model
+from l0prune.size.latency.model import TICKS, LatencyModel, _fit, _least_squares, measure_latency
+from l0prune.size.latency.samples import _blocks
+from l0prune.size.polynomial import SizeModel
+from l0prune.workflows import meet_latency as latency_target
+from l0prune.workflows.meet_latency import meet_target, sparsity_for
 
 
 class Clock:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import l0prune
 from l0prune import distributed
 from l0prune.distributed import World
-from l0prune.objective import evaluate
+from l0prune.training.objective import evaluate
 
 
 def network() -> nn.Sequential:

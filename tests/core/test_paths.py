@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l0prune.paths import is_inside
+from l0prune.support.modules import is_inside
 
 names = st.lists(st.sampled_from(["a", "ab", "b", "0"]), min_size=1, max_size=4)
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0prune import Place, PlanError, PruneGroup, RemovalPlan, Role, apply_plan, consecutive
-from l0prune.dependency import discover
-from l0prune.plan import make_plan, model_shapes
+from l0prune.discovery.search import discover
+from l0prune.removal.plan import make_plan, model_shapes
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
 

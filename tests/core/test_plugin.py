@@ -5,9 +5,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-import l0prune.plugin
+import l0prune.plugin.task
 from l0prune.errors import PluginError
-from l0prune.plugin import Plugin, get_plugin, plugin_names
+from l0prune.plugin.task import Plugin, get_plugin, plugin_names
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def register(monkeypatch: pytest.MonkeyPatch):
                 return plugins[self.name]
 
         entries = [Entry(name, f"somewhere:{name}", "l0prune.plugins") for name in plugins]
-        monkeypatch.setattr(l0prune.plugin, "entry_points", lambda group: entries)
+        monkeypatch.setattr(l0prune.plugin.task, "entry_points", lambda group: entries)
 
     return register
 

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from l0prune import ConfigError, ControllerConfig, L0Pruner, PruneGroup, TrainingError, wrap
 from l0prune.config import GateConfig
-from l0prune.gates import Gates
+from l0prune.gates.gates import Gates
+from l0prune.gates.projected import ProjectedController
 from l0prune.groups import Place, Role, consecutive
-from l0prune.projected import ProjectedController
-from l0prune.size_model import parameter_size
+from l0prune.size.polynomial import parameter_size
 
 
 def _muon(pruner: L0Pruner) -> list[torch.optim.Optimizer]:

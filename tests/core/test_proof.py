@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0prune import Bypass, DataError, GatedModel, Norm, Place, ProofError, PruneGroup, Role, consecutive
-from l0prune.exactness import compare
-from l0prune.proof import _emptied, _pattern, find_faults, prove_groups
+from l0prune.proof.exactness import compare
+from l0prune.proof.trials import _emptied, _pattern, find_faults, prove_groups
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from l0prune.checkpoint import save_checkpoint
 from l0prune.errors import RunError
-from l0prune.run_directory import RunDirectory, free_run_directory
+from l0prune.storage.checkpoint import save_checkpoint
+from l0prune.storage.run_directory import RunDirectory, free_run_directory
 
 SETTINGS = {"plugin": "toy", "seed": 3, "joint": {"steps": 5}, "toy": {"data": ["a", "b"], "width": 2.0}}
 
@@ -72,7 +72,7 @@ def test_failure_to_begin_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.M
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("l0prune.files.os.fsync", full)
+    monkeypatch.setattr("l0prune.support.files.os.fsync", full)
     (tmp_path / "mine").mkdir()
     for name in ("run", "mine"):
         with pytest.raises(RunError, match="No space left"):

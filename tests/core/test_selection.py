@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from l0prune import Bypass, GateConfig, GatedModel, Place, PruneGroup, Role, TargetError, consecutive
-from l0prune.selection import budget_for, select
-from l0prune.size_model import SizeModel
+from l0prune.size.polynomial import SizeModel
+from l0prune.size.selection import budget_for, select
 
 
 @st.composite

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l0prune import timing
-from l0prune.timing import Timing, interleave, speedup
+from l0prune.measuring import timing
+from l0prune.measuring.timing import Timing, interleave, speedup
 
 
 class Clock:

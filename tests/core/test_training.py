@@ -19,7 +19,7 @@ from l0prune import (
     StageConfig,
     TrainingError,
 )
-from l0prune.training import Stage
+from l0prune.training.stage import Stage
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
 

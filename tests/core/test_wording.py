@@ -2,7 +2,7 @@
 
 import pytest
 
-from l0prune.wording import counted, duration, listed, plain, quantity, score
+from l0prune.support.text import counted, duration, listed, plain, quantity, score
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from l0prune_speech.audio import SAMPLE_RATE, Clip, ClipSet, Skipped, find_clips, read
+from l0prune_speech.data.audio import SAMPLE_RATE, Clip, ClipSet, Skipped, find_clips, read
 from torchaudio.functional import resample
 
 from l0prune.errors import DataError

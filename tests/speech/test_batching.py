@@ -15,8 +15,8 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from l0prune_speech.audio import SAMPLE_RATE, Clip, ClipSet, find_clips
-from l0prune_speech.batching import AudioBatches, fixed_batches
+from l0prune_speech.data.audio import SAMPLE_RATE, Clip, ClipSet, find_clips
+from l0prune_speech.data.batching import AudioBatches, fixed_batches
 from torch import Tensor
 
 from l0prune.errors import ConfigError, DataError

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from l0prune_speech.distill import DistanceWeights, Distillation, distance, matched_layers, set_dropout
-from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.distillation.objective import DistanceWeights, Distillation, distance, matched_layers, set_dropout
+from l0prune_speech.encoder.modules import SpeechEncoder
 from torch import nn
 
 from l0prune import ConfigError

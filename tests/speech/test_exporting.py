@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from l0prune_speech import exporting
-from l0prune_speech.export_formats import FORMATS
+from l0prune_speech.deploy import exporting
+from l0prune_speech.encoder.groups import encoder_groups
+from l0prune_speech.encoder.modules import SpeechEncoder, build_encoder
 from l0prune_speech.formats import graphs
 from l0prune_speech.formats.checkpoint import Checkpoint, from_encoder
-from l0prune_speech.groups import encoder_groups
-from l0prune_speech.modules import SpeechEncoder, build_encoder
-from l0prune_speech.teachers import load_teacher
+from l0prune_speech.formats.registry import FORMATS
+from l0prune_speech.formats.teachers import load_teacher
 from safetensors.torch import save_file
 from torch import Tensor
 

@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from l0prune_speech.groups import UNITS, encoder_groups
-from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.encoder.groups import UNITS, encoder_groups
+from l0prune_speech.encoder.modules import SpeechEncoder
 from torch import Tensor
 
 from l0prune import Bypassed, GateConfig, GatedModel, prove_groups
-from l0prune.exactness import relative_difference
 from l0prune.groups import Norm, PruneGroup
-from l0prune.proof import find_faults
+from l0prune.proof.exactness import relative_difference
+from l0prune.proof.trials import find_faults
 
 Make = Callable[..., SpeechEncoder]
 LARGE = {

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from l0prune_speech.groups import encoder_groups
-from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.encoder.groups import encoder_groups
+from l0prune_speech.encoder.modules import SpeechEncoder
 
 from l0prune import GatedModel
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from l0prune_speech.deploy.inference import SpectralConvolution, for_inference
 from l0prune_speech.formats.checkpoint import folded, from_encoder
-from l0prune_speech.inference import SpectralConvolution, for_inference
 from torch import nn
 from torchaudio.models.wav2vec2.components import ConvolutionalPositionalEmbedding
 

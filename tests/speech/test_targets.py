@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from l0prune_speech.distill import Distillation
-from l0prune_speech.modules import SpeechEncoder
-from l0prune_speech.targets import TargetCache, Targets, check_room, teacher_digest
+from l0prune_speech.distillation.objective import Distillation
+from l0prune_speech.distillation.targets import TargetCache, Targets, check_room, teacher_digest
+from l0prune_speech.encoder.modules import SpeechEncoder
 
 from l0prune import DataError
 

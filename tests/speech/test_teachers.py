@@ -10,12 +10,12 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchaudio
-from l0prune_speech import teachers
+from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune_speech.formats import teachers
 from l0prune_speech.formats.checkpoint import from_encoder
 from l0prune_speech.formats.dphubert import to_diarizen, to_dphubert
 from l0prune_speech.formats.huggingface import to_huggingface
-from l0prune_speech.modules import SpeechEncoder
-from l0prune_speech.teachers import load_teacher
+from l0prune_speech.formats.teachers import load_teacher
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchaudio.models import wav2vec2_model, wavlm_model

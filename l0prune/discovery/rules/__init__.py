@@ -1,4 +1,4 @@
-"""What each operator does to the atoms of its operands (see `tracing`).
+"""What each operator does to the atoms of its operands (see `tracer`).
 
 Operators without a rule pin their operands: a missing rule costs reach, never correctness.
 """
@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from l0prune.operators import elementwise, layers, parts, products, reductions, shapes  # noqa: F401 - they register rules
-from l0prune.operators.elementwise import pointwise, shaped_like
-from l0prune.operators.layers import module_rule
-from l0prune.operators.rules import RULES, tensors
-from l0prune.tracing import Tracer
+from l0prune.discovery.rules import elementwise, parts, products, reductions, shapes, whole_modules  # noqa: F401 - they register rules
+from l0prune.discovery.rules.elementwise import pointwise, shaped_like
+from l0prune.discovery.rules.registry import RULES, tensors
+from l0prune.discovery.rules.whole_modules import module_rule
+from l0prune.discovery.tracer import Tracer
 
 __all__ = ["apply_rule", "module_rule"]
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from l0prune.operators.rules import move, rule, tensors
-from l0prune.trace import Atoms, Block
-from l0prune.tracing import Tracer
+from l0prune.discovery.rules.registry import move, rule, tensors
+from l0prune.discovery.traced import Atoms, Block
+from l0prune.discovery.tracer import Tracer
 
 
 @rule(

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l0prune.operators.elementwise import goes_on
-from l0prune.operators.rules import across, move, rule
-from l0prune.trace import Block
-from l0prune.tracing import Tracer
+from l0prune.discovery.rules.elementwise import goes_on
+from l0prune.discovery.rules.registry import across, move, rule
+from l0prune.discovery.traced import Block
+from l0prune.discovery.tracer import Tracer
 
 
 def _taken(tracer: Tracer, x: Tensor, out: Tensor, dim: int, index: Any, *, drop: bool = False) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from l0prune.operators.elementwise import pointwise
-from l0prune.operators.rules import RULES, Rule, across, move, rule, tensors
-from l0prune.trace import Atoms, Block
-from l0prune.tracing import Tracer
+from l0prune.discovery.rules.elementwise import pointwise
+from l0prune.discovery.rules.registry import RULES, Rule, across, move, rule, tensors
+from l0prune.discovery.traced import Atoms, Block
+from l0prune.discovery.tracer import Tracer
 
 
 @rule(

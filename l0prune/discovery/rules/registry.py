@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from l0prune.trace import Atoms, Block
-from l0prune.tracing import Tracer
+from l0prune.discovery.traced import Atoms, Block
+from l0prune.discovery.tracer import Tracer
 
 Rule = Callable[[Tracer, Sequence[Any], Any], None]
 ModuleRule = Callable[[Tracer, nn.Module, tuple, dict, Any], None]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from l0prune.operators.rules import across, move, rule
-from l0prune.trace import Block
-from l0prune.tracing import Tracer
+from l0prune.discovery.rules.registry import across, move, rule
+from l0prune.discovery.traced import Block
+from l0prune.discovery.tracer import Tracer
 
 
 @rule("view _unsafe_view reshape unsqueeze squeeze flatten _reshape_alias unflatten")

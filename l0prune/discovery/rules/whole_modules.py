@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from l0prune.operators.products import consume, extent
-from l0prune.operators.reductions import normalize
-from l0prune.operators.rules import ModuleRule, tensors
-from l0prune.trace import Block
-from l0prune.tracing import Tracer, output_tensors
+from l0prune.discovery.rules.products import consume, extent
+from l0prune.discovery.rules.reductions import normalize
+from l0prune.discovery.rules.registry import ModuleRule, tensors
+from l0prune.discovery.traced import Block
+from l0prune.discovery.tracer import Tracer, output_tensors
 
 
 def module_rule(module: nn.Module) -> ModuleRule | None:

@@ -4,11 +4,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from l0prune.benchmark import Measurement, Row
-from l0prune.files import write_atomic
-from l0prune.labels import figure_names
-from l0prune.pictures import legend_below, picture
-from l0prune.wording import counted
+from l0prune.measuring.benchmark import Measurement, Row
+from l0prune.report.figures.style import legend_below, picture
+from l0prune.support.files import write_atomic
+from l0prune.support.labels import figure_names
+from l0prune.support.text import counted
 
 _MARKERS = {"float32": "o", "bfloat16": "s", "int8": "^"}
 _LINES = {"eager": "-", "compile": "-.", "onnxruntime": "--", "openvino": ":"}

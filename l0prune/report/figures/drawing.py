@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from l0prune.labels import printable
-from l0prune.reporting.inline_svg import INK, LINE, MUTED, inline_svg
+from l0prune.report.figures.inline_svg import INK, LINE, MUTED, inline_svg
+from l0prune.support.labels import printable
 
 MARK = "l0prune report"
 """In every PNG file: what has it was drawn for a report."""

@@ -4,10 +4,10 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from l0prune.files import write_atomic
-from l0prune.labels import figure_names
-from l0prune.pictures import legend_below, picture
-from l0prune.scores import Evaluation
+from l0prune.plugin.scores import Evaluation
+from l0prune.report.figures.style import legend_below, picture
+from l0prune.support.files import write_atomic
+from l0prune.support.labels import figure_names
 
 _COLUMNS = 2
 _LEAST_ROWS = 3

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from l0prune.labels import figure_label
-from l0prune.pictures import picture
-from l0prune.plan import RemovalPlan
+from l0prune.removal.plan import RemovalPlan
+from l0prune.report.figures.style import picture
+from l0prune.support.labels import figure_label
 
 _MOST_ROWS = 150
 """Of a larger network the bars get thinner, and only some are named."""

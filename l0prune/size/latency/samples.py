@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from l0prune.copying import copied
-from l0prune.gating import GatedModel
+from l0prune.gates.gated_model import GatedModel
 from l0prune.groups import PruneGroup
-from l0prune.paths import is_inside
+from l0prune.support.copying import copied
+from l0prune.support.modules import is_inside
 
 _DENSE_EVERY = 12
 """Each so many plans one keeps everything."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l0prune.reporting.curves import MOST_POINTS, read_curves
+from l0prune.report.curves import MOST_POINTS, read_curves
 
 
 def row(position: int, **values: Any) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from l0prune.reporting.curves import Curve
-from l0prune.reporting.drawing import Drawing
-from l0prune.reporting.facts import KeptUnits
-from l0prune.reporting.figures import (
+from l0prune.report.curves import Curve
+from l0prune.report.facts import KeptUnits
+from l0prune.report.figures.drawing import Drawing
+from l0prune.report.figures.inline_svg import VARIABLES
+from l0prune.report.figures.panels import (
     curve_figure,
     kept_figure,
     layer_figure,
@@ -18,7 +19,6 @@ from l0prune.reporting.figures import (
     score_figure,
     size_figure,
 )
-from l0prune.reporting.inline_svg import VARIABLES
 
 ODD = "_$x$ <b> 模型"
 BROKEN = "a\x01\ud800\n"
@@ -101,7 +101,7 @@ def contrast(first: str, second: str) -> float:
 
 
 def test_both_themes_can_be_read() -> None:
-    style = (files("l0prune.reporting") / "style.css").read_text(encoding="utf-8")
+    style = (files("l0prune.report") / "style.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
     light, dark = (dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6})", block)) for block in blocks)
     assert {variable: colour for colour, variable in VARIABLES.items()}.items() <= light.items()

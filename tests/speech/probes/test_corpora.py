@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from l0prune_speech.probes.corpora.find import open_sets
 from l0prune_speech.probes.labelled import Example
-from l0prune_speech.probes.sets import open_sets
 
 from l0prune import DataError
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from l0prune_speech.audio import read
+from l0prune_speech.data.audio import read
 from l0prune_speech.probes.checks import check_classes, check_overlap
+from l0prune_speech.probes.corpora.find import open_sets
 from l0prune_speech.probes.labelled import LabelledSet
-from l0prune_speech.probes.sets import open_sets
 
 from l0prune import DataError, L0PruneError
 

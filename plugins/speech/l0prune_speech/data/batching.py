@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from l0prune.errors import ConfigError, DataError
-from l0prune_speech.audio import SAMPLE_RATE, Clip, read
+from l0prune_speech.data.audio import SAMPLE_RATE, Clip, read
 
 # Lengths are blurred by this much before each epoch's sort: clips meet new neighbours, and cropping to the shortest of
 # them loses about as much audio.

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 
 from l0prune import Contender, Load, RunError
-from l0prune_speech.audio import SAMPLE_RATE, Framing
+from l0prune_speech.data.audio import SAMPLE_RATE, Framing
+from l0prune_speech.deploy.inference import for_inference
 from l0prune_speech.formats import graphs
 from l0prune_speech.formats.checkpoint import from_encoder
-from l0prune_speech.inference import for_inference
-from l0prune_speech.teachers import load_teacher
+from l0prune_speech.formats.teachers import load_teacher
 
 _CHILD_SECONDS = 10
 _CHILD = """
 import json, resource, sys, time
 from pathlib import Path
 import torch
-import l0prune_speech.teachers as teachers
+import l0prune_speech.formats.teachers as teachers
 
 def memory(reset=False):
     # What getrusage calls the peak begins with that of the parent process; Linux keeps a better one.

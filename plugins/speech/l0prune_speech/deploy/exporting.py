@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from l0prune import ConfigError, Export, ProofError, assembled, read_report, relative_difference
-from l0prune_speech.audio import SAMPLE_RATE
-from l0prune_speech.export_formats import FORMATS
+from l0prune_speech.data.audio import SAMPLE_RATE
+from l0prune_speech.encoder.modules import SpeechEncoder, normalized
 from l0prune_speech.formats import graphs
 from l0prune_speech.formats.card import model_card
 from l0prune_speech.formats.checkpoint import Checkpoint, from_encoder, to_encoder
 from l0prune_speech.formats.dphubert import from_dphubert, to_diarizen, to_dphubert
 from l0prune_speech.formats.huggingface import to_huggingface
 from l0prune_speech.formats.pickled import read_pickled
+from l0prune_speech.formats.registry import FORMATS
 from l0prune_speech.formats.s3prl import to_s3prl
-from l0prune_speech.modules import SpeechEncoder, normalized
-from l0prune_speech.teachers import load_teacher
+from l0prune_speech.formats.teachers import load_teacher
 
 _CLIPS = ((2.0, 1.3), (0.05,), (0.7, 3.07, 1.9))
 """Seconds of each clip of the batches on which an export is compared; frames are 20 ms."""

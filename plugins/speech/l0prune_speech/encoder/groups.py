@@ -9,7 +9,7 @@ from torch import nn
 
 from l0prune.errors import ConfigError, nearest
 from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
-from l0prune_speech.modules import WavLMAttention
+from l0prune_speech.encoder.modules import WavLMAttention
 
 UNITS = ("conv", "head", "ffn", "attention", "feed_forward")
 """Kinds of unit: conv channels, attention heads, FFN intermediate units, whole attention and whole FFN blocks."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import ConfigError
-from l0prune_speech.audio import SAMPLE_RATE
+from l0prune_speech.data.audio import SAMPLE_RATE
 from l0prune_speech.formats.checkpoint import Checkpoint, folded
 
 OPSET = 18

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from l0prune_speech import modules
+from l0prune_speech.encoder import modules
 from l0prune_speech.formats.checkpoint import Checkpoint
 
 _HUBCONF = '''"""Entry point for s3prl and torch.hub."""

@@ -13,13 +13,13 @@ import safetensors
 
 import l0prune
 from l0prune import ConfigError, DataError, L0PruneError, nearest
+from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.formats.checkpoint import Checkpoint, to_encoder
 from l0prune_speech.formats.dphubert import from_dphubert
 from l0prune_speech.formats.fairseq import from_fairseq
 from l0prune_speech.formats.huggingface import from_huggingface, read_safetensors
 from l0prune_speech.formats.pickled import read_pickled
 from l0prune_speech.formats.torchaudio_names import from_torchaudio
-from l0prune_speech.modules import SpeechEncoder
 
 EMBEDDED = "embedded"
 FILE_FORMAT = "l0prune-speech-teacher"

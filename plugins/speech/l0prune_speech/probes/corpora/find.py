@@ -6,9 +6,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from l0prune import DataError
-from l0prune_speech.probes import librispeech, speech_commands, voxceleb
+from l0prune_speech.probes.corpora import librispeech, speech_commands, voxceleb
+from l0prune_speech.probes.corpora.manifest import FORMAT, read_manifest
 from l0prune_speech.probes.labelled import LabelledSet
-from l0prune_speech.probes.manifest import FORMAT, read_manifest
 
 _EXPECTED = (
     "a manifest.json of labelled speech, or the layout of Speech Commands (testing_list.txt), LibriSpeech "

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from l0prune import DataError
-from l0prune_speech.audio import find_clips
+from l0prune_speech.data.audio import find_clips
+from l0prune_speech.probes.corpora.lists import records
 from l0prune_speech.probes.labelled import Example, LabelledSet, Segment, segment
-from l0prune_speech.probes.lists import records
 
 LEXICON = "librispeech-lexicon.txt"
 _TRAIN = ("train-clean-100", "train-clean-360", "train-other-500")

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from l0prune import DataError
-from l0prune_speech.audio import find_clips
+from l0prune_speech.data.audio import find_clips
+from l0prune_speech.probes.corpora.lists import records
 from l0prune_speech.probes.labelled import Example, LabelledSet, segment
-from l0prune_speech.probes.lists import records
 
 _LISTS = ("validation_list.txt", "testing_list.txt")
 _EXPECTED = "a clip a line, as in yes/004ae714_nohash_0.wav"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from l0prune import DataError
-from l0prune_speech.audio import Clip, find_clips
+from l0prune_speech.data.audio import Clip, find_clips
+from l0prune_speech.probes.corpora.lists import records
 from l0prune_speech.probes.labelled import Example, LabelledSet, Pair, segment
-from l0prune_speech.probes.lists import records
 
 _IDENTIFICATION, _VERIFICATION = "iden_split.txt", "veri_test.txt"
 

@@ -1,0 +1,1 @@
+"""How much each unit matters, by its weights or on batches."""

@@ -1,0 +1,1 @@
+"""Layers whose channels can be gated and cut, one file a family."""

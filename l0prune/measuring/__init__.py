@@ -1,0 +1,1 @@
+"""What networks cost: counted, and timed on the machine at hand."""

@@ -1,0 +1,1 @@
+"""The plugin seam: what a plugin gives, and how plugins are found."""

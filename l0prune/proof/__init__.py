@@ -1,0 +1,1 @@
+"""Whether a cut changes anything: gated against pruned outputs, group by group."""

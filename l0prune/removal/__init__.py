@@ -1,0 +1,1 @@
+"""Removal plans, and cutting a network by one."""

@@ -1,0 +1,1 @@
+"""Pictures of runs: PNG files, and drawings inside the page."""

@@ -1,0 +1,1 @@
+"""What a network's size is for any choice of units: parameters, multiply-accumulates or time."""

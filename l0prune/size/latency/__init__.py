@@ -1,0 +1,1 @@
+"""A size that is a time: measured on random plans and fitted."""

@@ -1,0 +1,1 @@
+"""Nothing of pruning: files, tables, text, signals, modules."""

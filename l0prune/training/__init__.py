@@ -1,0 +1,1 @@
+"""Training with gates: objective, stages, records, compaction."""

@@ -1,0 +1,1 @@
+"""Whole jobs: compress, prune without training, export, evaluate."""

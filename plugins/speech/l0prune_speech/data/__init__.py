@@ -1,0 +1,1 @@
+"""Audio in: clips, and batches of them."""

@@ -1,0 +1,1 @@
+"""Encoders out: written for other stacks, made ready to run, measured."""

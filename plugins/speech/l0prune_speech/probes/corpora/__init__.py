@@ -1,0 +1,1 @@
+"""Labelled speech from the places where it is kept."""
