@@ -14,8 +14,9 @@ from l0prune_speech.encoder.modules import SpeechEncoder
 from torch import nn
 
 from l0prune import ConfigError, PruneGroup, Role, RunConfig, Task, apply_plan, parameter_size
-from l0prune.removal.plan import make_plan, model_shapes
+from l0prune.removal.plan import make_plan
 from l0prune.size.selection import kept_indices, select
+from l0prune.support.modules import model_shapes
 from students.beginnings import Beginning, student_of
 
 _BATCHES = 16

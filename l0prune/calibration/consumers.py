@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from l0prune.groups import PruneGroup, Role
 from l0prune.layers.attention import SlimMultiheadAttention
-from l0prune.support.copying import copied
+from l0prune.support.modules import copied
 
 _ELEMENTS = 2**23
 """Elements of samples that are copied at once: 64 MiB in float64."""

@@ -16,10 +16,9 @@ from l0prune.discovery.tracer import Tracer
 from l0prune.errors import GroupError, TraceError
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.layers.registry import counting_attributes, layer_units
-from l0prune.measuring.count import plain_attention
-from l0prune.support.copying import copied
-from l0prune.support.modules import is_inside, path_of, several
+from l0prune.support.modules import copied, is_inside, path_of, several
 from l0prune.support.text import listed
+from l0prune.support.torch_internals import plain_attention
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Reading, Trace
 from l0prune.errors import TraceError
+from l0prune.support.modules import output_tensors
 
 
 class Tracer(TorchDispatchMode):
@@ -283,14 +284,3 @@ class Tracer(TorchDispatchMode):
                 return out
 
             module.forward = follow
-
-
-def output_tensors(outputs: object) -> list[Tensor]:
-    """The tensors of a model's outputs: in tuples, lists, mappings and dataclasses."""
-    leaves: list[Tensor] = []
-    for leaf in tree_leaves(outputs):
-        if isinstance(leaf, Tensor):
-            leaves.append(leaf)
-        elif hasattr(leaf, "__dataclass_fields__"):
-            leaves += output_tensors([getattr(leaf, name) for name in leaf.__dataclass_fields__])
-    return leaves

@@ -20,10 +20,10 @@ from l0prune.gates.gates import Gates
 from l0prune.groups import Place, PruneGroup, Role, check_groups
 from l0prune.layers.norms import GatedNorm
 from l0prune.removal.apply import apply_plan
-from l0prune.removal.plan import RemovalPlan, make_plan, model_shapes, owners
+from l0prune.removal.plan import RemovalPlan, make_plan
 from l0prune.size.polynomial import SizeModel, parameter_size
 from l0prune.size.selection import budget_for, kept_indices
-from l0prune.support.copying import copied
+from l0prune.support.modules import copied, model_shapes, owners
 
 # How far the expected size may be above the budget at the cut without a word, as a share of the budget.
 _BEHIND = 0.02

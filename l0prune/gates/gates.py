@@ -18,6 +18,7 @@ from l0prune.gates.hard_concrete import HardConcrete
 from l0prune.groups import PruneGroup
 from l0prune.size.polynomial import SizeModel
 from l0prune.size.selection import select
+from l0prune.support.torch_internals import in_backward, in_checkpoint
 
 _F = TypeVar("_F", bound=Callable)
 
@@ -79,7 +80,7 @@ class Gates(nn.Module):
         self._noise = None if self.straight_through or self.settled else self.distribution.noise(self.log_alpha)
         z = self._drawn()
         # What is drawn inside a backward pass recomputes a draw, whose gradient is not its own to wait for.
-        self._waiting = waiting = [True] if z.requires_grad and not _in_backward() else []
+        self._waiting = waiting = [True] if z.requires_grad and not in_backward() else []
         if waiting and not torch.compiler.is_compiling():
             # The hook holds neither the gates nor the draw: they would hold each other for ever.
             z.register_hook(lambda _: waiting.clear())
@@ -102,7 +103,7 @@ class Gates(nn.Module):
         Passes that share a backward pass share a draw: a checkpointed layer, which runs again in the middle of it, must
         find the gates that it had. A model that is checkpointed as a whole draws them again itself.
         """
-        if not self._waiting or torch.compiler.is_compiling() or _in_backward() or _in_checkpoint():
+        if not self._waiting or torch.compiler.is_compiling() or in_backward() or in_checkpoint():
             self.sample()
 
     def forget_sample(self) -> None:
@@ -166,7 +167,7 @@ class Gates(nn.Module):
         if self._sampled is None or self._used_up():
             self.sample()
         assert self._sampled is not None
-        if torch.is_grad_enabled() and _in_backward() and not _in_checkpoint():
+        if torch.is_grad_enabled() and in_backward() and not in_checkpoint():
             # A reentrant checkpoint runs a backward pass of its own, which must not use up the graph of the others.
             return self._drawn().split(self._units)
         return self._sampled
@@ -186,7 +187,7 @@ class Gates(nn.Module):
 
     def _used_up(self) -> bool:
         """Whether a pass that wants gradients finds a draw that has had its own, or can have none."""
-        if torch.compiler.is_compiling() or self._waiting or _in_backward():
+        if torch.compiler.is_compiling() or self._waiting or in_backward():
             return False
         return torch.is_grad_enabled() and self.log_alpha.requires_grad
 
@@ -247,17 +248,6 @@ class Gates(nn.Module):
             return new
         finally:
             self._sampled, self._waiting = sampled, waiting
-
-
-def _in_backward() -> bool:
-    """Whether autograd is running: what is computed now is computed again, for a checkpoint."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
-
-
-def _in_checkpoint() -> bool:
-    """Whether what a forward pass saves is held by another: a checkpoint, which keeps nothing and computes it again."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore[reportAttributeAccessIssue]
-    return hooks is not None
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from l0prune.calibration.consumers import matrices, readers, samples, watching
 from l0prune.errors import GroupError
 from l0prune.groups import Place, PruneGroup
-from l0prune.measuring.count import plain_attention
+from l0prune.support.torch_internals import plain_attention
 
 
 class _Moments:

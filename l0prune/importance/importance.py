@@ -28,10 +28,10 @@ from l0prune.errors import ConfigError, DataError, nearest
 from l0prune.groups import PruneGroup
 from l0prune.importance.contributions import contributions
 from l0prune.importance.gate_gradients import gate_gradients, of_weight
-from l0prune.measuring.count import plain_attention
 from l0prune.size.polynomial import SizeModel, parameter_size, unit_sizes
 from l0prune.size.selection import split_by_group
-from l0prune.support.modes import evaluating
+from l0prune.support.modules import evaluating
+from l0prune.support.torch_internals import plain_attention
 
 Importance = str | Callable[[nn.Module, Sequence[PruneGroup]], Any]
 """A name, or a function of model and groups that returns N numbers, or those of each group by its name."""

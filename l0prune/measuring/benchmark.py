@@ -16,7 +16,7 @@ from l0prune.measuring.count import macs, parameters
 from l0prune.measuring.onnx_files import EXTRAS
 from l0prune.measuring.timing import Ratio, Timing, interleave, speedup
 from l0prune.measuring.variants import Contender, Inputs, Load, Variant, check_variants, make_variants
-from l0prune.support.copying import copied
+from l0prune.support.modules import copied
 from l0prune.support.text import counted
 from l0prune.workflows.results import versions
 

@@ -2,8 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from l0prune.errors import ConfigError
 from l0prune.support.modules import is_inside
+from l0prune.support.torch_internals import plain_attention
 
 
 def parameters(model: nn.Module) -> int:
@@ -55,17 +55,6 @@ def _counted(run: Callable[[], object]) -> FlopCounterMode:
     with sdpa_kernel(SDPBackend.MATH), plain_attention(), FlopCounterMode(display=False) as counter:
         run()
     return counter
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Without the fused inference kernels of nn.MultiheadAttention and nn.TransformerEncoder."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

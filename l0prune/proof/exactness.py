@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from l0prune.discovery.tracer import output_tensors
 from l0prune.errors import DataError, L0PruneError, ProofError
 from l0prune.gates.gated_model import GatedModel
 from l0prune.measuring.count import parameters
-from l0prune.support.modes import evaluating
+from l0prune.support.modules import evaluating, output_tensors
 
 Observe = Callable[[nn.Module], Any]
 """Runs a model on example inputs and returns its outputs: tensors in any nesting."""

@@ -18,7 +18,7 @@ from l0prune.proof.exactness import (
     relative_difference,
     run_seeded,
 )
-from l0prune.support.copying import copied
+from l0prune.support.modules import copied
 
 # Small enough that the budget rounds to the dense size.
 KEEP_ALL = 1e-15

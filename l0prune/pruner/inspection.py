@@ -25,10 +25,9 @@ from l0prune.groups import PruneGroup, check_groups
 from l0prune.plugin.task import Task
 from l0prune.proof.exactness import Observe
 from l0prune.proof.trials import EVERYTHING, KEEP_ALL, find_faults, prove_on_copy
-from l0prune.removal.plan import model_shapes
 from l0prune.size.macs import mac_size
 from l0prune.size.polynomial import SizeModel, parameter_size, unit_sizes
-from l0prune.support.modules import is_inside, path_of, several
+from l0prune.support.modules import is_inside, model_shapes, path_of, several
 
 TOLERANCE = 1e-4
 """Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""

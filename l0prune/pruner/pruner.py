@@ -22,8 +22,7 @@ from l0prune.pruner.inspection import TOLERANCE, observation
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.state import PrunerState, SelfDrawingModel
 from l0prune.removal.plan import RemovalPlan, remember
-from l0prune.support.modes import evaluating
-from l0prune.support.modules import several
+from l0prune.support.modules import evaluating, several
 from l0prune.workflows.results import PruningReport
 
 CONTROLLER = ControllerConfig(kind="projected", warmup_steps=100)

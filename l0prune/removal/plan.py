@@ -8,8 +8,9 @@ import numpy as np
 from torch import nn
 
 from l0prune.errors import PlanError
-from l0prune.groups import Place, PruneGroup, check_groups, conforms
-from l0prune.support.modules import is_inside
+from l0prune.groups import Place, PruneGroup, check_groups
+from l0prune.support.forms import conforms
+from l0prune.support.modules import is_inside, model_shapes
 
 PLAN_VERSION = 1
 
@@ -259,11 +260,6 @@ def make_plan(
     return RemovalPlan(groups=tuple(groups), kept=together, shapes=shapes)
 
 
-def model_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter and buffer, by name."""
-    return {name: tuple(tensor.shape) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
-
-
 def remember(model: nn.Module, plan: RemovalPlan) -> nn.Module:
     """Keep the plan on the model that it has pruned, so that another pruning of it can go on from there."""
     model._l0prune_plan = plan  # type: ignore[assignment]
@@ -290,15 +286,3 @@ def plan_of(model: nn.Module) -> RemovalPlan:
         hint = "it must be what prune(), finalize() or load() returned"
         raise PlanError("the model carries no plan", where=type(model).__name__, hint=hint)
     return plan
-
-
-def owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
-    """The modules and attributes that hold each parameter and buffer, by its first name: several where it is tied."""
-    names: dict[int, str] = {}
-    found: dict[str, dict[tuple[int, str], tuple[nn.Module, str]]] = {}
-    for path, module in model.named_modules():
-        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is not None:
-                first = names.setdefault(id(tensor), f"{path}.{name}" if path else name)
-                found.setdefault(first, {})[id(module), name] = (module, name)
-    return {name: list(holders.values()) for name, holders in found.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from l0prune.support.labels import printable
+from l0prune.support.text import printable
 
 
 class Markup(str):

@@ -8,8 +8,7 @@ from l0prune.report.figures import panels as figures
 from l0prune.report.figures.drawing import Drawing
 from l0prune.report.markup import table
 from l0prune.report.section import Section
-from l0prune.support.labels import shortest_endings
-from l0prune.support.text import counted, score
+from l0prune.support.text import counted, score, shortest_endings
 
 
 def probe_sections(run: RunFacts, prefix: str) -> Iterator[Section]:

@@ -10,7 +10,7 @@ from l0prune.report.facts import RunFacts, run_facts
 from l0prune.report.figures.drawing import MARK
 from l0prune.report.page import make_page
 from l0prune.support.files import write_atomic, write_text
-from l0prune.support.labels import shortest_endings
+from l0prune.support.text import shortest_endings
 
 
 @dataclass(frozen=True, kw_only=True)

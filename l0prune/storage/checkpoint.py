@@ -122,15 +122,3 @@ def newest_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     if error is not None:
         raise error
     return None, []
-
-
-def random_state() -> dict[str, Any]:
-    """The state of torch's random generators."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` returned."""
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])

@@ -11,8 +11,9 @@ from torch import nn
 from l0prune.errors import ConfigError, L0PruneError, PlanError, RunError
 from l0prune.plugin.task import get_plugin
 from l0prune.removal.apply import apply_plan
-from l0prune.removal.plan import RemovalPlan, model_shapes, remember
+from l0prune.removal.plan import RemovalPlan, remember
 from l0prune.support.files import read_json, write_atomic, write_json
+from l0prune.support.modules import model_shapes
 
 FORMAT, VERSION = "l0prune", 1
 

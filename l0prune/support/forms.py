@@ -1,4 +1,4 @@
-"""What a run's files must hold to be shown."""
+"""The forms that JSON from files must have."""
 
 import sys
 from collections.abc import Mapping
@@ -7,7 +7,6 @@ from reprlib import repr as shortened
 from typing import Any
 
 from l0prune.errors import RunError
-from l0prune.groups import conforms
 
 NUMBER = (int, float)
 NUMBER_OR_NOTHING = (int, float, None)
@@ -62,3 +61,28 @@ def _finite(value: Any, schema: Any) -> bool:
     if isinstance(value, Mapping | list):
         return all(_finite(item, None) for item in (value.values() if isinstance(value, Mapping) else value))
     return abs(value) <= sys.float_info.max
+
+
+def conforms(value: object, schema: Any) -> bool:  # noqa: PLR0911 - one for each form
+    """Whether a JSON value has the form that a schema gives.
+
+    Args:
+        value: From JSON.
+        schema: A type; a literal, None or text; a tuple of alternatives; a list of the form of its elements; a
+            dictionary of the forms of its entries, where the key `str` stands for any names.
+    """
+    match schema:
+        case type():
+            return type(value) is schema
+        case tuple():
+            return any(conforms(value, choice) for choice in schema)
+        case [form]:
+            return isinstance(value, list) and all(conforms(element, form) for element in value)
+        case dict() if str in schema:
+            return isinstance(value, dict) and all(conforms(entry, schema[str]) for entry in value.values())
+        case dict():
+            if not isinstance(value, dict) or value.keys() != schema.keys():
+                return False
+            return all(conforms(value[key], form) for key, form in schema.items())
+        case _:
+            return value == schema

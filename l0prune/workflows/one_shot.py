@@ -15,7 +15,7 @@ from l0prune.importance.importance import importances
 from l0prune.plugin.task import Task
 from l0prune.removal.plan import RemovalPlan
 from l0prune.size.polynomial import SizeModel
-from l0prune.support.modes import evaluating
+from l0prune.support.modules import evaluating
 from l0prune.support.text import counted
 from l0prune.training.objective import evaluate
 from l0prune.training.sharing import shared

@@ -30,8 +30,8 @@ from l0prune.size.macs import mac_size
 from l0prune.size.polynomial import SizeModel
 from l0prune.storage.model_file import save
 from l0prune.storage.run_directory import RunDirectory
-from l0prune.support.copying import copied
 from l0prune.support.files import write_atomic, write_json
+from l0prune.support.modules import copied
 from l0prune.support.signals import catch_signals
 from l0prune.training.objective import evaluate
 from l0prune.workflows.meet_latency import meet_target, sparsity_for

@@ -17,7 +17,7 @@ from l0prune.proof.exactness import compare, objection, tolerance_for
 from l0prune.pruner.inspection import TOLERANCE, observation
 from l0prune.pruner.preparing import prepared
 from l0prune.removal.plan import remember
-from l0prune.support.copying import copied
+from l0prune.support.modules import copied
 
 
 def prune(

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from l0prune import GatedModel, Place, PlanError, PruneGroup, Role, apply_plan, consecutive
 from l0prune.layers.attention import SlimMultiheadAttention
-from l0prune.removal.plan import make_plan, model_shapes
+from l0prune.removal.plan import make_plan
+from l0prune.support.modules import model_shapes
 
 BATCH, QUERIES, KEYS, HEADS, HEAD_DIM = 2, 4, 5, 3, 2
 WIDTH = HEADS * HEAD_DIM

@@ -12,15 +12,9 @@ from hypothesis import strategies as st
 
 import l0prune.support.files
 from l0prune.errors import DamagedCheckpoint, RunError
-from l0prune.storage.checkpoint import (
-    checkpoints,
-    load_checkpoint,
-    newest_checkpoint,
-    random_state,
-    restore_random_state,
-    save_checkpoint,
-)
+from l0prune.storage.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
 from l0prune.support.files import write_atomic, write_text
+from l0prune.support.torch_internals import random_state, restore_random_state
 
 
 def test_round_trip(tmp_path: Path) -> None:

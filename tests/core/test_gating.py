@@ -13,7 +13,7 @@ from l0prune import GateConfig, GatedModel, GroupError, Place, ProofError, Prune
 from l0prune.groups import Norm
 from l0prune.proof.exactness import relative_difference
 from l0prune.proof.trials import find_faults
-from l0prune.removal.plan import model_shapes
+from l0prune.support.modules import model_shapes
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l0prune.support.labels import figure_label, figure_names, shortest_endings
+from l0prune.support.text import figure_label, figure_names, shortest_endings
 
 NAMES = st.lists(st.text("ab/:.", min_size=1, max_size=7), unique=True, max_size=6)
 

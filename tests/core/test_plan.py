@@ -24,7 +24,8 @@ from l0prune import (
     consecutive,
 )
 from l0prune.groups import check_groups
-from l0prune.removal.plan import make_plan, model_shapes
+from l0prune.removal.plan import make_plan
+from l0prune.support.modules import model_shapes
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
 

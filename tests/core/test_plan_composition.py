@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from l0prune import Place, PlanError, PruneGroup, RemovalPlan, Role, apply_plan, consecutive
 from l0prune.discovery.search import discover
-from l0prune.removal.plan import make_plan, model_shapes
+from l0prune.removal.plan import make_plan
+from l0prune.support.modules import model_shapes
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
 

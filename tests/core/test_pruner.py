@@ -13,7 +13,7 @@ from torch import nn
 
 import l0prune
 from l0prune import GroupError, L0Pruner, Place, PlanError, PruneGroup, Role, consecutive, wrap
-from l0prune.removal.plan import model_shapes
+from l0prune.support.modules import model_shapes
 
 # Most of these runs are too short to reach their target.
 pytestmark = pytest.mark.filterwarnings("ignore:the gates are at an expected sparsity:UserWarning")

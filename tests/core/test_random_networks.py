@@ -20,9 +20,10 @@ from l0prune import Bypass, GatedModel, GroupError, Norm, Place, ProofError, Pru
 from l0prune.proof.exactness import relative_difference
 from l0prune.proof.trials import find_faults
 from l0prune.removal.apply import apply_plan
-from l0prune.removal.plan import make_plan, model_shapes
+from l0prune.removal.plan import make_plan
 from l0prune.size.polynomial import SizeModel, parameter_size
 from l0prune.size.selection import kept_indices
+from l0prune.support.modules import model_shapes
 
 SAMPLES = 5
 SIZES = ("left", "right", "top", "stream", "hidden")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import l0prune
 from l0prune import ConfigError, DataError, PlanError, RemovalPlan, apply_plan, repair
-from l0prune.removal.plan import model_shapes
+from l0prune.support.modules import model_shapes
 
 X = images(size=32)[0]
 

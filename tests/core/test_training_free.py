@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import l0prune
 from l0prune import ConfigError, DataError, GroupError, PlanError, TargetError, apply_plan, plan_of, prune
-from l0prune.removal.plan import model_shapes
+from l0prune.support.modules import model_shapes
 
 X = batch()[0]
 BATCHES = [batch(seed) for seed in range(4)]

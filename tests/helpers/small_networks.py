@@ -16,8 +16,8 @@ from l0prune.discovery.search import Discovery, discover
 from l0prune.measuring.count import macs
 from l0prune.proof.exactness import relative_difference
 from l0prune.proof.trials import find_faults
-from l0prune.removal.plan import model_shapes
 from l0prune.size.macs import mac_size
+from l0prune.support.modules import model_shapes
 
 Forward = Callable[..., Any]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from l0prune.report.figures.inline_svg import INK, LINE, MUTED, inline_svg
-from l0prune.support.labels import printable
+from l0prune.support.text import printable
 
 MARK = "l0prune report"
 """In every PNG file: what has it was drawn for a report."""

@@ -7,7 +7,7 @@ from typing import Any
 from l0prune.plugin.scores import Evaluation
 from l0prune.report.figures.style import legend_below, picture
 from l0prune.support.files import write_atomic
-from l0prune.support.labels import figure_names
+from l0prune.support.text import figure_names
 
 _COLUMNS = 2
 _LEAST_ROWS = 3

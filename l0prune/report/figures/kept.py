@@ -4,7 +4,7 @@ from pathlib import Path
 
 from l0prune.removal.plan import RemovalPlan
 from l0prune.report.figures.style import picture
-from l0prune.support.labels import figure_label
+from l0prune.support.text import figure_label
 
 _MOST_ROWS = 150
 """Of a larger network the bars get thinner, and only some are named."""

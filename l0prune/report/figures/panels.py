@@ -7,8 +7,7 @@ from l0prune.report.curves import Curve
 from l0prune.report.facts import KeptUnits
 from l0prune.report.figures.drawing import Drawing, draw
 from l0prune.report.figures.inline_svg import INK, MUTED, PALE, SERIES
-from l0prune.support.labels import figure_label
-from l0prune.support.text import plain, quantity, score
+from l0prune.support.text import figure_label, plain, quantity, score
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1)), (0, (6, 1, 1.5, 1)))
 _MOST_LABELS = 12

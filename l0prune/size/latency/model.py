@@ -27,12 +27,11 @@ from l0prune.discovery.traced import Trace
 from l0prune.groups import PruneGroup
 from l0prune.measuring.benchmark import processor
 from l0prune.measuring.timing import freed_memory_kept
-from l0prune.removal.plan import model_shapes
 from l0prune.size.latency.samples import Observe, Samples
 from l0prune.size.macs import mac_monomials
 from l0prune.size.polynomial import Monomial, SizeModel, with_switches
 from l0prune.support.files import write_json
-from l0prune.support.modules import is_inside
+from l0prune.support.modules import is_inside, model_shapes
 from l0prune.workflows.results import versions
 
 VERSION = 4

@@ -15,8 +15,7 @@ from torch import nn
 
 from l0prune.gates.gated_model import GatedModel
 from l0prune.groups import PruneGroup
-from l0prune.support.copying import copied
-from l0prune.support.modules import is_inside
+from l0prune.support.modules import copied, is_inside
 
 _DENSE_EVERY = 12
 """Each so many plans one keeps everything."""

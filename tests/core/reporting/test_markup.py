@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l0prune.report.markup import Markup, joined, table, tag
-from l0prune.support.labels import printable
+from l0prune.support.text import printable
 
 # HTML itself turns carriage returns into other characters.
 TEXT = st.text(st.characters(exclude_characters="\r")).map(lambda text: printable(text, keep="\t\n"))
