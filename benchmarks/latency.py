@@ -27,7 +27,7 @@ from l0prune_speech.formats.checkpoint import from_encoder
 from l0prune_speech.formats.graphs import to_onnx
 
 from l0prune import Contender, GatedModel, Load, PruneGroup, SizeModel, mac_size, measure, parameter_size
-from l0prune.discovery.search import trace
+from l0prune.discovery.follow import trace
 from l0prune.size.latency.model import measure_latency
 from l0prune.size.selection import budget_for, select
 

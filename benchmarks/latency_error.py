@@ -19,11 +19,12 @@ from l0prune_speech.formats.teachers import load_teacher
 from latency import BASE, ROOT, SECONDS
 
 from l0prune import mac_size
-from l0prune.discovery.search import trace
-from l0prune.measuring.benchmark import processor
-from l0prune.size.latency.model import TICKS, measure_latency
+from l0prune.discovery.follow import trace
+from l0prune.measuring.machine import processor
+from l0prune.size.latency.fit import TICKS
+from l0prune.size.latency.model import measure_latency
 from l0prune.size.latency.samples import Samples
-from l0prune.workflows.results import versions
+from l0prune.support.packages import versions
 
 PLANS = 50
 

@@ -22,11 +22,11 @@ from latency import BASE, ROOT, SECONDS, make_student, unit_costs
 from torch import Tensor, nn
 
 from l0prune import parameter_size, relative_difference
-from l0prune.measuring.benchmark import processor
 from l0prune.measuring.count import macs
+from l0prune.measuring.machine import processor
 from l0prune.measuring.timing import freed_memory_kept
 from l0prune.size.latency.samples import clocks
-from l0prune.workflows.results import versions
+from l0prune.support.packages import versions
 
 _WARMUP = 3
 

@@ -32,7 +32,8 @@ from training_runs import RESULTS, SPARSITY, project, runs
 
 import l0prune
 from l0prune import GatedModel, StageConfig
-from l0prune.measuring.count import has_fast_bfloat16, macs, peak_memory_bytes
+from l0prune.measuring.count import macs
+from l0prune.measuring.machine import has_fast_bfloat16, peak_memory_bytes
 from l0prune.training.compaction import compact
 from l0prune.training.stage import Stage
 

@@ -19,9 +19,11 @@ from l0prune.gates.gated_tensors import GatedTensor, NormGates, list_name, short
 from l0prune.gates.gates import Gates
 from l0prune.groups import Place, PruneGroup, Role, check_groups
 from l0prune.layers.norms import GatedNorm
+from l0prune.layers.recurrent import forget_gated_weights, use_gated_weights
 from l0prune.removal.apply import apply_plan
 from l0prune.removal.plan import RemovalPlan, make_plan
-from l0prune.size.polynomial import SizeModel, parameter_size
+from l0prune.size.parameters import parameter_size
+from l0prune.size.polynomial import SizeModel
 from l0prune.size.selection import budget_for, kept_indices
 from l0prune.support.modules import copied, model_shapes, owners
 
@@ -191,8 +193,8 @@ class GatedModel(nn.Module):
             _replace(self.model, norm.dense, norm)
         self._hooks: list[RemovableHandle] = fused.attach(self.model)
         for module in {module: None for module, _ in self._gated if isinstance(module, nn.RNNBase)}:
-            self._hooks.append(module.register_forward_pre_hook(_use_gated_weights))
-            self._hooks.append(module.register_forward_hook(_forget_gated_weights, always_call=True))
+            self._hooks.append(module.register_forward_pre_hook(use_gated_weights))
+            self._hooks.append(module.register_forward_hook(forget_gated_weights, always_call=True))
         self._nested = [m for m in self.model.modules() if isinstance(m, nn.TransformerEncoder) and m.use_nested_tensor]
         for module in self._nested:
             module.use_nested_tensor = False
@@ -253,18 +255,6 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
         for name, child in list(parent._modules.items()):
             if child is old:
                 setattr(parent, name, new)
-
-
-def _use_gated_weights(module: nn.RNNBase, args: object) -> None:
-    """A recurrent module keeps references to its weights: they must be to the gated ones while it runs."""
-    module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
-
-
-def _forget_gated_weights(module: nn.RNNBase, *_: object) -> None:
-    originals = {name: module.parametrizations[name].original for name in getattr(module, "parametrizations", {})}  # type: ignore[union-attr]
-    module._flat_weights = [
-        originals.get(name, module.__dict__["_parameters"].get(name)) for name in module._flat_weights_names
-    ]
 
 
 def _own_class(module: nn.Module) -> None:

@@ -28,7 +28,8 @@ from l0prune.errors import ConfigError, DataError, nearest
 from l0prune.groups import PruneGroup
 from l0prune.importance.contributions import contributions
 from l0prune.importance.gate_gradients import gate_gradients, of_weight
-from l0prune.size.polynomial import SizeModel, parameter_size, unit_sizes
+from l0prune.size.parameters import parameter_size
+from l0prune.size.polynomial import SizeModel, unit_sizes
 from l0prune.size.selection import split_by_group
 from l0prune.support.modules import evaluating
 from l0prune.support.torch_internals import plain_attention

@@ -3,6 +3,7 @@
 Legend: B batch, C channels, n open channels.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -110,3 +111,23 @@ def _epsilon(norm: nn.Module) -> Any:
 
 def _no_change(module: nn.Module, args: Any) -> None:
     """A hook that does nothing."""
+
+
+def is_rms_norm(module: nn.Module) -> bool:
+    """Whether a module computes weight * x / sqrt(mean(x^2) + eps) over the last dimension: tried on random input."""
+    weight = getattr(module, "weight", None)
+    names = {name for name, _ in module.named_parameters()}
+    if names != {"weight"} or not isinstance(weight, Tensor) or weight.ndim != 1 or list(module.children()):
+        return False
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not isinstance(eps, float | None) or not re.search("rms|norm", type(module).__name__, re.IGNORECASE):
+        return False
+    x = torch.randn(2, 3, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+    try:
+        with torch.no_grad():
+            expected = nn.functional.rms_norm(x, (len(weight),), weight, eps)
+            got = module(x)
+    except Exception:
+        # Whatever it is, it is no RMS norm.
+        return False
+    return isinstance(got, Tensor) and got.shape == x.shape and torch.allclose(got, expected, rtol=1e-2, atol=1e-4)

@@ -1,11 +1,9 @@
 """How fast networks are on this machine: every variant of every model in turns, beside the one compared with."""
 
-import platform
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +11,13 @@ from torch import Tensor, nn
 
 from l0prune.errors import ConfigError, DataError, nearest
 from l0prune.measuring.count import macs, parameters
+from l0prune.measuring.machine import processor
 from l0prune.measuring.onnx_files import EXTRAS
 from l0prune.measuring.timing import Ratio, Timing, interleave, speedup
 from l0prune.measuring.variants import Contender, Inputs, Load, Variant, check_variants, make_variants
 from l0prune.support.modules import copied
+from l0prune.support.packages import versions
 from l0prune.support.text import counted
-from l0prune.workflows.results import versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,14 +202,3 @@ def _threads(number: int) -> Any:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def processor(device: torch.device) -> str:
-    """The name of what a device computes with."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

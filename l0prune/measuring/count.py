@@ -1,7 +1,5 @@
 """What a network costs: parameters, multiply-accumulates, memory."""
 
-import resource
-import sys
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from l0prune.errors import ConfigError
 from l0prune.support.modules import is_inside
 from l0prune.support.torch_internals import plain_attention
 
@@ -55,35 +52,3 @@ def _counted(run: Callable[[], object]) -> FlopCounterMode:
     with sdpa_kernel(SDPBackend.MATH), plain_attention(), FlopCounterMode(display=False) as counter:
         run()
     return counter
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory so far: allocated on a CUDA device, else resident in this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for a setting: "auto" is CUDA where there is a GPU.
-
-    Raises:
-        ConfigError: There is no such device, or it cannot compute here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        # A round trip: some names are known to torch and yet no tensor can live there.
-        torch.zeros((), device=name).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        expected = "auto, cpu, cuda or cuda:N" if torch.cuda.is_available() else "auto or cpu: no GPU is in reach"
-        raise ConfigError("device cannot be used", where=name, expected=expected) from error
-    return torch.device(name)
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies in bfloat16, rather than emulating it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.errors import ConfigError, nearest
-from l0prune.measuring.count import has_fast_bfloat16
+from l0prune.measuring.machine import has_fast_bfloat16
 from l0prune.measuring.onnx_files import EXTRAS, check_library, open_onnx
 from l0prune.support.modules import copied
 

@@ -1,7 +1,6 @@
 """Whether removal changed anything: gated against pruned outputs, planned against counted size."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from l0prune.errors import DataError, L0PruneError, ProofError
+from l0prune.example import Observe
 from l0prune.gates.gated_model import GatedModel
 from l0prune.measuring.count import parameters
 from l0prune.support.modules import evaluating, output_tensors
-
-Observe = Callable[[nn.Module], Any]
-"""Runs a model on example inputs and returns its outputs: tensors in any nesting."""
 
 TOLERANCE = 1e-5
 """Largest relative difference in float32."""

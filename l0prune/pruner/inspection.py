@@ -5,28 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch import nn
 
-from l0prune.discovery.search import (
-    Discovery,
-    LeftAlone,
-    check_traceable,
-    discover,
-    trace,
-    unused_modules,
-)
+from l0prune.discovery.follow import check_traceable, trace
+from l0prune.discovery.found import Discovery, LeftAlone
+from l0prune.discovery.grouping import unused_modules
+from l0prune.discovery.search import discover
 from l0prune.discovery.traced import Trace
-from l0prune.errors import DataError, TraceError
-from l0prune.gates.gated_model import GatedModel
+from l0prune.errors import TraceError
+from l0prune.example import Observe, observation
 from l0prune.groups import PruneGroup, check_groups
-from l0prune.plugin.task import Task
-from l0prune.proof.exactness import Observe
-from l0prune.proof.trials import EVERYTHING, KEEP_ALL, find_faults, prove_on_copy
+from l0prune.proof.trials import prove_on_copy
 from l0prune.size.macs import mac_size
-from l0prune.size.polynomial import SizeModel, parameter_size, unit_sizes
+from l0prune.size.parameters import parameter_size
+from l0prune.size.polynomial import SizeModel, unit_sizes
 from l0prune.support.modules import is_inside, model_shapes, path_of, several
 
 TOLERANCE = 1e-4
@@ -106,67 +98,6 @@ class Inspection:
         body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
         summary = html.escape(self._summary()).replace("\n", "<br>")
         return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table><p>{summary}</p>"
-
-
-def observation(
-    model: nn.Module,
-    example_inputs: Any,
-    forward_fn: Callable[[nn.Module, Any], Any] | None = None,
-    output_transform: Callable[[Any], Any] | None = None,
-) -> Observe:
-    """The forward pass on example inputs, as a function of the model.
-
-    Args:
-        model: The model that the inputs are meant for.
-        example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
-        forward_fn: Called with the model and `example_inputs` instead.
-        output_transform: Picks what matters from the outputs.
-
-    Raises:
-        DataError: An input lies on a device where the model has no parameter, or the model has no values.
-    """
-    devices = {str(parameter.device) for parameter in model.parameters()}
-    if "meta" in devices:
-        hint = "give it values first: model.to_empty(device=...), and load its weights"
-        raise DataError("the model is on the meta device, where parameters have no values", hint=hint)
-
-    def check(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and devices and str(leaf.device) not in devices:
-            raise DataError(
-                "example inputs are on another device than the model",
-                got=leaf.device,
-                expected=", ".join(sorted(devices)),
-                hint="move one to the other with .to()",
-            )
-        return leaf
-
-    tree_map(check, example_inputs)
-
-    def observe(model: nn.Module) -> Any:
-        # A proof on a half-precision model runs in float32, and its inputs with it.
-        half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters())
-        inputs = tree_map(_copied if half else _widened, example_inputs)
-        if forward_fn is not None:
-            outputs = forward_fn(model, inputs)
-        elif isinstance(inputs, Mapping):
-            outputs = model(**inputs)
-        elif isinstance(inputs, tuple | list):
-            outputs = model(*inputs)
-        else:
-            outputs = model(inputs)
-        return outputs if output_transform is None else output_transform(outputs)
-
-    return observe
-
-
-def _copied(leaf: Any) -> Any:
-    """A tensor that the forward pass may change in place: the next one gets the example as it was."""
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
-
-
-def _widened(leaf: Any) -> Any:
-    half = isinstance(leaf, Tensor) and leaf.dtype in (torch.float16, torch.bfloat16)
-    return leaf.float() if half else _copied(leaf)
 
 
 def inspect(
@@ -257,39 +188,3 @@ def _given(
         return Discovery(groups=kept, trace=trace(model, observe, training=False, time_limit=time_limit))
     except TraceError as error:
         return Discovery(groups=kept, notes=(f"multiply-accumulates are not counted: {error}",))
-
-
-def inspect_groups(task: Task) -> list[dict[str, Any]]:
-    """One row a group: name, kind, units, parameters of a unit in the dense network, proved, reason.
-
-    Args:
-        task: Network, groups and example inputs; gates are attached to its student and taken off again.
-    """
-    gated = GatedModel(task.objective.student, task.groups, target_sparsity=KEEP_ALL).eval()
-    try:
-        _, faults = find_faults(gated, task.observe)
-    finally:
-        gated.detach()
-    everything = faults.get(EVERYTHING, "")
-    return [
-        {
-            "name": group.name,
-            "kind": group.kind,
-            "units": group.units,
-            "unit_parameters": cost,
-            "proved": not (faults.get(group.name) or everything),
-            "reason": faults.get(group.name, everything),
-        }
-        for group, cost in zip(gated.groups, unit_sizes(gated.size_model), strict=True)
-    ]
-
-
-def summarise_kinds(gated: GatedModel) -> list[dict[str, Any]]:
-    """One row a kind of unit: kind, groups, units, parameters that go when all of its units do."""
-    rows = []
-    for kind in dict.fromkeys(group.kind for group in gated.groups):
-        mine = np.array([group.kind == kind for group in gated.groups])
-        size = gated.parameter_model
-        gone = size.total - size.exact(np.where(mine, size.least, size.units))
-        rows.append({"kind": kind, "groups": int(mine.sum()), "units": int(size.units[mine].sum()), "parameters": gone})
-    return rows

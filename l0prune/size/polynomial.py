@@ -7,18 +7,15 @@ operations whatever the number of tensors.
 Legend: G groups, N units of all groups, M monomials, F factors of the longest monomial, K_g kept units of group g.
 """
 
-import itertools
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from l0prune.errors import GroupError
 from l0prune.groups import PruneGroup
 
-_MAX_POWER = 4
+MAX_POWER = 4
 ALIVE = 0
 """The power that stands for 1[K_g > 0]: the column beside the powers 1 to 4 of K_g."""
 
@@ -47,7 +44,7 @@ class SizeModel:
         self.units = np.array([group.units for group in groups], dtype=np.int64)
         self.least = np.array([group.least_units for group in groups], dtype=np.int64)
         self._groups = tuple(groups)
-        width = 1 + _MAX_POWER
+        width = 1 + MAX_POWER
         # One entry past the table is the constant 1 that pads short monomials.
         pad = len(groups) * width
         longest = max((len(factors) for factors in coefficients), default=0)
@@ -62,7 +59,7 @@ class SizeModel:
 
     def exact(self, kept: np.ndarray) -> int:
         """The size for kept counts (G,), as an integer."""
-        table = np.concatenate([(kept > 0)[:, None], kept[:, None] ** np.arange(1, 1 + _MAX_POWER)], axis=1)
+        table = np.concatenate([(kept > 0)[:, None], kept[:, None] ** np.arange(1, 1 + MAX_POWER)], axis=1)
         table = np.append(table.astype(np.int64).ravel(), 1)
         return int((table[self._factors].prod(axis=1) * self._coefficients).sum())
 
@@ -115,7 +112,7 @@ class SizeModel:
 
     def _tensors(self, device: torch.device) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         if device not in self._on_device:
-            width, groups = 1 + _MAX_POWER, len(self.units)
+            width, groups = 1 + MAX_POWER, len(self.units)
             # The table of `expected` has a column after the other, of those that are needed, then the 1.
             column = np.array([self._columns.index(n) if n in self._columns else 0 for n in range(width)])
             entries = column[self._factors % width] * groups + self._factors // width
@@ -169,57 +166,7 @@ def unit_sizes(size_model: SizeModel) -> list[int]:
     return [size_model.total - size_model.exact(size_model.units - row) for row in eye]
 
 
-def parameter_size(model: nn.Module, groups: Sequence[PruneGroup]) -> SizeModel:
-    """Count a model's parameters as a polynomial of its groups' kept counts.
-
-    Args:
-        model: The dense model; a parameter that is shared counts once.
-        groups: Its prune groups.
-
-    Raises:
-        GroupError: A group's units take different numbers of indices on one tensor, or one group stands on more than
-            four dimensions of a tensor.
-    """
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    dimensions: dict[str, dict[int, list[tuple[int, int]]]] = {name: {} for name in shapes}
-    switches: dict[str, list[tuple[int, int]]] = {name: [] for name in shapes}
-    for g, group in enumerate(groups):
-        for place in group.places:
-            if place.tensor not in shapes:
-                continue  # a buffer: cut, but not counted
-            if place.dim is None:
-                switches[place.tensor].append((g, 1))
-            else:
-                dimensions[place.tensor].setdefault(place.dim, []).append((g, place.width))
-        for tensor in group.alive_with:
-            if tensor in shapes:
-                switches[tensor].append((g, ALIVE))
-    coefficients: Counter[Monomial] = Counter()
-    for name, shape in shapes.items():
-        sums = []
-        for dim, extent in enumerate(shape):
-            standing = dimensions[name].get(dim, [])
-            fixed = extent - sum(width * groups[g].units for g, width in standing)
-            sums.append([(fixed, None), *((width, (g, 1)) for g, width in standing)])
-        for term in itertools.product(*sums):
-            coefficient = int(np.prod([c for c, _ in term], dtype=np.int64))
-            factors = [factor for _, factor in term if factor is not None]
-            if coefficient:
-                coefficients[_merge([*factors, *switches[name]], name)] += coefficient
-    return SizeModel(groups, coefficients)
-
-
 def with_switches(monomial: Monomial, groups: Iterable[int]) -> Monomial:
     """A monomial times 1[K_g > 0] of some groups; those that are in it make it 0 without one."""
     missing = [(g, ALIVE) for g in groups if g not in dict(monomial)]
     return tuple(sorted([*monomial, *missing]))
-
-
-def _merge(factors: list[tuple[int, int]], name: str) -> Monomial:
-    powers: dict[int, int] = {}
-    for g, power in factors:
-        # 1[K > 0] adds nothing beside a power of the same K.
-        powers[g] = powers.get(g, 0) + power
-    if any(power > _MAX_POWER for power in powers.values()):
-        raise GroupError("one group stands on more than four dimensions of a tensor", where=name)
-    return tuple(sorted(powers.items()))

@@ -9,7 +9,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from l0prune.errors import ConfigError, L0PruneError, PlanError, RunError
-from l0prune.plugin.task import get_plugin
+from l0prune.plugin.find import get_plugin
 from l0prune.removal.apply import apply_plan
 from l0prune.removal.plan import RemovalPlan, remember
 from l0prune.support.files import read_json, write_atomic, write_json

@@ -14,7 +14,8 @@ from l0prune.errors import TrainingError
 from l0prune.gates.controller import Controller
 from l0prune.gates.controller_by_name import make_controller
 from l0prune.gates.gated_model import GatedModel
-from l0prune.measuring.count import has_fast_bfloat16, parameters
+from l0prune.measuring.count import parameters
+from l0prune.measuring.machine import has_fast_bfloat16
 from l0prune.removal.plan import RemovalPlan
 from l0prune.support.torch_internals import random_state, restore_random_state
 from l0prune.training.compaction import Compactor

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from l0prune.errors import ConfigError, nearest
+from l0prune.plugin.find import get_plugin
+from l0prune.plugin.protocols import Evaluator
 from l0prune.plugin.scores import Evaluation, EvaluationSettings
-from l0prune.plugin.task import Evaluator, get_plugin
 from l0prune.storage.run_directory import read_report
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from l0prune.errors import ConfigError, nearest
-from l0prune.plugin.task import Export, Exporter, get_plugin
+from l0prune.plugin.find import get_plugin
+from l0prune.plugin.protocols import Export, Exporter
 from l0prune.storage.model_file import read_description
 
 

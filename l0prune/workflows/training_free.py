@@ -10,11 +10,12 @@ from l0prune.calibration.batches import Forward, as_batches
 from l0prune.calibration.repairing import repair as repaired
 from l0prune.config import GateConfig
 from l0prune.errors import ConfigError, ProofError
+from l0prune.example import observation
 from l0prune.gates.gated_model import GatedModel
 from l0prune.groups import PruneGroup
 from l0prune.importance.importance import Importance, check_importance, importances
 from l0prune.proof.exactness import compare, objection, tolerance_for
-from l0prune.pruner.inspection import TOLERANCE, observation
+from l0prune.pruner.inspection import TOLERANCE
 from l0prune.pruner.preparing import prepared
 from l0prune.removal.plan import remember
 from l0prune.support.modules import copied

@@ -13,7 +13,7 @@ from torch import nn
 
 import l0prune
 from l0prune import ConfigError, Contender, DataError, Load, measure
-from l0prune.measuring.count import has_fast_bfloat16
+from l0prune.measuring.machine import has_fast_bfloat16
 from l0prune.measuring.onnx_files import open_onnx
 from l0prune.measuring.openvino_process import PRECISIONS, OpenVinoProcess
 from l0prune.measuring.variants import BACKENDS, DTYPES

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import Bypass, GatedModel, Place, PruneGroup, Role, RunConfig, TargetError, consecutive
-from l0prune.discovery.search import trace
+from l0prune.discovery.follow import trace
 from l0prune.pruner.inspection import inspect
 from l0prune.size.latency import model as latency_model
-from l0prune.size.latency.model import TICKS, LatencyModel, _fit, _least_squares, measure_latency
+from l0prune.size.latency.fit import TICKS, fit_robustly, least_squares
+from l0prune.size.latency.model import LatencyModel, measure_latency
 from l0prune.size.latency.samples import _blocks
+from l0prune.size.latency.target import sparsity_for
 from l0prune.size.polynomial import SizeModel
 from l0prune.workflows import meet_latency as latency_target
-from l0prune.workflows.meet_latency import meet_target, sparsity_for
+from l0prune.workflows.meet_latency import meet_target
 
 
 class Clock:
@@ -185,8 +187,8 @@ def test_a_target_that_cannot_be_met_names_the_fastest_that_can() -> None:
 def test_least_squares_finds_non_negative_coefficients_exactly(seed: int) -> None:
     random = np.random.default_rng(seed)
     matrix, truth = random.uniform(size=(40, 4)), np.maximum(random.normal(size=4), 0)
-    np.testing.assert_allclose(_least_squares(matrix, matrix @ truth), truth, atol=1e-9)
-    assert (_least_squares(matrix, -matrix.sum(1)) == 0).all()
+    np.testing.assert_allclose(least_squares(matrix, matrix @ truth), truth, atol=1e-9)
+    assert (least_squares(matrix, -matrix.sum(1)) == 0).all()
 
 
 def test_a_few_slow_runs_do_not_move_the_fit() -> None:
@@ -194,7 +196,7 @@ def test_a_few_slow_runs_do_not_move_the_fit() -> None:
     matrix = np.stack([np.ones(60), random.uniform(1, 100, 60)], axis=1)
     seconds = matrix @ np.array([2.0, 0.3])
     seconds[::10] *= 4
-    np.testing.assert_allclose(_fit(matrix, seconds), [2.0, 0.3], rtol=0.05)
+    np.testing.assert_allclose(fit_robustly(matrix, seconds), [2.0, 0.3], rtol=0.05)
 
 
 class Scaled(nn.Module):

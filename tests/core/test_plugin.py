@@ -5,9 +5,10 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-import l0prune.plugin.task
+import l0prune.plugin.find
 from l0prune.errors import PluginError
-from l0prune.plugin.task import Plugin, get_plugin, plugin_names
+from l0prune.plugin.find import get_plugin, plugin_names
+from l0prune.plugin.protocols import Plugin
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def register(monkeypatch: pytest.MonkeyPatch):
                 return plugins[self.name]
 
         entries = [Entry(name, f"somewhere:{name}", "l0prune.plugins") for name in plugins]
-        monkeypatch.setattr(l0prune.plugin.task, "entry_points", lambda group: entries)
+        monkeypatch.setattr(l0prune.plugin.find, "entry_points", lambda group: entries)
 
     return register
 

@@ -18,7 +18,7 @@ from l0prune.config import GateConfig
 from l0prune.gates.gates import Gates
 from l0prune.gates.projected import ProjectedController
 from l0prune.groups import Place, Role, consecutive
-from l0prune.size.polynomial import parameter_size
+from l0prune.size.parameters import parameter_size
 
 
 def _muon(pruner: L0Pruner) -> list[torch.optim.Optimizer]:

@@ -21,7 +21,8 @@ from l0prune.proof.exactness import relative_difference
 from l0prune.proof.trials import find_faults
 from l0prune.removal.apply import apply_plan
 from l0prune.removal.plan import make_plan
-from l0prune.size.polynomial import SizeModel, parameter_size
+from l0prune.size.parameters import parameter_size
+from l0prune.size.polynomial import SizeModel
 from l0prune.size.selection import kept_indices
 from l0prune.support.modules import model_shapes
 

@@ -12,7 +12,8 @@ from random_plans import random_cut
 from torch import Tensor, nn
 
 from l0prune import GatedModel
-from l0prune.discovery.search import Discovery, discover
+from l0prune.discovery.found import Discovery
+from l0prune.discovery.search import discover
 from l0prune.measuring.count import macs
 from l0prune.proof.exactness import relative_difference
 from l0prune.proof.trials import find_faults

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from l0prune import GatedModel
 from l0prune.proof.exactness import relative_difference
-from l0prune.size.polynomial import parameter_size
+from l0prune.size.parameters import parameter_size
 
 
 @st.composite

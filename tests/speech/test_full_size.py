@@ -23,7 +23,7 @@ from torchaudio.models import Wav2Vec2Model
 
 import l0prune
 from l0prune import GateConfig, GatedModel, relative_difference
-from l0prune.size.polynomial import parameter_size
+from l0prune.size.parameters import parameter_size
 
 SIZES = {
     "HUBERT_BASE": (94_370_944, 0.75),

@@ -12,7 +12,7 @@ from l0prune_speech.encoder.modules import SpeechEncoder
 from torch import nn
 
 from l0prune import GatedModel, mac_size
-from l0prune.discovery.search import trace
+from l0prune.discovery.follow import trace
 from l0prune.measuring.count import macs
 
 UNITS = ("conv", "head", "ffn", "attention", "feed_forward")

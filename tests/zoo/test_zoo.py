@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torchvision.models import segmentation
 
 from l0prune import GatedModel, RemovalPlan, load, save
-from l0prune.discovery.search import Discovery, discover
+from l0prune.discovery.found import Discovery
+from l0prune.discovery.search import discover
 from l0prune.measuring.count import macs
 from l0prune.proof.exactness import relative_difference
 from l0prune.proof.trials import find_faults

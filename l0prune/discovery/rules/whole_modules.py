@@ -1,12 +1,10 @@
 """Layers that are understood as a whole: recurrent ones, and RMS norms of any class."""
 
-import re
 from math import prod
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from l0prune.discovery.rules.products import consume, extent
@@ -14,6 +12,7 @@ from l0prune.discovery.rules.reductions import normalize
 from l0prune.discovery.rules.registry import ModuleRule, tensors
 from l0prune.discovery.traced import Block
 from l0prune.discovery.tracer import Tracer
+from l0prune.layers.norms import is_rms_norm
 from l0prune.support.modules import output_tensors
 
 
@@ -24,26 +23,6 @@ def module_rule(module: nn.Module) -> ModuleRule | None:
     if isinstance(module, nn.RNNCellBase):
         return _recurrent_cell
     return _rms_norm if is_rms_norm(module) else None
-
-
-def is_rms_norm(module: nn.Module) -> bool:
-    """Whether a module computes weight * x / sqrt(mean(x^2) + eps) over the last dimension: tried on random input."""
-    weight = getattr(module, "weight", None)
-    names = {name for name, _ in module.named_parameters()}
-    if names != {"weight"} or not isinstance(weight, Tensor) or weight.ndim != 1 or list(module.children()):
-        return False
-    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if not isinstance(eps, float | None) or not re.search("rms|norm", type(module).__name__, re.IGNORECASE):
-        return False
-    x = torch.randn(2, 3, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
-    try:
-        with torch.no_grad():
-            expected = nn.functional.rms_norm(x, (len(weight),), weight, eps)
-            got = module(x)
-    except Exception:
-        # Whatever it is, it is no RMS norm.
-        return False
-    return isinstance(got, Tensor) and got.shape == x.shape and torch.allclose(got, expected, rtol=1e-2, atol=1e-4)
 
 
 def _rms_norm(tracer: Tracer, module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:

@@ -1,29 +1,28 @@
 """Random plans of a network, run on the machine at hand and timed block by block.
 
-Legend: P plans, B blocks, G groups, N units of all groups.
+Legend: P plans, B blocks, G groups.
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from l0prune.gates.gated_model import GatedModel
+from l0prune.example import Observe
 from l0prune.groups import PruneGroup
-from l0prune.support.modules import copied, is_inside
+from l0prune.removal.apply import apply_plan
+from l0prune.removal.plan import make_plan
+from l0prune.support.modules import copied, is_inside, model_shapes
 
 _DENSE_EVERY = 12
 """Each so many plans one keeps everything."""
 _RUNS, _PACE_RUNS = 5, 2
 _EMPTIED = 0.15
 """Share of the blocks that a random plan empties."""
-
-Observe = Callable[[nn.Module], Any]
 
 
 class Samples:
@@ -49,7 +48,7 @@ class Samples:
         self.blocks = _blocks(groups)
         """B modules that are timed."""
         self._deploy, self._dense = deploy, deploy(copied(model).eval()).eval()
-        self._gated = GatedModel(copied(model).eval(), groups, target_sparsity=1e-9).eval()
+        self._model, self._shapes = copied(model).eval(), model_shapes(model)
         self._generator = np.random.default_rng(seed)
         self.plans: list[np.ndarray] = []
         """P kept counts (G,)"""
@@ -72,9 +71,7 @@ class Samples:
                 if len(self.plans) % _DENSE_EVERY == 0:
                     self._record(np.array([group.units for group in self.groups]), self._dense, 0)
                 counts = _counts(self.groups, drawn, multiple)
-                with self._gated.gates.fixed(torch.from_numpy(self._units(counts)).float()):
-                    pruned = self._deploy(self._gated.pruned()[0]).eval()
-                self._record(counts, pruned, multiple)
+                self._record(counts, self._deploy(self._pruned(counts)).eval(), multiple)
 
     @property
     def dense_seconds(self) -> float:
@@ -104,9 +101,10 @@ class Samples:
     def _pace(self) -> float:
         return self._time(self._dense, _PACE_RUNS)[0]
 
-    def _units(self, counts: np.ndarray) -> np.ndarray:
-        """Gate values (N,), 0 or 1: which units stay makes no difference to the time."""
-        return np.concatenate([np.arange(g.units) < count for g, count in zip(self.groups, counts, strict=True)])
+    def _pruned(self, counts: np.ndarray) -> nn.Module:
+        """A copy of the model with the first units of each group: which ones stay makes no difference to the time."""
+        kept = {group.name: tuple(range(count)) for group, count in zip(self.groups, counts.tolist(), strict=True)}
+        return apply_plan(copied(self._model), make_plan(self.groups, kept, self._shapes)).eval()
 
     @torch.inference_mode()
     def _time(self, model: nn.Module, runs: int) -> tuple[float, dict[str, float]]:

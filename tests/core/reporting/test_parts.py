@@ -15,7 +15,7 @@ import l0prune
 from l0prune import Contender, Load, RemovalPlan, RunError
 from l0prune.measuring.count import macs, parameters
 from l0prune.report.parts import network_parts, short_names
-from l0prune.size.polynomial import parameter_size
+from l0prune.size.parameters import parameter_size
 from l0prune.storage.model_file import read_description
 
 
