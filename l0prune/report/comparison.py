@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from l0prune.report.curves import Curve
+from l0prune.report import figures
 from l0prune.report.facts import RunFacts
-from l0prune.report.figures import panels as figures
-from l0prune.report.figures.drawing import Drawing
-from l0prune.report.markup import Markup, table, tag
-from l0prune.report.section import Section
+from l0prune.report.figures.panels import Curve
+from l0prune.report.figures.style import Drawing
+from l0prune.report.markup import Markup, Section, table, tag
 
 
 def comparison(runs: Sequence[RunFacts]) -> Section:

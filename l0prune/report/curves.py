@@ -5,20 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from l0prune.report.figures.panels import Curve
+
 MOST_POINTS = 400
 """A longer curve is shown by the means of neighbouring points."""
 
 _Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """One quantity over the optimizer steps of both stages."""
-
-    name: str
-    steps: tuple[float, ...]
-    values: tuple[float, ...]
-    """Finite, one a step."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,19 +8,10 @@ from typing import Any
 
 from l0prune.removal.plan import RemovalPlan
 from l0prune.report.curves import Curves, read_curves
+from l0prune.report.figures.kept import KeptUnits
 from l0prune.report.measures import STAGES, Measure, measures
 from l0prune.report.parts import Parts, network_parts
 from l0prune.report.read import Run, read_run
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeptUnits:
-    """What is left of a prune group."""
-
-    group: str
-    kind: str
-    units: int
-    kept: int
 
 
 @dataclass(frozen=True, kw_only=True)

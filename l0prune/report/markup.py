@@ -1,8 +1,10 @@
 """HTML put together safely: text is escaped, elements are not."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 
+from l0prune.report.figures.style import Drawing
 from l0prune.support.text import printable
 
 
@@ -46,3 +48,12 @@ def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], 
     body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
     whole = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body), class_=kind)
     return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading, what stands below it, and the figures among that."""
+
+    title: str
+    content: tuple[Markup, ...] = ()
+    drawings: tuple[Drawing, ...] = ()

@@ -6,9 +6,8 @@ from string import Template
 
 from l0prune.report.comparison import comparison
 from l0prune.report.facts import RunFacts
-from l0prune.report.figures.drawing import Drawing
-from l0prune.report.markup import Markup, joined, tag
-from l0prune.report.section import Section
+from l0prune.report.figures.style import Drawing
+from l0prune.report.markup import Markup, Section, joined, tag
 from l0prune.report.sections import run_sections
 from l0prune.support.text import quantity
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from l0prune.errors import RunError
 from l0prune.report.facts import RunFacts, run_facts
-from l0prune.report.figures.drawing import MARK
+from l0prune.report.figures.style import MARK
 from l0prune.report.page import make_page
 from l0prune.support.files import write_atomic, write_text
 from l0prune.support.text import shortest_endings

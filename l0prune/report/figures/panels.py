@@ -1,17 +1,24 @@
 """The figures of a report."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from l0prune.report.curves import Curve
-from l0prune.report.facts import KeptUnits
-from l0prune.report.figures.drawing import Drawing, draw
-from l0prune.report.figures.inline_svg import INK, MUTED, PALE, SERIES
+from l0prune.report.figures.style import MUTED, PALE, SERIES, Drawing, draw
 from l0prune.support.text import figure_label, plain, quantity, score
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1)), (0, (6, 1, 1.5, 1)))
-_MOST_LABELS = 12
 _LEGEND_LETTERS = 56
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One quantity over the optimizer steps of both stages."""
+
+    name: str
+    steps: tuple[float, ...]
+    values: tuple[float, ...]
+    """Finite, one a step."""
 
 
 def curve_figure(name: str, title: str, curves: Sequence[Curve], *, cut_at: float | None = None) -> Drawing:
@@ -54,33 +61,6 @@ def _legend(axes: Any) -> None:
     longest = max(len(name) for name in axes.get_legend_handles_labels()[1])
     columns = max(1, _LEGEND_LETTERS // (longest + 5))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, columnspacing=1.2)
-
-
-def kept_figure(name: str, kind: str, groups: Sequence[KeptUnits]) -> Drawing:
-    """What is left of each group of a kind, over what was there.
-
-    Args:
-        name: Unique on the page.
-        kind: Kind of unit.
-        groups: In the network's order.
-    """
-    kept, units = [group.kept for group in groups], [group.units for group in groups]
-    title = f"{kind}: {sum(kept):,} of {sum(units):,} kept"
-    each = ", ".join(f"{group.kept} of {group.units}" for group in groups)
-    alt = f"{title}. By group, in the network's order: {each}."
-
-    def paint(axes: Any) -> None:
-        numbers = range(1, len(groups) + 1)
-        axes.bar(numbers, units, color=PALE)
-        bars = axes.bar(numbers, kept, color=SERIES[0])
-        if len(groups) <= _MOST_LABELS:
-            axes.bar_label(bars, fontsize=8.5 if len(groups) < 9 else 7, padding=1, color=INK)
-            axes.set_xticks(list(numbers))
-        axes.set_xlabel("group")
-        axes.set_ylabel("units")
-        axes.set_ylim(0, 1.1 * max(units))
-
-    return draw(name, title, alt, paint)
 
 
 def size_figure(name: str, title: str, rows: Sequence[tuple[str, int, int]]) -> Drawing:

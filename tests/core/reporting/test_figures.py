@@ -7,18 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from l0prune.report.curves import Curve
-from l0prune.report.facts import KeptUnits
-from l0prune.report.figures.drawing import Drawing
-from l0prune.report.figures.inline_svg import VARIABLES
-from l0prune.report.figures.panels import (
-    curve_figure,
-    kept_figure,
-    layer_figure,
-    scatter_figure,
-    score_figure,
-    size_figure,
-)
+from l0prune.report.figures.kept import KeptUnits, kept_figure
+from l0prune.report.figures.panels import Curve, curve_figure, layer_figure, scatter_figure, score_figure, size_figure
+from l0prune.report.figures.style import VARIABLES, Drawing
 
 ODD = "_$x$ <b> 模型"
 BROKEN = "a\x01\ud800\n"
