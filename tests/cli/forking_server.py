@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 
-import l0prune_cli.tables  # noqa: F401
+import l0prune_cli.progress  # noqa: F401
 import l0prune_speech.task  # noqa: F401
 import torch
 from l0prune_cli.main import main

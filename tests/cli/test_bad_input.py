@@ -37,7 +37,7 @@ def interrupted(bench, tmp_path: Path, monkeypatch) -> Path:
     """A run that stopped after three steps, with a checkpoint of each of the last two."""
     import signal
 
-    import l0prune_cli.tables
+    import l0prune_cli.progress
 
     def stop(_self, record) -> None:
         if record.step == 3:
@@ -47,7 +47,7 @@ def interrupted(bench, tmp_path: Path, monkeypatch) -> Path:
     config = tmp_path / "often.toml"
     config.write_text("checkpoint_minutes = 0.0\n" + bench.settings.read_text())
     with monkeypatch.context() as patch:
-        patch.setattr(l0prune_cli.tables.TerminalObserver, "record", stop)
+        patch.setattr(l0prune_cli.progress.TerminalObserver, "record", stop)
         assert bench.compress("--out", run, config=config).code == 130
     assert len(list((run / "checkpoints").iterdir())) == 2
     return run
