@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 
 import l0prune
-from l0prune.storage.model_file import read_description
-from l0prune.training.objective import evaluate
-from l0prune.training.stage import Stage
+from l0prune.storage import read_description
+from l0prune.training import Stage, evaluate
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,13 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from l0prune_speech.distillation.objective import Distillation, matched_layers
-from l0prune_speech.encoder.groups import encoder_groups
-from l0prune_speech.encoder.modules import build_encoder
+from l0prune_speech.distillation import Distillation, matched_layers
+from l0prune_speech.encoder import build_encoder, encoder_groups
 from torch import Tensor
 
 from l0prune import GatedModel, StageConfig
-from l0prune.training.stage import Stage
+from l0prune.training import Stage
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = {"base": (512, 768, 128, 12, 12, 3072), "small": (128, 256, 64, 6, 8, 1024)}

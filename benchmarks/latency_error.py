@@ -12,19 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from l0prune_speech.deploy.inference import for_inference
-from l0prune_speech.encoder.groups import encoder_groups
-from l0prune_speech.encoder.modules import build_encoder
-from l0prune_speech.formats.teachers import load_teacher
+from l0prune_speech.deploy import for_inference
+from l0prune_speech.encoder import build_encoder, encoder_groups
+from l0prune_speech.formats import load_teacher
 from latency import BASE, ROOT, SECONDS
 
 from l0prune import mac_size
-from l0prune.discovery.follow import trace
-from l0prune.measuring.machine import processor
-from l0prune.size.latency.fit import TICKS
-from l0prune.size.latency.model import measure_latency
-from l0prune.size.latency.samples import Samples
-from l0prune.support.packages import versions
+from l0prune.discovery import trace
+from l0prune.measuring import processor
+from l0prune.size.latency import TICKS, Samples, measure_latency
+from l0prune.support import versions
 
 PLANS = 50
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from l0prune import ConfigError, GateConfig
-from l0prune.pruner.pruner import GATED_SHARE, scheduled
+from l0prune.pruner import GATED_SHARE, scheduled
 
 
 def parsed(text: str) -> tuple[str, Any]:

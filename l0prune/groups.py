@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from l0prune.errors import GroupError, PlanError
-from l0prune.support.forms import conforms
+from l0prune.support import conforms
 
 
 class Role(StrEnum):

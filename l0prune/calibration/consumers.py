@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0prune.groups import PruneGroup, Role
-from l0prune.layers.attention import SlimMultiheadAttention
-from l0prune.support.modules import copied
+from l0prune.layers import SlimMultiheadAttention
+from l0prune.support import copied
 
 _ELEMENTS = 2**23
 """Elements of samples that are copied at once: 64 MiB in float64."""

@@ -35,9 +35,8 @@ from l0prune.calibration.consumers import (
     with_open_attention,
 )
 from l0prune.errors import ConfigError
-from l0prune.removal.plan import RemovalPlan, check_shapes
-from l0prune.support.modules import evaluating, model_shapes, owners
-from l0prune.support.torch_internals import plain_attention
+from l0prune.removal import RemovalPlan, check_shapes
+from l0prune.support import evaluating, model_shapes, owners, plain_attention
 
 RIDGE = 1e-6
 """Relative to the mean diagonal of the inputs' second moments. Up to 1e-4 the digits networks come out alike, with two

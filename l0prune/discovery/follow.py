@@ -11,8 +11,7 @@ from l0prune.discovery.rules import apply_rule, module_rule
 from l0prune.discovery.traced import Trace
 from l0prune.discovery.tracer import Tracer
 from l0prune.errors import TraceError
-from l0prune.support.modules import copied
-from l0prune.support.torch_internals import plain_attention
+from l0prune.support import copied, plain_attention
 
 
 def trace(

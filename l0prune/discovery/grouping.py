@@ -9,8 +9,8 @@ from torch import nn
 from l0prune.discovery.found import Discovery, LeftAlone
 from l0prune.discovery.traced import OUTPUT, Trace
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
-from l0prune.layers.registry import counting_attributes, layer_units
-from l0prune.support.text import listed
+from l0prune.layers import counting_attributes, layer_units
+from l0prune.support import listed
 
 
 def grouped(model: nn.Module, found: Trace) -> Discovery:

@@ -11,7 +11,7 @@ from l0prune.discovery.found import Discovery
 from l0prune.discovery.grouping import grouped
 from l0prune.discovery.traced import Trace
 from l0prune.errors import GroupError
-from l0prune.support.modules import is_inside, path_of, several
+from l0prune.support import is_inside, path_of, several
 
 
 def discover(

@@ -23,7 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Reading, Trace
 from l0prune.errors import TraceError
-from l0prune.support.modules import output_tensors
+from l0prune.support import output_tensors
 
 
 class Tracer(TorchDispatchMode):

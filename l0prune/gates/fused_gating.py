@@ -16,8 +16,8 @@ from torch.utils.hooks import RemovableHandle
 
 from l0prune.gates.fused_layout import Block, Layout, Standing, scaled
 from l0prune.gates.gates import Gates
-from l0prune.layers.open_norms import OpenChannels
-from l0prune.support.torch_internals import operators_are_plain
+from l0prune.layers import OpenChannels
+from l0prune.support import operators_are_plain
 
 
 class FusedGating:

@@ -18,14 +18,10 @@ from l0prune.gates.fused_layout import Standing
 from l0prune.gates.gated_tensors import GatedTensor, NormGates, list_name, shorten
 from l0prune.gates.gates import Gates
 from l0prune.groups import Place, PruneGroup, Role, check_groups
-from l0prune.layers.norms import GatedNorm
-from l0prune.layers.recurrent import forget_gated_weights, use_gated_weights
-from l0prune.removal.apply import apply_plan
-from l0prune.removal.plan import RemovalPlan, make_plan
-from l0prune.size.parameters import parameter_size
-from l0prune.size.polynomial import SizeModel
-from l0prune.size.selection import budget_for, kept_indices
-from l0prune.support.modules import copied, model_shapes, owners
+from l0prune.layers import GatedNorm, forget_gated_weights, use_gated_weights
+from l0prune.removal import RemovalPlan, apply_plan, make_plan
+from l0prune.size import SizeModel, budget_for, kept_indices, parameter_size
+from l0prune.support import copied, model_shapes, owners
 
 # How far the expected size may be above the budget at the cut without a word, as a share of the budget.
 _BEHIND = 0.02

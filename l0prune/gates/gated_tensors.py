@@ -9,8 +9,8 @@ from torch.nn.utils import parametrize
 from l0prune.gates.fused_gating import FusedGating
 from l0prune.gates.fused_layout import Standing
 from l0prune.gates.gates import Gates
-from l0prune.layers.open_norms import OpenChannels
-from l0prune.removal.apply import scale_along
+from l0prune.layers import OpenChannels
+from l0prune.removal import scale_along
 
 
 class GatedTensor(nn.Module):

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from l0prune.config import GateConfig
 from l0prune.gates.hard_concrete import HardConcrete
 from l0prune.groups import PruneGroup
-from l0prune.size.polynomial import SizeModel
-from l0prune.size.selection import select
-from l0prune.support.torch_internals import in_backward, in_checkpoint
+from l0prune.size import SizeModel, select
+from l0prune.support import in_backward, in_checkpoint
 
 _F = TypeVar("_F", bound=Callable)
 

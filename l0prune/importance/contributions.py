@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from l0prune.calibration.consumers import matrices, readers, samples, watching
+from l0prune.calibration import matrices, readers, samples, watching
 from l0prune.errors import GroupError
 from l0prune.groups import Place, PruneGroup
-from l0prune.support.torch_internals import plain_attention
+from l0prune.support import plain_attention
 
 
 class _Moments:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from l0prune.calibration.consumers import channel_dim, readers, watching
+from l0prune.calibration import channel_dim, readers, watching
 from l0prune.errors import DataError
 from l0prune.groups import Place, PruneGroup, Role
 

@@ -21,18 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from l0prune.calibration.batches import Forward, as_batches, run_on
-from l0prune.calibration.consumers import with_open_attention
+from l0prune.calibration import Forward, as_batches, run_on, with_open_attention
 from l0prune.config import IMPORTANCES
 from l0prune.errors import ConfigError, DataError, nearest
 from l0prune.groups import PruneGroup
 from l0prune.importance.contributions import contributions
 from l0prune.importance.gate_gradients import gate_gradients, of_weight
-from l0prune.size.parameters import parameter_size
-from l0prune.size.polynomial import SizeModel, unit_sizes
-from l0prune.size.selection import split_by_group
-from l0prune.support.modules import evaluating
-from l0prune.support.torch_internals import plain_attention
+from l0prune.size import SizeModel, parameter_size, split_by_group, unit_sizes
+from l0prune.support import evaluating, plain_attention
 
 Importance = str | Callable[[nn.Module, Sequence[PruneGroup]], Any]
 """A name, or a function of model and groups that returns N numbers, or those of each group by its name."""

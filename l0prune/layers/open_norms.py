@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from l0prune.support.torch_internals import operators_are_plain
+from l0prune.support import operators_are_plain
 
 
 class OpenChannels(NamedTuple):

@@ -15,9 +15,7 @@ from l0prune.measuring.machine import processor
 from l0prune.measuring.onnx_files import EXTRAS
 from l0prune.measuring.timing import Ratio, Timing, interleave, speedup
 from l0prune.measuring.variants import Contender, Inputs, Load, Variant, check_variants, make_variants
-from l0prune.support.modules import copied
-from l0prune.support.packages import versions
-from l0prune.support.text import counted
+from l0prune.support import copied, counted, versions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from l0prune.support.modules import is_inside
-from l0prune.support.torch_internals import plain_attention
+from l0prune.support import is_inside, plain_attention
 
 
 def parameters(model: nn.Module) -> int:

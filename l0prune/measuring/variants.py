@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from l0prune.errors import ConfigError, nearest
 from l0prune.measuring.machine import has_fast_bfloat16
 from l0prune.measuring.onnx_files import EXTRAS, check_library, open_onnx
-from l0prune.support.modules import copied
+from l0prune.support import copied
 
 DTYPES = ("float32", "bfloat16", "int8")
 BACKENDS = ("eager", "compile", *EXTRAS)

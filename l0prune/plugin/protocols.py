@@ -11,7 +11,7 @@ from l0prune.plugin.task import Task
 if TYPE_CHECKING:
     from torch import nn
 
-    from l0prune.measuring.variants import Contender, Load
+    from l0prune.measuring import Contender, Load
     from l0prune.plugin.scores import Evaluation, EvaluationSettings, EvaluationTask
 
 

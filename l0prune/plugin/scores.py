@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from l0prune.errors import ConfigError
-from l0prune.support.packages import versions as installed_versions
+from l0prune.support import versions as installed_versions
 
 
 @dataclass(frozen=True, kw_only=True)

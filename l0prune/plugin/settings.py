@@ -7,7 +7,7 @@ from typing import Any
 from l0prune.config import RunConfig, StageConfig
 from l0prune.errors import ConfigError, nearest
 from l0prune.plugin.protocols import Plugin
-from l0prune.support.tables import build, merge, to_mapping
+from l0prune.support import build, merge, to_mapping
 
 
 def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = None) -> RunConfig:

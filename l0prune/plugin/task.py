@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from l0prune.groups import PruneGroup
-    from l0prune.removal.plan import RemovalPlan
-    from l0prune.training.objective import Objective
+    from l0prune.removal import RemovalPlan
+    from l0prune.training import Objective
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from torch.utils._pytree import tree_leaves
 
 from l0prune.errors import DataError, L0PruneError, ProofError
 from l0prune.example import Observe
-from l0prune.gates.gated_model import GatedModel
-from l0prune.measuring.count import parameters
-from l0prune.support.modules import evaluating, output_tensors
+from l0prune.gates import GatedModel
+from l0prune.measuring import parameters
+from l0prune.support import evaluating, output_tensors
 
 TOLERANCE = 1e-5
 """Largest relative difference in float32."""

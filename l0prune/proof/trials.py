@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from l0prune.errors import DataError, GroupError, ProofError
 from l0prune.example import Observe
-from l0prune.gates.gated_model import GatedModel
+from l0prune.gates import GatedModel
 from l0prune.groups import PruneGroup
 from l0prune.proof.exactness import TOLERANCE, compare, failure_of_cut, objection, relative_difference, run_seeded
-from l0prune.support.modules import copied
+from l0prune.support import copied
 
 # Small enough that the budget rounds to the dense size.
 KEEP_ALL = 1e-15

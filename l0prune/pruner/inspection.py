@@ -7,19 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from l0prune.discovery.follow import check_traceable, trace
-from l0prune.discovery.found import Discovery, LeftAlone
-from l0prune.discovery.grouping import unused_modules
-from l0prune.discovery.search import discover
-from l0prune.discovery.traced import Trace
+from l0prune.discovery import Discovery, LeftAlone, Trace, check_traceable, discover, trace, unused_modules
 from l0prune.errors import TraceError
 from l0prune.example import Observe, observation
 from l0prune.groups import PruneGroup, check_groups
-from l0prune.proof.trials import prove_on_copy
-from l0prune.size.macs import mac_size
-from l0prune.size.parameters import parameter_size
-from l0prune.size.polynomial import SizeModel, unit_sizes
-from l0prune.support.modules import is_inside, model_shapes, path_of, several
+from l0prune.proof import prove_on_copy
+from l0prune.size import SizeModel, mac_size, parameter_size, unit_sizes
+from l0prune.support import is_inside, model_shapes, path_of, several
 
 TOLERANCE = 1e-4
 """Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""

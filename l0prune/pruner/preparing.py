@@ -7,12 +7,12 @@ from typing import Any
 from torch import nn
 
 from l0prune.errors import ConfigError, GroupError
-from l0prune.gates.gates import Gates
+from l0prune.gates import Gates
 from l0prune.groups import PruneGroup
 from l0prune.pruner.inspection import TOLERANCE, Inspection, inspect
-from l0prune.removal.plan import RemovalPlan, remembered
-from l0prune.size.polynomial import SizeModel
-from l0prune.support.text import listed
+from l0prune.removal import RemovalPlan, remembered
+from l0prune.size import SizeModel
+from l0prune.support import listed
 
 
 def prepared(

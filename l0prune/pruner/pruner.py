@@ -14,17 +14,17 @@ from torch.utils._pytree import tree_map
 from l0prune.config import ControllerConfig, GateConfig
 from l0prune.errors import ConfigError, ProofError, TrainingError
 from l0prune.example import observation
-from l0prune.gates.controller_by_name import make_controller
+from l0prune.gates import make_controller
 from l0prune.groups import PruneGroup
-from l0prune.importance.importance import Importance, check_importance, importances
-from l0prune.measuring.count import parameters
-from l0prune.proof.exactness import compare, objection, tolerance_for
+from l0prune.importance import Importance, check_importance, importances
+from l0prune.measuring import parameters
+from l0prune.proof import compare, objection, tolerance_for
 from l0prune.pruner.inspection import TOLERANCE
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.report import PruningReport
 from l0prune.pruner.state import PrunerState, SelfDrawingModel
-from l0prune.removal.plan import RemovalPlan, remember
-from l0prune.support.modules import evaluating, several
+from l0prune.removal import RemovalPlan, remember
+from l0prune.support import evaluating, several
 
 CONTROLLER = ControllerConfig(kind="projected", warmup_steps=100)
 """What `wrap` starts from where it is not told how long the run is."""

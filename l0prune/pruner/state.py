@@ -6,9 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from l0prune.gates.controller import Controller
-from l0prune.gates.gated_model import GatedModel
-from l0prune.gates.gates import Gates
+from l0prune.gates import Controller, GatedModel, Gates
 
 _DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
 

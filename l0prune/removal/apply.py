@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.groups import Place, Role
-from l0prune.layers.attention import SlimMultiheadAttention
+from l0prune.layers import SlimMultiheadAttention
 from l0prune.removal.plan import RemovalPlan
-from l0prune.support.modules import is_inside, model_shapes, owners
+from l0prune.support import is_inside, model_shapes, owners
 
 
 class Bypassed(nn.Module):

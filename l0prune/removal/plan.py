@@ -9,8 +9,7 @@ from torch import nn
 
 from l0prune.errors import PlanError
 from l0prune.groups import Place, PruneGroup, check_groups
-from l0prune.support.forms import conforms
-from l0prune.support.modules import is_inside, model_shapes
+from l0prune.support import conforms, is_inside, model_shapes
 
 PLAN_VERSION = 1
 

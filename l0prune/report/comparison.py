@@ -7,8 +7,7 @@ from typing import Any
 
 from l0prune.report import figures
 from l0prune.report.facts import RunFacts
-from l0prune.report.figures.panels import Curve
-from l0prune.report.figures.style import Drawing
+from l0prune.report.figures import Curve, Drawing
 from l0prune.report.markup import Markup, Section, table, tag
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from l0prune.report.figures.panels import Curve
+from l0prune.report.figures import Curve
 
 MOST_POINTS = 400
 """A longer curve is shown by the means of neighbouring points."""

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from l0prune.removal.plan import RemovalPlan
+from l0prune.removal import RemovalPlan
 from l0prune.report.curves import Curves, read_curves
-from l0prune.report.figures.kept import KeptUnits
+from l0prune.report.figures import KeptUnits
 from l0prune.report.measures import STAGES, Measure, measures
 from l0prune.report.parts import Parts, network_parts
 from l0prune.report.read import Run, read_run

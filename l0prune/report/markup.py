@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from l0prune.report.figures.style import Drawing
-from l0prune.support.text import printable
+from l0prune.report.figures import Drawing
+from l0prune.support import printable
 
 
 class Markup(str):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.report.read import Run
-from l0prune.support.text import counted, duration, quantity, score
+from l0prune.support import counted, duration, quantity, score
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ from string import Template
 
 from l0prune.report.comparison import comparison
 from l0prune.report.facts import RunFacts
-from l0prune.report.figures.style import Drawing
+from l0prune.report.figures import Drawing
 from l0prune.report.markup import Markup, Section, joined, tag
 from l0prune.report.sections import run_sections
-from l0prune.support.text import quantity
+from l0prune.support import quantity
 
 
 def make_page(runs: Sequence[RunFacts]) -> tuple[str, list[Drawing]]:

@@ -17,12 +17,10 @@ from torch import nn
 
 from l0prune.errors import GroupError, L0PruneError, RunError
 from l0prune.groups import check_groups
-from l0prune.measuring.count import macs_by_module
-from l0prune.plugin.find import get_plugin
-from l0prune.plugin.protocols import Benchable
-from l0prune.removal.apply import apply_plan
-from l0prune.removal.plan import RemovalPlan
-from l0prune.storage.model_file import build_dense
+from l0prune.measuring import macs_by_module
+from l0prune.plugin import Benchable, get_plugin
+from l0prune.removal import RemovalPlan, apply_plan
+from l0prune.storage import build_dense
 
 _SECONDS = 10.0
 """Length of the input on which MACs are counted, where a plugin's inputs have a length."""

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.errors import RunError
-from l0prune.storage.model_file import read_description
-from l0prune.storage.run_directory import RunDirectory
-from l0prune.support.files import read_json
-from l0prune.support.forms import NUMBER, NUMBER_OR_NOTHING, checked, rows_of
-from l0prune.support.tables import read_toml
+from l0prune.storage import RunDirectory, read_description
+from l0prune.support import NUMBER, NUMBER_OR_NOTHING, checked, read_json, read_toml, rows_of
 
 _SETTINGS = {
     **dict.fromkeys(("plugin", "recipe", "metric"), str),

@@ -6,12 +6,10 @@ from typing import Any
 
 from l0prune.report import figures
 from l0prune.report.facts import RunFacts
-from l0prune.report.figures.panels import Curve
-from l0prune.report.figures.style import Drawing
+from l0prune.report.figures import Curve, Drawing
 from l0prune.report.markup import Markup, Section, table, tag
 from l0prune.report.parts import Part, short_names
-from l0prune.support.tables import write_toml
-from l0prune.support.text import counted, quantity, score, shortest_endings
+from l0prune.support import counted, quantity, score, shortest_endings, write_toml
 
 
 def run_sections(run: RunFacts, prefix: str) -> list[Section]:

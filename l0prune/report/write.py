@@ -7,10 +7,9 @@ from typing import Any
 
 from l0prune.errors import RunError
 from l0prune.report.facts import RunFacts, run_facts
-from l0prune.report.figures.style import MARK
+from l0prune.report.figures import MARK
 from l0prune.report.page import make_page
-from l0prune.support.files import write_atomic, write_text
-from l0prune.support.text import shortest_endings
+from l0prune.support import shortest_endings, write_atomic, write_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
-from l0prune.discovery.traced import Cost, Trace
+from l0prune.discovery import Cost, Trace
 from l0prune.errors import GroupError
 from l0prune.groups import PruneGroup
 from l0prune.size.polynomial import Monomial, SizeModel, with_switches
-from l0prune.support.modules import is_inside
+from l0prune.support import is_inside
 
 
 def mac_size(model: nn.Module, groups: Sequence[PruneGroup], found: Trace) -> SizeModel:

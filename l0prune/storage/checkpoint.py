@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from l0prune.errors import DamagedCheckpoint, RunError
-from l0prune.support.files import write_atomic
+from l0prune.support import write_atomic
 
 CHECKPOINT_VERSION = 2
 _SEAL = b"l0prune sha256 "

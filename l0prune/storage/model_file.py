@@ -9,11 +9,9 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from l0prune.errors import ConfigError, L0PruneError, PlanError, RunError
-from l0prune.plugin.find import get_plugin
-from l0prune.removal.apply import apply_plan
-from l0prune.removal.plan import RemovalPlan, remember
-from l0prune.support.files import read_json, write_atomic, write_json
-from l0prune.support.modules import model_shapes
+from l0prune.plugin import get_plugin
+from l0prune.removal import RemovalPlan, apply_plan, remember
+from l0prune.support import model_shapes, read_json, write_atomic, write_json
 
 FORMAT, VERSION = "l0prune", 1
 

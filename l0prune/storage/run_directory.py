@@ -11,8 +11,7 @@ from typing import Any
 
 from l0prune.errors import RunError
 from l0prune.storage.checkpoint import checkpoints, newest_checkpoint
-from l0prune.support.files import free_bytes, read_json, write_text
-from l0prune.support.tables import read_toml, write_toml
+from l0prune.support import free_bytes, read_json, read_toml, write_text, write_toml
 
 _WITHOUT_EFFECT = ("checkpoint_minutes", "keep_checkpoints", "workers")
 """Settings, a plugin's too, in which a resumed run may differ: the student does not depend on them."""

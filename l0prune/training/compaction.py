@@ -16,10 +16,10 @@ from torch.optim import Optimizer
 
 from l0prune.config import CompactionConfig
 from l0prune.distributed import from_main
-from l0prune.gates.gated_model import GatedModel
+from l0prune.gates import GatedModel
 from l0prune.groups import PruneGroup, Role
-from l0prune.removal.plan import RemovalPlan
-from l0prune.support.modules import is_inside
+from l0prune.removal import RemovalPlan
+from l0prune.support import is_inside
 
 _NEAR = 0.01
 """How far below its target the expected sparsity may be for the target to count as reached."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.distributed import shared_out
-from l0prune.support.modules import evaluating
+from l0prune.support import evaluating
 
 
 @dataclass(frozen=True, kw_only=True)

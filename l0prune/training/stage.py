@@ -11,13 +11,10 @@ from torch import Tensor, nn
 from l0prune.config import CompactionConfig, ControllerConfig, StageConfig
 from l0prune.distributed import agree, average, world
 from l0prune.errors import TrainingError
-from l0prune.gates.controller import Controller
-from l0prune.gates.controller_by_name import make_controller
-from l0prune.gates.gated_model import GatedModel
-from l0prune.measuring.count import parameters
-from l0prune.measuring.machine import has_fast_bfloat16
-from l0prune.removal.plan import RemovalPlan
-from l0prune.support.torch_internals import random_state, restore_random_state
+from l0prune.gates import Controller, GatedModel, make_controller
+from l0prune.measuring import has_fast_bfloat16, parameters
+from l0prune.removal import RemovalPlan
+from l0prune.support import random_state, restore_random_state
 from l0prune.training.compaction import Compactor
 from l0prune.training.compiling import compile_layers
 from l0prune.training.objective import Losses, Objective

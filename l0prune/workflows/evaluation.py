@@ -5,10 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from l0prune.errors import ConfigError, nearest
-from l0prune.plugin.find import get_plugin
-from l0prune.plugin.protocols import Evaluator
-from l0prune.plugin.scores import Evaluation, EvaluationSettings
-from l0prune.storage.run_directory import read_report
+from l0prune.plugin import Evaluation, EvaluationSettings, Evaluator, get_plugin
+from l0prune.storage import read_report
 
 
 def evaluate(

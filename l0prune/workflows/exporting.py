@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from l0prune.errors import ConfigError, nearest
-from l0prune.plugin.find import get_plugin
-from l0prune.plugin.protocols import Export, Exporter
-from l0prune.storage.model_file import read_description
+from l0prune.plugin import Export, Exporter, get_plugin
+from l0prune.storage import read_description
 
 
 def export(source: str | Path, *, to: str, out: str | Path | None = None, plugin: str | None = None) -> Export:

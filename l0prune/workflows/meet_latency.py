@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from l0prune.gates.gated_model import GatedModel
-from l0prune.measuring.timing import interleave, speedup
-from l0prune.size.latency.samples import Observe
+from l0prune.gates import GatedModel
+from l0prune.measuring import interleave, speedup
+from l0prune.size.latency import Observe
 
 _ATTEMPTS = 4
 _CLOSE = 0.03

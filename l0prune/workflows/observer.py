@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from l0prune.config import RunConfig
-from l0prune.gates.gated_model import GatedModel
-from l0prune.plugin.task import Task
-from l0prune.training.records import Record
+from l0prune.gates import GatedModel
+from l0prune.plugin import Task
+from l0prune.training import Record
 from l0prune.workflows.results import CompressionReport
 
 

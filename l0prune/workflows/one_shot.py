@@ -8,17 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from l0prune.calibration.repairing import repair
+from l0prune.calibration import repair
 from l0prune.config import RunConfig
 from l0prune.distributed import average
-from l0prune.importance.importance import importances
-from l0prune.plugin.task import Task
-from l0prune.removal.plan import RemovalPlan
-from l0prune.size.polynomial import SizeModel
-from l0prune.support.modules import evaluating
-from l0prune.support.text import counted
-from l0prune.training.objective import evaluate
-from l0prune.training.sharing import shared
+from l0prune.importance import importances
+from l0prune.plugin import Task
+from l0prune.removal import RemovalPlan
+from l0prune.size import SizeModel
+from l0prune.support import counted, evaluating
+from l0prune.training import evaluate, shared
 
 
 class OneShot:

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from l0prune.gates.gated_model import GatedModel
-from l0prune.plugin.task import Task
-from l0prune.proof.trials import EVERYTHING, KEEP_ALL, find_faults
-from l0prune.size.polynomial import unit_sizes
+from l0prune.gates import GatedModel
+from l0prune.plugin import Task
+from l0prune.proof import EVERYTHING, KEEP_ALL, find_faults
+from l0prune.size import unit_sizes
 
 
 def inspect_groups(task: Task) -> list[dict[str, Any]]:

@@ -8,12 +8,9 @@ import torch
 
 from l0prune.distributed import joined, together
 from l0prune.errors import ConfigError, PluginError
-from l0prune.plugin.find import get_plugin
-from l0prune.plugin.protocols import Plugin
-from l0prune.plugin.settings import describe, resolve
-from l0prune.plugin.task import OwnTask, Task
-from l0prune.storage.run_directory import RunDirectory, free_run_directory
-from l0prune.support.tables import build, read_toml
+from l0prune.plugin import OwnTask, Plugin, Task, describe, get_plugin, resolve
+from l0prune.storage import RunDirectory, free_run_directory
+from l0prune.support import build, read_toml
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.results import CompressionReport
 from l0prune.workflows.run import CompressionRun

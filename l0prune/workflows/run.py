@@ -12,32 +12,21 @@ import torch
 from torch import nn
 
 from l0prune.config import RunConfig
-from l0prune.discovery.follow import trace
+from l0prune.discovery import trace
 from l0prune.distributed import check_same, together, world
 from l0prune.errors import ConfigError, ProofError, RunError, TrainingError
-from l0prune.gates.gated_model import GatedModel
-from l0prune.importance.importance import importances
-from l0prune.measuring.count import macs, parameters
-from l0prune.measuring.machine import peak_memory_bytes
-from l0prune.plugin.protocols import Plugin
-from l0prune.plugin.settings import describe
-from l0prune.plugin.task import OwnTask, Task
-from l0prune.proof.exactness import TOLERANCE, compare, objection
-from l0prune.proof.trials import prove_groups
-from l0prune.removal.apply import apply_plan
-from l0prune.removal.plan import RemovalPlan, remembered
-from l0prune.report.figures.kept import draw_kept_units
-from l0prune.size.latency.model import POOR, latency_cache, measure_latency
-from l0prune.size.latency.target import sparsity_for
-from l0prune.size.macs import mac_size
-from l0prune.size.polynomial import SizeModel
-from l0prune.storage.model_file import save
-from l0prune.storage.run_directory import RunDirectory
-from l0prune.support.files import write_atomic, write_json
-from l0prune.support.modules import copied
-from l0prune.support.packages import versions
-from l0prune.support.signals import catch_signals
-from l0prune.training.objective import evaluate
+from l0prune.gates import GatedModel
+from l0prune.importance import importances
+from l0prune.measuring import macs, parameters, peak_memory_bytes
+from l0prune.plugin import OwnTask, Plugin, Task, describe
+from l0prune.proof import TOLERANCE, compare, objection, prove_groups
+from l0prune.removal import RemovalPlan, apply_plan, remembered
+from l0prune.report.figures import draw_kept_units
+from l0prune.size import SizeModel, mac_size
+from l0prune.size.latency import POOR, latency_cache, measure_latency, sparsity_for
+from l0prune.storage import RunDirectory, save
+from l0prune.support import catch_signals, copied, versions, write_atomic, write_json
+from l0prune.training import evaluate
 from l0prune.workflows.meet_latency import meet_target
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.one_shot import OneShot

@@ -10,15 +10,12 @@ import numpy as np
 from l0prune.config import RunConfig
 from l0prune.distributed import world
 from l0prune.errors import DataError, FailedElsewhere, Interrupted, RunError, TrainingError
-from l0prune.gates.gated_model import GatedModel
-from l0prune.measuring.count import parameters
-from l0prune.plugin.task import Task
-from l0prune.removal.plan import RemovalPlan
-from l0prune.storage.checkpoint import save_checkpoint
-from l0prune.storage.run_directory import RunDirectory
-from l0prune.training.records import Record
-from l0prune.training.sharing import shared, split_for
-from l0prune.training.stage import Stage
+from l0prune.gates import GatedModel
+from l0prune.measuring import parameters
+from l0prune.plugin import Task
+from l0prune.removal import RemovalPlan
+from l0prune.storage import RunDirectory, save_checkpoint
+from l0prune.training import Record, Stage, shared, split_for
 from l0prune.workflows.observer import Observer
 
 _DEAD_WORKER = "DataLoader worker"

@@ -6,19 +6,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from l0prune.calibration.batches import Forward, as_batches
-from l0prune.calibration.repairing import repair as repaired
+from l0prune.calibration import Forward, as_batches
+from l0prune.calibration import repair as repaired
 from l0prune.config import GateConfig
 from l0prune.errors import ConfigError, ProofError
 from l0prune.example import observation
-from l0prune.gates.gated_model import GatedModel
+from l0prune.gates import GatedModel
 from l0prune.groups import PruneGroup
-from l0prune.importance.importance import Importance, check_importance, importances
-from l0prune.proof.exactness import compare, objection, tolerance_for
-from l0prune.pruner.inspection import TOLERANCE
-from l0prune.pruner.preparing import prepared
-from l0prune.removal.plan import remember
-from l0prune.support.modules import copied
+from l0prune.importance import Importance, check_importance, importances
+from l0prune.proof import compare, objection, tolerance_for
+from l0prune.pruner import TOLERANCE, prepared
+from l0prune.removal import remember
+from l0prune.support import copied
 
 
 def prune(

@@ -12,8 +12,8 @@ from l0prune.discovery.rules.reductions import normalize
 from l0prune.discovery.rules.registry import ModuleRule, tensors
 from l0prune.discovery.traced import Block
 from l0prune.discovery.tracer import Tracer
-from l0prune.layers.norms import is_rms_norm
-from l0prune.support.modules import output_tensors
+from l0prune.layers import is_rms_norm
+from l0prune.support import output_tensors
 
 
 def module_rule(module: nn.Module) -> ModuleRule | None:

@@ -3,15 +3,8 @@
 from l0prune.report.figures.bench import draw_measurement
 from l0prune.report.figures.evaluation import draw_evaluation
 from l0prune.report.figures.kept import KeptUnits, draw_kept_units, kept_figure
-from l0prune.report.figures.panels import (
-    Curve,
-    curve_figure,
-    layer_figure,
-    scatter_figure,
-    score_figure,
-    size_figure,
-)
-from l0prune.report.figures.style import MARK, Drawing
+from l0prune.report.figures.panels import Curve, curve_figure, layer_figure, scatter_figure, score_figure, size_figure
+from l0prune.report.figures.style import MARK, Drawing, legend_below
 
 __all__ = [
     "MARK",
@@ -24,6 +17,7 @@ __all__ = [
     "draw_measurement",
     "kept_figure",
     "layer_figure",
+    "legend_below",
     "scatter_figure",
     "score_figure",
     "size_figure",

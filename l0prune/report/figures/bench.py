@@ -4,10 +4,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from l0prune.measuring.benchmark import Measurement, Row
+from l0prune.measuring import Measurement, Row
 from l0prune.report.figures.style import legend_below, picture
-from l0prune.support.files import write_atomic
-from l0prune.support.text import counted, figure_names
+from l0prune.support import counted, figure_names, write_atomic
 
 _MARKERS = {"float32": "o", "bfloat16": "s", "int8": "^"}
 _LINES = {"eager": "-", "compile": "-.", "onnxruntime": "--", "openvino": ":"}

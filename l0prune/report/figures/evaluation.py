@@ -4,10 +4,9 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from l0prune.plugin.scores import Evaluation
+from l0prune.plugin import Evaluation
 from l0prune.report.figures.style import legend_below, picture
-from l0prune.support.files import write_atomic
-from l0prune.support.text import figure_names
+from l0prune.support import figure_names, write_atomic
 
 _COLUMNS = 2
 _LEAST_ROWS = 3

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from l0prune.removal.plan import RemovalPlan
+from l0prune.removal import RemovalPlan
 from l0prune.report.figures.style import INK, PALE, SERIES, Drawing, draw, picture
-from l0prune.support.text import figure_label
+from l0prune.support import figure_label
 
 _MOST_ROWS = 150
 """Of a larger network the bars get thinner, and only some are named."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from l0prune.report.figures.style import MUTED, PALE, SERIES, Drawing, draw
-from l0prune.support.text import figure_label, plain, quantity, score
+from l0prune.support import figure_label, plain, quantity, score
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1)), (0, (6, 1, 1.5, 1)))
 _LEGEND_LETTERS = 56

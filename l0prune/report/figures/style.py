@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from l0prune.support.text import printable
+from l0prune.support import printable
 
 _SAMPLE_LETTERS = 8
 """What a line's sample in a legend, and the space beside it, take."""

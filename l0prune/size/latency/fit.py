@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from l0prune.discovery.traced import Trace
+from l0prune.discovery import Trace
 from l0prune.groups import PruneGroup
 from l0prune.size.latency.samples import Samples
 from l0prune.size.macs import mac_monomials
 from l0prune.size.polynomial import Monomial, SizeModel, with_switches
-from l0prune.support.modules import is_inside
+from l0prune.support import is_inside
 
 TICKS = 10**15
 """A second in the model's units: so small that the coefficient of a fourth power is a whole number too."""

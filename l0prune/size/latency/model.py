@@ -21,16 +21,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from l0prune.discovery.traced import Trace
+from l0prune.discovery import Trace
 from l0prune.groups import PruneGroup
-from l0prune.measuring.machine import processor
-from l0prune.measuring.timing import freed_memory_kept
+from l0prune.measuring import freed_memory_kept, processor
 from l0prune.size.latency.fit import ALIGNMENTS, Layout, alignment, fit_plans, held_out_error
 from l0prune.size.latency.samples import Observe, Samples
 from l0prune.size.polynomial import SizeModel
-from l0prune.support.files import write_json
-from l0prune.support.modules import model_shapes
-from l0prune.support.packages import versions
+from l0prune.support import model_shapes, versions, write_json
 
 VERSION = 4
 _PLANS, _HELD_OUT = 30, 10

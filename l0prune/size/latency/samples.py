@@ -14,9 +14,8 @@ from torch import nn
 
 from l0prune.example import Observe
 from l0prune.groups import PruneGroup
-from l0prune.removal.apply import apply_plan
-from l0prune.removal.plan import make_plan
-from l0prune.support.modules import copied, is_inside, model_shapes
+from l0prune.removal import apply_plan, make_plan
+from l0prune.support import copied, is_inside, model_shapes
 
 _DENSE_EVERY = 12
 """Each so many plans one keeps everything."""

@@ -9,15 +9,29 @@ import torch
 from torch import nn
 
 from l0prune import ConfigError, DataError, RunConfig, Task, nearest, pick_device
-from l0prune_speech.data.audio import SAMPLE_RATE, Clip, ClipSet, Framing, find_clips
-from l0prune_speech.data.batching import AudioBatches, clips_digest, fixed_batches
-from l0prune_speech.deploy.inference import for_inference
-from l0prune_speech.distillation.objective import DistanceWeights, Distillation, matched_layers, set_dropout
-from l0prune_speech.distillation.targets import TargetCache, check_room, teacher_digest
-from l0prune_speech.encoder.groups import UNITS, encoder_groups
-from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune_speech.data import (
+    SAMPLE_RATE,
+    AudioBatches,
+    Clip,
+    ClipSet,
+    Framing,
+    clips_digest,
+    find_clips,
+    fixed_batches,
+)
+from l0prune_speech.deploy import for_inference
+from l0prune_speech.distillation import (
+    DistanceWeights,
+    Distillation,
+    TargetCache,
+    check_room,
+    matched_layers,
+    set_dropout,
+    teacher_digest,
+)
+from l0prune_speech.encoder import UNITS, SpeechEncoder, encoder_groups
 from l0prune_speech.figure import draw_architecture
-from l0prune_speech.formats.teachers import load_teacher
+from l0prune_speech.formats import load_teacher
 from l0prune_speech.options import SpeechOptions
 
 _MACS_SECONDS = 10

@@ -9,18 +9,16 @@ from typing import Any
 import torch
 
 from l0prune import Contender, Load, RunError
-from l0prune_speech.data.audio import SAMPLE_RATE, Framing
+from l0prune_speech.data import SAMPLE_RATE, Framing
 from l0prune_speech.deploy.inference import for_inference
-from l0prune_speech.formats import graphs
-from l0prune_speech.formats.checkpoint import from_encoder
-from l0prune_speech.formats.teachers import load_teacher
+from l0prune_speech.formats import from_encoder, load_teacher, to_onnx
 
 _CHILD_SECONDS = 10
 _CHILD = """
 import json, resource, sys, time
 from pathlib import Path
 import torch
-import l0prune_speech.formats.teachers as teachers
+from l0prune_speech.formats import load_teacher
 
 def memory(reset=False):
     # What getrusage calls the peak begins with that of the parent process; Linux keeps a better one.
@@ -35,7 +33,7 @@ def memory(reset=False):
 torch.set_num_threads(int(sys.argv[2]))
 before = memory(reset=True)
 begun = time.perf_counter()
-encoder = teachers.load_teacher(sys.argv[1]).encoder
+encoder = load_teacher(sys.argv[1]).encoder
 loaded = time.perf_counter() - begun
 with torch.inference_mode():
     encoder(torch.zeros(1, int(sys.argv[3])))
@@ -68,7 +66,7 @@ def contender(source: str, workspace: Path) -> Contender:
     def onnx() -> Path:
         made = workspace / "model.onnx"
         if not made.exists():
-            graphs.to_onnx(checkpoint, made)
+            to_onnx(checkpoint, made)
         return made
 
     return Contender(module=for_inference(encoder), counted=encoder, onnx=onnx, facts=facts)

@@ -9,17 +9,26 @@ from pathlib import Path
 import torch
 
 from l0prune import ConfigError, Export, ProofError, assembled, read_report, relative_difference
-from l0prune_speech.data.audio import SAMPLE_RATE
-from l0prune_speech.encoder.modules import SpeechEncoder
-from l0prune_speech.formats.card import model_card
-from l0prune_speech.formats.checkpoint import from_encoder, to_encoder
-from l0prune_speech.formats.dphubert import open_pickled, to_diarizen, to_dphubert
-from l0prune_speech.formats.graphs import onnx_way, torch_export_way, torchscript_way
-from l0prune_speech.formats.huggingface import huggingface_way
-from l0prune_speech.formats.registry import FORMATS
-from l0prune_speech.formats.s3prl import open_s3prl, to_s3prl
-from l0prune_speech.formats.teachers import load_teacher
-from l0prune_speech.formats.way import Way, plain_way
+from l0prune_speech.data import SAMPLE_RATE
+from l0prune_speech.encoder import SpeechEncoder
+from l0prune_speech.formats import (
+    FORMATS,
+    Way,
+    from_encoder,
+    huggingface_way,
+    load_teacher,
+    model_card,
+    onnx_way,
+    open_pickled,
+    open_s3prl,
+    plain_way,
+    to_diarizen,
+    to_dphubert,
+    to_encoder,
+    to_s3prl,
+    torch_export_way,
+    torchscript_way,
+)
 
 _CLIPS = ((2.0, 1.3), (0.05,), (0.7, 3.07, 1.9))
 """Seconds of each clip of the batches on which an export is compared; frames are 20 ms."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torchaudio.models.wav2vec2.components import ConvolutionalPositionalEmbedding
 
-from l0prune_speech.encoder.modules import SpeechEncoder
-from l0prune_speech.formats.checkpoint import folded, from_encoder
+from l0prune_speech.encoder import SpeechEncoder
+from l0prune_speech.formats import folded, from_encoder
 
 _LONG_KERNEL = 128
 """HuBERT's. With 64 taps, the embedded teacher's, nothing is gained."""

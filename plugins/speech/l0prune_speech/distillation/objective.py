@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import ConfigError, Losses, Objective
-from l0prune_speech.data.audio import SAMPLE_RATE
+from l0prune_speech.data import SAMPLE_RATE
 from l0prune_speech.distillation.targets import TargetCache, Targets
-from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune_speech.encoder import SpeechEncoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from l0prune import DataError, write_atomic
-from l0prune.support.files import free_bytes
-from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune.support import free_bytes
+from l0prune_speech.encoder import SpeechEncoder
 
 _DAMAGE = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile)
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from l0prune_speech.encoder.modules import SpeechEncoder, build_encoder, slim_config
+from l0prune_speech.encoder import SpeechEncoder, build_encoder, slim_config
 from l0prune_speech.formats.fit import check_fit
 
 RELATIVE_BIAS = "encoder.transformer.rel_attn_embed.weight"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import ConfigError
-from l0prune_speech.data.audio import SAMPLE_RATE
-from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune_speech.data import SAMPLE_RATE
+from l0prune_speech.encoder import SpeechEncoder
 from l0prune_speech.formats.checkpoint import Checkpoint, folded
 from l0prune_speech.formats.way import Outputs, Run, Way
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from l0prune import ConfigError, DataError, listed
-from l0prune_speech.encoder.modules import SpeechEncoder, normalized
+from l0prune_speech.encoder import SpeechEncoder, normalized
 from l0prune_speech.formats.checkpoint import (
     PARAMETRIZED,
     Checkpoint,

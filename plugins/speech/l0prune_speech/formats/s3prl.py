@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from l0prune_speech.encoder import modules
+from l0prune_speech.encoder import CODE
 from l0prune_speech.formats.checkpoint import Checkpoint
 from l0prune_speech.formats.way import Outputs, Run
 
@@ -31,7 +31,7 @@ def l0prune_student(ckpt=None, *args, **kwargs):
 def to_s3prl(checkpoint: Checkpoint, folder: Path) -> list[str]:
     """Write an upstream into an empty folder; returns what had to be supplied."""
     torch.save({"config": dict(checkpoint.config), "state_dict": dict(checkpoint.tensors)}, folder / "model.pt")
-    shutil.copyfile(modules.__file__, folder / "encoder.py")
+    shutil.copyfile(CODE, folder / "encoder.py")
     shutil.copyfile(Path(__file__).with_name("s3prl_expert.py"), folder / "expert.py")
     (folder / "hubconf.py").write_text(_HUBCONF, encoding="utf-8")
     return []

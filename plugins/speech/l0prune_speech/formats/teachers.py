@@ -13,7 +13,7 @@ import safetensors
 
 import l0prune
 from l0prune import ConfigError, DataError, L0PruneError, nearest
-from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune_speech.encoder import SpeechEncoder
 from l0prune_speech.formats.checkpoint import Checkpoint, to_encoder
 from l0prune_speech.formats.dphubert import from_dphubert
 from l0prune_speech.formats.fairseq import from_fairseq

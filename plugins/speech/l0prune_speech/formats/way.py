@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune_speech.encoder import SpeechEncoder
 from l0prune_speech.formats.checkpoint import Checkpoint
 
 Outputs = Sequence[Tensor]

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings, LayerComparison, counted, pick_device
-from l0prune_speech.data.audio import Framing
+from l0prune_speech.data import Framing
 from l0prune_speech.probes.catalogue import TASKS
 from l0prune_speech.probes.checks import check_overlap
-from l0prune_speech.probes.corpora.find import open_sets
+from l0prune_speech.probes.corpora import open_sets
 from l0prune_speech.probes.features import (
     FILTERBANKS,
     Features,

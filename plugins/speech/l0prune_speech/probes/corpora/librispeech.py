@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from l0prune import DataError
-from l0prune_speech.data.audio import find_clips
+from l0prune_speech.data import find_clips
 from l0prune_speech.probes.corpora.lists import records
 from l0prune_speech.probes.labelled import Example, LabelledSet, Segment, segment
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from l0prune import DataError
-from l0prune_speech.data.audio import SUFFIXES, Clip, find_clips
+from l0prune_speech.data import SUFFIXES, Clip, find_clips
 from l0prune_speech.probes.labelled import Example, LabelledSet, Segment, segment
 
 FORMAT = "l0prune-labelled-speech"
