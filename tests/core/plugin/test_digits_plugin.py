@@ -13,7 +13,7 @@ from torch import nn
 
 import l0prune
 
-PROJECT = Path(__file__).parent / "digits_plugin"
+PROJECT = Path(__file__).parents[1] / "digits_plugin"
 
 
 @pytest.fixture(scope="module")
@@ -60,5 +60,5 @@ def test_without_its_entry_point_there_is_no_such_plugin() -> None:
 
 
 def test_the_readme_shows_it_as_it_is() -> None:
-    readme = Path(__file__).parents[2] / "README.md"
+    readme = Path(__file__).parents[3] / "README.md"
     assert (PROJECT / "l0prune_digits.py").read_text().strip() in readme.read_text()

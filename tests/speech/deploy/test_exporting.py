@@ -285,7 +285,7 @@ def test_a_teacher_file_is_exported_with_its_figures(encoder_config: dict[str, A
     assert load_teacher(str(tmp_path / "hf")).encoder.normalize_waveform is True
 
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[3] / "README.md"
 SNIPPETS = {
     re.match(r"# ([\w.]+)", block)[1]: block  # type: ignore[index]
     for block in re.findall(r"```python\n(# .*?)```", README.read_text(), re.DOTALL)
