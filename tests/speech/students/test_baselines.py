@@ -130,7 +130,7 @@ def test_importances_are_torch_prunings_on_the_methods_groups(comparison: Compar
 
 
 def test_a_copy_without_dropout_has_no_taylor_expansion(comparison: Comparison, prepared: Prepared) -> None:
-    settings = l0prune.support.tables.merge(comparison.settings, {"speech": {"dropout": False}})
+    settings = l0prune.support.merge(comparison.settings, {"speech": {"dropout": False}})
     task, config = prepared(Comparison(folder=comparison.folder, settings=settings))
     with pytest.raises(ConfigError, match="no loss to expand"):
         taylor_terms(task, config)
