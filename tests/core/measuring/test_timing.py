@@ -92,7 +92,7 @@ def test_runs_that_are_timed_fault_no_pages_in_anew() -> None:
     """In a process of its own: in others it depends on their past."""
     program = """
 import contextlib, resource, torch
-from l0prune.timing import freed_memory_kept
+from l0prune.measuring import freed_memory_kept
 
 def faults_of_a_run():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
