@@ -27,7 +27,7 @@ from students.scoring import SCORES, Probes, kept, reference_place, references, 
 from students.summary import aligned, cells, lead, markdown, reference_row, row, seed_row
 
 import l0prune
-from l0prune.files import write_json, write_text
+from l0prune.support import write_json, write_text
 
 
 def compare(

@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 
 import l0prune
-from l0prune.model_file import read_description
-from l0prune.objective import evaluate
-from l0prune.training import Stage
+from l0prune.storage import read_description
+from l0prune.training import Stage, evaluate
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from l0prune_speech.distill import Distillation, matched_layers
-from l0prune_speech.groups import encoder_groups
-from l0prune_speech.modules import build_encoder
+from l0prune_speech.distillation import Distillation, matched_layers
+from l0prune_speech.encoder import build_encoder, encoder_groups
 from torch import Tensor
 
 from l0prune import GatedModel, StageConfig

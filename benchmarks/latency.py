@@ -20,16 +20,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchaudio
-from l0prune_speech.formats.checkpoint import from_encoder
-from l0prune_speech.formats.graphs import to_onnx
-from l0prune_speech.groups import encoder_groups
-from l0prune_speech.inference import for_inference
-from l0prune_speech.modules import SpeechEncoder, build_encoder
+from l0prune_speech.deploy import for_inference
+from l0prune_speech.encoder import SpeechEncoder, build_encoder, encoder_groups
+from l0prune_speech.formats import from_encoder, to_onnx
 
 from l0prune import Contender, GatedModel, Load, PruneGroup, SizeModel, mac_size, measure, parameter_size
-from l0prune.dependency import trace
-from l0prune.latency_model import measure_latency
-from l0prune.selection import budget_for, select
+from l0prune.discovery import trace
+from l0prune.size import budget_for, select
+from l0prune.size.latency import measure_latency
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 10

@@ -12,18 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from l0prune_speech.groups import encoder_groups
-from l0prune_speech.inference import for_inference
-from l0prune_speech.modules import build_encoder
-from l0prune_speech.teachers import load_teacher
+from l0prune_speech.deploy import for_inference
+from l0prune_speech.encoder import build_encoder, encoder_groups
+from l0prune_speech.formats import load_teacher
 from latency import BASE, ROOT, SECONDS
 
 from l0prune import mac_size
-from l0prune.benchmark import processor
-from l0prune.dependency import trace
-from l0prune.latency_model import TICKS, measure_latency
-from l0prune.latency_samples import Samples
-from l0prune.report import versions
+from l0prune.discovery import trace
+from l0prune.measuring import processor
+from l0prune.size.latency import TICKS, Samples, measure_latency
+from l0prune.support import versions
 
 PLANS = 50
 

@@ -14,19 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from l0prune_speech.formats.checkpoint import folded, from_encoder
-from l0prune_speech.groups import encoder_groups
-from l0prune_speech.inference import for_inference
-from l0prune_speech.modules import SpeechEncoder, build_encoder
+from l0prune_speech.deploy import for_inference
+from l0prune_speech.encoder import SpeechEncoder, build_encoder, encoder_groups
+from l0prune_speech.formats import folded, from_encoder
 from latency import BASE, ROOT, SECONDS, make_student, unit_costs
 from torch import Tensor, nn
 
 from l0prune import parameter_size, relative_difference
-from l0prune.benchmark import processor
-from l0prune.counting import macs
-from l0prune.latency_samples import clocks
-from l0prune.report import versions
-from l0prune.timing import freed_memory_kept
+from l0prune.measuring import freed_memory_kept, macs, processor
+from l0prune.size.latency import clocks
+from l0prune.support import versions
 
 _WARMUP = 3
 

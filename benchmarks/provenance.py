@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from l0prune.benchmark import processor
-from l0prune.report import versions
+from l0prune.measuring import processor
+from l0prune.support import versions
 
 
 def where(device: torch.device) -> dict[str, Any]:

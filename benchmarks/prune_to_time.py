@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from l0prune_speech.benching import load as make_load
-from l0prune_speech.inference import for_inference
-from l0prune_speech.teachers import load_teacher
+from l0prune_speech.deploy import for_inference
+from l0prune_speech.deploy import load as make_load
+from l0prune_speech.formats import load_teacher
 
 from l0prune import Contender, compress, load, measure
 

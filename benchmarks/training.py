@@ -22,19 +22,16 @@ from typing import Any
 
 import torch
 from gating import WIDTHS, encoder_config, run_step
-from l0prune_speech.distill import Distillation, matched_layers
-from l0prune_speech.groups import encoder_groups
-from l0prune_speech.modules import build_encoder
-from l0prune_speech.targets import TargetCache
+from l0prune_speech.distillation import Distillation, TargetCache, matched_layers
+from l0prune_speech.encoder import build_encoder, encoder_groups
 from provenance import where
 from torch import Tensor
 from training_runs import RESULTS, SPARSITY, project, runs
 
 import l0prune
 from l0prune import GatedModel, StageConfig
-from l0prune.compaction import compact
-from l0prune.counting import has_fast_bfloat16, macs, peak_memory_bytes
-from l0prune.training import Stage
+from l0prune.measuring import has_fast_bfloat16, macs, peak_memory_bytes
+from l0prune.training import Stage, compact
 
 VARIANTS = {
     "dense, float32": {"gated": False},

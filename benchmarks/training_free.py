@@ -28,7 +28,7 @@ from training_free_networks import ROOT, Data, cuts_by_torch_pruning, squared_gr
 
 import l0prune
 from l0prune.config import IMPORTANCES
-from l0prune.counting import parameters
+from l0prune.measuring import parameters
 
 TARGETS = (0.25, 0.5, 0.75, 0.9)
 BATCHES = 16

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from l0prune.counting import parameters
+from l0prune.measuring import parameters
 
 ROOT = Path(__file__).parents[1]
 DENSE_STEPS, BATCH, RATE = 800, 64, 1e-3

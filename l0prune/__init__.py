@@ -3,15 +3,15 @@
 The names below are the public surface. They are imported at first use, so that importing the package is instant.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from l0prune.support import lazy_names
 
 if TYPE_CHECKING:
-    from l0prune.bench_figure import draw_measurement
-    from l0prune.benchmark import Measurement, measure
+    from l0prune.adapters.torch_pruning import groups_of_graph
+    from l0prune.calibration import Repaired, repair
     from l0prune.config import ControllerConfig, GateConfig, OneShotConfig, RunConfig, StageConfig
-    from l0prune.counting import pick_device
-    from l0prune.dependency import Discovery, discover
+    from l0prune.discovery import Discovery, discover
     from l0prune.errors import (
         ConfigError,
         DataError,
@@ -27,55 +27,65 @@ if TYPE_CHECKING:
         TrainingError,
         nearest,
     )
-    from l0prune.evaluation import evaluate
-    from l0prune.evaluation_figure import draw_evaluation
-    from l0prune.exactness import relative_difference
-    from l0prune.exporting import export
-    from l0prune.files import assembled, check_writable, write_atomic, write_json
-    from l0prune.gating import GatedModel
+    from l0prune.gates import GatedModel
     from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
     from l0prune.importance import importances
-    from l0prune.inspection import Inspection, inspect, inspect_groups, summarise_kinds
-    from l0prune.mac_model import mac_size
-    from l0prune.model_file import load, save
-    from l0prune.objective import Losses, Objective
-    from l0prune.observer import Observer
-    from l0prune.pipeline import compress
-    from l0prune.plan import RemovalPlan, plan_of
+    from l0prune.measuring import Contender, Load, Measurement, check_variants, measure, pick_device
     from l0prune.plugin import (
         Benchable,
+        Evaluation,
+        EvaluationSettings,
+        EvaluationTask,
         Evaluator,
         Export,
         Exporter,
         ExportFormat,
+        LayerComparison,
         Plugin,
+        Score,
         Task,
+        describe,
         get_plugin,
         plugin_names,
+        resolve,
     )
-    from l0prune.proof import prove_groups
-    from l0prune.pruner import L0Pruner, wrap
-    from l0prune.pruning_graph import groups_of_graph
-    from l0prune.records import Record
-    from l0prune.removal import Bypassed, apply_plan
-    from l0prune.repairing import Repaired, repair
-    from l0prune.report import CompressionReport, PruningReport
-    from l0prune.reporting.report import Report, write_report
-    from l0prune.run_directory import read_report
-    from l0prune.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
-    from l0prune.settings import describe, resolve
-    from l0prune.size_model import SizeModel, parameter_size
-    from l0prune.tables import build, read_toml, write_toml
-    from l0prune.training_free import prune
-    from l0prune.variants import Contender, Load, check_variants
-    from l0prune.wording import counted, duration, listed, quantity
+    from l0prune.proof import prove_groups, relative_difference
+    from l0prune.pruner import Inspection, L0Pruner, PruningReport, inspect, wrap
+    from l0prune.removal import Bypassed, RemovalPlan, apply_plan, plan_of
+    from l0prune.report import Report, write_report
+    from l0prune.report.figures import draw_evaluation, draw_measurement
+    from l0prune.size import SizeModel, mac_size, parameter_size
+    from l0prune.storage import load, read_report, save
+    from l0prune.support import (
+        assembled,
+        build,
+        check_writable,
+        counted,
+        duration,
+        listed,
+        quantity,
+        read_toml,
+        write_atomic,
+        write_json,
+        write_toml,
+    )
+    from l0prune.training import Losses, Objective, Record
+    from l0prune.workflows import (
+        CompressionReport,
+        Observer,
+        compress,
+        evaluate,
+        export,
+        inspect_groups,
+        prune,
+        summarise_kinds,
+    )
 
 _HOMES = {
-    "bench_figure": ("draw_measurement",),
-    "benchmark": ("Measurement", "measure"),
+    "adapters.torch_pruning": ("groups_of_graph",),
+    "calibration": ("Repaired", "repair"),
     "config": ("ControllerConfig", "GateConfig", "OneShotConfig", "RunConfig", "StageConfig"),
-    "tables": ("build", "read_toml", "write_toml"),
-    "dependency": ("Discovery", "discover"),
+    "discovery": ("Discovery", "discover"),
     "errors": (
         "ConfigError",
         "DataError",
@@ -91,60 +101,59 @@ _HOMES = {
         "TrainingError",
         "nearest",
     ),
-    "evaluation": ("evaluate",),
-    "evaluation_figure": ("draw_evaluation",),
-    "exporting": ("export",),
-    "files": ("assembled", "check_writable", "write_atomic", "write_json"),
-    "gating": ("GatedModel",),
+    "gates": ("GatedModel",),
     "groups": ("Attribute", "Bypass", "Norm", "Place", "PruneGroup", "Role", "consecutive"),
     "importance": ("importances",),
-    "inspection": ("Inspection", "inspect", "inspect_groups", "summarise_kinds"),
-    "mac_model": ("mac_size",),
-    "counting": ("pick_device",),
-    "model_file": ("load", "save"),
-    "observer": ("Observer",),
-    "pipeline": ("compress",),
-    "objective": ("Losses", "Objective"),
-    "plan": ("RemovalPlan", "plan_of"),
+    "measuring": ("Contender", "Load", "Measurement", "check_variants", "measure", "pick_device"),
     "plugin": (
         "Benchable",
+        "Evaluation",
+        "EvaluationSettings",
+        "EvaluationTask",
         "Evaluator",
         "Export",
-        "ExportFormat",
         "Exporter",
+        "ExportFormat",
+        "LayerComparison",
         "Plugin",
+        "Score",
         "Task",
+        "describe",
         "get_plugin",
         "plugin_names",
+        "resolve",
     ),
-    "exactness": ("relative_difference",),
-    "proof": ("prove_groups",),
-    "pruner": ("L0Pruner", "wrap"),
-    "pruning_graph": ("groups_of_graph",),
-    "removal": ("Bypassed", "apply_plan"),
-    "records": ("Record",),
-    "repairing": ("Repaired", "repair"),
-    "report": ("CompressionReport", "PruningReport"),
-    "reporting.report": ("Report", "write_report"),
-    "run_directory": ("read_report",),
-    "scores": ("Evaluation", "EvaluationSettings", "EvaluationTask", "LayerComparison", "Score"),
-    "settings": ("describe", "resolve"),
-    "size_model": ("SizeModel", "parameter_size"),
-    "training_free": ("prune",),
-    "variants": ("Contender", "Load", "check_variants"),
-    "wording": ("counted", "duration", "listed", "quantity"),
+    "proof": ("prove_groups", "relative_difference"),
+    "pruner": ("Inspection", "L0Pruner", "PruningReport", "inspect", "wrap"),
+    "removal": ("Bypassed", "RemovalPlan", "apply_plan", "plan_of"),
+    "report": ("Report", "write_report"),
+    "report.figures": ("draw_evaluation", "draw_measurement"),
+    "size": ("SizeModel", "mac_size", "parameter_size"),
+    "storage": ("load", "read_report", "save"),
+    "support": (
+        "assembled",
+        "build",
+        "check_writable",
+        "counted",
+        "duration",
+        "listed",
+        "quantity",
+        "read_toml",
+        "write_atomic",
+        "write_json",
+        "write_toml",
+    ),
+    "training": ("Losses", "Objective", "Record"),
+    "workflows": (
+        "CompressionReport",
+        "Observer",
+        "compress",
+        "evaluate",
+        "export",
+        "inspect_groups",
+        "prune",
+        "summarise_kinds",
+    ),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
-__all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)
 __version__ = "0.1.0"
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"l0prune.{_HOME_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from l0prune.errors import GroupError, PlanError
+from l0prune.support import conforms
 
 
 class Role(StrEnum):
@@ -196,31 +197,6 @@ _GROUP_SCHEMA = {
     "alive_with": [str],
     "bypass": (None, {"module": str, "returns": ("tensor", "pair")}),
 }
-
-
-def conforms(value: object, schema: Any) -> bool:  # noqa: PLR0911 - one for each form
-    """Whether a JSON value has the form that a schema gives.
-
-    Args:
-        value: From JSON.
-        schema: A type; a literal, None or text; a tuple of alternatives; a list of the form of its elements; a
-            dictionary of the forms of its entries, where the key `str` stands for any names.
-    """
-    match schema:
-        case type():
-            return type(value) is schema
-        case tuple():
-            return any(conforms(value, choice) for choice in schema)
-        case [form]:
-            return isinstance(value, list) and all(conforms(element, form) for element in value)
-        case dict() if str in schema:
-            return isinstance(value, dict) and all(conforms(entry, schema[str]) for entry in value.values())
-        case dict():
-            if not isinstance(value, dict) or value.keys() != schema.keys():
-                return False
-            return all(conforms(value[key], form) for key, form in schema.items())
-        case _:
-            return value == schema
 
 
 def consecutive(units: int, width: int = 1, offset: int = 0) -> np.ndarray:

@@ -21,9 +21,10 @@ from digit_pruning.data import Labelled, split, train
 from digit_pruning.networks import Attention
 from digit_pruning.trial import Trial
 from l0prune import TargetError
-from l0prune.counting import parameters
-from l0prune.plan import make_plan, model_shapes
-from l0prune.selection import budget_for, kept_indices, select
+from l0prune.measuring import parameters
+from l0prune.removal import make_plan
+from l0prune.size import budget_for, kept_indices, select
+from l0prune.support import model_shapes
 
 Facts = dict[str, Any]
 _IMPORTANCE_BATCHES = 16

@@ -13,9 +13,8 @@ from digit_pruning.data import batches, scored, trained
 from digit_pruning.methods import METHODS
 from digit_pruning.trial import TRIAL_SEED, Trial
 from l0prune import L0PruneError
-from l0prune.benchmark import processor
-from l0prune.counting import parameters
-from l0prune.report import versions
+from l0prune.measuring import parameters, processor
+from l0prune.support import versions
 
 Row = dict[str, Any]
 RATES = (3e-4, 1e-3, 3e-3)

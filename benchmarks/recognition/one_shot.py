@@ -7,8 +7,9 @@ from one_shot_scores import by_activation, by_chance, by_magnitude, by_taylor
 from torch import nn
 
 from l0prune import apply_plan
-from l0prune.plan import make_plan, model_shapes
-from l0prune.selection import kept_indices, select
+from l0prune.removal import make_plan
+from l0prune.size import kept_indices, select
+from l0prune.support import model_shapes
 from recognition.problem import Problem
 
 _DROPOUT = 0.1

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import l0prune
 from l0prune import PruneGroup
-from l0prune.selection import budget_for
+from l0prune.size import budget_for
 from recognition.evaluation import nats_of
 from recognition.kept_states import Windows, kept
 from recognition.losses import Loss, Objective

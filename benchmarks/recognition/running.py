@@ -12,9 +12,8 @@ from students.low_rank import factored
 from torch import nn
 
 from l0prune import L0PruneError
-from l0prune.benchmark import processor
-from l0prune.counting import parameters
-from l0prune.report import versions
+from l0prune.measuring import parameters, processor
+from l0prune.support import versions
 from recognition import gated, one_shot, torch_pruning_beginning
 from recognition.evaluation import evaluate
 from recognition.problem import Problem, Sets, open_sets

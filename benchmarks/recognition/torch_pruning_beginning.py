@@ -6,7 +6,7 @@ import torch_pruning
 from torch import nn
 
 from l0prune import TargetError
-from l0prune.counting import parameters
+from l0prune.measuring import parameters
 from recognition.problem import Problem
 
 _ROUNDS = 400

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from l0prune_speech.distill import Distillation
-from l0prune_speech.modules import SpeechEncoder, build_encoder, slim_config
+from l0prune_speech.distillation import Distillation
+from l0prune_speech.encoder import SpeechEncoder, build_encoder, slim_config
 
 from l0prune import ConfigError, RunConfig, Task
-from l0prune.counting import parameters
+from l0prune.measuring import parameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import l0prune
 from l0prune import DataError, RunError
-from l0prune.files import read_json
+from l0prune.support import read_json
 from students.entries import Entry
 from students.making import Comparison
 

@@ -5,8 +5,8 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from l0prune.files import write_atomic
-from l0prune.pictures import legend_below
+from l0prune.report.figures import legend_below
+from l0prune.support import write_atomic
 from students.entries import BASELINES, METHOD
 from students.scoring import NORMALISED, RANDOM
 from students.summary import best_baseline, is_plain

@@ -7,12 +7,12 @@ import copy
 from typing import TypeVar
 
 import torch
-from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.encoder import SpeechEncoder
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from l0prune import RunConfig, TargetError, Task
-from l0prune.counting import parameters
+from l0prune.measuring import parameters
 from students.beginnings import Beginning, student_of
 
 _HALVINGS = 40

@@ -10,8 +10,7 @@ from provenance import where
 
 import l0prune
 from l0prune import ConfigError, RunConfig, RunError
-from l0prune.files import read_json, write_json
-from l0prune.tables import merge
+from l0prune.support import merge, read_json, write_json
 from students.baselines import make_baseline
 from students.entries import Entry
 from students.thinning import Thinned

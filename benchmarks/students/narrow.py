@@ -7,11 +7,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from l0prune_speech.groups import encoder_groups
-from l0prune_speech.modules import SpeechEncoder, build_encoder
+from l0prune_speech.encoder import SpeechEncoder, build_encoder, encoder_groups
 
 from l0prune import PruneGroup, RemovalPlan, RunConfig, SizeModel, TargetError, Task, apply_plan, parameter_size
-from l0prune.plan import model_shapes
+from l0prune.support import model_shapes
 from students.beginnings import Beginning, dense_config, objective_of, size_of, student_of
 from students.one_shot import magnitudes
 

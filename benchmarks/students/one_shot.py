@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch_pruning
-from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.encoder import SpeechEncoder
 from torch import nn
 
 from l0prune import ConfigError, PruneGroup, Role, RunConfig, Task, apply_plan, parameter_size
-from l0prune.plan import make_plan, model_shapes
-from l0prune.selection import kept_indices, select
+from l0prune.removal import make_plan
+from l0prune.size import kept_indices, select
+from l0prune.support import model_shapes
 from students.beginnings import Beginning, student_of
 
 _BATCHES = 16

@@ -9,7 +9,7 @@ from typing import Any
 from provenance import where
 
 import l0prune
-from l0prune.files import read_json, write_json
+from l0prune.support import read_json, write_json
 from students.making import PLUGIN, Note
 
 FILTERBANKS, NORMALISED, RANDOM = "filterbanks", "filterbanks:cmvn", "random:"

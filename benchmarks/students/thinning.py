@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from l0prune_speech.batching import AudioBatches
+from l0prune_speech.data import AudioBatches
 from torch import nn
 
 from l0prune import Plugin, RunConfig, Task

@@ -35,7 +35,7 @@ def command(
 ) -> None:
     """Measure how fast models are on this machine, beside each other."""
     import l0prune
-    from l0prune_cli.rendering import make_console, measurement_tables, print_result
+    from l0prune_cli.tables import make_console, measurement_tables, print_result
 
     sources: list[str] = list(dict.fromkeys([against, *models] if against else models))
     audio, clips = _numbers("--lengths", lengths, float), _numbers("--batch-sizes", batch_sizes, int)

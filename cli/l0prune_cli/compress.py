@@ -48,7 +48,8 @@ def command(
         print(json.dumps(values, indent=1) + "\n" if as_json else l0prune.write_toml(values), end="")
         return
 
-    from l0prune_cli.rendering import TerminalObserver, make_console
+    from l0prune_cli.progress import TerminalObserver
+    from l0prune_cli.tables import make_console
 
     console = make_console(stderr=as_json)
     with TerminalObserver(console) as observer:

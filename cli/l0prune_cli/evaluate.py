@@ -33,8 +33,7 @@ def command(
 ) -> None:
     """Score frozen encoders on tasks, by small probes trained on their hidden states."""
     import l0prune
-    from l0prune_cli.evaluation_tables import evaluation_tables
-    from l0prune_cli.rendering import make_console, print_result
+    from l0prune_cli.tables import evaluation_tables, make_console, print_result
 
     settings = l0prune.EvaluationSettings(
         tasks=options.names(tasks),

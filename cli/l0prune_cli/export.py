@@ -18,7 +18,7 @@ def command(
 ) -> None:
     """Write a network in another stack's format, and check that it still is the same network."""
     import l0prune
-    from l0prune_cli.rendering import export_lines, format_table, print_result
+    from l0prune_cli.tables import export_lines, format_table, print_result
 
     if show:
         chosen = l0prune.get_plugin(plugin)

@@ -14,7 +14,7 @@ def command(
 ) -> None:
     """List the prune groups of a network, each proved on it."""
     import l0prune
-    from l0prune_cli.rendering import group_table, print_result
+    from l0prune_cli.tables import group_table, print_result
 
     chosen = l0prune.get_plugin(plugin)
     layers = [l0prune.read_toml(config)] if config else []

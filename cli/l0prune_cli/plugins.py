@@ -6,7 +6,7 @@ from l0prune_cli import options
 def command(as_json: options.JsonFlag = False) -> None:
     """List the installed plugins and their recipes."""
     import l0prune
-    from l0prune_cli.rendering import plugin_table, print_result
+    from l0prune_cli.tables import plugin_table, print_result
 
     rows = []
     for name in l0prune.plugin_names():

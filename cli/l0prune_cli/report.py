@@ -17,7 +17,7 @@ def command(
 ) -> None:
     """Write a page about runs: what is left, training, size, losses; several side by side."""
     import l0prune
-    from l0prune_cli.rendering import print_result
+    from l0prune_cli.tables import print_result
 
     written = l0prune.write_report(runs, out)
     what = f"{l0prune.counted(len(written.runs), 'run')}, {l0prune.counted(len(written.figures), 'figure')}"

@@ -14,7 +14,7 @@ from recognition.recogniser import Recogniser
 from recognition.trial import Trial
 from tiny_whisper import tiny_recogniser, tiny_sets
 
-from l0prune.counting import parameters
+from l0prune.measuring.count import parameters
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 TRIAL = Trial(method="wrap", label="wrap", size=40, steps=12, objective="task", rate=1e-3, seed=0)

@@ -116,7 +116,7 @@ def l0prune_call() -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    from l0prune_speech.modules import build_encoder
+    from l0prune_speech.encoder.modules import build_encoder
 
     folder = tmp_path_factory.mktemp("bench")
     made = Bench(

@@ -9,12 +9,12 @@ import os
 import sys
 import traceback
 
-import l0prune_cli.rendering  # noqa: F401
+import l0prune_cli.progress  # noqa: F401
 import l0prune_speech.task  # noqa: F401
 import torch
 from l0prune_cli.main import main
 
-import l0prune.pipeline  # noqa: F401
+import l0prune.workflows.pipeline  # noqa: F401
 
 
 def serve() -> None:

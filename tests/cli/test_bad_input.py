@@ -37,7 +37,7 @@ def interrupted(bench, tmp_path: Path, monkeypatch) -> Path:
     """A run that stopped after three steps, with a checkpoint of each of the last two."""
     import signal
 
-    import l0prune_cli.rendering
+    import l0prune_cli.progress
 
     def stop(_self, record) -> None:
         if record.step == 3:
@@ -47,7 +47,7 @@ def interrupted(bench, tmp_path: Path, monkeypatch) -> Path:
     config = tmp_path / "often.toml"
     config.write_text("checkpoint_minutes = 0.0\n" + bench.settings.read_text())
     with monkeypatch.context() as patch:
-        patch.setattr(l0prune_cli.rendering.TerminalObserver, "record", stop)
+        patch.setattr(l0prune_cli.progress.TerminalObserver, "record", stop)
         assert bench.compress("--out", run, config=config).code == 130
     assert len(list((run / "checkpoints").iterdir())) == 2
     return run
@@ -248,7 +248,7 @@ class TestRunDirectory:
         bench.compress("--out", tmp_path / ("x" * 300)).refused("too long")
 
     def test_disk_full_at_the_beginning(self, bench, out, monkeypatch) -> None:
-        monkeypatch.setattr("l0prune.files.os.fsync", _no_space)
+        monkeypatch.setattr("l0prune.support.files.os.fsync", _no_space)
         bench.compress("--out", out).refused("cannot write", "No space left on device", "free some space")
         assert not out.exists()
 
@@ -271,7 +271,7 @@ class TestResume:
     @pytest.mark.parametrize("width", [32, 64])
     def test_other_teacher_of_the_same_name(self, width, bench, interrupted, tmp_path) -> None:
         """Whether or not its weights would fit."""
-        from l0prune_speech.modules import build_encoder
+        from l0prune_speech.encoder.modules import build_encoder
         from safetensors.torch import save_file
 
         with l0prune_file(bench.teacher) as file:
@@ -350,7 +350,7 @@ class TestResume:
 class TestDiskFull:
     def test_while_saving(self, bench, out, tmp_path, monkeypatch) -> None:
         """The checkpoint before survives, and the run goes on from it once there is room."""
-        import l0prune.checkpoint
+        import l0prune.storage.checkpoint
 
         config = tmp_path / "often.toml"
         config.write_text("checkpoint_minutes = 0.0\n" + bench.settings.read_text())
@@ -363,7 +363,7 @@ class TestDiskFull:
             save(state, path)
 
         with monkeypatch.context() as patch:
-            patch.setattr(l0prune.checkpoint.torch, "save", full)
+            patch.setattr(l0prune.storage.checkpoint.torch, "save", full)
             outcome = bench.compress("--out", out, config=config)
         assert outcome.code == 2
         assert outcome.err.startswith("l0prune: error: cannot write")
@@ -404,7 +404,7 @@ class TestDiskFull:
         """Its error for a full disk is neither OSError nor RuntimeError."""
         from safetensors import SafetensorError
 
-        from l0prune.files import write_atomic
+        from l0prune.support.files import write_atomic
 
         def full(path: Path) -> None:
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")

@@ -110,7 +110,7 @@ def test_results_that_cannot_be_written_cost_no_scoring(
 
 
 def test_a_plugin_that_evaluates_nothing(monkeypatch: pytest.MonkeyPatch, l0prune_call: Call) -> None:
-    import l0prune.evaluation
+    import l0prune.workflows.evaluation
 
-    monkeypatch.setattr(l0prune.evaluation, "get_plugin", lambda _name: object())
+    monkeypatch.setattr(l0prune.workflows.evaluation, "get_plugin", lambda _name: object())
     l0prune_call("evaluate", "filterbanks").refused("plugin evaluates nothing: speech")

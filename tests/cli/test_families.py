@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from l0prune_speech.modules import SpeechEncoder
-from l0prune_speech.teachers import load_teacher
+from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune_speech.formats.teachers import load_teacher
 
 import l0prune
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import l0prune
-from l0prune import latency_model
-from l0prune.counting import macs
+from l0prune.measuring.count import macs
+from l0prune.size.latency import model as latency_model
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from l0prune import Bypass, GatedModel, GroupError, Norm, Place, ProofError, PruneGroup, Role, consecutive, prove_groups
-from l0prune.exactness import relative_difference
-from l0prune.plan import make_plan, model_shapes
-from l0prune.proof import find_faults
-from l0prune.removal import apply_plan
-from l0prune.selection import kept_indices
-from l0prune.size_model import SizeModel, parameter_size
+from l0prune.proof.exactness import relative_difference
+from l0prune.proof.trials import find_faults
+from l0prune.removal.apply import apply_plan
+from l0prune.removal.plan import make_plan
+from l0prune.size.parameters import parameter_size
+from l0prune.size.polynomial import SizeModel
+from l0prune.size.selection import kept_indices
+from l0prune.support.modules import model_shapes
 
 SAMPLES = 5
 SIZES = ("left", "right", "top", "stream", "hidden")

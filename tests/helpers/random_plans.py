@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from l0prune import GatedModel, RemovalPlan
-from l0prune.counting import parameters
+from l0prune.measuring.count import parameters
 
 
 @torch.no_grad()

@@ -12,12 +12,13 @@ from random_plans import random_cut
 from torch import Tensor, nn
 
 from l0prune import GatedModel
-from l0prune.counting import macs
-from l0prune.dependency import Discovery, discover
-from l0prune.exactness import relative_difference
-from l0prune.mac_model import mac_size
-from l0prune.plan import model_shapes
-from l0prune.proof import find_faults
+from l0prune.discovery.found import Discovery
+from l0prune.discovery.search import discover
+from l0prune.measuring.count import macs
+from l0prune.proof.exactness import relative_difference
+from l0prune.proof.trials import find_faults
+from l0prune.size.macs import mac_size
+from l0prune.support.modules import model_shapes
 
 Forward = Callable[..., Any]
 

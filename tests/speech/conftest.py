@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from l0prune_speech.modules import SpeechEncoder, build_encoder
+from l0prune_speech.encoder.modules import SpeechEncoder, build_encoder
 
 
 @pytest.fixture

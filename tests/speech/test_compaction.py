@@ -6,14 +6,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from l0prune_speech.distill import Distillation
-from l0prune_speech.groups import UNITS, encoder_groups
-from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.distillation.objective import Distillation
+from l0prune_speech.encoder.groups import UNITS, encoder_groups
+from l0prune_speech.encoder.modules import SpeechEncoder
 
 from l0prune import GatedModel, relative_difference
-from l0prune.compaction import Compactor
 from l0prune.config import CompactionConfig
-from l0prune.counting import parameters
+from l0prune.measuring.count import parameters
+from l0prune.training.compaction import Compactor
 
 Make = Callable[..., SpeechEncoder]
 LAYOUTS = {

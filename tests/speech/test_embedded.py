@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from l0prune_speech.audio import SAMPLE_RATE, find_clips, read
-from l0prune_speech.teachers import load_teacher
+from l0prune_speech.data.audio import SAMPLE_RATE, find_clips, read
+from l0prune_speech.formats.teachers import load_teacher
 
 from l0prune import ConfigError
 

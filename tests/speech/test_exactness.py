@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from l0prune_speech.groups import UNITS, encoder_groups
-from l0prune_speech.modules import SpeechEncoder, build_encoder
+from l0prune_speech.encoder.groups import UNITS, encoder_groups
+from l0prune_speech.encoder.modules import SpeechEncoder, build_encoder
 from torch import Tensor
 
 from l0prune import GatedModel
-from l0prune.exactness import relative_difference
-from l0prune.size_model import parameter_size
+from l0prune.proof.exactness import relative_difference
+from l0prune.size.parameters import parameter_size
 
 
 @st.composite

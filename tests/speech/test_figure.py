@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from l0prune_speech.encoder.groups import UNITS, encoder_groups
+from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.figure import draw_architecture
-from l0prune_speech.groups import UNITS, encoder_groups
-from l0prune_speech.modules import SpeechEncoder
 from matplotlib.axes import Axes
 
 from l0prune import GatedModel

@@ -9,21 +9,21 @@ import pytest
 import torch
 import torchaudio
 import transformers
-from l0prune_speech import teachers
+from l0prune_speech.encoder.groups import encoder_groups
+from l0prune_speech.encoder.modules import SpeechEncoder, build_encoder
+from l0prune_speech.formats import teachers
 from l0prune_speech.formats.checkpoint import from_encoder, to_encoder
 from l0prune_speech.formats.dphubert import from_dphubert, to_dphubert
 from l0prune_speech.formats.huggingface import to_huggingface
 from l0prune_speech.formats.pickled import read_pickled
+from l0prune_speech.formats.teachers import load_teacher
 from l0prune_speech.formats.torchaudio_names import from_torchaudio
-from l0prune_speech.groups import encoder_groups
-from l0prune_speech.modules import SpeechEncoder, build_encoder
-from l0prune_speech.teachers import load_teacher
 from torch import Tensor
 from torchaudio.models import Wav2Vec2Model
 
 import l0prune
 from l0prune import GateConfig, GatedModel, relative_difference
-from l0prune.size_model import parameter_size
+from l0prune.size.parameters import parameter_size
 
 SIZES = {
     "HUBERT_BASE": (94_370_944, 0.75),

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from l0prune_speech.groups import UNITS, encoder_groups
-from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.encoder.groups import UNITS, encoder_groups
+from l0prune_speech.encoder.modules import SpeechEncoder
 
 import l0prune
-from l0prune.counting import macs, parameters
-from l0prune.model_file import read_description
-from l0prune.reporting.parts import network_parts
+from l0prune.measuring.count import macs, parameters
+from l0prune.report.parts import network_parts
+from l0prune.storage.model_file import read_description
 
 
 @pytest.mark.parametrize(

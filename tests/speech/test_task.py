@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from l0prune_speech.audio import Clip, find_clips
+from l0prune_speech.data.audio import Clip, find_clips
 from l0prune_speech.task import _split
 
 from l0prune import DataError

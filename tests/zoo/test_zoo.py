@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torchvision.models import segmentation
 
 from l0prune import GatedModel, RemovalPlan, load, save
-from l0prune.counting import macs
-from l0prune.dependency import Discovery, discover
-from l0prune.exactness import relative_difference
-from l0prune.mac_model import mac_size
-from l0prune.proof import find_faults
+from l0prune.discovery.found import Discovery
+from l0prune.discovery.search import discover
+from l0prune.measuring.count import macs
+from l0prune.proof.exactness import relative_difference
+from l0prune.proof.trials import find_faults
+from l0prune.size.macs import mac_size
 
 TOLERANCE = 1e-4
 

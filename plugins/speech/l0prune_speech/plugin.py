@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from l0prune import PluginError, RunConfig
-from l0prune_speech.evaluation_tasks import TASKS
-from l0prune_speech.export_formats import FORMATS
+from l0prune_speech.formats import FORMATS
 from l0prune_speech.options import SpeechOptions
+from l0prune_speech.probes import TASKS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,27 +55,27 @@ class SpeechPlugin:
     def build(self, architecture: Mapping[str, Any]) -> "nn.Module":
         """The dense encoder of a run's architecture, with random weights."""
         _check_torchaudio()
-        from l0prune_speech.modules import build_encoder
+        from l0prune_speech.encoder import build_encoder
 
         return build_encoder(architecture)
 
     def export(self, source: str, to: str, out: Path) -> "Export":
         """Write a run's student, or any teacher, in another format."""
         _check_torchaudio()
-        from l0prune_speech.exporting import export_network
+        from l0prune_speech.deploy import export_network
 
         return export_network(source, to, out)
 
     def contender(self, source: str, workspace: Path) -> "Contender":
         """A run's student, any teacher or an exported ONNX file, ready to be measured."""
         _check_torchaudio()
-        from l0prune_speech.benching import contender
+        from l0prune_speech.deploy import contender
 
         return contender(source, workspace)
 
     def load(self, seconds: float, batch: int) -> "Load":
         """Noise of a length, at 16 kHz."""
-        from l0prune_speech.benching import load
+        from l0prune_speech.deploy import load
 
         return load(seconds, batch)
 
@@ -84,6 +84,6 @@ class SpeechPlugin:
     ) -> "Evaluation":
         """Score runs' students, teachers, "filterbanks[:cmvn]", or "random:" and any of those encoders."""
         _check_torchaudio()
-        from l0prune_speech.probes.evaluating import evaluate_models
+        from l0prune_speech.probes import evaluate_models
 
         return evaluate_models(models, settings, note)

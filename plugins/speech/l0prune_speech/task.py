@@ -9,16 +9,30 @@ import torch
 from torch import nn
 
 from l0prune import ConfigError, DataError, RunConfig, Task, nearest, pick_device
-from l0prune_speech.audio import SAMPLE_RATE, Clip, ClipSet, Framing, find_clips
-from l0prune_speech.batching import AudioBatches, clips_digest, fixed_batches
-from l0prune_speech.distill import DistanceWeights, Distillation, matched_layers, set_dropout
+from l0prune_speech.data import (
+    SAMPLE_RATE,
+    AudioBatches,
+    Clip,
+    ClipSet,
+    Framing,
+    clips_digest,
+    find_clips,
+    fixed_batches,
+)
+from l0prune_speech.deploy import for_inference
+from l0prune_speech.distillation import (
+    DistanceWeights,
+    Distillation,
+    TargetCache,
+    check_room,
+    matched_layers,
+    set_dropout,
+    teacher_digest,
+)
+from l0prune_speech.encoder import UNITS, SpeechEncoder, encoder_groups
 from l0prune_speech.figure import draw_architecture
-from l0prune_speech.groups import UNITS, encoder_groups
-from l0prune_speech.inference import for_inference
-from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.formats import load_teacher
 from l0prune_speech.options import SpeechOptions
-from l0prune_speech.targets import TargetCache, check_room, teacher_digest
-from l0prune_speech.teachers import load_teacher
 
 _MACS_SECONDS = 10
 

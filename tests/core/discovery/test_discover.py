@@ -25,9 +25,9 @@ from small_networks import (
 from torch import Tensor, nn
 
 from l0prune import GatedModel, GroupError
-from l0prune.dependency import discover
+from l0prune.discovery.search import discover
 from l0prune.errors import TraceError
-from l0prune.proof import find_faults
+from l0prune.proof.trials import find_faults
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,7 +11,7 @@ from small_networks import IMAGES, ROWS, Forward, cuts_are_exact, filled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from l0prune.dependency import discover
+from l0prune.discovery.search import discover
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

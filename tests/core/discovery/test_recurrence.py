@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from l0prune import GatedModel
-from l0prune.dependency import discover
-from l0prune.exactness import relative_difference
+from l0prune.discovery.search import discover
+from l0prune.proof.exactness import relative_difference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from l0prune_speech.groups import encoder_groups
-from l0prune_speech.modules import SpeechEncoder, build_encoder
+from l0prune_speech.encoder.groups import encoder_groups
+from l0prune_speech.encoder.modules import SpeechEncoder, build_encoder
 from torch import Tensor
 
 from l0prune import GatedModel

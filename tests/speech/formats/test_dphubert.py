@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.formats.checkpoint import from_encoder, to_encoder
 from l0prune_speech.formats.dphubert import from_dphubert, to_diarizen, to_dphubert
 from l0prune_speech.formats.pickled import read_pickled
-from l0prune_speech.modules import SpeechEncoder
 from torch import Tensor
 
 from l0prune import DataError

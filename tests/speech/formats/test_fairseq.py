@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.formats.checkpoint import to_encoder
 from l0prune_speech.formats.fairseq import from_fairseq
 from l0prune_speech.formats.pickled import read_pickled
-from l0prune_speech.modules import SpeechEncoder
 from torch import Tensor
 
 from l0prune import DataError

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from l0prune_speech.encoder.modules import SpeechEncoder, normalized
 from l0prune_speech.formats.checkpoint import from_encoder, to_encoder
 from l0prune_speech.formats.huggingface import DEFAULTS, WAVLM_DEFAULTS, from_huggingface, to_huggingface
-from l0prune_speech.modules import SpeechEncoder, normalized
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.dynamic_module_utils import HF_MODULES_CACHE

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from l0prune_speech.formats.pickled import Inert, read_pickled
-from l0prune_speech.teachers import load_teacher
+from l0prune_speech.formats.teachers import load_teacher
 
 from l0prune import DataError
 

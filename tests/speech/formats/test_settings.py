@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.formats.checkpoint import Checkpoint, from_encoder, to_encoder
 from l0prune_speech.formats.dphubert import from_dphubert, to_dphubert
 from l0prune_speech.formats.fairseq import from_fairseq
 from l0prune_speech.formats.huggingface import from_huggingface, to_huggingface
 from l0prune_speech.formats.pickled import read_pickled
-from l0prune_speech.modules import SpeechEncoder
 
 from l0prune import DataError
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import soundfile
 import torch
-from l0prune_speech.audio import Framing, find_clips
-from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.data.audio import Framing, find_clips
+from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.probes import clips, evaluating, phones
+from l0prune_speech.probes.corpora.find import open_sets
 from l0prune_speech.probes.features import (
     EncoderFrontend,
     Frontend,
@@ -21,7 +22,6 @@ from l0prune_speech.probes.features import (
     with_random_weights,
 )
 from l0prune_speech.probes.labelled import segment
-from l0prune_speech.probes.sets import open_sets
 from torch import Tensor
 
 from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings, L0PruneError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from l0prune_speech.audio import Clip
+from l0prune_speech.data.audio import Clip
 from l0prune_speech.probes.held_out import class_folds, clip_folds
 from l0prune_speech.probes.labelled import Example, LabelledSet, Segment
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from l0prune_speech.audio import Clip
+from l0prune_speech.data.audio import Clip
 from l0prune_speech.probes.labelled import Example, LabelledSet, Pair, Segment
 from l0prune_speech.probes.thinning import thinned
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.formats.checkpoint import from_encoder
 from l0prune_speech.formats.dphubert import to_dphubert
-from l0prune_speech.modules import SpeechEncoder
 from l0prune_speech.options import SpeechOptions
 from students.entries import all_entries
 from students.making import Comparison

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from l0prune_speech.groups import encoder_groups
-from l0prune_speech.modules import SpeechEncoder
-from l0prune_speech.teachers import load_teacher
+from l0prune_speech.encoder.groups import encoder_groups
+from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune_speech.formats.teachers import load_teacher
 from students.baselines import BEGINNINGS
 from students.beginnings import size_of
 from students.entries import BASELINES, all_entries
@@ -19,7 +19,7 @@ from torch import nn
 
 import l0prune
 from l0prune import ConfigError, RunConfig, Task
-from l0prune.counting import parameters
+from l0prune.measuring.count import parameters
 
 Make = Callable[..., SpeechEncoder]
 Prepared = Callable[..., tuple[Task, RunConfig]]
@@ -130,7 +130,7 @@ def test_importances_are_torch_prunings_on_the_methods_groups(comparison: Compar
 
 
 def test_a_copy_without_dropout_has_no_taylor_expansion(comparison: Comparison, prepared: Prepared) -> None:
-    settings = l0prune.tables.merge(comparison.settings, {"speech": {"dropout": False}})
+    settings = l0prune.support.merge(comparison.settings, {"speech": {"dropout": False}})
     task, config = prepared(Comparison(folder=comparison.folder, settings=settings))
     with pytest.raises(ConfigError, match="no loss to expand"):
         taylor_terms(task, config)

@@ -21,8 +21,8 @@ from students.summary import aligned, best_baseline, cells, lead, markdown
 
 import l0prune
 from l0prune import ConfigError, DataError, RunConfig, RunError, Task
-from l0prune.files import read_json, write_json
-from l0prune.training import Stage
+from l0prune.support.files import read_json, write_json
+from l0prune.training.stage import Stage
 
 Prepared = Callable[..., tuple[Task, RunConfig]]
 
@@ -49,7 +49,7 @@ def test_what_is_there_is_not_made_again(comparison: Comparison) -> None:
     unscored = compare(comparison, ["random"], [0], Probes(), only_made=True, note=pytest.fail)
     assert unscored["references"] == []
     assert unscored["entries"][0]["scores"] == {}
-    other = l0prune.tables.merge(comparison.settings, {"joint": {"steps": 5}})
+    other = l0prune.support.merge(comparison.settings, {"joint": {"steps": 5}})
     with pytest.raises(RunError, match="other settings"):
         compare(Comparison(folder=comparison.folder, settings=other), ["random"], [0], None, note=notes.append)
 
@@ -79,7 +79,7 @@ class Interrupting(l0prune.Observer):
 
 
 def often_saved(comparison: Comparison, folder: Path) -> Comparison:
-    settings = l0prune.tables.merge(comparison.settings, {"checkpoint_minutes": 0.0, "log_every": 1})
+    settings = l0prune.support.merge(comparison.settings, {"checkpoint_minutes": 0.0, "log_every": 1})
     return Comparison(folder=folder, settings=settings)
 
 
@@ -112,7 +112,7 @@ def test_an_interrupted_baseline_goes_on(
     monkeypatch.setattr(Stage, "update", breaking)
     with pytest.raises(KeyboardInterrupt):
         make(parted, entry, 0)
-    faster = l0prune.tables.merge(parted.settings, {"joint": {"learning_rate": 0.01}})
+    faster = l0prune.support.merge(parted.settings, {"joint": {"learning_rate": 0.01}})
     with pytest.raises(RunError, match="other settings"):
         make(replace(parted, settings=faster), entry, 0)
     assert make(parted, entry, 0)["losses"] == whole["losses"]
@@ -240,7 +240,7 @@ def test_results_of_before_are_gone_on_with(comparison: Comparison, tmp_path: Pa
     # An entry that means something else now is another student.
     write_json(file, {**first, "entries": [{**invented, "data_every": 2}]})
     assert Earlier.read(file, elsewhere, ()).student(all_entries(elsewhere.config())["random"], 0) is None
-    other = replace(elsewhere, settings=l0prune.tables.merge(comparison.settings, {"joint": {"steps": 5}}))
+    other = replace(elsewhere, settings=l0prune.support.merge(comparison.settings, {"joint": {"steps": 5}}))
     with pytest.raises(RunError, match="results are of other settings"):
         Earlier.read(file, other, ())
     write_json(file, {**first, "probe_seeds": [0, 1]})

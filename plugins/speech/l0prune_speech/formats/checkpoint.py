@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from l0prune_speech.encoder import SpeechEncoder, build_encoder, slim_config
 from l0prune_speech.formats.fit import check_fit
-from l0prune_speech.modules import SpeechEncoder, build_encoder, slim_config
 
 RELATIVE_BIAS = "encoder.transformer.rel_attn_embed.weight"
 FIRST_LAYER_BIAS = "encoder.transformer.layers.0.attention.rel_attn_embed.weight"

@@ -20,8 +20,11 @@ from l0prune_speech.formats.checkpoint import (
     Checkpoint,
     family,
     renamed,
+    to_encoder,
 )
 from l0prune_speech.formats.fit import named_tensors
+from l0prune_speech.formats.pickled import read_pickled
+from l0prune_speech.formats.way import Run
 
 _PRUNE_FLAGS = (
     "extractor_prune_conv_channels",
@@ -192,3 +195,9 @@ def _silent_head(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> di
     for name, (weight, bias) in shapes.items():
         made |= {f"{path}.{name}.weight": like.new_zeros(weight), f"{path}.{name}.bias": like.new_zeros(bias)}
     return made
+
+
+def open_pickled(path: Path) -> Run:
+    """A pickled student as its users open it: hidden states of waveforms."""
+    encoder = to_encoder(from_dphubert(read_pickled(path), path), path)
+    return lambda waveforms, lengths: encoder.hidden_states(waveforms, None, lengths)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from l0prune import DataError, listed
-from l0prune_speech.modules import build_encoder
+from l0prune_speech.encoder import build_encoder
 
 Said = Mapping[str, tuple[str, Any]]
 """What a file calls a configuration key, and the value there."""

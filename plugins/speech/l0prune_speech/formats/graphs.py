@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import ConfigError
-from l0prune_speech.audio import SAMPLE_RATE
+from l0prune_speech.data import SAMPLE_RATE
+from l0prune_speech.encoder import SpeechEncoder
 from l0prune_speech.formats.checkpoint import Checkpoint, folded
+from l0prune_speech.formats.way import Outputs, Run, Way
 
 OPSET = 18
 """The first with GroupNorm's present form, and what the exporter writes without conversion."""
@@ -151,3 +153,47 @@ def run_onnx(path: Path) -> Callable[[Tensor, Tensor], list[Tensor]]:
         return [torch.from_numpy(array) for array in session.run(list(OUTPUTS), feeds)]
 
     return run
+
+
+def _program_outputs(encoder: SpeechEncoder, waveforms: Tensor, lengths: Tensor) -> Outputs:
+    last, frames = encoder(waveforms, lengths)
+    return [last, torch.stack(encoder.hidden_states(waveforms, None, lengths)), frames.double()]
+
+
+def _graph(write: Callable[[Checkpoint, Path], list[str]], run: Callable[[Path], Run], **more: Any) -> Way:
+    def opened(path: Path) -> Run:
+        program = run(path)
+
+        def outputs(waveforms: Tensor, lengths: Tensor) -> Outputs:
+            last, states, frames = program(waveforms, lengths)
+            # Counts are compared too, as numbers with fractions are.
+            return [last, states, frames.double()]
+
+        return outputs
+
+    return Way(
+        write=lambda checkpoint, path, card: write(checkpoint, path),
+        open=opened,
+        expected=_program_outputs,
+        **more,
+    )
+
+
+def torchscript_way() -> Way:
+    """TorchScript."""
+    return _graph(to_torchscript, run_torchscript)
+
+
+def torch_export_way() -> Way:
+    """torch.export."""
+    return _graph(to_torch_export, run_torch_export)
+
+
+def onnx_way() -> Way:
+    """ONNX.
+
+    Raises:
+        ConfigError: A package is missing.
+    """
+    check_onnx()
+    return _graph(to_onnx, run_onnx, tolerance=1e-4, refusal=too_large_for_onnx)

@@ -5,15 +5,19 @@ A dense encoder is written for transformers' own classes. A pruned one brings it
 
 import json
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from l0prune import DataError, listed
+from l0prune import ConfigError, DataError, listed
+from l0prune_speech.encoder import SpeechEncoder, normalized
 from l0prune_speech.formats.checkpoint import (
     PARAMETRIZED,
     Checkpoint,
@@ -22,6 +26,7 @@ from l0prune_speech.formats.checkpoint import (
 )
 from l0prune_speech.formats.fit import named_tensors
 from l0prune_speech.formats.pickled import read_pickled
+from l0prune_speech.formats.way import Outputs, Run, Way
 
 _MODEL_TYPES = {"hubert": "hubert", "wav2vec2": "wav2vec2", "wavlm": "wavlm"}
 _CLASSES = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}
@@ -249,3 +254,66 @@ def to_huggingface(checkpoint: Checkpoint, folder: Path, card: str) -> list[str]
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")
     return []
+
+
+def _huggingface_outputs(encoder: SpeechEncoder, waveforms: Tensor, lengths: Tensor) -> Outputs:
+    # transformers counts the states from behind the positional convolution, and may norm the last one.
+    return [*encoder.hidden_states(waveforms, None, lengths)[1:-1], encoder(waveforms, lengths)[0]]
+
+
+def _open_huggingface(folder: Path) -> Run:
+    transformers = _transformers()
+    with _quiet(transformers):
+        config = transformers.AutoConfig.from_pretrained(folder)
+        name = config.architectures[0]
+        if name.startswith("Pruned"):
+            # The very file that the folder holds, without a copy of it in the user's cache.
+            from l0prune_speech.formats import modeling_l0prune as home
+        else:
+            home = transformers
+        model = getattr(home, name).from_pretrained(folder, config=config).eval()
+        normalizes = transformers.AutoFeatureExtractor.from_pretrained(folder).do_normalize
+
+    def run(waveforms: Tensor, lengths: Tensor) -> Outputs:
+        # transformers' own normalisation adds another epsilon to the variance.
+        values = normalized(waveforms, lengths) if normalizes else waveforms
+        mask = (torch.arange(waveforms.shape[1]) < lengths[:, None]).long()
+        with warnings.catch_warnings():
+            # transformers' WavLM gives torch masks of two types.
+            warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+            outputs = model(values, attention_mask=mask, output_hidden_states=True)
+        return [*outputs.hidden_states[1:-1], outputs.last_hidden_state]
+
+    return run
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """No progress bars of transformers meanwhile."""
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        hint = "pip install 'l0prune[huggingface]'"
+        raise ConfigError("the export is checked with transformers, which is missing", hint=hint) from error
+    return transformers
+
+
+def huggingface_way() -> Way:
+    """transformers' folders.
+
+    Raises:
+        ConfigError: transformers is missing.
+    """
+    _transformers()
+    return Way(write=to_huggingface, open=_open_huggingface, expected=_huggingface_outputs)

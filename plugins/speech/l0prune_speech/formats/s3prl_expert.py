@@ -28,7 +28,7 @@ class UpstreamExpert(nn.Module):
     def __init__(self, ckpt: str, model_config: str | None = None, **_kwargs: Any) -> None:
         super().__init__()
         content = torch.load(ckpt, map_location="cpu", weights_only=True)
-        self.encoder = build_encoder(content["config"])
+        self.encoder: Any = build_encoder(content["config"])
         self.encoder.encoder.transformer.layer_drop = 0.0
         self.encoder.load_state_dict(self._named(content["state_dict"]))
         self.downsample_rate = 1

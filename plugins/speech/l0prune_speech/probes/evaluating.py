@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings, LayerComparison, counted, pick_device
-from l0prune_speech.audio import Framing
-from l0prune_speech.evaluation_tasks import TASKS
+from l0prune_speech.data import Framing
+from l0prune_speech.probes.catalogue import TASKS
 from l0prune_speech.probes.checks import check_overlap
+from l0prune_speech.probes.corpora import open_sets
 from l0prune_speech.probes.features import (
     FILTERBANKS,
     Features,
@@ -20,7 +21,6 @@ from l0prune_speech.probes.features import (
 )
 from l0prune_speech.probes.labelled import LabelledSet, Segment
 from l0prune_speech.probes.scoring import score
-from l0prune_speech.probes.sets import open_sets
 from l0prune_speech.probes.similarity import compare
 from l0prune_speech.probes.tasks import PROBES
 from l0prune_speech.probes.thinning import thinned

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from l0prune import DataError
-from l0prune_speech.audio import SAMPLE_RATE, Framing
-from l0prune_speech.formats.checkpoint import from_encoder
-from l0prune_speech.modules import SpeechEncoder
+from l0prune_speech.data import SAMPLE_RATE, Framing
+from l0prune_speech.encoder import SpeechEncoder
+from l0prune_speech.formats import from_encoder, load_teacher
 from l0prune_speech.probes.labelled import Segment
-from l0prune_speech.teachers import load_teacher
 
 RANDOM = "random:"
 _BANDS = 80
@@ -115,7 +114,7 @@ def open_frontend(model: str, device: torch.device) -> Frontend:
 
 def with_random_weights(encoder: SpeechEncoder) -> SpeechEncoder:
     """The same architecture as torch and torchaudio begin its training, from a fixed seed."""
-    from l0prune_speech.modules import build_encoder
+    from l0prune_speech.encoder import build_encoder
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

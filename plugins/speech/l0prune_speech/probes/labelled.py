@@ -8,7 +8,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from l0prune import DataError
-from l0prune_speech.audio import SAMPLE_RATE, Clip, read
+from l0prune_speech.data import SAMPLE_RATE, Clip, read
 
 Label = str | tuple[str, ...]
 """A class, or the phones that are said."""

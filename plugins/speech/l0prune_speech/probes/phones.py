@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import DataError
-from l0prune_speech.audio import Framing
+from l0prune_speech.data import Framing
 from l0prune_speech.probes.features import Features
 from l0prune_speech.probes.fitting import Outcome, Scale, Schedule, Trial, fit, seeded, training_labels
 from l0prune_speech.probes.heads import FrameProbe

@@ -5,7 +5,7 @@ import statistics
 import torch
 
 from l0prune import EvaluationSettings, Score
-from l0prune_speech.evaluation_tasks import TASKS
+from l0prune_speech.probes.catalogue import TASKS
 from l0prune_speech.probes.features import Features
 from l0prune_speech.probes.fitting import Trial
 from l0prune_speech.probes.labelled import LabelledSet

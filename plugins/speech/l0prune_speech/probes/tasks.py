@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from l0prune_speech.audio import Framing
+from l0prune_speech.data import Framing
 from l0prune_speech.probes import clips, phones
 from l0prune_speech.probes.checks import check_classes
 from l0prune_speech.probes.features import Features

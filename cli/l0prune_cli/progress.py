@@ -1,0 +1,118 @@
+"""A run's progress on the terminal: plain lines in a pipe or a log, live progress on a terminal."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from l0prune import CompressionReport, GatedModel, Observer, Record, RunConfig, Task, duration, summarise_kinds
+from l0prune_cli.tables import report_table
+
+
+class TerminalObserver(Observer):
+    """Shows a run as it goes.
+
+    Args:
+        console: Where to show it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.live = console, console.is_terminal
+        self.unit = "batches"
+        self._progress: Progress | None = None
+        self._display: Live | None = None
+        self._bar = TaskID(0)
+
+    def __enter__(self) -> "TerminalObserver":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._end_stage()
+
+    def prepared(self, task: Task, gated: GatedModel, config: RunConfig, folder: Path) -> None:
+        """Show what will be pruned."""
+        self.unit = task.unit
+        total = gated.parameter_model.total
+        table = Table(title=f"To prune: {task.teacher}", title_justify="left")
+        for heading in ("unit", "groups", "units", "parameters", "share"):
+            table.add_column(heading, justify="left" if heading == "unit" else "right")
+        for row in summarise_kinds(gated):
+            share = f"{row['parameters'] / total:.1%}"
+            table.add_row(row["kind"], str(row["groups"]), f"{row['units']:,}", f"{row['parameters']:,}", share)
+        self.console.print(table)
+        size = gated.size_model
+        must = f"at most {gated.gates.budget:,} will stay, {size.floor:,} at least must"
+        self.console.print(f"{size.total:,} {size.counts}; {must}")
+        for name, value in task.facts.items():
+            self.console.print(f"{name}: {value}")
+        self.console.print(f"recipe: {config.recipe}; every group proved; run directory: {folder}")
+
+    def stage_begins(self, name: str, steps: int, done: int) -> None:
+        """Begin a progress bar."""
+        self._end_stage()
+        title = {"joint": "step 1, distil and prune", "further": "step 2, distil further"}.get(name, name)
+        if not self.live:
+            self.console.print(f"{title}: {steps} steps" + (f", going on from {done}" if done else ""))
+            return
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self.console,
+        )
+        self._bar = self._progress.add_task(title, total=steps, completed=done, left="")
+        self._display = Live(self._progress, console=self.console, refresh_per_second=4)
+        self._display.start()
+
+    def record(self, record: Record) -> None:
+        """Show a logging step."""
+        if self._progress is None or self._display is None:
+            place, left = f"{record.stage} {record.step}/{record.steps}", f"left {duration(record.seconds_left)}"
+            pieces = (place, _status(record, self.unit), _parts(record), left)
+            self.console.print("  ".join(piece for piece in pieces if piece))
+            return
+        self._progress.update(self._bar, completed=record.step, left=f"{duration(record.seconds_left)} left")
+        grid = Table.grid()
+        grid.add_row(self._progress)
+        for line in filter(None, (_status(record, self.unit), _parts(record))):
+            grid.add_row(Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis"))
+        self._display.update(grid)
+
+    def compacted(self, step: int, parameters: int) -> None:
+        """Show that the network shrank."""
+        self.console.print(f"step {step}: closed units left; {parameters:,} parameters are in the network")
+
+    def note(self, text: str) -> None:
+        """Show a line."""
+        self._end_stage()
+        self.console.print(text)
+
+    def finished(self, report: CompressionReport) -> None:
+        """Show what was achieved."""
+        self._end_stage()
+        self.console.print(report_table(report))
+        self.console.print(f"files: {report.run_directory}/ (model.safetensors, model.json, report.json, ...)")
+        self.console.print(f'open it: l0prune.load("{report.run_directory}")')
+
+    def _end_stage(self) -> None:
+        if self._display is not None:
+            self._display.stop()
+        self._progress = self._display = None
+
+
+def _status(record: Record, unit: str) -> str:
+    pieces = [f"loss {record.loss:.4f}"]
+    if record.sparsity is not None and record.target is not None:
+        pieces.append(f"sparsity {record.sparsity:.3f} / {record.target:.3f}")
+    if record.multipliers is not None:
+        pieces.append("lambda {:+.3f} {:+.3f}".format(*record.multipliers))
+    pieces.append(f"{record.amount_per_second:.0f} {unit}/s")
+    return "  ".join(pieces)
+
+
+def _parts(record: Record) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in record.parts.items())

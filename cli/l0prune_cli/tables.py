@@ -1,0 +1,189 @@
+"""Results as the terminal shows them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from l0prune import (
+    CompressionReport,
+    Evaluation,
+    Export,
+    Measurement,
+    Score,
+    counted,
+    quantity,
+)
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that shows names as they are and never breaks the lines of a pipe or a log."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _UNBOUNDED
+    return console
+
+
+def print_result(document: Any, *shown: RenderableType, as_json: bool) -> None:
+    """Print what a command found: one JSON document on stdout, or what people read."""
+    if as_json:
+        print(json.dumps(document, indent=1))
+        return
+    for part in shown:
+        make_console().print(part)
+
+
+_UNBOUNDED = 10_000
+"""Columns of a pipe or a log: more than any table needs."""
+
+
+def report_table(report: CompressionReport) -> Table:
+    """Before and after."""
+    table = Table(title=f"{report.teacher} at sparsity {report.sparsity:.4f}", title_justify="left")
+    for heading in ("", "before", "after", "ratio"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    ratio = report.params_before / report.params_after
+    table.add_row("parameters", f"{report.params_before:,}", f"{report.params_after:,}", f"{ratio:.2f}x")
+    ratio = report.macs_before / max(1, report.macs_after)
+    macs = f"MACs per {report.macs_per.split(',')[0]}"
+    table.add_row(macs, quantity(report.macs_before), quantity(report.macs_after), f"{ratio:.2f}x")
+    losses = (
+        ("loss before the cut", report.distill_loss_before_removal),
+        ("loss after the cut", report.distill_loss_after_removal),
+        ("loss at the end", report.distill_loss_final),
+    )
+    for name, loss in losses:
+        if loss is not None:
+            table.add_row(name, "", f"{loss:.4f}", "")
+    table.add_row("gated against pruned", "", f"{report.max_relative_difference:.1e}", "")
+    minutes = sum(report.stage_seconds.values()) / 60
+    table.add_row("training", "", f"{minutes:.1f} min", "")
+    return table
+
+
+def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a prune group."""
+    table = Table(title="Prune groups", title_justify="left")
+    for heading in ("group", "kind", "units", "parameters a unit", "proved"):
+        justify = "right" if heading in ("units", "parameters a unit") else "left"
+        # What a group is called ends in what tells it from the others.
+        table.add_column(heading, justify=justify, overflow="fold" if heading == "group" else "ellipsis")
+    for row in rows:
+        proved = "yes" if row["proved"] else row["reason"]
+        table.add_row(row["name"], row["kind"], f"{row['units']:,}", f"{row['unit_parameters']:,}", proved)
+    return table
+
+
+def plugin_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a plugin."""
+    table = Table("plugin", "description", "recipes")
+    for row in rows:
+        table.add_row(row["name"], row["description"], ", ".join(row["recipes"]))
+    return table
+
+
+def format_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a format."""
+    table = Table("format", "file", "what it holds")
+    for row in rows:
+        table.add_row(row["name"], row["suffix"] or "folder", row["holds"])
+    return table
+
+
+def export_lines(export: Export) -> str:
+    """What was written, and how far its outputs are from the network's."""
+    first = (
+        f"{export.path}: {export.format}, {export.parameters:,} parameters; "
+        f"its outputs differ by {export.max_relative_difference:.1e} at most (relative)"
+    )
+    return "\n".join([first, *(f"  {note}" for note in export.notes)])
+
+
+def measurement_tables(measurement: Measurement) -> list[Table]:
+    """What the models are, and a row for each variant of each model under each load."""
+    title = f"{measurement.processor}, torch {measurement.versions['torch']}"
+    models = Table("model", title=title, title_justify="left")
+    for heading in ("parameters", "MACs", "file", "load", "peak memory"):
+        models.add_column(heading, justify="right")
+    for name, facts in measurement.models.items():
+        seconds, size, peak = (facts.get(key) for key in ("load_seconds", "file_bytes", "peak_memory_bytes"))
+        models.add_row(
+            name,
+            f"{facts['parameters']:,}" if facts["parameters"] else "",
+            quantity(facts["macs"]) if facts["macs"] else "",
+            f"{size / 1e6:.1f} MB" if size else "",
+            f"{seconds:.2f} s" if seconds else "",
+            f"{peak / 1e6:.0f} MB" if peak else "",
+        )
+    rows = Table("load", "model", "dtype", "backend")
+    for heading in (
+        "batch",
+        "threads",
+        "latency",
+        "95 %",
+        "spread",
+        "real-time factor",
+        "times faster (95 % interval)",
+    ):
+        rows.add_column(heading, justify="right")
+    for row in measurement.rows:
+        ratio = row.speedup
+        rows.add_row(
+            row.load,
+            row.model,
+            row.dtype,
+            row.backend,
+            str(row.batch),
+            str(row.threads),
+            f"{row.latency_ms:.2f} ms",
+            f"{row.latency_p95_ms:.2f} ms",
+            f"{row.spread:.1%}",
+            f"{row.real_time_factor:.4f}" if row.real_time_factor else "",
+            f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "",
+        )
+    return [models, rows]
+
+
+def evaluation_tables(evaluation: Evaluation) -> list[Table]:
+    """Scores of all models, with chance as the last row, then the layers beside the teacher's."""
+    tables = [_scores(evaluation)]
+    return [*tables, _layers(evaluation)] if evaluation.layers else tables
+
+
+def _scores(evaluation: Evaluation) -> Table:
+    seeds = len(evaluation.seeds)
+    title = "Probes on frozen hidden states, "
+    title += counted(seeds, "seed") + (": mean ± deviation" if seeds > 1 else "")
+    if evaluation.shuffled_labels:
+        title += "; labels SHUFFLED"
+    table = Table("model", title=title, title_justify="left")
+    table.add_column("parameters", justify="right")
+    for name, facts in evaluation.tasks.items():
+        arrow = "↑" if facts["higher_is_better"] else "↓"
+        table.add_column(f"{name}, {facts['metric']} {arrow}", justify="right")
+    found = {(score.model, score.task): score for score in evaluation.scores}
+    for model, facts in evaluation.models.items():
+        size = f"{facts['parameters']:,}" if facts["parameters"] else ""
+        table.add_row(model, size, *(_score(found[model, task]) for task in evaluation.tasks))
+    table.add_row("chance", "", *(f"{100 * facts['chance']:.1f} %" for facts in evaluation.tasks.values()))
+    return table
+
+
+def _score(score: Score) -> str:
+    spread = "" if score.deviation is None else f" ± {100 * score.deviation:.1f}"
+    return f"{100 * score.mean:.1f}{spread} %"
+
+
+def _layers(evaluation: Evaluation) -> Table:
+    title = f"Layers beside those of {evaluation.against}"
+    table = Table("model", title=title, title_justify="left")
+    measures = list(dict.fromkeys(name for layer in evaluation.layers for name in layer.measures))
+    for heading in ("layer", "teacher's", *measures):
+        table.add_column(heading, justify="right")
+    for layer in evaluation.layers:
+        values = (layer.measures[name] for name in measures)
+        shown = ("" if value is None else f"{value:.3f}" for value in values)
+        table.add_row(layer.model, str(layer.layer), str(layer.teacher_layer), *shown)
+    return table

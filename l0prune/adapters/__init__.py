@@ -1,0 +1,1 @@
+"""Other pruning libraries' ways in: each file is the only importer of its library."""

@@ -1,0 +1,153 @@
+"""From a trace to groups: units that stand alike in the weights, and cost alike, make one."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from l0prune.discovery.found import Discovery, LeftAlone
+from l0prune.discovery.traced import OUTPUT, Trace
+from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
+from l0prune.layers import counting_attributes, layer_units
+from l0prune.support import listed
+
+
+def grouped(model: nn.Module, found: Trace) -> Discovery:
+    """The groups of a model, and what is left alone and why.
+
+    Args:
+        model: The model that was followed.
+        found: What its forward pass ties together.
+    """
+    classes = found.classes()
+    reasons = found.reasons(classes)
+    modules = dict(model.named_modules())
+    layers = {key: kind for key, kind in layer_units(modules).items() if key[0] in found.leaves}
+    costs = _cost_signatures(found, classes)
+    # Units that stand alike in the weights, and cost alike, make one group.
+    units: dict[tuple, list[int]] = defaultdict(list)
+    alone: Counter[tuple[str, str, str]] = Counter()
+    standing = _standing(found, classes)
+    for atom, places in standing.items():
+        made = next((p for p in places if p[:2] in layers), None)
+        read = any(role is Role.CONSUMES for *_, role in places)
+        if atom not in reasons and read and len({place[:2] for place in places}) > 1:
+            widths = tuple((place, len(indices)) for place, indices in places.items())
+            units[widths, costs.get(atom, ())].append(atom)
+        elif made and (atom in reasons or made[0] in found.used):
+            reason = reasons.get(atom, "nothing that can be gated reads it")
+            alone[made[0].rpartition(".")[0], layers[made[:2]], reason] += 1
+    heads = {int(atom) for atoms in found.heads for atom in np.unique(classes[atoms])}
+    groups: list[PruneGroup] = []
+    taken: Counter[str] = Counter()
+    for (widths, _), members in units.items():
+        made = next((place for place, _ in widths if place[:2] in layers and place[2] is Role.PRODUCES), widths[0][0])
+        name = made[0].rpartition(".")[0] or made[0]
+        if len(members) < 2:
+            alone[name, layers.get(made[:2], "unit"), "everything here has to go together"] += 1
+            continue
+        taken[name] += 1
+        is_head = heads.issuperset(members) and max(width for _, width in widths) > 1
+        groups.append(
+            PruneGroup(
+                name=name if taken[name] == 1 else f"{name}#{taken[name]}",
+                kind="head" if is_head else layers.get(made[:2], "unit"),
+                units=len(members),
+                places=tuple(
+                    Place(
+                        tensor=place[0],
+                        dim=place[1],
+                        role=place[2],
+                        index=np.array([standing[m][place] for m in members]),
+                    )
+                    for place, _ in widths
+                ),
+            )
+        )
+    return Discovery(
+        groups=tuple(_finished(groups, found, classes, modules)),
+        left_alone=tuple(
+            LeftAlone(name=name, kind=kind, units=n, reason=reason, interface=reason.startswith(OUTPUT))
+            for (name, kind, reason), n in alone.items()
+        ),
+        trace=found,
+        notes=(*found.notes, *_unused(model, found)),
+        hidden_units=sum(
+            not reasons.get(atom, "").startswith(OUTPUT)
+            for tensor, dim in layers
+            if tensor in found.used
+            for atom in classes[found.leaves[tensor][dim]].tolist()
+        ),
+        layers=layers,
+    )
+
+
+def _standing(found: Trace, classes: np.ndarray) -> dict[int, dict[tuple[str, int, Role], list[int]]]:
+    """Where each class stands: the indices on each (tensor, dimension, role)."""
+    consumed = np.zeros(found.size, dtype=bool)
+    for atoms in found.consumed:
+        consumed[atoms] = True
+    standing: dict[int, dict[tuple[str, int, Role], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for tensor, dims in found.leaves.items():
+        for dim, atoms in enumerate(dims):
+            for index, (atom, reads) in enumerate(zip(classes[atoms].tolist(), consumed[atoms].tolist(), strict=True)):
+                standing[atom][tensor, dim, Role.CONSUMES if reads else Role.PRODUCES].append(index)
+    return standing
+
+
+def unused_modules(model: nn.Module, found: Trace) -> list[str]:
+    """The modules with parameters of their own that the forward pass did not use."""
+    return sorted({path.rpartition(".")[0] for path, _ in model.named_parameters() if path not in found.used})
+
+
+def _unused(model: nn.Module, found: Trace) -> list[str]:
+    unused = unused_modules(model, found)
+    return [f"never used in the forward pass, left alone: {listed(unused)}"] if unused else []
+
+
+def _cost_signatures(found: Trace, classes: np.ndarray) -> dict[int, tuple]:
+    """How often each class stands in each extent of each operator: units of one group must cost alike."""
+    signatures: dict[int, list] = defaultdict(list)
+    for c, cost in enumerate(found.costs):
+        for e, atoms in enumerate(cost.extents):
+            present, counts = np.unique(classes[atoms[atoms != 0]], return_counts=True)
+            for atom, count in zip(present.tolist(), counts.tolist(), strict=True):
+                signatures[atom].append((c, e, count))
+    return {atom: tuple(places) for atom, places in signatures.items()}
+
+
+def _finished(
+    groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray, modules: Mapping[str, nn.Module]
+) -> list[PruneGroup]:
+    """Groups with the norms that mix their units and the attributes that count them."""
+    owner = np.full(found.size, -1)
+    for g, group in enumerate(groups):
+        for place in group.places:
+            assert place.dim is not None
+            owner[classes[found.leaves[place.tensor][place.dim][place.index.ravel()]]] = g
+    norms: list[dict[Norm, None]] = [{} for _ in groups]
+    for call in found.norms:
+        for g in np.unique(owner[classes[call.atoms]]).tolist():
+            if g >= 0:
+                norms[g][Norm(module=call.module, channel_dim=call.channel_dim)] = None
+    attributes: list[dict[Attribute, None]] = [{} for _ in groups]
+    for reading in found.readings:
+        owners, counts = np.unique(owner[classes[reading.atoms]], return_counts=True)
+        if len(owners) != 1 or owners[0] < 0:
+            continue
+        g, length = int(owners[0]), int(counts[0])
+        for name in counting_attributes(modules.get(reading.module), length):
+            attribute = Attribute(module=reading.module, name=name, per_unit=length // groups[g].units)
+            attributes[g][attribute] = None
+    return [
+        PruneGroup(
+            name=group.name,
+            kind=group.kind,
+            units=group.units,
+            places=group.places,
+            norms=tuple(norms[g]),
+            attributes=tuple(attributes[g]),
+        )
+        for g, group in enumerate(groups)
+    ]

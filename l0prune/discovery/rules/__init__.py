@@ -1,0 +1,54 @@
+"""What each operator does to the atoms of its operands (see `tracer`).
+
+Operators without a rule pin their operands: a missing rule costs reach, never correctness.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from l0prune.discovery.rules import elementwise, parts, products, reductions, shapes, whole_modules  # noqa: F401 - they register rules
+from l0prune.discovery.rules.elementwise import pointwise, shaped_like
+from l0prune.discovery.rules.registry import RULES, tensors
+from l0prune.discovery.rules.whole_modules import module_rule
+from l0prune.discovery.tracer import Tracer
+
+__all__ = ["apply_rule", "module_rule"]
+
+
+def apply_rule(tracer: Tracer, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+    """Carry atoms from an operator's operands to its results.
+
+    Args:
+        tracer: Holds the atoms.
+        func: The ATen overload.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+        out: What it returned.
+    """
+    name = func._schema.name.removeprefix("aten::")
+    # In-place variants follow the rule of the plain operator.
+    name = name if name in RULES else name.rstrip("_")
+    operands = [*tensors(args), *tensors(kwargs.values())]
+    if name in RULES:
+        RULES[name](tracer, _positional(func, args, kwargs), out)
+    elif torch.Tag.pointwise in func.tags:
+        pointwise(tracer, operands, out)
+    elif name.endswith("_like") or name.startswith("new_"):
+        shaped_like(tracer, operands, out)
+    else:
+        for operand in operands:
+            tracer.pin_all(operand, f"read by {name}, which has no rule,")
+    # All are asked: to ask is to read.
+    constant = [tracer.facts(operand).constant for operand in operands]
+    if operands and all(constant):
+        for result in tensors([out]):
+            tracer.set(result, tracer.facts(result).blocks, constant=True)
+
+
+def _positional(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+    """All arguments in the schema's order, defaults filled in."""
+    schema = func._schema.arguments
+    rest = [kwargs.get(a.name, a.default_value) for a in schema[len(args) :]]
+    return [*args, *rest]

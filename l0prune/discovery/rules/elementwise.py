@@ -1,0 +1,144 @@
+"""Operators that work value by value: what stands on one dimension of several operands is unified."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from l0prune.discovery.rules.registry import move, rule, tensors
+from l0prune.discovery.traced import Atoms, Block
+from l0prune.discovery.tracer import Tracer
+
+
+@rule(
+    "masked_fill where native_dropout bernoulli clone fill zero dropout lerp addcmul addcdiv hardswish "
+    "hardsigmoid hardtanh relu6 prelu _prelu_kernel mish silu elu celu selu leaky_relu softplus rrelu_with_noise "
+    "threshold gelu log_sigmoid_forward softshrink hardshrink normal uniform exponential random"
+)
+def _elementwise(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    pointwise(tracer, tensors(args), out)
+
+
+@rule("full zeros ones empty empty_strided new_full new_zeros new_ones new_empty full_like zeros_like ones_like")
+def _blank(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    shaped_like(tracer, tensors(args[:1]), out)
+    if not tracer.facts(out).blocks:
+        tracer.make_blank(out)
+
+
+@rule("copy")
+def _copy(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """Writing into a part of a blank tensor: the rest of it is as long as what is written."""
+    into, x = args[:2]
+    base = tracer.blank_under(into)
+    if base is None or tracer.facts(into).blocks:
+        pointwise(tracer, [into, x], out)
+        return
+    tracer.settle(x)
+    blocks, below = [], list(tracer.facts(base).blocks)
+    for block in move(tracer.facts(x).blocks, lambda d: d + into.ndim - x.ndim):
+        dim = block.dims[0]
+        same = [d for d in range(base.ndim) if (base.stride(d), base.shape[d]) == (into.stride(dim), into.shape[dim])]
+        if len(same) != 1 or any(b.dims == (same[0],) for b in below):
+            tracer.pin(block.atoms, "is written to a part of another tensor")
+        else:
+            blocks.append(block)
+            below.append(Block((same[0],), block.atoms))
+    tracer.set(base, below)
+    tracer.set(out, blocks)
+
+
+def pointwise(tracer: Tracer, operands: Sequence[Tensor], out: Any) -> None:
+    """Unify the operands, dimension by dimension from the last."""
+    for result in tensors([out]):
+        tracer.set(result, unified(tracer, operands, result.ndim))
+
+
+def unified(tracer: Tracer, operands: Sequence[Tensor], ndim: int) -> list[Block]:
+    """Atoms of a broadcast combination; what stands on one dimension of several operands is unified."""
+    operands = [operand for operand in operands if operand.ndim and operand.numel() > 1]
+    # A tensor made on the way (dropout's noise, say) is as long as what it meets.
+    operands = [o for o in operands if tracer.facts(o).blocks or tracer.blank_under(o) is None] or operands
+    joint = [b for operand in operands for b in _aligned(tracer, operand, ndim) if len(b.dims) > 1]
+    if joint and not all(_same_or_absent(tracer, operand, ndim, joint) for operand in operands):
+        for operand in operands:
+            tracer.settle(operand)
+        joint = []
+    blocks: list[Block] = []
+    seen: set[tuple[int, ...]] = set()
+    for block in joint:
+        if block.dims in seen:
+            continue
+        seen.add(block.dims)
+        for other in joint:
+            if other.dims == block.dims:
+                tracer.unify(block.atoms, other.atoms)
+        blocks.append(block)
+    taken = {d for block in blocks for d in block.dims}
+    for dim in range(ndim):
+        if dim in taken:
+            continue
+        present = [o for o in operands if dim >= ndim - o.ndim and o.shape[dim - ndim] > 1]
+        found = [tracer.along(operand, dim - ndim) for operand in present]
+        first = next((atoms for atoms in found if atoms is not None), None)
+        if first is None:
+            continue
+        for atoms in found:
+            tracer.unify(first, atoms)
+        if goes_on(tracer, first, found):
+            blocks.append(Block((dim,), first))
+    return blocks
+
+
+def goes_on(tracer: Tracer, first: Atoms, found: Sequence[Atoms | None]) -> bool:
+    """Whether atoms that may have met a fixed dimension, and been pinned, are worth following: a layer's own are."""
+    return all(atoms is not None for atoms in found) or not tracer.is_new(first)
+
+
+def _aligned(tracer: Tracer, operand: Tensor, ndim: int) -> list[Block]:
+    return move(tracer.facts(operand).blocks, lambda d: d + ndim - operand.ndim)
+
+
+def _same_or_absent(tracer: Tracer, operand: Tensor, ndim: int, joint: Sequence[Block]) -> bool:
+    """Whether an operand carries each joint block in the same form or does not extend over its dimensions."""
+    mine = _aligned(tracer, operand, ndim)
+    for block in joint:
+        same = any(b.dims == block.dims and b.atoms.shape == block.atoms.shape for b in mine)
+        offset = ndim - operand.ndim
+        absent = all(d < offset or operand.shape[d - offset] == 1 for d in block.dims)
+        if not (same or absent):
+            return False
+    return True
+
+
+def shaped_like(tracer: Tracer, operands: Sequence[Tensor], out: Any) -> None:
+    """A new tensor in the shape of the first operand."""
+    if isinstance(out, Tensor) and operands and operands[0].shape == out.shape:
+        tracer.set(out, tracer.facts(operands[0]).blocks)
+
+
+@rule("_to_copy contiguous detach alias lift_fresh view_as_real_copy _conj requires_grad to")
+def _identity(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    facts = tracer.facts(args[0])
+    if isinstance(out, Tensor):
+        tracer.set(out, facts.blocks, constant=facts.constant)
+
+
+@rule("_local_scalar_dense equal is_nonzero item sym_size sym_numel is_same_size _has_compatible_shallow_copy_type")
+def _value(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    """Gives a number: nothing to carry."""
+
+
+@rule("glu")
+def _glu(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    x, dim = args[0], args[1] % args[0].ndim
+    tracer.settle(x)
+    blocks = []
+    for block in tracer.facts(x).blocks:
+        if block.dims == (dim,):
+            first, second = np.split(block.atoms, 2)
+            tracer.unify(first, second)
+            block = Block((dim,), first)
+        blocks.append(block)
+    tracer.set(out, blocks)

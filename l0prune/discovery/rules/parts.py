@@ -1,0 +1,162 @@
+"""Operators that take apart or put together: slices, splits, concatenation, padding."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from l0prune.discovery.rules.elementwise import goes_on
+from l0prune.discovery.rules.registry import across, move, rule
+from l0prune.discovery.traced import Block
+from l0prune.discovery.tracer import Tracer
+
+
+def _taken(tracer: Tracer, x: Tensor, out: Tensor, dim: int, index: Any, *, drop: bool = False) -> None:
+    """A part of a tensor along one dimension."""
+    facts = tracer.facts(x)
+    blocks = []
+    for block in facts.blocks:
+        dims, atoms = block
+        if dim in dims:
+            axis = dims.index(dim)
+            atoms = atoms[(slice(None),) * axis + (index,)]
+            if drop:
+                dims = dims[:axis] + dims[axis + 1 :]
+        if dims:
+            blocks.append(Block(tuple(d - (drop and d > dim) for d in dims), atoms))
+            if dim in dims and len(dims) == 1:
+                tracer.read(atoms)
+    tracer.set(out, blocks, constant=facts.constant)
+
+
+@rule("slice narrow")
+def _slice(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    x, dim, start, end = args[0], args[1] or 0, args[2], args[3]
+    step = args[4] if len(args) > 4 and args[4] else 1
+    _taken(tracer, x, out, dim % x.ndim, slice(start, end, step))
+
+
+@rule("select")
+def _select(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    x, dim, place = args[0], args[1] % args[0].ndim, args[2]
+    alone = next((b for b in tracer.facts(x).blocks if b.dims == (dim,)), None)
+    if alone is not None:
+        tracer.pin(alone.atoms[[place]], "picked out by its index")
+    _taken(tracer, x, out, dim, place, drop=True)
+
+
+@rule("unbind")
+def _unbind(tracer: Tracer, args: Sequence[Any], out: Sequence[Tensor]) -> None:
+    for place, part in enumerate(out):
+        _select(tracer, [args[0], args[1] or 0, place], part)
+
+
+@rule("split split_with_sizes chunk tensor_split split_copy split_with_sizes_copy unsafe_split unsafe_chunk")
+def _split(tracer: Tracer, args: Sequence[Any], out: Sequence[Tensor]) -> None:
+    x, dim = args[0], (args[2] if len(args) > 2 and args[2] is not None else 0) % args[0].ndim
+    alone = next((b for b in tracer.facts(x).blocks if b.dims == (dim,)), None)
+    if alone is not None and len({part.shape[dim] for part in out}) == 1:
+        # Equal parts stay equal: where each begins is reckoned from the length of the whole.
+        across(tracer, alone.atoms, len(out))
+    start = 0
+    for part in out:
+        _taken(tracer, x, part, dim, slice(start, start + part.shape[dim]))
+        start += part.shape[dim]
+
+
+@rule("index_select")
+def _index_select(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    x, dim = args[0], args[1] % args[0].ndim
+    if tracer.along(x, dim) is not None:
+        tracer.pin_all(x, "picked out by index")
+        return
+    _taken(tracer, x, out, dim, slice(None))
+
+
+@rule("index")
+def _index(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    x, indices = args[0], args[1]
+    places = [d for d, index in enumerate(indices) if index is not None]
+    spans = sum(i.ndim if i.dtype is torch.bool else 1 for i in indices if i is not None)
+    if any(i is not None and i.dtype is torch.bool for i in indices) and len(places) > 1:
+        tracer.pin_all(x, "picked out by index")
+        return
+    if not places or places != list(range(places[0], places[-1] + 1)):
+        tracer.pin_all(x, "picked out by index")
+        return
+    tracer.settle(x)
+    first, grown = places[0], out.ndim - x.ndim
+    blocks = []
+    for block in tracer.facts(x).blocks:
+        dim = block.dims[0]
+        if first <= dim < first + spans:
+            tracer.pin(block.atoms, "picked out by index")
+        else:
+            blocks.append(Block((dim if dim < first else dim + grown,), block.atoms))
+    tracer.set(out, blocks)
+
+
+@rule("cat concatenate")
+def _cat(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    parts = [x for x in args[0] if x.numel()]
+    dim = (args[1] or 0) % out.ndim
+    for x in parts:
+        tracer.settle(x)
+    found = [tracer.along(x, dim) for x in parts]
+    blocks = []
+    if any(atoms is not None for atoms in found):
+        pieces = [a if a is not None else np.zeros(x.shape[dim], int) for a, x in zip(found, parts, strict=True)]
+        blocks.append(Block((dim,), np.concatenate(pieces)))
+    blocks += _others(tracer, parts, dim, out.ndim)
+    tracer.set(out, blocks)
+
+
+def _others(tracer: Tracer, parts: Sequence[Tensor], dim: int, ndim: int) -> list[Block]:
+    """Atoms of the dimensions along which tensors are not put together."""
+    blocks = []
+    for other in range(ndim):
+        if other != dim:
+            found = [tracer.along(x, other) for x in parts]
+            first = next((atoms for atoms in found if atoms is not None), None)
+            for atoms in found:
+                tracer.unify(first, atoms)
+            if first is not None and goes_on(tracer, first, found):
+                blocks.append(Block((other,), first))
+    return blocks
+
+
+@rule("stack")
+def _stack(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    parts, dim = args[0], (args[1] or 0) % out.ndim
+    for x in parts:
+        tracer.settle(x)
+    blocks = _others(tracer, parts, -1, out.ndim - 1)
+    tracer.set(out, move(blocks, lambda d: d + (d >= dim)))
+
+
+@rule("constant_pad_nd")
+def _constant_pad(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    x, pad = args[0], args[1]
+    tracer.settle(x)
+    blocks = []
+    for block in tracer.facts(x).blocks:
+        k = 2 * (x.ndim - 1 - block.dims[0])
+        sides = pad[k : k + 2] or [0, 0]
+        if min(sides) < 0:
+            tracer.pin(block.atoms, "is cropped")
+        else:
+            blocks.append(Block(block.dims, np.pad(block.atoms, sides)))
+    tracer.set(out, blocks)
+
+
+@rule("roll flip rot90")
+def _roll(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    x = args[0]
+    dims = {d % x.ndim for d in (args[2] if len(args) > 2 else args[1])}
+    tracer.settle(x)
+    for block in tracer.facts(x).blocks:
+        if not dims or block.dims[0] in dims:
+            tracer.pin(block.atoms, "changes its order")
+    tracer.set(out, [b for b in tracer.facts(x).blocks if dims and b.dims[0] not in dims])

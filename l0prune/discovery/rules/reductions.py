@@ -1,0 +1,193 @@
+"""Normalisation, reductions, pooling, lookup."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from l0prune.discovery.rules.elementwise import pointwise
+from l0prune.discovery.rules.registry import RULES, Rule, across, move, rule, tensors
+from l0prune.discovery.traced import Atoms, Block
+from l0prune.discovery.tracer import Tracer
+
+
+@rule(
+    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
+    "miopen_batch_norm _batch_norm_with_update _batch_norm_no_update batch_norm"
+)
+def _batch_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    x = args[0]
+    channels = tracer.along(x, 1)
+    for tensor in tensors(args[1:5]):
+        tracer.unify(channels, tracer.along(tensor, 0))
+    results = tensors([out])
+    tracer.set(results[0], tracer.facts(x).blocks)
+    for other in results[1:]:
+        if channels is not None and other.shape == (len(channels),):
+            tracer.set(other, [Block((0,), channels)])
+
+
+@rule("native_layer_norm layer_norm")
+def _layer_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    x, shape, weight, bias = args[:4]
+    result = tensors([out])[0]
+    tracer.settle(x)
+    if len(shape) == 1:
+        normalize(tracer, x, weight, bias, kind=nn.LayerNorm)
+    else:
+        for dim in range(x.ndim - len(shape), x.ndim):
+            atoms = tracer.along(x, dim)
+            if atoms is not None:
+                tracer.pin(atoms, "is normalised together with other dimensions")
+    tracer.set(result, tracer.facts(x).blocks)
+
+
+def normalize(tracer: Tracer, x: Tensor, weight: Tensor | None, bias: Tensor | None, kind: type) -> None:
+    """Statistics over the last dimension of x."""
+    channels = tracer.along(x, -1)
+    for tensor in (weight, bias):
+        if tensor is not None:
+            tracer.unify(channels, tracer.along(tensor, 0))
+    if channels is None:
+        return
+    if weight is None:
+        tracer.pin(channels, "is normalised without a weight")
+        return
+    dim = _input_dim(tracer, channels)
+    if dim is None or not isinstance(tracer.modules.get(tracer.here), kind):
+        tracer.pin(channels, "is normalised outside a norm module")
+    else:
+        tracer.normed(dim, channels)
+
+
+def _input_dim(tracer: Tracer, channels: Atoms) -> int | None:
+    """The dimension of the running module's input on which these atoms stand, -1 for the last."""
+    x = tracer.input_here
+    if x is None:
+        return None
+    for dim in range(x.ndim - 1, -1, -1):
+        atoms = tracer.along(x, dim)
+        if atoms is not None and np.array_equal(atoms, channels):
+            return -1 if dim == x.ndim - 1 else dim
+    return None
+
+
+@rule("native_group_norm group_norm")
+def _group_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    x, weight, bias = args[:3]
+    groups = args[6] if len(args) > 6 else args[1]
+    channels = tracer.along(x, 1)
+    for tensor in (weight, bias):
+        if isinstance(tensor, Tensor):
+            tracer.unify(channels, tracer.along(tensor, 0))
+    if channels is not None and groups < len(channels):
+        if weight is None or not isinstance(tracer.modules.get(tracer.here), nn.GroupNorm):
+            tracer.pin(channels, "is normalised outside a norm module")
+        else:
+            across(tracer, channels, groups)
+            tracer.normed(1, channels)
+    elif channels is not None and weight is None:
+        tracer.pin(channels, "is normalised without a weight")
+    tracer.set(tensors([out])[0], tracer.facts(x).blocks)
+
+
+@rule("_weight_norm_interface _weight_norm")
+def _weight_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    direction, length, dim = args[:3]
+    keep = dim % direction.ndim
+    for other in range(direction.ndim):
+        atoms = tracer.along(direction, other)
+        if other != keep and atoms is not None:
+            tracer.pin(atoms, "is normalised with its weight")
+    # What reads the result reads its lengths: gates on its directions would be normalised away.
+    lengths = tracer.along(length, keep)
+    tracer.unify(tracer.along(direction, keep), lengths)
+    if lengths is not None:
+        tracer.set(tensors([out])[0], [Block((keep,), lengths)], constant=True)
+
+
+@rule("_softmax softmax _log_softmax log_softmax cumsum cumprod _safe_softmax logcumsumexp")
+def _along_dim(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    x, dim = args[0], args[1] % max(args[0].ndim, 1)
+    atoms = tracer.along(x, dim) if x.ndim else None
+    if atoms is not None:
+        tracer.pin(atoms, "is normalised or summed over")
+    tracer.set(out, tracer.facts(x).blocks)
+
+
+@rule(
+    "sum mean amax amin var std var_mean std_mean linalg_vector_norm norm argmax argmin any all prod logsumexp max min "
+    "aminmax median nansum count_nonzero"
+)
+def _reduce(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    x = args[0]
+    if not isinstance(x, Tensor) or not x.ndim:
+        return
+    if len(args) > 1 and isinstance(args[1], Tensor):
+        pointwise(tracer, [x, args[1]], out)
+        return
+    result = tensors([out])[0]
+    dims = _reduced(x, result)
+    given = next((a for a in args[1:3] if isinstance(a, int | list | tuple) and not isinstance(a, bool)), None)
+    if given is not None and given != []:
+        dims = {d % x.ndim for d in ([given] if isinstance(given, int) else given)}
+    tracer.settle(x)
+    blocks = []
+    for block in tracer.facts(x).blocks:
+        if block.dims[0] in dims:
+            tracer.pin_if_read(tensors([out]), block.atoms, "is averaged or summed over")
+        else:
+            blocks.append(block)
+    if result.ndim < x.ndim:
+        blocks = move(blocks, lambda d: d - sum(other < d for other in dims))
+    for each in tensors([out]):
+        tracer.set(each, blocks)
+
+
+def _reduced(x: Tensor, result: Tensor) -> set[int]:
+    if result.ndim == x.ndim:
+        return {d for d in range(x.ndim) if result.shape[d] != x.shape[d]}
+    return set(range(x.ndim))
+
+
+def _spatial(dimensions: int) -> Rule:
+    def reduce_places(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+        x = args[0]
+        tracer.settle(x)
+        blocks = []
+        for block in tracer.facts(x).blocks:
+            if block.dims[0] >= x.ndim - dimensions:
+                tracer.pin(block.atoms, "is pooled or interpolated over")
+            else:
+                blocks.append(block)
+        for result in tensors([out]):
+            tracer.set(result, blocks)
+
+    return reduce_places
+
+
+for _n in (1, 2, 3):
+    _names = (
+        "max_pool{n}d_with_indices max_pool{n}d avg_pool{n}d adaptive_avg_pool{n}d _adaptive_avg_pool{n}d "
+        "adaptive_max_pool{n}d upsample_nearest{n}d _upsample_nearest_exact{n}d reflection_pad{n}d replication_pad{n}d "
+        "mkldnn_max_pool{n}d fractional_max_pool{n}d lp_pool{n}d"
+    )
+    RULES.update(dict.fromkeys(_names.format(n=_n).split(), _spatial(_n)))
+RULES.update(
+    {
+        "upsample_linear1d": _spatial(1),
+        "upsample_bilinear2d": _spatial(2),
+        "upsample_bicubic2d": _spatial(2),
+        "_upsample_bilinear2d_aa": _spatial(2),
+        "_upsample_bicubic2d_aa": _spatial(2),
+        "upsample_trilinear3d": _spatial(3),
+        "grid_sampler_2d": _spatial(2),
+    }
+)
+
+
+@rule("embedding")
+def _embedding(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    features = tracer.along(args[0], 1)
+    tracer.set(out, [] if features is None else [Block((out.ndim - 1,), features)])

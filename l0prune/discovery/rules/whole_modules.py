@@ -1,0 +1,92 @@
+"""Layers that are understood as a whole: recurrent ones, and RMS norms of any class."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from l0prune.discovery.rules.products import consume, extent
+from l0prune.discovery.rules.reductions import normalize
+from l0prune.discovery.rules.registry import ModuleRule, tensors
+from l0prune.discovery.traced import Block
+from l0prune.discovery.tracer import Tracer
+from l0prune.layers import is_rms_norm
+from l0prune.support import output_tensors
+
+
+def module_rule(module: nn.Module) -> ModuleRule | None:
+    """The rule of a module whose forward is not followed operator by operator."""
+    if isinstance(module, nn.RNNBase):
+        return _recurrent
+    if isinstance(module, nn.RNNCellBase):
+        return _recurrent_cell
+    return _rms_norm if is_rms_norm(module) else None
+
+
+def _rms_norm(tracer: Tracer, module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:
+    x = next(iter(tensors([*args, *kwargs.values()])))
+    tracer.settle(x)
+    normalize(tracer, x, module.weight, None, kind=nn.Module)  # type: ignore[arg-type]
+    tracer.set(out, tracer.facts(x).blocks)
+
+
+def _recurrent(tracer: Tracer, module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:
+    """Unit h of every layer and direction goes together: the module has one hidden size."""
+    assert isinstance(module, nn.RNNBase)
+    operands = [*args, *kwargs.values()]
+    x = operands[0].data if isinstance(operands[0], PackedSequence) else operands[0]
+    results = out[0].data if isinstance(out[0], PackedSequence) else out[0]
+    if module.proj_size:
+        for tensor in (x, *module.parameters()):
+            tracer.pin_all(tensor, "belongs to a recurrent network with projections")
+        return
+    directions, hidden = 1 + module.bidirectional, module.hidden_size
+    weights = dict(module.named_parameters())
+    units = tracer.along(weights["weight_hh_l0"], 1)
+    if units is None:
+        return
+    features = tracer.along(x, -1)
+    steps = x.shape[0] if isinstance(operands[0], PackedSequence) else prod(x.shape[:-1])
+    for name, weight in weights.items():
+        rows = tracer.along(weight, 0)
+        if rows is not None:
+            tracer.unify(rows.reshape(-1, hidden), np.broadcast_to(units, (len(rows) // hidden, hidden)))
+        if name.startswith("weight_hh"):
+            columns = tracer.along(weight, 1)
+            tracer.unify(units, columns)
+            tracer.consume(columns)
+        elif name.startswith("weight_ih"):
+            columns = tracer.along(weight, 1)
+            reads = features if name.startswith("weight_ih_l0") else np.tile(units, directions)
+            consume(tracer, reads, columns, weight, x)
+        if name.startswith("weight"):
+            tracer.cost(steps, extent(tracer, weight, 0), extent(tracer, weight, 1))
+    made = np.tile(units, directions)
+    tracer.set(results, [Block((results.ndim - 1,), made)])
+    for state in output_tensors(out[1]):
+        tracer.set(state, [Block((state.ndim - 1,), units)])
+    for state in tensors(operands[1:]):
+        tracer.unify(tracer.along(state, -1), units, "is the size of a given state")
+
+
+def _recurrent_cell(tracer: Tracer, module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:
+    """One step of a recurrent layer; a state that is not given is zero, in the module's hidden size."""
+    x, *states = tensors([*args, *kwargs.values()])
+    weights = dict(module.named_parameters())
+    units = tracer.along(weights["weight_hh"], 1)
+    if units is None:
+        return
+    for weight in weights.values():
+        rows = tracer.along(weight, 0)
+        if rows is not None:
+            tracer.unify(rows.reshape(-1, len(units)), np.broadcast_to(units, (len(rows) // len(units), len(units))))
+    tracer.consume(units)
+    consume(tracer, tracer.along(x, -1), tracer.along(weights["weight_ih"], 1), weights["weight_ih"], x)
+    for name in ("weight_ih", "weight_hh"):
+        tracer.cost(prod(x.shape[:-1]), extent(tracer, weights[name], 0), extent(tracer, weights[name], 1))
+    for state in states:
+        tracer.unify(tracer.along(state, -1), units, "is the size of a given state")
+    for result in tensors([out]):
+        tracer.set(result, [Block((result.ndim - 1,), units)])

@@ -1,0 +1,105 @@
+"""What a forward pass ties together, as `tracer` finds it.
+
+Legend: A atoms; atom 0 stands for what can never be cut.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+Atoms = np.ndarray
+"""(n,) int64: the atom of each index along a dimension."""
+
+
+OUTPUT = "part of the model's output"
+
+
+class Block(NamedTuple):
+    """Atoms that depend on one dimension of a tensor, or jointly on several that a reshape has made of one."""
+
+    dims: tuple[int, ...]
+    atoms: np.ndarray
+    """One axis for each of `dims`, in the order in which they stood before the reshape."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one tensor."""
+
+    blocks: tuple[Block, ...] = ()
+    """Each dimension stands in at most one; a dimension in none is fixed."""
+    constant: bool = False
+    """Whether it is made of parameters and buffers alone."""
+
+
+class Cost(NamedTuple):
+    """Multiply-accumulates of one operator: `factor` times the lengths of `extents`."""
+
+    module: str
+    factor: int
+    extents: tuple[Atoms, ...]
+
+
+class NormCall(NamedTuple):
+    """A normalisation across channels that carry atoms."""
+
+    module: str
+    channel_dim: int
+    atoms: Atoms
+
+
+class Reading(NamedTuple):
+    """A reshape or split in a module's forward: an attribute may hold the length of that dimension."""
+
+    module: str
+    atoms: Atoms
+
+
+@dataclass
+class Trace:
+    """What a forward pass ties together."""
+
+    leaves: dict[str, list[Atoms]]
+    """Atoms along each dimension of each parameter and buffer, by canonical name."""
+    size: int
+    """Number of atoms, with atom 0."""
+    same: list[tuple[Atoms, Atoms]] = field(default_factory=list)
+    pins: list[tuple[Atoms, str]] = field(default_factory=list)
+    consumed: list[Atoms] = field(default_factory=list)
+    """Atoms of weight dimensions that are contracted with activations."""
+    heads: list[Atoms] = field(default_factory=list)
+    """Atoms that stand for a whole head of attention."""
+    costs: list[Cost] = field(default_factory=list)
+    norms: list[NormCall] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+    """Parameters and buffers that an operator has read."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be looked at."""
+
+    def classes(self) -> np.ndarray:
+        """(A,) the smallest atom that each atom lives and dies with."""
+        edges = [(np.ravel(a), np.ravel(b)) for a, b in self.same]
+        parent = np.arange(self.size)
+        if not edges:
+            return parent
+        one, other = (np.concatenate(side) for side in zip(*edges, strict=True))
+        while True:
+            low = np.minimum(parent[one], parent[other])
+            before = parent.copy()
+            # Hook the larger root below the smaller, then halve every path.
+            np.minimum.at(parent, parent[one], low)
+            np.minimum.at(parent, parent[other], low)
+            parent = parent[parent]
+            if np.array_equal(parent, before):
+                return parent
+
+    def reasons(self, classes: np.ndarray) -> dict[int, str]:
+        """Why a class can never be cut, by class."""
+        found: dict[int, str] = {}
+        # That something is the model's output says more than what else becomes of it.
+        for atoms, reason in sorted(self.pins, key=lambda pin: not pin[1].startswith(OUTPUT)):
+            for atom in np.unique(classes[atoms]):
+                found.setdefault(int(atom), reason)
+        return found

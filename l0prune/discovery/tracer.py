@@ -1,0 +1,286 @@
+"""Which indices of which tensors live and die together: a forward pass, watched operator by operator.
+
+Every index of every dimension of a parameter is an atom. Operators carry atoms along and unify those that have to go
+together: an addition unifies the channels of its operands, a matrix product the features it contracts with the weight
+that reads them. What an operator mixes in a way that removal would change is pinned, with the reason. `rules`
+holds the rules; what has none pins its operands, so that nothing is cut that is not understood.
+
+Legend: A atoms; atom 0 stands for what can never be cut.
+"""
+
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Reading, Trace
+from l0prune.errors import TraceError
+from l0prune.support import output_tensors
+
+
+class Tracer(TorchDispatchMode):
+    """Follows atoms through the operators of a forward pass.
+
+    Args:
+        model: The model to run; hooks are left on it.
+        operator_rule: Carries atoms through an operator: (tracer, operator, arguments, keywords, result).
+        module_rule: The rule of a module that is understood as a whole: (tracer, module, arguments, keywords, result);
+            None for one that is followed operator by operator.
+        time_limit: Seconds after which tracing gives up.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        operator_rule: Callable[..., None],
+        module_rule: Callable[[nn.Module], Callable[..., None] | None],
+        time_limit: float,
+    ) -> None:
+        super().__init__()
+        self._operator_rule, self._module_rule = operator_rule, module_rule
+        self._facts: Any = WeakIdKeyDictionary()
+        self._names: Any = WeakIdKeyDictionary()
+        self._debts: Any = WeakIdKeyDictionary()
+        self._single: Any = WeakIdKeyDictionary()
+        self._blank: dict[int, weakref.ref[Tensor]] = {}
+        self._failure: tuple[BaseException, str] | None = None
+        self._paths: list[str] = []
+        self._inputs: list[Any] = []
+        self._suspended = False
+        self._time_limit, self._deadline = time_limit, 0.0
+        self.modules = dict(model.named_modules())
+        leaves: dict[str, list[Atoms]] = {}
+        start = 1
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            leaves[name] = []
+            for extent in tensor.shape:
+                leaves[name].append(np.arange(start, start + extent))
+                start += extent
+            blocks = [Block((d,), atoms) for d, atoms in enumerate(leaves[name]) if len(atoms) > 1]
+            self._facts[tensor] = Facts(tuple(blocks), constant=True)
+            self._names[tensor] = name
+            if single := frozenset(int(atoms[0]) for atoms in leaves[name] if len(atoms) == 1):
+                self._single[tensor] = single
+        self.trace = Trace(leaves, start)
+        self._free = start
+        for path, module in self.modules.items():
+            self._follow(path, module)
+
+    @property
+    def here(self) -> str:
+        """Path of the module whose forward is running."""
+        return self._paths[-1] if self._paths else ""
+
+    @property
+    def _where(self) -> str:
+        return f" in {self.here}" if self.here else ""
+
+    def culprit(self, error: BaseException) -> str:
+        """Path of the innermost module through which an error has come."""
+        return self._failure[1] if self._failure and self._failure[0] is error else self.here
+
+    @property
+    def input_here(self) -> Tensor | None:
+        """First argument of the module whose forward is running."""
+        value = self._inputs[-1] if self._inputs else None
+        return value if isinstance(value, Tensor) else None
+
+    def watch(self, run: Callable[[], Any]) -> None:
+        """Run and follow; whatever tensors come out are pinned."""
+        self._deadline = time.monotonic() + self._time_limit
+        self._paths.clear()
+        self._inputs.clear()
+        with self:
+            outputs = run()
+        for leaf in output_tensors(outputs):
+            for block in self.facts(leaf).blocks:
+                self.pin(block.atoms, OUTPUT)
+            self.pin(np.array(sorted(self._single.get(leaf, ())), dtype=np.int64), OUTPUT)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run an operator, then carry the atoms of its operands over to its results."""
+        out = func(*args, **(kwargs or {}))
+        if not self._suspended:
+            if time.monotonic() > self._deadline:
+                raise TraceError(
+                    "tracing took too long",
+                    where=self.here or None,
+                    expected=f"at most {self._time_limit:g} seconds",
+                    hint="pass smaller example inputs, a larger `time_limit`, or write the groups yourself (`groups=`)",
+                )
+            self._operator_rule(self, func, args, kwargs or {}, out)
+            self._carry_single((args, kwargs), out)
+        return out
+
+    def _carry_single(self, arguments: object, out: object) -> None:
+        """Follow the unit of layers that have but one, up to the next layer: it is never cut, but may be the output."""
+        operands = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+        weights = [x for x in operands if x.ndim > 1 and self._facts.get(x, Facts()).constant]
+        carried = frozenset().union(*(self._single.get(x, ()) for x in weights or operands))
+        for result in output_tensors(out) if carried else ():
+            self._single[result] = carried
+
+    # What rules ask and say.
+
+    def facts(self, tensor: Tensor) -> Facts:
+        """What is known of a tensor; nothing of one that appears from outside."""
+        if tensor in self._names:
+            self.trace.used.add(self._names[tensor])
+        for atoms, reason, where in self._debts.pop(tensor, ()):
+            self.trace.pins.append((atoms, f"{reason}{where}"))
+        return self._facts.get(tensor) or Facts()
+
+    def set(self, tensor: Tensor, blocks: Sequence[Block], *, constant: bool = False) -> None:
+        """Say what a result's dimensions carry."""
+        self._facts[tensor] = Facts(tuple(b for b in blocks if b.atoms.size > 1 and b.atoms.any()), constant)
+
+    def make_blank(self, tensor: Tensor) -> None:
+        """Say that a tensor has just been made, of one value: what is written to it decides what it carries."""
+        if self._paths:  # Not what is made outside the model: that is its input.
+            self._blank[tensor.untyped_storage().data_ptr()] = weakref.ref(tensor)
+
+    def blank_under(self, view: Tensor) -> Tensor | None:
+        """The blank tensor that `view` shows a part of."""
+        found = self._blank.get(view.untyped_storage().data_ptr())
+        return found() if found else None
+
+    def along(self, tensor: Tensor, dim: int) -> Atoms | None:
+        """Atoms along one dimension, None where it is fixed. Joint dimensions are settled first."""
+        facts = self.facts(tensor)
+        dim %= max(tensor.ndim, 1)
+        for block in facts.blocks:
+            if dim in block.dims:
+                if len(block.dims) > 1:
+                    self.settle(tensor)
+                    return self.along(tensor, dim)
+                return block.atoms
+        return None
+
+    def new_atoms(self, extent: int) -> Atoms:
+        """Atoms of a dimension that is constant along its length: whatever it meets decides how long it is."""
+        start = self.trace.size
+        self.trace.size += extent
+        return np.arange(start, start + extent)
+
+    def is_new(self, atoms: np.ndarray) -> bool:
+        """Whether no parameter or buffer has these atoms."""
+        return bool((atoms >= self._free).all())
+
+    def settle(self, tensor: Tensor) -> None:
+        """Let the units of every joint block be those of its first dimension: heads, not places within them."""
+        facts = self.facts(tensor)
+        if any(len(block.dims) > 1 for block in facts.blocks):
+            settled = tuple(self.tie(block, 0) if len(block.dims) > 1 else block for block in facts.blocks)
+            self._facts[tensor] = Facts(settled, facts.constant)
+
+    def tie(self, block: Block, axis: int, *, heads: bool = True) -> Block:
+        """Tie a joint block over all its axes but one."""
+        rest = tuple(a for a in range(len(block.dims)) if a != axis)
+        first = block.atoms[tuple(slice(None) if a == axis else 0 for a in range(len(block.dims)))]
+        self.unify(block.atoms, np.broadcast_to(np.expand_dims(first, rest), block.atoms.shape), "is reshaped")
+        if heads:
+            self.trace.heads.append(first)
+            self.read(first)
+        return Block((block.dims[axis],), first)
+
+    def unify(self, one: np.ndarray | None, other: np.ndarray | None, fixed: str = "meets fixed features") -> None:
+        """Let two dimensions' indices live and die together; pin what meets a fixed one."""
+        if one is other or (one is None and other is None):
+            return
+        if one is None or other is None:
+            self.pin(one if one is not None else other, fixed)  # type: ignore[arg-type]
+            return
+        if one.shape != other.shape:
+            self.pin(one, "is reused at another length")
+            self.pin(other, "is reused at another length")
+            return
+        free = (one != 0) & (other != 0)
+        differ = free & (one != other)
+        if differ.any():
+            self.trace.same.append((one[differ], other[differ]))
+        if not free.all():
+            self.pin(one[~free], fixed)
+            self.pin(other[~free], fixed)
+
+    def pin(self, atoms: np.ndarray, reason: str) -> None:
+        """Say that indices can never be cut."""
+        atoms = atoms[atoms != 0]
+        if atoms.size:
+            self.trace.pins.append((atoms.ravel(), f"{reason}{self._where}"))
+
+    def pin_if_read(self, results: Sequence[Tensor], atoms: np.ndarray, reason: str) -> None:
+        """Pin indices once any of the results that mix them is read; nobody may want it."""
+        for result in results:
+            debt = (atoms[atoms != 0].ravel(), reason, self._where)
+            self._debts.setdefault(result, []).append(debt)
+
+    def pin_all(self, tensor: Tensor, reason: str) -> None:
+        """Pin everything a tensor carries."""
+        for block in self.facts(tensor).blocks:
+            self.pin(block.atoms, reason)
+
+    def consume(self, atoms: Atoms | None) -> None:
+        """Say that a weight's dimension reads the units it carries: their gates act there."""
+        if atoms is not None:
+            self.trace.consumed.append(atoms)
+
+    def cost(self, factor: int, *extents: Atoms | int | None) -> None:
+        """Count multiply-accumulates."""
+        arrays = tuple(e for e in extents if isinstance(e, np.ndarray))
+        for extent in extents:
+            factor *= extent if isinstance(extent, int) else 1
+        self.trace.costs.append(Cost(self.here, factor, arrays))
+
+    def normed(self, channel_dim: int, atoms: Atoms) -> None:
+        """Say that the module here takes statistics over channels with atoms."""
+        self.trace.norms.append(NormCall(self.here, channel_dim, atoms))
+
+    def read(self, atoms: np.ndarray) -> None:
+        """Say that the module here reshapes or splits to a dimension of this length."""
+        if atoms.ndim == 1 and self.here is not None:
+            self.trace.readings.append(Reading(self.here, atoms))
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Run operators without following them."""
+        self._suspended = True
+        try:
+            yield
+        finally:
+            self._suspended = False
+
+    def _follow(self, path: str, module: nn.Module) -> None:
+        def enter(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+            self._paths.append(path)
+            self._inputs.append(next(iter([*args, *kwargs.values()]), None))
+
+        def leave(*_: object) -> None:
+            self._paths.pop()
+            self._inputs.pop()
+            error = sys.exception()
+            if error is not None and not (self._failure and self._failure[0] is error):
+                self._failure = (error, path)
+
+        module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
+        module.register_forward_hook(leave, always_call=True)
+        rule = self._module_rule(module)
+        if rule is not None:
+            forward = module.forward
+
+            def follow(*args: Any, **kwargs: Any) -> Any:
+                if self._suspended:
+                    return forward(*args, **kwargs)
+                with self.suspended():
+                    out = forward(*args, **kwargs)
+                rule(self, module, args, kwargs, out)
+                return out
+
+            module.forward = follow

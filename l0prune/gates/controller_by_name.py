@@ -1,0 +1,42 @@
+"""Controllers by the name that settings give them."""
+
+import numpy as np
+
+from l0prune.config import ControllerConfig
+from l0prune.errors import ConfigError
+from l0prune.gates.controller import AugmentedLagrangian, Controller, ProportionalIntegral
+from l0prune.gates.gates import Gates
+from l0prune.gates.projected import ProjectedController
+
+
+def make_controller(
+    target_sparsity: float,
+    config: ControllerConfig,
+    gates: Gates,
+    *,
+    start: np.ndarray | None = None,
+    prior: np.ndarray | None = None,
+) -> Controller:
+    """The controller that the settings name, on the gates' device, with the gates prepared for it.
+
+    Args:
+        target_sparsity: The target once the warm-up is over.
+        config: Kind, schedule and rates.
+        gates: What it controls.
+        start: (N,) importances that it starts from, where it goes by any.
+        prior: (N,) importances that it goes by where the loss has no gradient.
+
+    Raises:
+        ConfigError: There is a start, and the controller goes by none.
+    """
+    if start is not None and config.kind != "projected":
+        raise ConfigError("the controller takes no start", got=config.kind, expected="projected")
+    if config.kind == "projected":
+        units = [group.units for group in gates.groups]
+        controller: Controller = ProjectedController(target_sparsity, config, units, start=start, prior=prior)
+    else:
+        kinds = {"lagrangian": AugmentedLagrangian, "pi": ProportionalIntegral}
+        controller = kinds[config.kind](target_sparsity, config)
+    controller.to(gates.log_alpha.device)
+    controller.begin(gates)
+    return controller

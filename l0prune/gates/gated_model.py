@@ -1,0 +1,260 @@
+"""Gates on a model, acting on the weights that consume the units.
+
+Legend: N units of all groups, one after the other.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils.hooks import RemovableHandle
+
+from l0prune.config import GateConfig
+from l0prune.errors import GroupError
+from l0prune.gates.fused_gating import FusedGating
+from l0prune.gates.fused_layout import Standing
+from l0prune.gates.gated_tensors import GatedTensor, NormGates, list_name, shorten
+from l0prune.gates.gates import Gates
+from l0prune.groups import Place, PruneGroup, Role, check_groups
+from l0prune.layers import GatedNorm, forget_gated_weights, use_gated_weights
+from l0prune.removal import RemovalPlan, apply_plan, make_plan
+from l0prune.size import SizeModel, budget_for, kept_indices, parameter_size
+from l0prune.support import copied, model_shapes, owners
+
+# How far the expected size may be above the budget at the cut without a word, as a share of the budget.
+_BEHIND = 0.02
+
+
+class GatedModel(nn.Module):
+    """A model with gates on its prune groups; `model` is trained as before.
+
+    In training mode each forward pass of this module draws new gates, unless the last ones still wait for their
+    backward pass; each call of `gates.sample()` does so in any case. In evaluation mode the gates are the deterministic
+    selection that meets the target: outputs are those of the pruned network.
+
+    Args:
+        model: The dense model; gates are attached to it in place.
+        groups: Its prune groups.
+        target_sparsity: Share of the size to remove, in (0, 1).
+        config: Gate settings.
+        size_model: The size that the target counts; the parameters by default.
+
+    Raises:
+        GroupError: A group does not fit the model; the model is untouched then.
+        TargetError: The target is out of range or more than can be removed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[PruneGroup],
+        *,
+        target_sparsity: float,
+        config: GateConfig | None = None,
+        size_model: SizeModel | None = None,
+    ) -> None:
+        super().__init__()
+        shapes = model_shapes(model)
+        check_groups(groups, shapes)
+        self.model = model
+        self.groups = tuple(groups)
+        self.parameter_model = parameter_size(model, groups)
+        self.size_model = size_model or self.parameter_model
+        self.target_sparsity = target_sparsity
+        self.shapes = shapes
+        self.dense_groups, self.dense_shapes = self.groups, shapes
+        self.here = np.arange(sum(group.units for group in groups))
+        """(N,) the units by their numbers in the dense model: some may be gone for good."""
+        config = config or GateConfig()
+        budget = budget_for(self.size_model, target_sparsity, round_to=config.round_to or 1)
+        # Gates are real numbers, whatever else the model computes with.
+        reference = next((p for p in model.parameters() if p.is_floating_point()), None)
+        if reference is None:
+            raise GroupError("the model has no floating-point parameter to put gates on", where=type(model).__name__)
+        self.gates = Gates(groups, self.size_model, budget, config, reference)
+        self._attach()
+
+    def forward(self, *args, **kwargs):
+        """The model's own forward; in training mode with gates drawn for it."""
+        if self.training:
+            self.gates.draw()
+        return self.model(*args, **kwargs)
+
+    def expected_sparsity(self) -> Tensor:
+        """1 - expected size / dense size; float64 scalar, differentiable in the gates."""
+        return 1 - self.size_model.expected(self.gates.keep_probabilities()) / self.size_model.total
+
+    @torch.no_grad()
+    def behind(self) -> str:
+        """What to say before a cut where the gates are far from the target yet; else nothing."""
+        left, budget = 1 - float(self.expected_sparsity()), 1 - self.target_sparsity
+        if left <= budget * (1 + _BEHIND):
+            return ""
+        return (
+            f"the gates are at an expected sparsity of {1 - left:.3f}, the target is {self.target_sparsity:.3f}: the "
+            f"expected size is {left / budget - 1:.0%} above the budget, and the cut removes units that training still "
+            'used; train longer, or choose the controller "projected", which is at the target at each step'
+        )
+
+    def plan(self, kept: np.ndarray | None = None) -> RemovalPlan:
+        """The removal plan of the deterministic selection, or of a given one (N,), in the dense model's indices."""
+        kept = self.gates.select() if kept is None else kept
+        units = np.zeros(sum(group.units for group in self.dense_groups), dtype=bool)
+        units[self.here[kept]] = True
+        return make_plan(self.dense_groups, kept_indices(units, self.dense_groups), self.dense_shapes)
+
+    def next_plan(self, kept: np.ndarray) -> RemovalPlan:
+        """The same for the model as it is now, some units of which may be gone."""
+        return make_plan(self.groups, kept_indices(kept, self.groups), self.shapes)
+
+    def gate_values(self) -> dict[str, Tensor]:
+        """The deterministic gate values (units,) by group name."""
+        values = self.gates._fixed or self.gates.decide()
+        return {group.name: value.detach() for group, value in zip(self.groups, values, strict=True)}
+
+    def pruned(self) -> tuple[nn.Module, RemovalPlan]:
+        """A copy of the model with the selection removed, and the plan; this model is untouched."""
+        values = self.gate_values()
+        kept = np.concatenate([value.cpu().numpy() > 0 for value in values.values()])
+        twin = copied(self)
+        twin.detach()
+        return apply_plan(twin.model, self.next_plan(kept), values).eval(), self.plan(kept)
+
+    def shrink(self, kept: np.ndarray) -> tuple[RemovalPlan, dict[str, tuple[nn.Parameter, nn.Parameter | None]]]:
+        """Cut units out of the model in place, without folding: gates stay on what is left. Parameters are new ones.
+
+        Args:
+            kept: (N,) bool, True for units that are left.
+
+        Returns:
+            The plan, in the indices of the model as it was; by its name in the plan, each parameter before and after.
+
+        Raises:
+            GroupError: An emptied block holds all that reads another group's units; nothing is cut then.
+        """
+        plan = self.next_plan(kept)
+        remaining = plan.remaining_groups()
+        before = dict(self.detach().named_parameters())
+        after = dict(apply_plan(self.model, plan).named_parameters())
+        # Around one emptied block all groups go.
+        kept = np.concatenate([np.isin(np.arange(group.units), plan.kept[group.name]) for group in self.groups])
+        numbers = [g for g, group in enumerate(self.groups) if plan.kept[group.name]]
+        self.groups, self.shapes, self.here = remaining, plan.pruned_shapes(), self.here[kept]
+        same = self.size_model is self.parameter_model
+        self.parameter_model = self.parameter_model.restricted(self.groups, numbers)
+        self.size_model = self.parameter_model if same else self.size_model.restricted(self.groups, numbers)
+        self.gates.shrink(kept, self.groups, self.size_model)
+        self._attach()
+        return plan, {name: (parameter, after.get(name)) for name, parameter in before.items()}
+
+    @property
+    def first_gate(self) -> nn.Module:
+        """A module that stands in the model as long as gates are attached."""
+        module, name = self._gated[0]
+        return next(gate for gate in module.parametrizations[name] if isinstance(gate, GatedTensor))  # type: ignore[index]
+
+    def _attach(self) -> None:
+        consumers: dict[str, list[tuple[int, Place]]] = {}
+        switched: dict[str, list[int]] = {}
+        for g, group in enumerate(self.groups):
+            for place in group.places:
+                if place.role is Role.CONSUMES:
+                    consumers.setdefault(place.tensor, []).append((g, place))
+            for tensor in group.alive_with:
+                switched.setdefault(tensor, []).append(g)
+        # Whatever can fail comes first: nothing is attached by halves.
+        self._norms, norms, open_channels = self._gated_norms()
+        held = owners(self.model)
+        tensors = sorted({*consumers, *switched})
+        self._gated = [(module, name) for tensor in tensors for module, name in held[tensor]]
+        self._orders = [(module, list(module._parameters)) for module in {module: None for module, _ in self._gated}]
+        standings = []
+        for tensor in tensors:
+            first = getattr(*held[tensor][0])
+            places, alive_with = tuple(consumers.get(tensor, ())), tuple(switched.get(tensor, ()))
+            standings.append(Standing(tuple(first.shape), places, alive_with, kind=(first.dtype, first.device)))
+        fused = FusedGating(self.gates, standings, [list_name(tensor) for tensor in tensors], norms)
+        for number, tensor in enumerate(tensors):
+            for module, name in held[tensor]:
+                gate = GatedTensor(self.gates, standings[number])
+                gate.train(module.training)
+                parametrize.register_parametrization(module, name, gate)
+                gate.fused = fused, number
+                shorten(module, name)
+        for opened in open_channels:
+            opened.fused = fused
+        for norm in self._norms:
+            _replace(self.model, norm.dense, norm)
+        self._hooks: list[RemovableHandle] = fused.attach(self.model)
+        for module in {module: None for module, _ in self._gated if isinstance(module, nn.RNNBase)}:
+            self._hooks.append(module.register_forward_pre_hook(use_gated_weights))
+            self._hooks.append(module.register_forward_hook(forget_gated_weights, always_call=True))
+        self._nested = [m for m in self.model.modules() if isinstance(m, nn.TransformerEncoder) and m.use_nested_tensor]
+        for module in self._nested:
+            module.use_nested_tensor = False
+        # Registering a parametrization tries it out, in training mode with a draw that no forward pass has asked for.
+        self.gates.forget_sample()
+        self.gates.follow(self.model)
+
+    def _gated_norms(self) -> tuple[list[GatedNorm], list[Standing], list[NormGates]]:
+        standing: dict[str, list[tuple[int, Place]]] = {}
+        dims: dict[str, int] = {}
+        for g, group in enumerate(self.groups):
+            for norm in group.norms:
+                place = next((p for p in group.places if p.tensor == f"{norm.module}.weight"), None)
+                where = f"{group.name}, {norm.module}"
+                if place is None:
+                    raise GroupError("a gated norm must carry the group on its weight", where=where)
+                if dims.setdefault(norm.module, norm.channel_dim) != norm.channel_dim:
+                    raise GroupError("a norm is used on different dimensions", where=where)
+                _check_shares(self.model.get_submodule(norm.module), place, where)
+                standing.setdefault(norm.module, []).append((g, place))
+        gated, standings, channels = [], [], []
+        for number, (path, places) in enumerate(standing.items()):
+            norm = self.model.get_submodule(path)
+            standings.append(Standing(self.shapes[f"{path}.weight"], tuple(places)))
+            channels.append(NormGates(self.gates, standings[-1], number))
+            gated.append(GatedNorm(norm, channels[-1], dims[path]).train(norm.training))
+        return gated, standings, channels
+
+    def detach(self) -> nn.Module:
+        """Take the gates off again, without folding them in; returns the dense model."""
+        for hook in self._hooks:
+            hook.remove()
+        for module, name in self._gated:
+            _own_class(module)
+            parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+        for module, names in self._orders:
+            # Optimizers know parameters by their number.
+            module._parameters.update({name: module._parameters.pop(name) for name in names})
+        for norm in self._norms:
+            _replace(self.model, norm, norm.release())
+        for module in self._nested:
+            module.use_nested_tensor = True
+        self._gated, self._orders, self._norms, self._hooks, self._nested = [], [], [], [], []
+        return self.model
+
+
+def _check_shares(norm: nn.Module, place: Place, where: str) -> None:
+    if isinstance(norm, nn.GroupNorm) and norm.num_groups < norm.num_channels:
+        rows = place.index // (norm.num_channels // norm.num_groups)
+        shares = np.stack([(rows == n).sum(axis=1) for n in range(norm.num_groups)])
+        if (shares != shares[0]).any():
+            raise GroupError("a unit must take as many channels from each group of a gated GroupNorm", where=where)
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` wherever `old` stands."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is old:
+                setattr(parent, name, new)
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a parametrized module a class of its own: deep copies share one, and removal would strip both."""
+    cls = type(module)
+    body = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
+    module.__class__ = type(cls.__name__, cls.__bases__, body)  # pyright: ignore[reportAttributeAccessIssue]

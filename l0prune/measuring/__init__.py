@@ -1,0 +1,43 @@
+"""What networks cost: counted, and timed on the machine at hand."""
+
+from typing import TYPE_CHECKING
+
+from l0prune.support import lazy_names
+
+if TYPE_CHECKING:
+    from l0prune.measuring.benchmark import Measurement, Row, measure
+    from l0prune.measuring.count import macs, macs_by_module, parameters
+    from l0prune.measuring.machine import has_fast_bfloat16, peak_memory_bytes, pick_device, processor
+    from l0prune.measuring.timing import freed_memory_kept, interleave, speedup
+    from l0prune.measuring.variants import Contender, Load, check_variants
+
+_HOMES = {
+    "benchmark": (
+        "Measurement",
+        "Row",
+        "measure",
+    ),
+    "count": (
+        "macs",
+        "macs_by_module",
+        "parameters",
+    ),
+    "machine": (
+        "has_fast_bfloat16",
+        "peak_memory_bytes",
+        "pick_device",
+        "processor",
+    ),
+    "timing": (
+        "freed_memory_kept",
+        "interleave",
+        "speedup",
+    ),
+    "variants": (
+        "Contender",
+        "Load",
+        "check_variants",
+    ),
+}
+
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)

@@ -1,0 +1,27 @@
+"""The plugin seam: what a plugin gives, and how plugins are found."""
+
+from l0prune.plugin.find import get_plugin, plugin_names
+from l0prune.plugin.protocols import Benchable, Evaluator, Export, Exporter, ExportFormat, Plugin
+from l0prune.plugin.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
+from l0prune.plugin.settings import describe, resolve
+from l0prune.plugin.task import OwnTask, Task
+
+__all__ = [
+    "Benchable",
+    "Evaluation",
+    "EvaluationSettings",
+    "EvaluationTask",
+    "Evaluator",
+    "Export",
+    "ExportFormat",
+    "Exporter",
+    "LayerComparison",
+    "OwnTask",
+    "Plugin",
+    "Score",
+    "Task",
+    "describe",
+    "get_plugin",
+    "plugin_names",
+    "resolve",
+]

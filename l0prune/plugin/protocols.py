@@ -1,0 +1,105 @@
+"""What a plugin is, and what more it may do."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from l0prune.config import RunConfig
+from l0prune.plugin.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from l0prune.measuring import Contender, Load
+    from l0prune.plugin.scores import Evaluation, EvaluationSettings, EvaluationTask
+
+
+@runtime_checkable
+class Plugin(Protocol):
+    """What a plugin class provides."""
+
+    name: str
+    """As in `--plugin NAME`."""
+    description: str
+    """One line."""
+    options: type
+    """A frozen dataclass of the plugin's own settings, the table [NAME] of the TOML file."""
+    recipes: Mapping[str, Mapping[str, Any]]
+    """Named settings; the first is the default."""
+
+    def prepare(self, options: Any, run: RunConfig) -> Task:
+        """Everything to compress one network."""
+        ...
+
+    def build(self, architecture: Mapping[str, Any]) -> "nn.Module":
+        """The dense network of a task's `architecture`, with any weights."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFormat:
+    """A format that a plugin writes."""
+
+    holds: str
+    """What it is, and what it can and cannot hold."""
+    suffix: str = ""
+    """Of the file; a folder has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What an export wrote."""
+
+    source: str
+    format: str
+    path: str
+    parameters: int
+    """Of the network."""
+    max_relative_difference: float
+    """Between the outputs of the network and those of what was written, opened again."""
+    notes: tuple[str, ...] = ()
+    """What was left out or supplied."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return asdict(self)
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """What a plugin provides beside `Plugin` to export networks."""
+
+    formats: Mapping[str, ExportFormat]
+    """By name."""
+
+    def export(self, source: str, to: str, out: Path) -> Export:
+        """Write `source` as format `to` at `out`, compared with the network before it stands there."""
+        ...
+
+
+@runtime_checkable
+class Benchable(Protocol):
+    """What a plugin provides beside `Plugin` to have its networks measured."""
+
+    def contender(self, source: str, workspace: Path) -> "Contender":
+        """A run's network, or what the plugin takes as a teacher; `workspace` is for what is made on the way."""
+        ...
+
+    def load(self, seconds: float, batch: int) -> "Load":
+        """Inputs of a length."""
+        ...
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """What a plugin provides beside `Plugin` to have models scored on tasks."""
+
+    tasks: "Mapping[str, EvaluationTask]"
+    """By name."""
+
+    def evaluate(
+        self, models: Sequence[str], settings: "EvaluationSettings", note: Callable[[str], None]
+    ) -> "Evaluation":
+        """Score run directories, what the plugin takes as a teacher, and its yardsticks; `note` tells how far it is."""
+        ...

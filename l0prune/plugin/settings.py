@@ -1,0 +1,84 @@
+"""From recipe, TOML and flags to the settings of a run, and back."""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from l0prune.config import RunConfig, StageConfig
+from l0prune.errors import ConfigError, nearest
+from l0prune.plugin.protocols import Plugin
+from l0prune.support import build, merge, to_mapping
+
+
+def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = None) -> RunConfig:
+    """Settings of a run: the recipe's, overlaid by others.
+
+    Args:
+        plugin: The plugin; its own settings stand in the table of its name.
+        layers: Nested tables, later ones win; a `recipe` key in one names the recipe, and a `steps` key says how many
+            steps both stages make together.
+        recipe: A recipe of the plugin; by default what the layers say, else the plugin's first.
+
+    Raises:
+        ConfigError: The recipe or a setting does not exist or has a wrong value.
+    """
+    given = merge(*layers)
+    recipe = str(recipe or given.get("recipe") or next(iter(plugin.recipes)))
+    if recipe not in plugin.recipes:
+        raise ConfigError("no such recipe", where=recipe, hint=nearest(recipe, plugin.recipes))
+    values = merge(plugin.recipes[recipe], given, {"plugin": plugin.name, "recipe": recipe})
+    options = values.pop(plugin.name, {})
+    if not isinstance(options, Mapping):
+        raise ConfigError("setting is not a table", where=plugin.name, got=repr(options))
+    if "options" in values:
+        raise ConfigError("no such setting", where="options", hint=f"the plugin's settings stand in [{plugin.name}]")
+    steps = values.pop("steps", None)
+    settings = {field.name for field in fields(RunConfig)} - {"options"}
+    if unknown := sorted(values.keys() - settings):
+        raise ConfigError(
+            "no such setting", where=unknown[0], hint=nearest(unknown[0], {*settings, "steps", plugin.name})
+        )
+    # Checked here, so that a wrong key is found before anything is loaded.
+    values["options"] = to_mapping(build(plugin.options, options, where=plugin.name))
+    config = build(RunConfig, values)
+    return config if steps is None else in_steps(config, steps)
+
+
+def in_steps(config: RunConfig, steps: int) -> RunConfig:
+    """The same schedule in another number of steps: both stages keep their shares, and warm-ups theirs.
+
+    Args:
+        config: Settings whose stages make some steps.
+        steps: Of both stages together; 0 prunes without training.
+
+    Raises:
+        ConfigError: `steps` is no whole number from 0 on, or the stages of `config` make none.
+    """
+    if type(steps) is not int or steps < 0:
+        raise ConfigError("steps out of range", got=repr(steps), expected="a whole number from 0 on")
+    planned = config.joint.steps + config.further.steps
+    if steps and not planned:
+        raise ConfigError("steps cannot be shared out", got=steps, hint="give joint.steps and further.steps instead")
+    # Stage 1 is not lost to rounding.
+    joint = max(steps * config.joint.steps // max(planned, 1), min(steps, config.joint.steps, 1))
+    return replace(
+        config,
+        joint=_in(config.joint, joint),
+        further=_in(config.further, steps - joint),
+        controller=replace(config.controller, warmup_steps=_share(config.controller.warmup_steps, config.joint, joint)),
+    )
+
+
+def _in(stage: StageConfig, steps: int) -> StageConfig:
+    return replace(stage, steps=steps, warmup_steps=_share(stage.warmup_steps, stage, steps))
+
+
+def _share(warmup: int, stage: StageConfig, steps: int) -> int:
+    return warmup * steps // stage.steps if stage.steps else 0
+
+
+def describe(config: RunConfig) -> dict[str, Any]:
+    """The nested tables of `config`, as they stand in a TOML file."""
+    values = to_mapping(config)
+    options = values.pop("options")
+    return {**values, config.plugin: options}

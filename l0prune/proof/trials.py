@@ -1,0 +1,213 @@
+"""Every prune group tried on the model itself before it is trained, with units closed and blocks emptied."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from l0prune.errors import DataError, GroupError, ProofError
+from l0prune.example import Observe
+from l0prune.gates import GatedModel
+from l0prune.groups import PruneGroup
+from l0prune.proof.exactness import TOLERANCE, compare, failure_of_cut, objection, relative_difference, run_seeded
+from l0prune.support import copied
+
+# Small enough that the budget rounds to the dense size.
+KEEP_ALL = 1e-15
+EVERYTHING = "all groups together"
+_DORMANT = 1e-3
+
+
+def prove_groups(gated: GatedModel, observe: Observe, *, tolerance: float = TOLERANCE) -> float:
+    """Check every group on the caller's model, with random units closed and some blocks emptied.
+
+    Args:
+        gated: The gated model; its gates are left as they were.
+        observe: Runs a model on example inputs.
+        tolerance: Largest relative difference allowed.
+
+    Returns:
+        The largest relative difference seen.
+
+    Raises:
+        ProofError: Names the first group whose removal changes outputs or size, and why.
+    """
+    difference, faults = find_faults(gated, observe, tolerance=tolerance)
+    for name, reason in faults.items():
+        wrong = "its places in the weights are incomplete or wrong: leave it out of the groups"
+        hint = None if name == EVERYTHING else wrong
+        raise ProofError("pruning this group is not exact", where=name, got=reason, hint=hint)
+    return difference
+
+
+def find_faults(gated: GatedModel, observe: Observe, *, tolerance: float = TOLERANCE) -> tuple[float, dict[str, str]]:
+    """The largest difference among groups that can be pruned, and the reason against each that cannot, by name.
+
+    All groups are closed together first; where that fails, halves are tried beside what is accepted so far, so that the
+    accepted groups are exact together. Meanwhile nothing is too small to show an error.
+    """
+    with _awake(gated.model):
+        worst, reason = _trials(gated, observe, [], tolerance)
+        if reason:
+            # What fails with every unit open fails whichever group is tried.
+            return worst, {EVERYTHING: reason}
+        accepted: list[int] = []
+        faults: dict[str, str] = {}
+        pending = [list(range(len(gated.groups)))] if gated.groups else []
+        while pending:
+            chunk = pending.pop()
+            difference, reason = _trials(gated, observe, [*accepted, *chunk], tolerance)
+            if not reason:
+                accepted += chunk
+                worst = max(worst, difference)
+            elif len(chunk) == 1:
+                faults[gated.groups[chunk[0]].name] = reason
+            else:
+                half = len(chunk) // 2
+                pending += [chunk[half:], chunk[:half]]
+        return worst, faults
+
+
+def _trials(gated: GatedModel, observe: Observe, closing: Sequence[int], tolerance: float) -> tuple[float, str]:
+    """The largest difference over trials that close units of some groups and empty blocks in turn; why it is wrong."""
+    worst = 0.0
+    for trial, emptied in enumerate(_emptied(gated.groups, closing)):
+        values = _pattern(gated.groups, closing, emptied, trial)
+        with gated.gates.fixed(values):
+            difference, reason = _try(gated, observe, tolerance)
+        if reason:
+            return difference, reason
+        worst = max(worst, difference)
+    return worst, ""
+
+
+def _emptied(groups: Sequence[PruneGroup], closing: Sequence[int]) -> list[set[int]]:
+    """Groups to empty, trial by trial: none, twice, or then those around every other block and those around the rest.
+
+    Several groups around one block (its units, and the block as a whole) take turns.
+    """
+    around: dict[str, list[int]] = {}
+    for g in closing:
+        bypass = groups[g].bypass
+        if bypass:
+            around.setdefault(bypass.module, []).append(g)
+    blocks = list(around.values())
+    turns = max(map(len, blocks), default=1)
+    if not blocks:
+        return [set(), set()]
+    return [
+        set(),
+        *({block[turn % len(block)] for block in blocks[half::2]} for turn in range(turns) for half in (0, 1)),
+    ]
+
+
+def _try(gated: GatedModel, observe: Observe, tolerance: float) -> tuple[float, str]:
+    try:
+        difference = compare(gated, observe)
+        return difference, objection(gated, observe, difference, tolerance)
+    except DataError:
+        raise
+    except Exception as error:
+        return float("inf"), failure_of_cut(error)
+
+
+def _pattern(groups: Sequence[PruneGroup], closing: Sequence[int], emptied: set[int], trial: int) -> Tensor:
+    """Random gate values (N,): units of the groups in `closing` are closed, all of those in `emptied`.
+
+    The first trial closes some units of each group and the later ones the rest, so that each unit is seen closed and
+    open. How many those are, chance decides for each group: a number that a forward pass derives from two widths would
+    stay right as long as both shrink alike.
+    """
+    split, generator = torch.Generator().manual_seed(0), torch.Generator().manual_seed(trial)
+    parts = []
+    for g, group in enumerate(groups):
+        values = torch.ones(group.units)
+        if g in closing:
+            values = 0.3 + 0.7 * torch.rand(group.units, generator=generator)
+            order = torch.randperm(group.units, generator=split)
+            # One unit at least is closed, and one open; a single one stays.
+            some = int(torch.randint(min(1, group.units - 1), group.units, (), generator=split))
+            first, rest = order[:some], order[some:] if some else order[:0]
+            values[order if g in emptied else rest if trial else first] = 0
+        parts.append(values)
+    return torch.cat(parts)
+
+
+def prove_on_copy(
+    model: nn.Module, groups: Sequence[PruneGroup], observe: Observe, tolerance: float
+) -> tuple[dict[str, str], list[str]]:
+    """Check groups on a copy of a model, in float32 where it is in half precision.
+
+    Args:
+        model: The model, without gates; it is left as it is.
+        groups: Its prune groups.
+        observe: Runs a model on example inputs.
+        tolerance: Largest relative difference allowed.
+
+    Returns:
+        Reasons against groups, by name, and remarks.
+    """
+    if not groups:
+        return {}, []
+    twin = copied(model).eval()
+    if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in twin.parameters()):
+        twin.float()
+    refused: dict[str, str] = {}
+    try:
+        gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
+    except GroupError:
+        for group in groups:
+            try:
+                GatedModel(twin, [group], target_sparsity=KEEP_ALL).detach()
+            except GroupError as error:
+                refused[group.name] = str(error)
+        if not refused:
+            raise
+        groups = [group for group in groups if group.name not in refused]
+        if not groups:
+            return refused, []
+        gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
+    _, faults = find_faults(gated, observe, tolerance=tolerance)
+    if EVERYTHING in faults:
+        return refused | {group.name: faults[EVERYTHING] for group in groups}, []
+    if _effect(gated, observe) > 10 * tolerance:
+        return refused | faults, []
+    return refused | faults, ["the units hardly show in the outputs on these inputs, so that the proof says little"]
+
+
+@torch.no_grad()
+def _effect(gated: GatedModel, observe: Observe) -> float:
+    """How far outputs change when one unit of each group stays."""
+    least = torch.cat([torch.arange(group.units) == 0 for group in gated.groups])
+    with _awake(gated.model):
+        with gated.gates.fixed(torch.ones(len(least))):
+            dense = run_seeded(observe, gated.model)
+        with gated.gates.fixed(least.float()):
+            return relative_difference(dense, run_seeded(observe, gated.model))
+
+
+@contextmanager
+def _awake(model: nn.Module) -> Iterator[None]:
+    """Parameters that would hide an error have other values meanwhile.
+
+    Those are near 0, as the scale of a fresh residual branch, or all alike, as the weight of a fresh norm.
+    """
+    generator, before = torch.Generator().manual_seed(0), {}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.is_floating_point() or not parameter.numel():
+                continue
+            noise = 0.1 * torch.randn(parameter.shape, generator=generator)
+            if parameter.square().mean().sqrt() < _DORMANT:
+                before[parameter] = parameter.clone()
+                parameter.copy_(noise)
+            elif (parameter == parameter.flatten()[0]).all():
+                before[parameter] = parameter.clone()
+                parameter.mul_(1 + noise.to(parameter.device))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, values in before.items():
+                parameter.copy_(values)

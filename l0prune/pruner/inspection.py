@@ -1,0 +1,184 @@
+"""What a network's prune groups are, what a unit of each costs, and whether pruning it is proved exact."""
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from l0prune.discovery import Discovery, LeftAlone, Trace, check_traceable, discover, trace, unused_modules
+from l0prune.errors import TraceError
+from l0prune.example import Observe, observation
+from l0prune.groups import PruneGroup, check_groups
+from l0prune.proof import prove_on_copy
+from l0prune.size import SizeModel, mac_size, parameter_size, unit_sizes
+from l0prune.support import is_inside, model_shapes, path_of, several
+
+TOLERANCE = 1e-4
+"""Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectedGroup:
+    """One prune group and its proof."""
+
+    name: str
+    kind: str
+    units: int
+    unit_parameters: int
+    """Parameters that leave the dense network with one unit."""
+    unit_macs: int | None
+    """Multiply-accumulates on the example inputs that leave with one unit; None where they could not be counted."""
+    proved: bool
+    reason: str = ""
+    """Why it is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What can be pruned in a model, and what cannot and why. Prints as a table, in a notebook too."""
+
+    rows: tuple[InspectedGroup, ...]
+    left_alone: tuple[LeftAlone, ...]
+    """What discovery did not make a group of."""
+    notes: tuple[str, ...] = ()
+    groups: tuple[PruneGroup, ...] = field(default=(), repr=False)
+    """The proved ones."""
+    parameter_model: SizeModel = field(repr=False)
+    mac_model: SizeModel | None = field(repr=False)
+    """Multiply-accumulates on the example inputs; None where they could not be counted."""
+    endangered: tuple[str, ...] = ()
+    """Modules that the example inputs never reach, as wide as something that can be pruned: if other inputs reach them,
+    the pruned model may fail there."""
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Everything hidden that stays as it is, by name, with the reason."""
+        refused = {alone.name: alone.reason for alone in self.left_alone if not alone.interface}
+        return refused | {row.name: row.reason for row in self.rows if not row.proved}
+
+    def _table(self) -> list[tuple[str, ...]]:
+        table = [("group", "kind", "units", "parameters a unit", "MACs a unit", "proved")]
+        for row in self.rows:
+            macs = "" if row.unit_macs is None else f"{row.unit_macs:,}"
+            proved = "yes" if row.proved else f"no: {row.reason}"
+            table.append((row.name, row.kind, f"{row.units:,}", f"{row.unit_parameters:,}", macs, proved))
+        for alone in self.left_alone:
+            table.append((alone.name, alone.kind, f"{alone.units:,}", "", "", f"left alone: {alone.reason}"))
+        return table
+
+    def _summary(self) -> str:
+        size = self.parameter_model
+        removable = size.total - size.floor
+        share = f"{removable:,} of {size.total:,} parameters ({removable / max(size.total, 1):.1%}) can go"
+        line = f"{len(self.groups)} of {len(self.rows)} groups proved; {share}"
+        return "\n".join([line, *self.notes])
+
+    def __str__(self) -> str:
+        table = self._table()
+        widths = [max(len(row[column]) for row in table) for column in range(5)]
+        right = (False, False, True, True, True)
+        lines = []
+        for row in table:
+            cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=False)]
+            lines.append("  ".join([*cells, row[5]]).rstrip())
+        lines.insert(1, "  ".join("-" * width for width in [*widths, 6]))
+        return "\n".join([*lines, "", self._summary()])
+
+    def _repr_html_(self) -> str:
+        head, *rows = [[html.escape(cell) for cell in row] for row in self._table()]
+        titles = "".join(f"<th>{cell}</th>" for cell in head)
+        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+        summary = html.escape(self._summary()).replace("\n", "<br>")
+        return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table><p>{summary}</p>"
+
+
+def inspect(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    groups: Sequence[PruneGroup] | None = None,
+    ignored: nn.Module | str | Sequence[nn.Module | str] = (),
+    num_heads: Mapping[nn.Module, int] | None = None,
+    forward_fn: Callable[[nn.Module, Any], Any] | None = None,
+    output_transform: Callable[[Any], Any] | None = None,
+    time_limit: float = 60.0,
+    tolerance: float = TOLERANCE,
+) -> Inspection:
+    """Find what can be pruned in a model, and prove it on a copy.
+
+    Args:
+        model: Any module; it is left as it is.
+        example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
+        groups: Prune groups of your own, instead of those that following the forward pass finds.
+        ignored: Modules, or their dotted names, to leave alone; or one.
+        num_heads: Attention heads of a projection that the forward pass does not show.
+        forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
+        output_transform: Picks what matters from the model's outputs.
+        time_limit: Seconds that following the forward pass may take.
+        tolerance: Largest relative difference between gated and pruned outputs.
+
+    Raises:
+        DataError: Model and example inputs are on other devices, or on meta, or the outputs hold nothing to compare.
+        GroupError: `groups`, `ignored` or `num_heads` do not fit the model.
+        TraceError: The model cannot be followed, or its forward pass fails or takes longer than `time_limit`.
+    """
+    check_traceable(model)
+    observe = observation(model, example_inputs, forward_fn, output_transform)
+    if groups is None:
+        found = discover(model, observe, ignored=ignored, num_heads=num_heads, time_limit=time_limit)
+    else:
+        found = _given(model, observe, groups, ignored, time_limit)
+    faults, notes = prove_on_copy(model, found.groups, observe, tolerance)
+    proved = tuple(group for group in found.groups if group.name not in faults)
+    sizes = parameter_size(model, found.groups)
+    macs = mac_size(model, found.groups, found.trace) if found.trace else None
+    unit_macs = unit_sizes(macs) if macs else [None] * len(found.groups)
+    return Inspection(
+        rows=tuple(
+            InspectedGroup(
+                name=group.name,
+                kind=group.kind,
+                units=group.units,
+                unit_parameters=unit,
+                unit_macs=mac,
+                proved=group.name not in faults,
+                reason=faults.get(group.name, ""),
+            )
+            for group, unit, mac in zip(found.groups, unit_sizes(sizes), unit_macs, strict=True)
+        ),
+        left_alone=found.left_alone,
+        notes=(*found.notes, *notes),
+        groups=proved,
+        parameter_model=parameter_size(model, proved),
+        mac_model=mac_size(model, proved, found.trace) if found.trace else None,
+        endangered=_endangered(model, proved, found.trace) if found.trace else (),
+    )
+
+
+def _endangered(model: nn.Module, groups: Sequence[PruneGroup], found: Trace) -> tuple[str, ...]:
+    shapes = model_shapes(model)
+    widths = {shapes[p.tensor][p.dim] for group in groups for p in group.places if p.dim is not None}
+    return tuple(
+        path
+        for path in unused_modules(model, found)
+        if any(widths & {*p.shape} for p in model.get_submodule(path).parameters(recurse=False))
+    )
+
+
+def _given(
+    model: nn.Module,
+    observe: Observe,
+    groups: Sequence[PruneGroup],
+    ignored: nn.Module | str | Sequence[nn.Module | str],
+    time_limit: float,
+) -> Discovery:
+    """The caller's own groups, with a trace where there can be one."""
+    check_groups(groups, model_shapes(model))
+    paths = [path_of(model, module) for module in several(ignored)]
+    kept = tuple(group for group in groups if not any(is_inside(place.tensor, *paths) for place in group.places))
+    try:
+        return Discovery(groups=kept, trace=trace(model, observe, training=False, time_limit=time_limit))
+    except TraceError as error:
+        return Discovery(groups=kept, notes=(f"multiply-accumulates are not counted: {error}",))

@@ -1,0 +1,97 @@
+"""What can be pruned in a caller's model, checked before anything is done to it."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from l0prune.errors import ConfigError, GroupError
+from l0prune.gates import Gates
+from l0prune.groups import PruneGroup
+from l0prune.pruner.inspection import TOLERANCE, Inspection, inspect
+from l0prune.removal import RemovalPlan, remembered
+from l0prune.size import SizeModel
+from l0prune.support import listed
+
+
+def prepared(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    metric: str = "params",
+    ignored: nn.Module | str | Sequence[nn.Module | str] = (),
+    groups: Sequence[PruneGroup] | None = None,
+    num_heads: Mapping[nn.Module, int] | None = None,
+    forward_fn: Callable[[nn.Module, Any], Any] | None = None,
+    output_transform: Callable[[Any], Any] | None = None,
+    time_limit: float = 60.0,
+    tolerance: float = TOLERANCE,
+    stacklevel: int = 3,
+) -> tuple[Inspection, SizeModel, RemovalPlan | None]:
+    """Inspect a model that is to be pruned.
+
+    Args:
+        model: The model; it is left as it is.
+        example_inputs: As `inspect` takes them, and so are the others.
+        metric: "params" or "macs".
+        ignored: Modules to leave alone.
+        groups: Prune groups of the caller's own.
+        num_heads: Attention heads by projection.
+        forward_fn: Runs the model.
+        output_transform: Picks what matters from its outputs.
+        time_limit: Seconds that following the forward pass may take.
+        tolerance: Largest relative difference that the proof of a group allows.
+        stacklevel: Of warnings, counted from here: 3 is the caller of the caller.
+
+    Returns:
+        What can be pruned, the size that the metric counts, and the plan that has made the model, if it was pruned.
+
+    Raises:
+        ConfigError: A setting is wrong, or the metric cannot be counted.
+        GroupError: Nothing can be pruned, or gates are there already.
+        PlanError: The model was pruned before, in units that these groups cut through.
+        L0PruneError: As `inspect` does.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigError("model has the wrong type", got=type(model).__name__, expected="a torch.nn.Module")
+    if num_heads is not None and not isinstance(num_heads, Mapping):
+        raise ConfigError("num_heads has the wrong type", got=repr(num_heads), expected="{projection: heads}")
+    if metric not in ("params", "macs"):
+        raise ConfigError("unknown metric", got=repr(metric), expected="params or macs")
+    if any(isinstance(module, Gates) for module in model.modules()):
+        raise GroupError("model has gates already", hint="finalize() it first, then prune the pruned model")
+    found = inspect(
+        model,
+        example_inputs,
+        groups=groups,
+        ignored=ignored,
+        num_heads=num_heads,
+        forward_fn=forward_fn,
+        output_transform=output_transform,
+        time_limit=time_limit,
+        tolerance=tolerance,
+    )
+    if not found.groups:
+        raise GroupError("nothing in the model can be pruned", where=type(model).__name__, hint=_why(found))
+    if found.endangered:
+        warnings.warn(
+            f"the example inputs never reach {listed(found.endangered)}: if others do, the pruned model "
+            "may fail there; give examples that reach them, or name in `ignored` what they share a width with",
+            stacklevel=stacklevel,
+        )
+    size = found.parameter_model if metric == "params" else found.mac_model
+    if size is None:
+        raise ConfigError("metric cannot be counted", got=repr(metric), hint="; ".join(found.notes))
+    earlier = remembered(model)
+    if earlier is not None:
+        earlier.check_next(found.groups)
+    return found, size, earlier
+
+
+def _why(inspection: Inspection) -> str:
+    reasons = [f"{name}: {reason}" for name, reason in inspection.refused.items()]
+    if not reasons:
+        return "no layer's outputs stay inside it; every unit is an input or an output of the model"
+    more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
+    return "; ".join(reasons[:3]) + more

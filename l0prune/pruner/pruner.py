@@ -1,0 +1,432 @@
+"""Pruning in somebody's own training loop."""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from l0prune.config import ControllerConfig, GateConfig
+from l0prune.errors import ConfigError, ProofError, TrainingError
+from l0prune.example import observation
+from l0prune.gates import make_controller
+from l0prune.groups import PruneGroup
+from l0prune.importance import Importance, check_importance, importances
+from l0prune.measuring import parameters
+from l0prune.proof import compare, objection, tolerance_for
+from l0prune.pruner.inspection import TOLERANCE
+from l0prune.pruner.preparing import prepared
+from l0prune.pruner.report import PruningReport
+from l0prune.pruner.state import PrunerState, SelfDrawingModel
+from l0prune.removal import RemovalPlan, remember
+from l0prune.support import evaluating, several
+
+CONTROLLER = ControllerConfig(kind="projected", warmup_steps=100)
+"""What `wrap` starts from where it is not told how long the run is."""
+GATED_SHARE = 0.5
+"""Share of `total_steps` after which the choice of units is final."""
+LOOK_SHARE = 0.08
+"""Share of `total_steps` that measures before the first unit closes; no more steps than `look_steps`."""
+_LEAST_STEPS = 10
+_LOOK_EVERY = 10
+"""Steps between looks at what only the device knows."""
+
+
+class Sparsity(NamedTuple):
+    """Share of the size that is gone, in [0, 1]."""
+
+    expected: float
+    """Expected under the gates as they are now."""
+    target: float
+    """What the controller asks for at this step."""
+
+
+class L0Pruner:
+    """Gates on a model, the penalty that closes them, and the cut in the end.
+
+    `model` stays the caller's own module and is trained as before: in training mode forward passes draw new gates, and
+    those before one backward pass share theirs; in evaluation mode the gates are the selection that meets the target,
+    so that outputs are those of `finalize()`.
+    Gates, multipliers and step count live inside it: `state_dict()`, copies and DistributedDataParallel include them.
+
+    Args:
+        model: Any nn.Module; gates are attached to it in place.
+        example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
+        target_sparsity: Share of the size to remove, in (0, 1).
+        pruning_ratio: The same, under the name that torch-pruning's pruners use. There it is a share of each layer's
+            channels; here it is a share of the whole model's size.
+        metric: What the size counts: "params", or "macs" on the example inputs.
+        ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
+        ignored_layers: The same, under torch-pruning's name.
+        groups: Prune groups of your own, instead of those that following the forward pass finds.
+        num_heads: Attention heads by projection, where the forward pass does not show them.
+        round_to: Widths stay multiples of this many channels; a head counts with all of its own.
+        forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
+        output_transform: Picks what matters from the model's outputs.
+        total_steps: Optimizer steps of the whole run, recovery after the choice of units included: for the first half
+            of them units leave, then the choice is final. Without it the target rises for 100 steps and gates go on
+            learning until `finalize()`.
+        start: An importance that gates start from, by name or a function of your own, as `l0prune.importances` takes
+            it, instead of steps that measure. A unit may still return if the loss asks for it.
+        batches: Calibration batches, where `start` needs any.
+        loss: `loss(model, batch)`, where `start` needs one.
+        gates: Gate settings.
+        controller: Which controller, its schedule and rates; instead of `total_steps`.
+        time_limit: Seconds that following the forward pass may take.
+        tolerance: Largest relative difference that the proof of a group allows.
+
+    Raises:
+        ConfigError: A setting is out of range, or both names of one are given.
+        TargetError: The target is out of range, or more than can be removed.
+        DataError: The example inputs are on another device, or the outputs hold nothing to compare.
+        GroupError: Nothing in the model can be pruned, `ignored` names a foreign module, or gates are there already.
+        TraceError: The model cannot be followed, or its forward pass fails or takes longer than `time_limit`.
+        PlanError: The model was pruned before, in units that these groups cut through.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        *,
+        target_sparsity: float | None = None,
+        pruning_ratio: float | None = None,
+        metric: str = "params",
+        ignored: nn.Module | str | Sequence[nn.Module | str] = (),
+        ignored_layers: nn.Module | str | Sequence[nn.Module | str] = (),
+        groups: Sequence[PruneGroup] | None = None,
+        num_heads: Mapping[nn.Module, int] | None = None,
+        round_to: int | None = None,
+        forward_fn: Callable[[nn.Module, Any], Any] | None = None,
+        output_transform: Callable[[Any], Any] | None = None,
+        total_steps: int | None = None,
+        start: Importance | None = None,
+        batches: Iterable[Any] | None = None,
+        loss: Callable[[nn.Module, Any], Any] | None = None,
+        gates: GateConfig | None = None,
+        controller: ControllerConfig | None = None,
+        time_limit: float = 60.0,
+        tolerance: float = TOLERANCE,
+    ) -> None:
+        target = _one_of(target_sparsity, pruning_ratio)
+        gates = gates or GateConfig(round_to=round_to)
+        controller = _controller(total_steps, controller)
+        if start is not None:
+            check_importance(start, batches=batches, loss=loss)
+        for name, given, kind in (("gates", gates, GateConfig), ("controller", controller, ControllerConfig)):
+            if not isinstance(given, kind):
+                raise ConfigError(f"{name} has the wrong type", got=repr(given), expected=f"{kind.__name__}(...)")
+        if round_to not in (None, gates.round_to):
+            raise ConfigError("round_to is given twice", got=f"{round_to} and gates.round_to {gates.round_to}")
+        self.inspection, size, self._earlier = prepared(
+            model,
+            example_inputs,
+            metric=metric,
+            ignored=(*several(ignored), *several(ignored_layers)),
+            groups=groups,
+            num_heads=num_heads,
+            forward_fn=forward_fn,
+            output_transform=output_transform,
+            time_limit=time_limit,
+            tolerance=tolerance,
+            stacklevel=4,  # Past `wrap`.
+        )
+        self.metric, self.tolerance, self.controller, self.total_steps = metric, tolerance, controller, total_steps
+        known = partial(importances, model, self.inspection.groups, size_model=size)
+        scores = None if start is None else known(start, batches=batches, loss=loss, forward_fn=forward_fn)
+        prior = known("magnitude") if controller.kind == "projected" else None
+        self._example = example_inputs, forward_fn, output_transform
+        # From here on gates stand on the caller's model: whatever can fail has been done.
+        self._gated = SelfDrawingModel(
+            model,
+            self.inspection.groups,
+            target_sparsity=target,
+            config=gates,
+            size_model=size if metric == "macs" else None,
+        )
+        self._state = PrunerState(
+            self._gated.gates, make_controller(target, controller, self._gated.gates, start=scores, prior=prior)
+        )
+        self._gated.carry(self._state)
+        self._placed = self._place()
+        self._plan: RemovalPlan | None = None
+        self._report: PruningReport | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The caller's module, gated."""
+        return self._gated.model
+
+    def penalty(self) -> Tensor:
+        """What to add to the loss for the expected sparsity; float32 scalar, 0 where gates are moved without one."""
+        controller = self._state.controller
+        if not controller.has_penalty:
+            return controller.penalty(torch.zeros(()), self._state.step).float()
+        return controller.penalty(self._gated.expected_sparsity(), self._state.step).float()
+
+    def parameter_groups(self, *, adaptive: bool = True, **options: Any) -> list[dict[str, Any]]:
+        """Parameter groups for any torch optimizer: the model's own, and the gates and multipliers it is to train.
+
+        The default controller moves the gates itself: there is one group, with the model's own parameters.
+
+        Args:
+            adaptive: Whether the optimizer scales its steps, as Adam and RMSprop do. For plain SGD say False: gates and
+                multipliers then get the larger rates that their small gradients need.
+            options: Of the optimizer, for the model's own parameters: `lr=1e-3, weight_decay=0.01`, say.
+        """
+        special, trained = self._state.controlled(), self._state.controller.trained(self._gated.gates)
+        own = [p for p in self.model.parameters() if p.requires_grad and not any(p is other for other in special)]
+        rates = [self.controller.learning_rate] * len(trained)
+        if not adaptive:
+            # The expected sparsity's gradient is shared out among the units; the multipliers' is the gap itself.
+            rates = [rate * factor for rate, factor in zip(rates, (len(special[0]), 10), strict=False)]
+        # Momentum would carry the controller past its target.
+        fixed: dict[str, Any] = (
+            {"weight_decay": 0.0} if adaptive else {"weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
+        )
+        others = [{"params": [p], "lr": rate, **fixed} for p, rate in zip(trained, rates, strict=True)]
+        return [{"params": own, **options}, *others]
+
+    def step(self) -> None:
+        """Count an optimizer step; call it after the optimizer's, before the gradients of the next one.
+
+        Raises:
+            TrainingError: The optimizer has made gates or multipliers non-finite; they are put back as they were. Or
+                gates have had no finite gradient for ten steps.
+        """
+        self._check_gates()
+        self._state.count()
+        if self.total_steps is not None and self._state.step == self.total_steps + 1:
+            warnings.warn(
+                f"more steps than total_steps ({self.total_steps}): the schedule of the gates is over, the choice of "
+                "units stays as it is; tell `wrap` how long the run is",
+                stacklevel=2,
+            )
+
+    def _check_gates(self) -> None:
+        state = self._state
+        now = state.controlled_now()
+        fine = torch.stack([torch.isfinite(tensor).all() for tensor in now]).all()
+        on_cpu = fine.device.type == "cpu"
+        # A look waits for the device: there it is taken now and then, and good values come back without one.
+        with torch.no_grad():
+            for tensor, current, good in zip(state.controlled(), now, state.good, strict=True):
+                tensor.copy_(torch.where(fine, current, good))
+        state.good = [tensor.detach().clone() for tensor in state.controlled()]
+        state.bad = state.bad + (~fine).double()
+        if (on_cpu or state.step % _LOOK_EVERY == 0) and float(state.bad):
+            state.bad = torch.zeros_like(state.bad)
+            raise TrainingError(
+                "the optimizer made the gates non-finite: the loss was NaN or infinite",
+                where=f"step {state.step}",
+                hint="gates and multipliers are as they were before it; skip a step whose loss is not finite",
+            )
+        if state.step % _LOOK_EVERY == 0 and (bad := state.controller.steps_without_gradient()) >= _LOOK_EVERY:
+            raise TrainingError(
+                "the gates get no finite gradient",
+                where=f"step {state.step}",
+                got=f"{bad} such steps in a row",
+                hint="is the loss NaN or infinite? Call step() after backward() and before gradients are set to zero",
+            )
+
+    @property
+    def sparsity(self) -> Sparsity:
+        """Expected sparsity, and the target at this step."""
+        with torch.no_grad():
+            expected = float(self._gated.expected_sparsity())
+        return Sparsity(expected, self._state.controller.target_at(self._state.step))
+
+    @property
+    def settled(self) -> bool:
+        """Whether the choice of units is final: from here on `finalize()` loses nothing that training still changes."""
+        return self._gated.gates.settled
+
+    @property
+    def plan(self) -> RemovalPlan:
+        """What `finalize()` removes, or removed, in indices of the dense model: the one before any earlier pruning."""
+        if self._plan is not None:
+            return self._plan
+        return self._composed(self._gated.plan())
+
+    @property
+    def report(self) -> PruningReport:
+        """What `finalize()` achieved.
+
+        Raises:
+            TrainingError: It has not been called.
+        """
+        if self._report is None:
+            raise TrainingError("there is no report yet", hint="call finalize() first")
+        return self._report
+
+    def finalize(self, evaluate: Callable[[nn.Module], float] | None = None) -> nn.Module:
+        """A plain, smaller copy of the model, in evaluation mode; `model` keeps its gates.
+
+        Warns where the expected size is more than 2 % above the budget yet.
+
+        Args:
+            evaluate: Your loss on held-out data, `evaluate(model)`: it is called for the model with gates as in
+                training just before the cut, and for the pruned one just after it; both figures are in the report.
+
+        Raises:
+            TrainingError: No step has been made.
+            ProofError: The copy is not exact: it does not run on the example inputs, or its outputs or size differ from
+                what the gates promise.
+        """
+        if self._state.step == 0:
+            hint = "train with penalty() added to the loss, and call step() after the optimizer's"
+            raise TrainingError("finalize() before any step: the gates have learned nothing", hint=hint)
+        if behind := self._gated.behind():
+            warnings.warn(behind, stacklevel=2)
+        before = None
+        if evaluate is not None:
+            with torch.no_grad(), evaluating(self.model), self._gated.gates.as_trained():
+                before = float(evaluate(self.model))
+        # A model that is made under `torch.inference_mode` could not be trained on.
+        with torch.inference_mode(False):
+            pruned, plan = self._gated.pruned()
+            difference = compare(self._gated, self._observe, pruned=pruned)
+            reason = objection(self._gated, self._observe, difference, tolerance_for(pruned, self.tolerance))
+        if reason:
+            raise ProofError("the pruned model is not exact", got=reason)
+        self._plan = self._composed(plan)
+        remember(pruned, self._plan)
+        after = None
+        if evaluate is not None:
+            with torch.no_grad():
+                after = float(evaluate(pruned.eval()))
+        self._report = replace(self._reported(pruned, plan, difference), loss_before_cut=before, loss_after_cut=after)
+        return pruned
+
+    def _place(self) -> tuple[torch.device, torch.dtype] | None:
+        """Device and dtype of the model's first weight."""
+        special = {id(tensor) for tensor in self._state.controlled()}
+        weights = (p for p in self.model.parameters() if p.is_floating_point() and id(p) not in special)
+        return next(((p.device, p.dtype) for p in weights), None)
+
+    def _observe(self, model: nn.Module) -> Any:
+        """The model's outputs on the example inputs, which follow it to another device or dtype."""
+        inputs, forward_fn, output_transform = self._example
+        before, now = self._placed, self._place()
+
+        def moved(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor) or before is None or now is None:
+                return leaf
+            device = now[0] if leaf.device == before[0] else leaf.device
+            return leaf.to(device, now[1] if leaf.dtype == before[1] else leaf.dtype)
+
+        inputs = inputs if before == now else tree_map(moved, inputs)
+        return observation(model, inputs, forward_fn, output_transform)(model)
+
+    def _composed(self, plan: RemovalPlan) -> RemovalPlan:
+        return plan if self._earlier is None else self._earlier.then(plan)
+
+    def _reported(self, pruned: nn.Module, plan: RemovalPlan, difference: float) -> PruningReport:
+        kept = np.array([len(plan.kept[group.name]) for group in self._gated.groups])
+        size, macs = self._gated.size_model, self.inspection.mac_model
+        return PruningReport(
+            metric=self.metric,
+            target_sparsity=self._gated.target_sparsity,
+            sparsity=1 - size.exact(kept) / size.total,
+            params_before=self._gated.parameter_model.total,
+            params_after=parameters(pruned),
+            macs_before=macs.total if macs else None,
+            macs_after=macs.exact(kept) if macs else None,
+            expected_sparsity=self.sparsity.expected,
+            target_at_cut=self.sparsity.target,
+            forced_units=self._gated.gates.forced(),
+            max_relative_difference=difference,
+            steps=self._state.step,
+            kept_units={
+                group.name: {"kept": count, "units": group.units}
+                for group, count in zip(self._gated.groups, kept.tolist(), strict=True)
+            },
+            left_alone=self.inspection.refused,
+        )
+
+
+def wrap(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    target_sparsity: float,
+    metric: str = "params",
+    ignored: nn.Module | str | Sequence[nn.Module | str] = (),
+    groups: Sequence[PruneGroup] | None = None,
+    **settings: Any,
+) -> L0Pruner:
+    """Make a model prune itself in its own training loop.
+
+        pruner = l0prune.wrap(model, example_inputs, target_sparsity=0.5)
+        optimizer = torch.optim.AdamW(pruner.parameter_groups(lr=1e-3))
+        for inputs, labels in batches:
+            (loss(model(inputs), labels) + pruner.penalty()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            pruner.step()
+        smaller = pruner.finalize()
+
+    Args:
+        model: Any nn.Module; gates are attached to it in place.
+        example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
+        target_sparsity: Share of the size to remove, in (0, 1).
+        metric: What the size counts: "params", or "macs" on the example inputs.
+        ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
+        groups: Prune groups of your own, instead of those that following the forward pass finds.
+        settings: Further arguments of `L0Pruner`.
+
+    Raises:
+        L0PruneError: As `L0Pruner` does.
+    """
+    return L0Pruner(
+        model,
+        example_inputs,
+        target_sparsity=target_sparsity,
+        metric=metric,
+        ignored=ignored,
+        groups=groups,
+        **settings,
+    )
+
+
+def scheduled(total_steps: int, share: float = GATED_SHARE) -> ControllerConfig:
+    """The default controller with a schedule in shares of a run.
+
+    Args:
+        total_steps: Optimizer steps of the whole run.
+        share: Of them, after which the choice of units is final.
+
+    Raises:
+        ConfigError: They are too few, or no whole number.
+    """
+    if not isinstance(total_steps, int) or total_steps < _LEAST_STEPS:
+        raise ConfigError("total_steps out of range", got=repr(total_steps), expected=f"{_LEAST_STEPS} or more")
+    gated = int(total_steps * share)
+    look = min(CONTROLLER.look_steps, max(1, int(total_steps * LOOK_SHARE)))
+    # Longer runs may look further back, and choose with less noise.
+    memory = min(0.98, max(0.9, 1 - 5 / max(gated, 1)))
+    return replace(
+        CONTROLLER, warmup_steps=max(gated - 1, look + 1), settle_steps=gated, look_steps=look, memory=memory
+    )
+
+
+def _controller(total_steps: int | None, controller: ControllerConfig | None) -> ControllerConfig:
+    """The controller's settings, from the length of the run if that is given."""
+    if total_steps is None:
+        return CONTROLLER if controller is None else controller
+    if controller is not None:
+        got = f"total_steps={total_steps} and controller=..."
+        raise ConfigError("two schedules", got=got, hint="give controller its warmup_steps and settle_steps instead")
+    return scheduled(total_steps)
+
+
+def _one_of(target_sparsity: float | None, pruning_ratio: float | None) -> float:
+    given = [value for value in (target_sparsity, pruning_ratio) if value is not None]
+    if len(given) != 1:
+        raise ConfigError("give one of target_sparsity and pruning_ratio", got="both" if given else "neither")
+    return given[0]

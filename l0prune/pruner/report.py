@@ -1,0 +1,42 @@
+"""What pruning in one's own training loop achieved."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningReport:
+    """What pruning in one's own training loop achieved."""
+
+    metric: str
+    """What the target counts: "params" or "macs"."""
+    target_sparsity: float
+    sparsity: float
+    """Of what the metric counts."""
+    expected_sparsity: float
+    """Under the gates at the cut: far from `sparsity`, the cut removed what training still used."""
+    params_before: int
+    params_after: int
+    macs_before: int | None
+    """Multiply-accumulates on the example inputs; None where they could not be counted."""
+    macs_after: int | None
+    max_relative_difference: float
+    """Between the gated and the pruned model's outputs."""
+    steps: int
+    """Optimizer steps made."""
+    kept_units: dict[str, dict[str, int]]
+    """By group: `units` and `kept`."""
+    left_alone: dict[str, str]
+    """Why other hidden units were not pruned, by the name of their layer."""
+    target_at_cut: float | None = None
+    """What the controller asked for at the step of the cut: below `target_sparsity` in the warm-up."""
+    forced_units: int = 0
+    """Units on which the cut decided otherwise than their gates: open ones removed, closed ones kept."""
+    loss_before_cut: float | None = None
+    """Of the caller's evaluation, with gates as in training; None where there is none."""
+    loss_after_cut: float | None = None
+    """The same for the pruned model."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return asdict(self)

@@ -1,0 +1,16 @@
+"""Removal plans, and cutting a network by one."""
+
+from l0prune.removal.apply import Bypassed, apply_plan, scale_along
+from l0prune.removal.plan import RemovalPlan, check_shapes, make_plan, plan_of, remember, remembered
+
+__all__ = [
+    "Bypassed",
+    "RemovalPlan",
+    "apply_plan",
+    "check_shapes",
+    "make_plan",
+    "plan_of",
+    "remember",
+    "remembered",
+    "scale_along",
+]

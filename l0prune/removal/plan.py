@@ -1,0 +1,287 @@
+"""The removal plan: which units are kept, in the dense model's own indices."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from l0prune.errors import PlanError
+from l0prune.groups import Place, PruneGroup, check_groups
+from l0prune.support import conforms, is_inside, model_shapes
+
+PLAN_VERSION = 1
+
+_SAME_UNITS = "prune again in the units of the first: `groups=plan.remaining_groups()` of its plan"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RemovalPlan:
+    """Kept units per group, with all that applying them to the dense model takes."""
+
+    groups: tuple[PruneGroup, ...]
+    kept: Mapping[str, tuple[int, ...]]
+    """Kept units by group name, ascending, in the dense model's indices."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """Fingerprint of the dense model: the shape of every parameter and buffer, by name."""
+
+    def __post_init__(self) -> None:
+        for group in self.groups:
+            kept = self.kept.get(group.name)
+            if kept is None or list(kept) != sorted(set(kept)) or (kept and not 0 <= kept[0] <= kept[-1] < group.units):
+                raise PlanError(
+                    "kept units do not fit their group",
+                    where=group.name,
+                    got=kept,
+                    expected=f"ascending indices below {group.units}",
+                )
+            if len(kept) < group.least_units:
+                raise PlanError("group cannot be emptied: nothing bypasses it", where=group.name)
+        if extra := set(self.kept) - {group.name for group in self.groups}:
+            raise PlanError("plan names a group that it does not define", where=sorted(extra)[0])
+
+    @property
+    def kept_counts(self) -> dict[str, int]:
+        """How many units each group keeps."""
+        return {name: len(kept) for name, kept in self.kept.items()}
+
+    @property
+    def bypassed(self) -> frozenset[str]:
+        """Modules that contribute nothing because a group of theirs is empty."""
+        return frozenset(group.bypass.module for group in self.groups if group.bypass and not self.kept[group.name])
+
+    def survivors(self) -> dict[tuple[str, int], np.ndarray]:
+        """The indices that stay, ascending, along each dimension (tensor, dim) that loses some."""
+        stays: dict[tuple[str, int], np.ndarray] = {}
+        for group in self.groups:
+            removed = np.ones(group.units, dtype=bool)
+            removed[list(self.kept[group.name])] = False
+            for place in group.places:
+                if place.dim is not None and removed.any():
+                    extent = self.shapes[place.tensor][place.dim]
+                    mask = stays.setdefault((place.tensor, place.dim), np.ones(extent, dtype=bool))
+                    mask[place.index[removed]] = False
+        return {key: np.flatnonzero(mask) for key, mask in stays.items()}
+
+    def pruned_shapes(self) -> dict[str, tuple[int, ...]]:
+        """`model_shapes` of the pruned model."""
+        left = {name: list(shape) for name, shape in self.shapes.items() if not is_inside(name, *self.bypassed)}
+        for (tensor, dim), index in self.survivors().items():
+            if tensor in left:
+                left[tensor][dim] = len(index)
+        return {name: tuple(shape) for name, shape in left.items()}
+
+    def remaining_groups(self) -> tuple[PruneGroup, ...]:
+        """What is left of the groups that keep units, in the pruned model's indices."""
+        survivors, left = self.survivors(), self.pruned_shapes()
+
+        def moved(place: Place, kept: Sequence[int]) -> Place:
+            index = place.index[list(kept)]
+            if place.dim is not None and (stays := survivors.get((place.tensor, place.dim))) is not None:
+                index = np.searchsorted(stays, index)
+            return replace(place, index=index)
+
+        return tuple(
+            replace(
+                group,
+                units=len(kept),
+                places=tuple(moved(place, kept) for place in group.places if place.tensor in left),
+                alive_with=tuple(tensor for tensor in group.alive_with if tensor in left),
+            )
+            for group in self.groups
+            if (kept := self.kept[group.name])
+        )
+
+    def then(self, second: "RemovalPlan") -> "RemovalPlan":
+        """This plan, followed by another for the network it leaves, as one plan in this plan's indices.
+
+        Raises:
+            PlanError: `second` was made for another network, or cuts through units of this plan's groups.
+        """
+        check_shapes(second.shapes, self.pruned_shapes())
+        places = _Origins(self)
+        kept = {name: set(units) for name, units in self.kept.items()}
+        added: list[PruneGroup] = []
+        for group in second.groups:
+            moved = places.moved(group)
+            gone = [u for u in range(group.units) if u not in second.kept[group.name]]
+            if places.known(moved):
+                for name, units in places.units_of(moved, gone).items():
+                    kept[name] -= units
+            else:
+                names = {*kept, *(other.name for other in added)}
+                name = next(
+                    n for n in (group.name, *(f"{group.name}#{i}" for i in range(2, 2 + len(names)))) if n not in names
+                )
+                added.append(replace(moved, name=name))
+                kept[name] = set(second.kept[group.name])
+        ordered = {name: tuple(sorted(units)) for name, units in kept.items()}
+        return RemovalPlan(groups=(*self.groups, *added), kept=ordered, shapes=self.shapes)
+
+    def check_next(self, groups: Sequence[PruneGroup]) -> None:
+        """Check that this plan can be followed by any for the network it leaves, whichever units of `groups` that cuts.
+
+        Raises:
+            PlanError: A unit of `groups` is a part of one of this plan's, or a place of it is.
+        """
+        places = _Origins(self)
+        for group in groups:
+            moved = places.moved(group)
+            if places.known(moved):
+                for unit in range(group.units):
+                    places.units_of(moved, [unit])
+
+    def check(self, model: nn.Module) -> None:
+        """Check that `model` is the dense model the plan was made for.
+
+        Raises:
+            PlanError: Names the first difference.
+        """
+        shapes = model_shapes(model)
+        check_shapes(self.shapes, shapes)
+        check_groups(self.groups, shapes)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        return {
+            "version": PLAN_VERSION,
+            "groups": [group.to_json() for group in self.groups],
+            "kept": {name: list(kept) for name, kept in self.kept.items()},
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "RemovalPlan":
+        """Read `to_json`'s object.
+
+        Raises:
+            PlanError: The object is malformed or of another version.
+        """
+        if not isinstance(data, Mapping) or data.get("version") != PLAN_VERSION:
+            got = data.get("version") if isinstance(data, Mapping) else type(data).__name__
+            raise PlanError("unknown plan version", got=got, expected=PLAN_VERSION)
+        for key, form in (("groups", [dict]), ("kept", {str: [int]}), ("shapes", {str: [int]})):
+            if not conforms(data.get(key), form):
+                raise PlanError("malformed plan", where=key)
+        return cls(
+            groups=tuple(PruneGroup.from_json(group) for group in data["groups"]),
+            kept={name: tuple(kept) for name, kept in data["kept"].items()},
+            shapes={name: tuple(shape) for name, shape in data["shapes"].items()},
+        )
+
+
+class _Origins:
+    """Where the places of a pruned network stood in the dense one, and whose units they were."""
+
+    def __init__(self, plan: RemovalPlan) -> None:
+        self._survivors, self._left = plan.survivors(), plan.pruned_shapes()
+        self._groups = {group.name: group for group in plan.groups}
+        self._owners: dict[tuple[str, int | None, int], tuple[str, int]] = {}
+        for group in plan.groups:
+            for place in group.places:
+                for unit, row in enumerate(place.index.tolist()):
+                    self._owners.update({(place.tensor, place.dim, i): (group.name, unit) for i in row})
+
+    def moved(self, group: PruneGroup) -> PruneGroup:
+        """The group with its places in the dense network's indices."""
+        places = []
+        for place in group.places:
+            stayed = None if place.dim is None else self._survivors.get((place.tensor, place.dim))
+            places.append(place if stayed is None else replace(place, index=stayed[place.index]))
+        return replace(group, places=tuple(places))
+
+    def known(self, group: PruneGroup) -> bool:
+        """Whether the group's places are those of units of the first plan, rather than of none.
+
+        Raises:
+            PlanError: Some are and some are not.
+        """
+        cells = [cell for unit in range(group.units) for cell in _cells(group, unit)]
+        owned = [cell in self._owners for cell in cells]
+        if any(owned) and not all(owned):
+            tensor = cells[owned.index(False)][0]
+            where = f"{group.name}, {tensor}"
+            raise PlanError("plans cannot be joined: their groups overlap in part", where=where, hint=_SAME_UNITS)
+        return all(owned)
+
+    def units_of(self, group: PruneGroup, gone: Sequence[int]) -> dict[str, set[int]]:
+        """The first plan's units, by group, that make up the second one's removed ones.
+
+        Raises:
+            PlanError: The second plan cuts through a unit of the first.
+        """
+        cells = {cell for unit in gone for cell in _cells(group, unit)}
+        units: dict[str, set[int]] = {}
+        for name, unit in {self._owners[cell] for cell in cells}:
+            units.setdefault(name, set()).add(unit)
+            # What went with a bypassed block is not there to be cut again.
+            if not cells.issuperset(c for c in _cells(self._groups[name], unit) if c[0] in self._left):
+                what = "plans cannot be joined: the second cuts through units of the first"
+                raise PlanError(what, where=f"{group.name}, {name}", hint=_SAME_UNITS)
+        return units
+
+
+def _cells(group: PruneGroup, unit: int) -> list[tuple[str, int | None, int]]:
+    return [(place.tensor, place.dim, i) for place in group.places for i in place.index[unit].tolist()]
+
+
+def check_shapes(expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare two fingerprints.
+
+    Raises:
+        PlanError: Names the first difference.
+    """
+    for name in [*expected, *got]:
+        if expected.get(name) != got.get(name):
+            raise PlanError(
+                "plan was made for another architecture",
+                where=name,
+                got=list(got[name]) if name in got else "no such tensor",
+                expected=list(expected[name]) if name in expected else "no such tensor",
+            )
+
+
+def make_plan(
+    groups: Sequence[PruneGroup], kept: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]
+) -> RemovalPlan:
+    """A plan in which groups around one bypassed block are emptied together.
+
+    Args:
+        groups: The prune groups.
+        kept: Kept units by group name.
+        shapes: `model_shapes` of the dense model.
+    """
+    empty = {group.bypass.module for group in groups if group.bypass and not kept[group.name]}
+    together = {
+        group.name: () if group.bypass and group.bypass.module in empty else kept[group.name] for group in groups
+    }
+    return RemovalPlan(groups=tuple(groups), kept=together, shapes=shapes)
+
+
+def remember(model: nn.Module, plan: RemovalPlan) -> nn.Module:
+    """Keep the plan on the model that it has pruned, so that another pruning of it can go on from there."""
+    model._l0prune_plan = plan  # type: ignore[assignment]
+    return model
+
+
+def remembered(model: nn.Module) -> RemovalPlan | None:
+    """The plan that has made a model, unless the model has been changed since."""
+    plan = getattr(model, "_l0prune_plan", None)
+    return plan if isinstance(plan, RemovalPlan) and plan.pruned_shapes() == model_shapes(model) else None
+
+
+def plan_of(model: nn.Module) -> RemovalPlan:
+    """The plan that has made a pruned model, in indices of the first dense one: what `save` takes.
+
+    Args:
+        model: What `prune`, `finalize()` or `load` returned.
+
+    Raises:
+        PlanError: The model was not pruned, or its shapes have changed since.
+    """
+    plan = remembered(model)
+    if plan is None:
+        hint = "it must be what prune(), finalize() or load() returned"
+        raise PlanError("the model carries no plan", where=type(model).__name__, hint=hint)
+    return plan

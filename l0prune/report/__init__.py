@@ -1,0 +1,5 @@
+"""Runs as a page for people and as figures for programs. Knows nothing of any plugin's networks or data."""
+
+from l0prune.report.write import Report, write_report
+
+__all__ = ["Report", "write_report"]

@@ -1,0 +1,172 @@
+"""Size as a polynomial of kept counts, in expectation and exactly.
+
+Every parameter tensor has as many elements as the product, over its dimensions, of what is kept there; the model is
+their sum. The polynomial is compiled once into index arrays, so that both evaluations are a handful of vector
+operations whatever the number of tensors.
+
+Legend: G groups, N units of all groups, M monomials, F factors of the longest monomial, K_g kept units of group g.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from l0prune.groups import PruneGroup
+
+MAX_POWER = 4
+ALIVE = 0
+"""The power that stands for 1[K_g > 0]: the column beside the powers 1 to 4 of K_g."""
+
+Monomial = tuple[tuple[int, int], ...]
+"""Sorted factors (group, power)."""
+
+
+class SizeModel:
+    """A size that depends on how many units of each group are kept.
+
+    Args:
+        groups: The prune groups, in the order of the flat vectors.
+        coefficients: Integer coefficient of each monomial.
+        counts: What is counted, for messages.
+        total: The size that sparsity refers to; by default that with every unit kept.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[PruneGroup],
+        coefficients: Mapping[Monomial, int],
+        counts: str = "parameters",
+        total: int | None = None,
+    ) -> None:
+        self.counts, self.coefficients = counts, dict(coefficients)
+        self.units = np.array([group.units for group in groups], dtype=np.int64)
+        self.least = np.array([group.least_units for group in groups], dtype=np.int64)
+        self._groups = tuple(groups)
+        width = 1 + MAX_POWER
+        # One entry past the table is the constant 1 that pads short monomials.
+        pad = len(groups) * width
+        longest = max((len(factors) for factors in coefficients), default=0)
+        rows = [[g * width + power for g, power in factors] for factors in coefficients]
+        padded = [row + [pad] * (longest - len(row)) for row in rows]
+        self._factors = np.array(padded, dtype=np.int64).reshape(len(rows), longest)
+        self._coefficients = np.array(list(coefficients.values()), dtype=np.int64)
+        self._columns = sorted({power for factors in coefficients for _, power in factors})
+        self._on_device: dict[torch.device, tuple[tuple[Tensor, ...], Tensor, Tensor]] = {}
+        self.total = self.exact(self.units) if total is None else total
+        """The size that sparsity refers to: the dense network's."""
+
+    def exact(self, kept: np.ndarray) -> int:
+        """The size for kept counts (G,), as an integer."""
+        table = np.concatenate([(kept > 0)[:, None], kept[:, None] ** np.arange(1, 1 + MAX_POWER)], axis=1)
+        table = np.append(table.astype(np.int64).ravel(), 1)
+        return int((table[self._factors].prod(axis=1) * self._coefficients).sum())
+
+    @property
+    def floor(self) -> int:
+        """The smallest size that removal can reach."""
+        return self.floor_for(1)
+
+    def floor_for(self, round_to: int) -> int:
+        """The smallest size that removal can reach with widths that are multiples of `round_to`."""
+        steps = np.array([group.step(round_to) for group in self._groups], dtype=np.int64)
+        return self.exact(np.where(self.least > 0, steps, 0))
+
+    def restricted(self, groups: Sequence[PruneGroup], numbers: Sequence[int]) -> "SizeModel":
+        """The same size once some units are gone for good; sparsity still refers to the same total.
+
+        Args:
+            groups: What is left of the groups that have units left.
+            numbers: Which of this model's groups these are.
+        """
+        place = {old: new for new, old in enumerate(numbers)}
+        left = {
+            tuple((place[g], power) for g, power in factors): coefficient
+            for factors, coefficient in self.coefficients.items()
+            # A group without units makes its terms 0.
+            if all(g in place for g, _ in factors)
+        }
+        return SizeModel(groups, left, self.counts, self.total)
+
+    def expected(self, keep_probabilities: Tensor) -> Tensor:
+        """The expected size when unit i is kept independently with probability p_i; differentiable.
+
+        Powers of one K_g use its raw moments (E[K^2] = Var[K] + E[K]^2, and so on): a group that stands on two
+        dimensions of a tensor is counted right.
+
+        Args:
+            keep_probabilities: (N,) the groups' units one after the other.
+
+        Returns:
+            Float64 scalar.
+        """
+        p = keep_probabilities.double()
+        factors, coefficients, lengths = self._tensors(p.device)
+        table = torch.cat([*_moments(p, lengths, self._columns), p.new_ones(1)])
+        # Factor by factor: the derivative of `prod` looks for zeros, which waits for the GPU.
+        terms = coefficients
+        for entries in factors:
+            terms = terms * table.index_select(0, entries)
+        return terms.sum()
+
+    def _tensors(self, device: torch.device) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        if device not in self._on_device:
+            width, groups = 1 + MAX_POWER, len(self.units)
+            # The table of `expected` has a column after the other, of those that are needed, then the 1.
+            column = np.array([self._columns.index(n) if n in self._columns else 0 for n in range(width)])
+            entries = column[self._factors % width] * groups + self._factors // width
+            entries[self._factors == groups * width] = len(self._columns) * groups
+            arrays = (self._coefficients.astype(np.float64), self.units, *entries.T)
+            # Not of `torch.inference_mode`, if that is on now: gradients may be wanted later.
+            with torch.inference_mode(False):
+                coefficients, lengths, *factors = (torch.from_numpy(array.copy()).to(device) for array in arrays)
+            self._on_device[device] = (tuple(factors), coefficients, lengths)
+        return self._on_device[device]
+
+
+def _moments(p: Tensor, lengths: Tensor, columns: Sequence[int]) -> list[Tensor]:
+    """P(K > 0) and E[K], ..., E[K^4] of each group's kept count, those that are asked for.
+
+    Args:
+        p: (N,) keep probabilities.
+        lengths: (G,) units of each group.
+        columns: Powers of K; `ALIVE` is P(K > 0).
+
+    Returns:
+        (G,) for each column.
+    """
+
+    def summed(term: Tensor) -> Tensor:
+        # Unsafe: not checked, since a check would wait for the GPU.
+        return torch.segment_reduce(term, "sum", lengths=lengths, axis=0, unsafe=True)
+
+    moments, highest = {}, max(columns, default=0)
+    q = 1 - p if ALIVE in columns or highest >= 2 else p
+    if ALIVE in columns:
+        moments[ALIVE] = 1 - summed(q.clamp_min(torch.finfo(p.dtype).tiny).log()).exp()
+    # The cumulants k1 to k4 of independent Bernoulli variables add up.
+    if highest >= 1:
+        moments[1] = k1 = summed(p)
+        if highest >= 2:
+            variance = p * q
+            k2 = summed(variance)
+            moments[2] = k2 + k1**2
+            if highest >= 3:
+                k3 = summed(variance * (q - p))
+                k4 = summed(variance * (1 - 6 * variance))
+                moments[3] = k3 + 3 * k2 * k1 + k1**3
+                moments[4] = k4 + 4 * k3 * k1 + 3 * k2**2 + 6 * k2 * k1**2 + k1**4
+    return [moments[column] for column in columns]
+
+
+def unit_sizes(size_model: SizeModel) -> list[int]:
+    """What leaves the dense network with one unit of each group (G,)."""
+    eye = np.eye(len(size_model.units), dtype=np.int64)
+    return [size_model.total - size_model.exact(size_model.units - row) for row in eye]
+
+
+def with_switches(monomial: Monomial, groups: Iterable[int]) -> Monomial:
+    """A monomial times 1[K_g > 0] of some groups; those that are in it make it 0 without one."""
+    missing = [(g, ALIVE) for g in groups if g not in dict(monomial)]
+    return tuple(sorted([*monomial, *missing]))

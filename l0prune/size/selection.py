@@ -1,0 +1,148 @@
+"""Which units stay: the highest keep probabilities whose exact size meets the budget from below.
+
+Legend: N units of all groups, G groups.
+"""
+
+from collections.abc import Sequence
+from numbers import Real
+
+import numpy as np
+
+from l0prune.errors import TargetError
+from l0prune.groups import PruneGroup
+from l0prune.size.polynomial import SizeModel
+
+
+def budget_for(size_model: SizeModel, target_sparsity: float, *, round_to: int = 1) -> int:
+    """The largest size that a target sparsity allows.
+
+    Args:
+        size_model: The exact size.
+        target_sparsity: Share of the size to remove.
+        round_to: Widths stay multiples of this.
+
+    Raises:
+        TargetError: The target is no number, or lies outside (0, 1) or below the floor of what can be removed.
+    """
+    if not isinstance(target_sparsity, Real):
+        raise TargetError("target sparsity is not a number", got=repr(target_sparsity), expected="between 0 and 1")
+    if not 0 < target_sparsity < 1:
+        raise TargetError("target sparsity out of range", got=target_sparsity, expected="between 0 and 1, exclusive")
+    total, floor = size_model.total, size_model.floor_for(round_to)
+    # Rounding guards against 1 - 0.9 = 0.09999999999999998.
+    budget = int(np.floor(round(total * (1 - target_sparsity), 6)))
+    if budget < floor:
+        # Rounded down, so that the advice itself is feasible.
+        most = np.floor((1 - floor / total) * 10_000) / 10_000
+        raise TargetError(
+            "target sparsity is more than can be removed",
+            got=target_sparsity,
+            expected=f"at most {most:.4f}",
+            hint=f"{floor:,} of {total:,} {size_model.counts} belong to no unit or to a last one that must stay: "
+            f"lower the target{' or `round_to`' if round_to > 1 else ''} or prune more kinds of unit",
+        )
+    return budget
+
+
+def select(
+    keep_probabilities: np.ndarray,
+    groups: Sequence[PruneGroup],
+    size_model: SizeModel,
+    budget: int,
+    *,
+    round_to: int = 1,
+) -> np.ndarray:
+    """Choose the kept units.
+
+    Units are taken in order of keep probability while they fit; once the next one does not, smaller units further down
+    still may, so that the gap to the budget ends below the smallest unit.
+
+    Args:
+        keep_probabilities: (N,) the groups' units one after the other.
+        groups: The prune groups.
+        size_model: Their exact size.
+        budget: The largest size allowed.
+        round_to: Keep as many units of each group as make a multiple of this many channels (or all of them).
+
+    Returns:
+        (N,) bool, True for kept units.
+
+    Raises:
+        TargetError: With `round_to`, even the smallest choice is above the budget.
+    """
+    chunks, owners = _ranked_chunks(keep_probabilities, groups, round_to)
+    sizes = np.array([len(chunk) for chunk in chunks])
+
+    def counts(first: int) -> np.ndarray:
+        return np.bincount(owners[:first], weights=sizes[:first], minlength=len(groups)).astype(np.int64)
+
+    # What must stay comes first; the exact size grows with every chunk after it.
+    low, high = int((size_model.least > 0).sum()), len(chunks)
+    if size_model.exact(counts(low)) > budget:
+        smallest = size_model.exact(counts(low))
+        raise TargetError("no plan meets the budget", got=f"a smallest size of {smallest:,}", expected=f"{budget:,}")
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size_model.exact(counts(middle)) <= budget else (low, middle - 1)
+    taken = list(range(low))
+    taken += _fill(counts(low), owners[low:], sizes[low:], size_model, budget, first=low)
+    kept = np.zeros(len(keep_probabilities), dtype=bool)
+    if taken:
+        kept[np.concatenate([chunks[i] for i in taken])] = True
+    return kept
+
+
+def _ranked_chunks(
+    keep_probabilities: np.ndarray, groups: Sequence[PruneGroup], round_to: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Chunks of units, `round_to` channels each, best first, with their groups; the obligatory first ones lead."""
+    chunks, owners, scores, obligatory = [], [], [], []
+    start = 0
+    for g, group in enumerate(groups):
+        probabilities = keep_probabilities[start : start + group.units]
+        order, step = np.argsort(-probabilities, kind="stable"), group.step(round_to)
+        worst = np.inf
+        for first in range(0, group.units, step):
+            units = order[first : first + step]
+            chunks.append(start + units)
+            owners.append(g)
+            # Rounding must not lift the mean of a later chunk above an earlier one's.
+            worst = min(worst, probabilities[units].mean())
+            scores.append(worst)
+            obligatory.append(first == 0 and group.least_units > 0)
+        start += group.units
+    ranking = np.lexsort((np.arange(len(chunks)), -np.array(scores), ~np.array(obligatory)))
+    return [chunks[i] for i in ranking], np.array(owners)[ranking]
+
+
+def _fill(
+    kept: np.ndarray, owners: np.ndarray, sizes: np.ndarray, size_model: SizeModel, budget: int, *, first: int
+) -> list[int]:
+    """Indices, counted from `first`, of later chunks that still fit, taken in order."""
+    taken, closed = [], set()
+    for offset, (g, size) in enumerate(zip(owners, sizes, strict=True)):
+        if g in closed:
+            continue
+        kept[g] += size
+        if size_model.exact(kept) <= budget:
+            taken.append(first + offset)
+        else:
+            kept[g] -= size
+            # Room only shrinks from here and a group's next chunk costs as much: it will not fit either.
+            closed.add(g)
+            if len(closed) == len(kept):
+                break
+    return taken
+
+
+def split_by_group(flat: np.ndarray, groups: Sequence[PruneGroup]) -> dict[str, np.ndarray]:
+    """Split a flat (N,) vector into one vector per group, by name."""
+    ends = np.cumsum([group.units for group in groups])
+    return dict(zip([group.name for group in groups], np.split(flat, ends[:-1]), strict=True))
+
+
+def kept_indices(kept: np.ndarray, groups: Sequence[PruneGroup]) -> dict[str, tuple[int, ...]]:
+    """Kept units by group name from a flat (N,) bool vector."""
+    return {
+        name: tuple(int(i) for i in np.flatnonzero(values)) for name, values in split_by_group(kept, groups).items()
+    }

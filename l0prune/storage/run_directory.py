@@ -1,0 +1,189 @@
+"""A run's folder: its settings, metrics, checkpoints and results."""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from os.path import isfile
+from pathlib import Path
+from typing import Any
+
+from l0prune.errors import RunError
+from l0prune.storage.checkpoint import checkpoints, newest_checkpoint
+from l0prune.support import free_bytes, read_json, read_toml, write_text, write_toml
+
+_WITHOUT_EFFECT = ("checkpoint_minutes", "keep_checkpoints", "workers")
+"""Settings, a plugin's too, in which a resumed run may differ: the student does not depend on them."""
+
+
+class RunDirectory:
+    """Paths of a run, and the rules for beginning and continuing one.
+
+    Args:
+        path: The folder; it need not exist.
+
+    Raises:
+        RunError: No folder can have this path.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.exists()
+        except OSError as error:
+            raise RunError("cannot be a folder", where=path, got=error.strerror, hint="choose another --out") from error
+        self.path = path
+        self.settings = path / "config.toml"
+        self.metrics = path / "metrics.jsonl"
+        self.report = path / "report.json"
+        self.picture = path / "architecture.png"
+        self.latency = path / "latency.json"
+        self.checkpoints = path / "checkpoints"
+
+    def check_free(self) -> None:
+        """Raise a `RunError` where something is already there."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError("not a folder", where=self.path, hint="choose another --out")
+        if self.settings.exists():
+            hint = "choose another --out" if self.report.exists() else "go on with --resume or choose another --out"
+            raise RunError("folder holds another run", where=self.path, hint=hint)
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise RunError("folder is not empty", where=self.path, hint="choose another --out")
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Make the folder and record the settings.
+
+        Raises:
+            RunError: The folder is taken or cannot be written.
+        """
+        self.check_free()
+        existed = self.path.exists()
+        try:
+            write_text(self.settings, write_toml(settings))
+        except RunError:
+            if not existed:
+                with suppress(OSError):
+                    self.path.rmdir()
+            raise
+        self.checkpoints.mkdir(exist_ok=True)
+
+    def resume(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest whole checkpoint, or None where the run had not saved one yet; and a word on each damaged one.
+
+        Raises:
+            RunError: There is nothing to resume, or the settings differ from those the run began with.
+        """
+        if not self.settings.exists():
+            raise RunError("nothing to resume", where=self.path, hint="start the run without --resume")
+        if self.report.exists():
+            raise RunError("nothing to resume: the run is complete", where=self.path, hint="choose another --out")
+        began, now = _flatten(read_toml(self.settings)), _flatten(json.loads(json.dumps(settings)))
+        for key in sorted({*began, *now}):
+            if key.startswith("one_shot.") and key not in began:
+                continue  # A run of before this setting, which trains: it has no effect there.
+            if began.get(key) != now.get(key) and key.rpartition(".")[2] not in _WITHOUT_EFFECT:
+                raise RunError(
+                    "settings differ from those the run began with",
+                    where=key,
+                    got=now.get(key),
+                    expected=began.get(key),
+                    hint="resume with the same settings, or choose another --out",
+                )
+        return newest_checkpoint(self.checkpoints)
+
+    def check_space(self, state_bytes: int) -> None:
+        """Check that the checkpoints of a run will fit on the disk.
+
+        Args:
+            state_bytes: Size of one at the largest.
+
+        Raises:
+            RunError: They will not.
+        """
+        held = sum(path.stat().st_size for path in checkpoints(self.checkpoints))
+        free = free_bytes(self.path) + held
+        if free < state_bytes:
+            raise RunError(
+                "too little disk for checkpoints",
+                where=self.path,
+                got=f"{free / 1e6:,.1f} MB free",
+                expected=f"{state_bytes / 1e6:,.1f} MB",
+                hint="free some space, choose another --out, or lower `keep_checkpoints`",
+            )
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_finite(row), allow_nan=False) + "\n")
+        except OSError as error:
+            raise RunError("cannot write", where=self.metrics, got=error.strerror, hint="free some space") from error
+
+    def sweep(self) -> None:
+        """Delete what a killed process was about to write."""
+        for leftover in [*self.path.rglob(".*.partial*")]:
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+    def rewind_metrics(self, position: int) -> None:
+        """Drop lines that were written after optimizer step `position`, to be written again, and damaged ones."""
+        if self.metrics.exists():
+            lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and _position(line) <= position]
+            write_text(self.metrics, "".join(kept))
+
+
+def _position(line: str) -> float:
+    """Of a line of metrics.jsonl; infinite where the line is damaged."""
+    try:
+        position = json.loads(line)["position"]
+    except (ValueError, LookupError, TypeError):
+        return math.inf
+    return position if isinstance(position, int) else math.inf
+
+
+def read_report(folder: str | Path) -> Mapping[str, Any] | None:
+    """A run's report.json; None where there is none, or no such folder can be.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    path = Path(folder) / "report.json"
+    # Unlike Path.is_file, for any name: it may be longer than a path's.
+    if not isfile(path):
+        return None
+    content = read_json(path)
+    teacher = content.get("teacher") if isinstance(content, dict) else None
+    if not isinstance(teacher, str):
+        expected = "an object with the name of the `teacher`"
+        raise RunError("damaged file", where=path, got=f"teacher = {teacher!r}", expected=expected)
+    return content
+
+
+def free_run_directory(base: Path) -> Path:
+    """`base`, or `base-2`, `base-3`, ...: the first that does not exist."""
+    candidate, number = base, 2
+    while candidate.exists():
+        candidate, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return candidate
+
+
+def _finite(value: Any) -> Any:
+    """The same value with null for inf and nan, which JSON lacks."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,105 @@
+"""Modules: their names, their modes, copies of them, and what they hold."""
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from l0prune.errors import GroupError, nearest
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def is_inside(name: str, *modules: str) -> bool:
+    """Whether what has a name is one of some modules, or stands within one, as parameters and submodules do.
+
+    Args:
+        name: Of a module, a parameter or a buffer.
+        modules: Dotted names; "" holds everything.
+    """
+    return any(not path or f"{name}.".startswith(f"{path}.") for path in modules)
+
+
+def several(modules: nn.Module | str | Iterable[nn.Module | str]) -> tuple[nn.Module | str, ...]:
+    """Modules or names, one of which may be given by itself."""
+    one = isinstance(modules, nn.Module | str) or not isinstance(modules, Iterable)
+    return (modules,) if one else tuple(modules)  # pyright: ignore
+
+
+def path_of(model: nn.Module, module: nn.Module | str) -> str:
+    """The dotted name of a module, given itself or as its name.
+
+    Raises:
+        GroupError: It is not in the model.
+    """
+    for path, candidate in model.named_modules():
+        if candidate is module or path == module:
+            return path
+    if isinstance(module, str):
+        hint = nearest(module, [path for path, _ in model.named_modules() if path])
+        raise GroupError("no such module in the model", where=module, hint=hint)
+    hint = "pass a module of this model or its dotted name"
+    raise GroupError("no such module in the model", where=type(module).__name__, hint=hint)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode meanwhile; each module gets its own mode back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def copied(module: M) -> M:
+    """A deep copy. Activations that a module keeps on itself, an attention map say, are copied without their graph.
+
+    Raises:
+        RuntimeError: A tensor is computed from parameters before each forward pass, by `nn.utils.weight_norm` say.
+    """
+    memo: dict[int, object] = {}
+    for part in module.modules():
+        kept = {key: value for key, value in vars(part).items() if key not in _computed(part)}
+        for leaf in tree_leaves(kept):
+            if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
+                memo[id(leaf)] = leaf.detach()
+    return copy.deepcopy(module, memo)
+
+
+def _computed(module: nn.Module) -> set[str]:
+    """Names of the tensors that a hook puts on a module: a copy would go on with the values of now."""
+    return {str(getattr(hook, "name", "")) for hook in module._forward_pre_hooks.values()}
+
+
+def output_tensors(outputs: object) -> list[Tensor]:
+    """The tensors of a model's outputs: in tuples, lists, mappings and dataclasses."""
+    leaves: list[Tensor] = []
+    for leaf in tree_leaves(outputs):
+        if isinstance(leaf, Tensor):
+            leaves.append(leaf)
+        elif hasattr(leaf, "__dataclass_fields__"):
+            leaves += output_tensors([getattr(leaf, name) for name in leaf.__dataclass_fields__])
+    return leaves
+
+
+def model_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter and buffer, by name."""
+    return {name: tuple(tensor.shape) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+
+
+def owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+    """The modules and attributes that hold each parameter and buffer, by its first name: several where it is tied."""
+    names: dict[int, str] = {}
+    found: dict[str, dict[tuple[int, str], tuple[nn.Module, str]]] = {}
+    for path, module in model.named_modules():
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                first = names.setdefault(id(tensor), f"{path}.{name}" if path else name)
+                found.setdefault(first, {})[id(module), name] = (module, name)
+    return {name: list(holders.values()) for name, holders in found.items()}

@@ -1,0 +1,319 @@
+"""One training loop for both stages: joint distillation and pruning, then further distillation."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from l0prune.config import CompactionConfig, ControllerConfig, StageConfig
+from l0prune.distributed import agree, average, world
+from l0prune.errors import TrainingError
+from l0prune.gates import Controller, GatedModel, make_controller
+from l0prune.measuring import has_fast_bfloat16, parameters
+from l0prune.removal import RemovalPlan
+from l0prune.support import random_state, restore_random_state
+from l0prune.training.compaction import Compactor
+from l0prune.training.compiling import compile_layers
+from l0prune.training.objective import Losses, Objective
+from l0prune.training.records import Meter, Record
+
+_MAX_BAD_STEPS = 10
+_NO_MEMORY = "can't allocate memory"
+
+
+class Stage:
+    """A training stage: all of its state, and the loop.
+
+    Args:
+        name: "joint" or "further".
+        objective: What is minimised.
+        config: Steps and rates.
+        precision: "auto", "float32" or "bfloat16".
+        gated: The gated student in the joint stage.
+        controller: Settings of what brings its expected size to the target.
+        prior: (N,) importances that it may go by where the loss has no gradient.
+        compaction: When closed units leave the network; never by default.
+        seed: Of every draw. What a micro-batch draws depends on it and on the micro-batch's number alone.
+        split: Into how many parts the batches of the configuration come.
+        compiled: Compile the student with torch.compile.
+        describe: What to say of a batch that does not fit in memory: its size, and the setting to change.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        objective: Objective,
+        config: StageConfig,
+        *,
+        precision: str = "auto",
+        gated: GatedModel | None = None,
+        controller: ControllerConfig | None = None,
+        prior: np.ndarray | None = None,
+        compaction: CompactionConfig | None = None,
+        seed: int = 0,
+        split: int = 1,
+        compiled: bool = False,
+        describe: Callable[[Any], str] | None = None,
+    ) -> None:
+        self.name, self.objective, self.config, self.gated = name, objective, config, gated
+        self.seed, self.describe = seed, describe
+        self.micro_batches = config.micro_batches * split // world().size
+        """Of each step, in this process."""
+        self.weights = [p for p in objective.parameters() if p.requires_grad]
+        self.device = self.weights[0].device
+        groups: list[dict[str, Any]] = [
+            {"params": self.weights, "lr": config.learning_rate, "weight_decay": config.weight_decay}
+        ]
+        self.controller: Controller | None = None
+        self.compactor: Compactor | None = None
+        if gated is not None:
+            settings = controller or ControllerConfig()
+            self.controller = make_controller(gated.target_sparsity, settings, gated.gates, prior=prior)
+            own = {"lr": settings.learning_rate, "weight_decay": 0.0}
+            groups += [{"params": [parameter], **own} for parameter in self.controller.trained(gated.gates)]
+            if compaction is not None and compaction.enabled:
+                self.compactor = Compactor(gated, compaction)
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        use_bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(self.device))
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=use_bfloat16)
+        if compiled:
+            compile_layers(objective.student)
+        self.step = 0
+        self.seconds = 0.0
+        # On the device: the loop does not wait for it between logging steps.
+        self._skipped = torch.zeros((), device=self.device)
+        self._bad_in_a_row = torch.zeros((), device=self.device)
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps whose loss or gradient was not finite."""
+        return int(self._skipped)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then linear decay that would reach 0 after the last step."""
+        warmup, steps = self.config.warmup_steps, self.config.steps
+        rise = (step + 1) / warmup if step < warmup else 1.0
+        fall = (steps - step) / (steps - warmup) if step >= warmup else 1.0
+        return self.config.learning_rate * rise * fall
+
+    def run(
+        self,
+        batches: Iterator[Any],
+        *,
+        log_every: int,
+        on_record: Callable[[Record], None],
+        after_step: Callable[[int], None] = lambda signal_number: None,
+        stopped: Callable[[], int | None] = lambda: None,
+        on_cut: Callable[[RemovalPlan], None] = lambda plan: None,
+    ) -> None:
+        """Train to the end of the stage.
+
+        Args:
+            batches: This process's micro-batches from the stage's current step on.
+            log_every: Steps between records.
+            on_record: Takes each record.
+            after_step: Called after each step with the signal that has come to any process, or 0; may save the state,
+                or raise to stop.
+            stopped: Gives the signal that has come to this process, if any.
+            on_cut: Told of each compaction, by its plan in the dense model's indices.
+
+        Raises:
+            TrainingError: The data ended, or losses stayed non-finite for too many steps in a row.
+            FailedElsewhere: Another process failed.
+        """
+        self.objective.train()
+        meter = Meter()
+        while self.step < self.config.steps:
+            began = time.perf_counter()
+            losses, norm, signal_number = self.update(batches, stopped)
+            self.step += 1
+            self._compact(on_cut)
+            logs = self.step % log_every == 0 or self.step in (1, self.config.steps)
+            if logs and self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            elapsed = time.perf_counter() - began
+            self.seconds += elapsed
+            meter.add(losses, norm, elapsed)
+            if logs or self.device.type == "cpu":
+                self._check_finite()
+            if logs:
+                on_record(self._record(meter))
+                meter = Meter()
+            if world().size == 1:
+                signal_number = signal_number or stopped() or 0
+            after_step(signal_number)
+
+    def update(
+        self, batches: Iterator[Any], stopped: Callable[[], int | None] = lambda: None
+    ) -> tuple[list[Losses], Tensor, int]:
+        """One optimizer step; a non-finite one leaves everything as it was.
+
+        Args:
+            batches: Gives this process's micro-batches.
+            stopped: Gives the signal that has come to this process, if any.
+
+        Returns:
+            Losses of the micro-batches, the norm of the gradient before clipping, and the signal that has come to any
+            process, or 0.
+
+        Raises:
+            TrainingError: The data ended, or a batch does not fit in memory.
+            FailedElsewhere: Another process failed.
+        """
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate_at(self.step)
+        error, all_losses = None, []
+        try:
+            all_losses = [self._backward(batches, number) for number in range(self.micro_batches)]
+        except Exception as failure:
+            error = failure
+        signal_number = self._meet(error, stopped() or 0, all_losses)
+        loss = sum(losses.total.detach() for losses in all_losses)
+        if self.gated is not None and self.controller is not None and self.controller.has_penalty:
+            self.controller.penalty(self.gated.expected_sparsity(), self.step).backward()
+        norm = nn.utils.clip_grad_norm_(self.weights, self.config.max_gradient_norm)
+        bad = (~(torch.isfinite(norm) & torch.isfinite(loss))).float()  # pyright: ignore[reportArgumentType]
+        # The fused kernel leaves everything as it is where this is 1, as under a gradient scaler.
+        self.optimizer.found_inf = bad  # pyright: ignore[reportAttributeAccessIssue]
+        self.optimizer.step()
+        if self.gated is not None and self.controller is not None:
+            self.controller.after_step(self.gated.gates, self.step + 1, skipped=bad)
+        self._skipped, self._bad_in_a_row = self._skipped + bad, (self._bad_in_a_row + 1) * bad
+        self.optimizer.zero_grad()
+        return all_losses, norm, signal_number
+
+    def _backward(self, batches: Iterator[Any], number: int) -> Losses:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            raise TrainingError("data ended before the stage", where=f"{self.name} step {self.step}") from None
+        self._seed(world().rank + number * world().size)
+        if self.gated is not None:
+            self.gated.gates.sample()
+        try:
+            with self.autocast:
+                losses: Losses = self.objective(batch)
+            (losses.total / self.micro_batches).backward()
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
+                raise
+            got = self.describe(batch) if self.describe else None
+            raise TrainingError(
+                "batch does not fit in memory", where=f"{self.name} step {self.step}", hint=got
+            ) from error
+        return losses
+
+    def _seed(self, micro_batch: int) -> None:
+        """Seed what a micro-batch draws, by its number among those of all processes: gates, dropout."""
+        place = (self.seed, self.name == "further", self.step, micro_batch)
+        torch.manual_seed(int(np.random.SeedSequence([int(n) for n in place]).generate_state(1, np.uint64)[0]))
+
+    def _meet(self, error: Exception | None, signal_number: int, all_losses: list[Losses]) -> int:
+        """Meet the other processes: fail together, stop together, average gradients."""
+        if world().size == 1:
+            return agree(error, [signal_number])[0]
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        signal_number, *used = agree(error, [signal_number, *(p.grad is not None for p in trained)])
+        for parameter, anywhere in zip(trained, used, strict=True):
+            if anywhere and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        # A loss that is not finite in one process spoils the step in all.
+        average([p.grad for p in trained if p.grad is not None] + [losses.total.detach() for losses in all_losses])
+        return signal_number
+
+    def _compact(self, on_cut: Callable[[RemovalPlan], None]) -> None:
+        """Cut what has closed for good."""
+        if self.compactor is None or self.controller is None or self.gated is None:
+            return
+        # The last step is followed by the cut proper.
+        if self.step % self.compactor.config.every_steps or self.step == self.config.steps:
+            return
+        kept = self.compactor.look(self.controller.target_at(self.step))
+        if kept is not None:
+            self._cut(kept)
+            on_cut(self._gone())
+
+    def _cut(self, kept: np.ndarray) -> None:
+        assert self.compactor is not None
+        assert self.controller is not None
+        assert self.gated is not None
+        units, groups = self.gated.here, [group.name for group in self.gated.groups]
+        self.compactor.cut(kept, self.optimizer)
+        left = {group.name for group in self.gated.groups}
+        numbers = [g for g, name in enumerate(groups) if name in left]
+        self.controller.shrink(np.flatnonzero(np.isin(units, self.gated.here)), numbers)
+        self.weights = self.optimizer.param_groups[0]["params"]
+
+    def _gone(self) -> RemovalPlan:
+        """What compaction has cut so far, in the dense model's indices."""
+        assert self.gated is not None
+        return self.gated.plan(np.ones(len(self.gated.here), dtype=bool))
+
+    def _check_finite(self) -> None:
+        if int(self._bad_in_a_row) >= _MAX_BAD_STEPS:
+            raise TrainingError(
+                "loss or gradient is not finite",
+                where=f"{self.name} step {self.step}",
+                got=f"{int(self._bad_in_a_row)} such steps in a row",
+                hint="lower the learning rate or set precision to float32",
+            )
+
+    @torch.no_grad()
+    def _record(self, meter: Meter) -> Record:
+        more: dict[str, Any] = {}
+        if self.gated is not None and self.controller is not None:
+            more["sparsity"] = self.gated.expected_sparsity().item()
+            more["target"] = self.controller.target_at(self.step)
+            more["forced_units"] = self.gated.gates.forced()
+            if multipliers := self.controller.multiplier_values():
+                more["multipliers"] = tuple(multipliers)
+        means = meter.means()
+        return Record(
+            stage=self.name,
+            step=self.step,
+            steps=self.config.steps,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            seconds_left=means["step_seconds"] * (self.config.steps - self.step),
+            skipped_steps=self.skipped_steps,
+            parameters=parameters(self.objective.student),
+            **means,
+            **more,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a bit-exact continuation needs."""
+        return {
+            "stage": self.name,
+            "step": self.step,
+            "seconds": self.seconds,
+            "skipped_steps": self.skipped_steps,
+            "bad_in_a_row": int(self._bad_in_a_row),
+            "objective": self.objective.state_dict(),
+            "gates": self.gated.gates.state_dict() if self.gated else {},
+            # Under this name since there were no other controllers.
+            "lagrangian": self.controller.state_dict() if self.controller else {},
+            "compaction": self._gone().to_json() if self.compactor else {},
+            "looks": self.compactor.state() if self.compactor else {},
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state` returned, in a stage built the same way."""
+        if self.compactor is not None:
+            assert self.gated is not None
+            kept = RemovalPlan.from_json(state["compaction"]).kept
+            self._cut(np.concatenate([np.isin(np.arange(g.units), kept[g.name]) for g in self.gated.groups]))
+            self.compactor.restore(state["looks"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self._skipped.fill_(state["skipped_steps"])
+        self._bad_in_a_row.fill_(state["bad_in_a_row"])
+        self.objective.load_state_dict(state["objective"])
+        if self.gated is not None and self.controller is not None:
+            self.gated.gates.load_state_dict(state["gates"])
+            self.controller.load_state_dict(state["lagrangian"])
+            self.gated.gates.settled = self.controller.settled_at(self.step)
+        self.optimizer.load_state_dict(state["optimizer"])
+        restore_random_state(state["random"])

@@ -1,0 +1,20 @@
+"""Whole jobs: compress, prune without training, export, evaluate."""
+
+from l0prune.workflows.evaluation import evaluate
+from l0prune.workflows.exporting import export
+from l0prune.workflows.observer import Observer
+from l0prune.workflows.overview import inspect_groups, summarise_kinds
+from l0prune.workflows.pipeline import compress
+from l0prune.workflows.results import CompressionReport
+from l0prune.workflows.training_free import prune
+
+__all__ = [
+    "CompressionReport",
+    "Observer",
+    "compress",
+    "evaluate",
+    "export",
+    "inspect_groups",
+    "prune",
+    "summarise_kinds",
+]

@@ -1,0 +1,43 @@
+"""Networks into other stacks' formats, through the plugin that knows them."""
+
+from pathlib import Path
+
+from l0prune.errors import ConfigError, nearest
+from l0prune.plugin import Export, Exporter, get_plugin
+from l0prune.storage import read_description
+
+
+def export(source: str | Path, *, to: str, out: str | Path | None = None, plugin: str | None = None) -> Export:
+    """Write a network in another stack's format.
+
+    Args:
+        source: A run directory, or what the plugin takes as a teacher.
+        to: The format's name.
+        out: The file or folder to make; by default one in `exports/` of the run directory.
+        plugin: The plugin's name; a run directory knows its own.
+
+    Returns:
+        Where it stands and how far its outputs are from the network's.
+
+    Raises:
+        L0PruneError: The source cannot be read, the format is unknown or cannot hold the network, a package is missing,
+            the place is taken, or what was written behaves otherwise; nothing is left at `out` then.
+    """
+    folder = Path(source)
+    is_run = (folder / "model.json").is_file()
+    if is_run:
+        plugin = read_description(folder).get("plugin") or plugin
+    if plugin is None:
+        raise ConfigError("not a run directory", where=source, hint="name the plugin that can read it")
+    chosen = get_plugin(plugin)
+    if not isinstance(chosen, Exporter):
+        raise ConfigError("plugin exports nothing", where=plugin)
+    if to not in chosen.formats:
+        raise ConfigError(
+            "no such format", where=to, expected=", ".join(chosen.formats), hint=nearest(to, chosen.formats)
+        )
+    if out is None:
+        if not is_run:
+            raise ConfigError("where to?", where=source, expected="--out PATH")
+        out = folder / "exports" / f"{to}{chosen.formats[to].suffix}"
+    return chosen.export(str(source), to, Path(out))

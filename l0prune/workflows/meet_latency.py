@@ -1,0 +1,75 @@
+"""From a time that is asked for to a share of the dense one, and to a network that is as fast when measured."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from l0prune.gates import GatedModel
+from l0prune.measuring import interleave, speedup
+from l0prune.size.latency import Observe
+
+_ATTEMPTS = 4
+_CLOSE = 0.03
+"""How near the measured target is near enough."""
+_RANGE = 0.4
+"""How far the budget may move: a machine that was busy for a moment must not ruin the network."""
+_SECONDS = 5.0
+
+
+def meet_target(
+    gated: GatedModel,
+    dense: nn.Module,
+    observe: Observe,
+    deploy: Callable[[nn.Module], nn.Module] | None,
+    left: float,
+    note: Callable[[str], None],
+) -> dict[str, float]:
+    """Move the budget until the pruned network is as fast as asked, measured rather than predicted.
+
+    Args:
+        gated: The gated model, in evaluation mode, under a latency model; its budget moves.
+        dense: The dense model, without gates.
+        observe: Runs a model on the input whose latency matters.
+        deploy: Gives a model the form in which it will run.
+        left: The share of the dense latency that is to be left.
+        note: Told of each measurement.
+
+    Returns:
+        latency_before_ms, latency_after_ms, speedup, as measured last.
+    """
+    deploy = deploy or (lambda network: network)
+    dense, predicted = deploy(dense), gated.gates.budget
+    for attempt in range(_ATTEMPTS):
+        results = _measure(dense, deploy(gated.pruned()[0]), observe)
+        before, after, ratio = (results[key] for key in ("latency_before_ms", "latency_after_ms", "speedup"))
+        note(f"measured: {before:.1f} ms dense, {after:.1f} ms pruned, {ratio:.2f} times faster")
+        if abs(1 / (ratio * left) - 1) <= _CLOSE:
+            return results
+        if attempt + 1 == _ATTEMPTS:
+            note(f"the target of {1 / left:.2f} times is missed by {abs(1 / (ratio * left) - 1):.0%}")
+            return results
+        moved = gated.gates.budget * left * ratio
+        low, high = ((1 + sign * _RANGE) * predicted for sign in (-1, 1))
+        floor = gated.size_model.floor_for(gated.gates.config.round_to or 1)
+        gated.gates.allow(max(floor, round(min(max(moved, low), high))))
+    raise AssertionError  # The last attempt returns.
+
+
+def _measure(dense: nn.Module, pruned: nn.Module, observe: Observe) -> dict[str, float]:
+    """Latency of both in turns."""
+    networks: dict[str, Any] = {"dense": dense.eval(), "pruned": pruned.eval()}
+
+    def run(name: str) -> None:
+        with torch.inference_mode():
+            observe(networks[name])
+
+    device = str(next(dense.parameters(), torch.zeros(())).device)
+    times = interleave({name: functools.partial(run, name) for name in networks}, seconds=_SECONDS, device=device)
+    return {
+        "latency_before_ms": 1000 * times["dense"].median,
+        "latency_after_ms": 1000 * times["pruned"].median,
+        "speedup": speedup(times["dense"], times["pruned"]).median,
+    }

@@ -1,0 +1,72 @@
+"""compress(): from what a caller gives to a run that is ready to begin."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from l0prune.distributed import joined, together
+from l0prune.errors import ConfigError, PluginError
+from l0prune.plugin import OwnTask, Plugin, Task, describe, get_plugin, resolve
+from l0prune.storage import RunDirectory, free_run_directory
+from l0prune.support import build, read_toml
+from l0prune.workflows.observer import Observer
+from l0prune.workflows.results import CompressionReport
+from l0prune.workflows.run import CompressionRun
+
+
+def compress(
+    plugin: str | Plugin | Task,
+    *,
+    recipe: str | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> CompressionReport:
+    """Compress a network by joint distillation and pruning, then further distillation.
+
+    Args:
+        plugin: An installed plugin's name, a plugin object, or a task made of your own objective and data.
+        recipe: One of the plugin's named settings; its first by default.
+        config: A TOML file whose settings go over the recipe's.
+        settings: Nested settings that go over both, {"target_sparsity": 0.5, "joint": {"steps": 2000}} say.
+        out: The run directory; by default the first free one below `runs/`.
+        resume: Continue the interrupted run in `out`.
+        observer: Watches the run.
+
+    Returns:
+        What was achieved; the same is in report.json. `l0prune.load(report.run_directory)` opens the network.
+
+    Raises:
+        L0PruneError: A setting, the data, the target or the run directory cannot be used.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    with joined() as processes:
+        watcher = observer if observer and processes.is_main else Observer()
+
+        def prepare() -> CompressionRun:
+            chosen = OwnTask(plugin) if isinstance(plugin, Task) else plugin
+            chosen = get_plugin(chosen) if isinstance(chosen, str) else chosen
+            if isinstance(chosen, type) or not isinstance(chosen, Plugin):
+                expected = "the name of an installed plugin, a plugin object or a Task"
+                raise PluginError("not a plugin", got=repr(plugin), expected=expected)
+            layers = [read_toml(Path(config))] if config else []
+            run = resolve(chosen, *layers, settings or {}, recipe=recipe)
+            if out is None and (resume or processes.size > 1):
+                what = "--resume needs the run directory" if resume else "several processes need the run directory"
+                raise ConfigError(what, expected="--out DIR")
+            free = free_run_directory(Path("runs") / f"{run.plugin}-{run.recipe}")
+            folder = RunDirectory(Path(out) if out else free)
+            state, notes = folder.resume(describe(run)) if resume else (None, [])
+            for note in notes:
+                watcher.note(note)
+            if not resume:
+                folder.check_free()
+            torch.manual_seed(run.seed)
+            task = chosen.prepare(build(chosen.options, run.options), run)
+            return CompressionRun(chosen, task, run, folder, watcher, resume=resume, state=state)
+
+        return together(prepare).execute()

@@ -1,0 +1,71 @@
+"""What a compression run achieved."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressionReport:
+    """The content of report.json."""
+
+    plugin: str
+    recipe: str
+    teacher: str
+    run_directory: str
+    params_before: int
+    params_after: int
+    metric: str
+    """What the target counts: "params", "macs" or "latency"."""
+    target_sparsity: float
+    sparsity: float
+    """Of what the metric counts."""
+    macs_before: int
+    """Multiply-accumulates, per `macs_per`."""
+    macs_after: int
+    macs_per: str
+    kept_units: dict[str, dict[str, int]]
+    """By group: its kind's name is in the plan; `units` and `kept`."""
+    max_relative_difference: float
+    """Between the gated and the pruned network's outputs, at the cut."""
+    distill_loss_before_removal: float | None
+    """On the held-out batches, as the two below: gated, just before the cut. None where nothing is held out."""
+    distill_loss_after_removal: float | None
+    """Pruned, just after the cut."""
+    distill_loss_final: float | None
+    """After the last step."""
+    losses_final: dict[str, float]
+    """Parts of the final loss."""
+    stage_seconds: dict[str, float]
+    """Of training, by stage."""
+    step_seconds: dict[str, float]
+    """Mean over the stage's optimizer steps."""
+    skipped_steps: int
+    """Optimizer steps left out because of a non-finite loss or gradient."""
+    peak_memory_bytes: int
+    """Allocated on the GPU; on a CPU, of the whole process."""
+    device: str
+    precision: str
+    versions: dict[str, str]
+    seed: int
+    distill_loss_after_repair: float | None = None
+    """After the least-squares repair of a run without stage 1."""
+    forced_units: int | None = None
+    """Units on which the cut decided otherwise than their gates: open ones removed, closed ones kept."""
+    distill_loss_gated: float | None = None
+    """On the held-out batches, with gates as in training, just before the cut."""
+    expected_sparsity_at_cut: float | None = None
+    """Under the gates, just before the cut: far from the target, it removed what training still used."""
+    compactions: list[dict[str, Any]] = field(default_factory=list)
+    """Cuts during step 1: `step`, `parameters` left, units `kept` by group."""
+    latency_before_ms: float | None = None
+    """With the metric "latency": measured at the cut, of the dense and the pruned network in turns."""
+    latency_after_ms: float | None = None
+    speedup: float | None = None
+    round_to: int | None = None
+    """What widths are multiples of: with the metric "latency" by default what pays on the device."""
+    latency_model_error: float | None = None
+    """Median relative error of the latency model on whole networks that it was not fitted to."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return asdict(self)

@@ -1,0 +1,309 @@
+"""The whole story of a run: prove, train with gates, cut, train on, save, report."""
+
+import copy
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from l0prune.config import RunConfig
+from l0prune.discovery import trace
+from l0prune.distributed import check_same, together, world
+from l0prune.errors import ConfigError, ProofError, RunError, TrainingError
+from l0prune.gates import GatedModel
+from l0prune.importance import importances
+from l0prune.measuring import macs, parameters, peak_memory_bytes
+from l0prune.plugin import OwnTask, Plugin, Task, describe
+from l0prune.proof import TOLERANCE, compare, objection, prove_groups
+from l0prune.removal import RemovalPlan, apply_plan, remembered
+from l0prune.report.figures import draw_kept_units
+from l0prune.size import SizeModel, mac_size
+from l0prune.size.latency import POOR, latency_cache, measure_latency, sparsity_for
+from l0prune.storage import RunDirectory, save
+from l0prune.support import catch_signals, copied, versions, write_atomic, write_json
+from l0prune.training import evaluate
+from l0prune.workflows.meet_latency import meet_target
+from l0prune.workflows.observer import Observer
+from l0prune.workflows.one_shot import OneShot
+from l0prune.workflows.results import CompressionReport
+from l0prune.workflows.trainer import Trainer
+
+
+class CompressionRun:
+    """One run.
+
+    Args:
+        plugin: Builds the network again when it is loaded.
+        task: What is compressed, and with which data.
+        config: The settings.
+        folder: Where the run is kept.
+        observer: Watches it.
+        resume: Whether it goes on with what the folder holds.
+        state: The checkpoint to go on from; None where there was none yet.
+    """
+
+    def __init__(
+        self,
+        plugin: Plugin,
+        task: Task,
+        config: RunConfig,
+        folder: RunDirectory,
+        observer: Observer,
+        *,
+        resume: bool,
+        state: dict[str, Any] | None,
+    ) -> None:
+        self.plugin, self.task, self.config = plugin, task, config
+        self.folder, self.observer, self.resume, self.state = folder, observer, resume, state
+        self.results: dict[str, Any] = copy.deepcopy(state["results"]) if state else {}
+        for key in ("stage_seconds", "step_seconds"):
+            self.results.setdefault(key, {} if config.joint.steps else {"joint": 0.0})
+        self.trainer = Trainer(task, config, folder, observer, self.results)
+        self.earlier = remembered(task.objective.student)
+        self.target_sparsity = self.sparsity_of_size = config.target_sparsity
+        self.gates, self.params_before = config.gates, 0
+        self._latency_file: Path | None = None
+        self._dense: nn.Module | None = None
+
+    def execute(self) -> CompressionReport:
+        """All of it.
+
+        Raises:
+            L0PruneError: The data, the target or the folder cannot be used, or a cut is not exact.
+            Interrupted: A signal came; the state is saved.
+        """
+        check_same(f"{describe(self.config)} {self.task.data_digest}", "data or settings")
+        gated = [self._prepared()]
+        try:
+            with catch_signals() as self.trainer.stopped:
+                # Handed over, so that it can be freed when it is needed no more.
+                self._train(gated.pop(), self.state)
+        except BaseException:
+            if isinstance(self.plugin, OwnTask) and parameters(self.task.objective.student) < self.params_before:
+                self.observer.note("the task's student has been cut: make the task anew before it is run or resumed")
+            raise
+        return self._finish()
+
+    def _prepared(self) -> GatedModel:
+        """The gated student, every group proved, and a folder to write to."""
+        size = self._constrained_size()
+        if self.config.controller.kind == "projected":
+            self.trainer.prior = importances(self.task.objective.student, self.task.groups, size_model=size)
+        # Where stage 1 trains, or is over, there is nothing to rank.
+        over = self.config.joint.steps > 0 or (self.state is not None and self.state["stage"] == "further")
+        scores = None if over else self._one_shot().scores(size)
+        gated = GatedModel(
+            self.task.objective.student,
+            self.task.groups,
+            target_sparsity=self.sparsity_of_size,
+            config=self.gates,
+            size_model=size,
+        )
+        if scores is not None:
+            gated.gates.rank_by(scores)
+        try:
+            self._prove_and_begin(gated)
+        except BaseException:
+            gated.detach()
+            raise
+        return gated
+
+    def _prove_and_begin(self, gated: GatedModel) -> None:
+        gated.eval()
+        self.params_before = gated.parameter_model.total
+        prove_groups(gated, self.task.observe)
+        together(self._begin)
+        self.observer.prepared(self.task, gated, self.config, self.folder.path)
+        warmup, steps = self.config.controller.warmup_steps, self.config.joint.steps
+        if warmup >= steps > 0:
+            self.observer.note(
+                f"the target is never asked for in full: controller.warmup_steps {warmup} of {steps} steps"
+            )
+        if "macs_before" not in self.results:
+            with gated.gates.fixed(torch.ones_like(gated.gates.log_alpha)):
+                self.results["macs_before"] = self._macs(gated.model)
+        if self.resume and world().is_main:
+            self.folder.sweep()
+            self.folder.rewind_metrics(self.state["position"] if self.state else 0)
+
+    def _train(self, gated: GatedModel, state: Mapping[str, Any] | None) -> None:
+        """Step 1, the cut, step 2."""
+        trainer, objective = self.trainer, self.task.objective
+        if state is None or state["stage"] == "joint":
+            try:
+                if self.config.joint.steps:
+                    joint = trainer.stage("joint", gated)
+                    if state:
+                        trainer.restore(joint, state)
+                    trainer.train(joint)
+                student = self._cut(gated)
+            finally:
+                # Whatever happens, no gates are left on the caller's own network.
+                objective.student = gated.detach()
+            if not self.config.joint.steps:
+                self.results |= self._one_shot().repair(objective.student, student, trainer.plan)
+            objective.student = student
+        else:
+            trainer.plan = RemovalPlan.from_json(state["plan"])
+            objective.student = apply_plan(gated.detach(), trainer.plan)
+        # The gated student is needed no more.
+        del gated
+        further = trainer.stage("further")
+        if state and state["stage"] == "further":
+            trainer.restore(further, state)
+        else:
+            trainer.save(further)
+        trainer.train(further)
+
+    def _begin(self) -> None:
+        """Make the folder, in the main process; check that checkpoints fit, and that a resumed run goes on alike."""
+        split = self.trainer.split
+        if self.state and self.state["split"] != split:
+            hint = f"resume with a number of processes that splits batches in {self.state['split']}"
+            raise RunError("batches would be split otherwise", got=split, hint=hint)
+        if self.state and self.state.get("data_digest", self.task.data_digest) != self.task.data_digest:
+            hint = "resume with the same files, or choose another --out"
+            raise RunError("teacher or data differ from those the run began with", where=self.folder.path, hint=hint)
+        if not world().is_main:
+            return
+        # Weights and two moments of each, in float32; one file more than are kept while the next is written.
+        state_bytes = 3 * 4 * parameters(self.task.objective)
+        self.folder.check_space(state_bytes * (self.config.keep_checkpoints + 1))
+        if not self.resume:
+            self.folder.begin(describe(self.config))
+            if not self.config.joint.steps:
+                # A run without a step has no records, but the same files.
+                self.folder.metrics.touch()
+            if self._latency_file:
+                write_atomic(self.folder.latency, lambda place: shutil.copyfile(str(self._latency_file), place))
+
+    def _constrained_size(self) -> SizeModel | None:
+        """What the target counts; None for the parameters."""
+        if self.config.metric == "params":
+            return None
+        task = self.task
+        student, observe = task.objective.student, task.observe_for_macs or task.observe
+        found = trace(student, observe, training=False)
+        if self.config.metric == "macs":
+            return mac_size(student, task.groups, found)
+        if world().size > 1:
+            hint = "run without torchrun, or prune for --metric macs"
+            raise ConfigError("latency is measured in one process", got=f"{world().size} processes", hint=hint)
+        # A resumed run must go on with the same figures, another run may use them.
+        cache = [self.folder.latency] if self.resume else [latency_cache(student, task.groups)]
+        self.observer.note("measuring the latency of pruned copies")
+        self._dense = copied(student)
+        given = self.config.gates.round_to
+        latency = measure_latency(student, task.groups, observe, found, deploy=task.deploy, round_to=given, cache=cache)
+        self.results |= {"latency_model_error": latency.error, "round_to": latency.round_to}
+        self.gates = replace(self.gates, round_to=latency.round_to)
+        if latency.error > POOR:
+            self.observer.note(f"times vary by {latency.error:.0%} from what widths explain: is the machine busy?")
+        self._latency_file = cache[0]
+        self.target_sparsity, self.sparsity_of_size = sparsity_for(latency, self.config)
+        return latency.size
+
+    def _one_shot(self) -> OneShot:
+        return OneShot(self.task, self.config, self.trainer.split, self.observer.note)
+
+    def _cut(self, gated: GatedModel) -> nn.Module:
+        """Remove what is closed, and check that nothing else changed."""
+        objective, batches = self.task.objective, list(self.task.evaluation)
+        gated.eval()
+        if self.config.joint.steps:
+            with torch.no_grad():
+                self.results["expected_sparsity_at_cut"] = float(gated.expected_sparsity())
+            self.results["forced_units"] = gated.gates.forced()
+            if behind := gated.behind():
+                self.observer.note(behind)
+        if self.config.metric == "latency":
+            task = self.task
+            observe, deploy = task.observe_for_macs or task.observe, task.deploy
+            assert self._dense is not None
+            self.results |= meet_target(
+                gated, self._dense, observe, deploy, 1 - self.target_sparsity, self.observer.note
+            )
+            self._dense = None
+        if batches:
+            if self.config.joint.steps:
+                with gated.gates.as_trained():
+                    self.results["distill_loss_gated"] = evaluate(objective, batches)[0]
+            self.results["distill_loss_before_removal"] = evaluate(objective, batches)[0]
+        difference = compare(gated, self.task.observe)
+        if reason := objection(gated, self.task.observe, difference, TOLERANCE):
+            raise ProofError("the cut changed the outputs", got=reason)
+        self.results["max_relative_difference"] = difference
+        student, self.trainer.plan = gated.pruned()
+        objective.student = student
+        if batches:
+            self.results["distill_loss_after_removal"] = evaluate(objective, batches)[0]
+        kept, total = parameters(student), gated.parameter_model.total
+        self.observer.note(
+            f"cut: {kept:,} of {total:,} parameters stay (sparsity {1 - kept / total:.4f}); "
+            f"outputs changed by {difference:.1e}"
+        )
+        return student
+
+    def _finish(self) -> CompressionReport:
+        objective, task, config, plan = self.task.objective, self.task, self.config, self.trainer.plan
+        assert plan is not None
+        student = objective.student.eval()
+        loss, parts = evaluate(objective, list(task.evaluation)) if task.evaluation else (None, {})
+        if loss is not None and not isfinite(loss):
+            raise TrainingError("final loss is not finite", got=loss, hint="lower the learning rate")
+        params_after, macs_after = parameters(student), self._macs(student)
+        macs_before = self.results["macs_before"]
+        results = {"distill_loss_before_removal": None, "distill_loss_after_removal": None, **self.results}
+        device = next(student.parameters()).device
+        report = CompressionReport(
+            plugin=config.plugin,
+            recipe=config.recipe,
+            teacher=task.teacher,
+            run_directory=str(self.folder.path),
+            params_before=self.params_before,
+            params_after=params_after,
+            target_sparsity=self.target_sparsity,
+            metric=config.metric,
+            sparsity=1 - self._left(params_after / self.params_before, macs_after / macs_before),
+            macs_after=macs_after,
+            macs_per=task.macs_per,
+            kept_units={g.name: {"units": g.units, "kept": plan.kept_counts[g.name]} for g in plan.groups},
+            distill_loss_final=loss,
+            losses_final=parts,
+            peak_memory_bytes=peak_memory_bytes(device),
+            device=str(device),
+            precision=config.precision,
+            versions=versions(),
+            seed=config.seed,
+            **results,
+        )
+        if not world().is_main:
+            return report
+        provenance = {"teacher": task.teacher, "settings": describe(config), "versions": report.versions}
+        architecture = dict(task.architecture)
+        name = None if isinstance(self.plugin, OwnTask) else config.plugin
+        description = {"plugin": name, "architecture": architecture, "provenance": provenance}
+        # A network that came pruned is described from its own dense network on.
+        whole = self.earlier.then(plan) if self.earlier else plan
+        save(student, whole, self.folder.path, **description)
+        draw = task.draw or draw_kept_units
+        write_atomic(self.folder.picture, lambda temporary: draw(whole, temporary))
+        # Last: a run with a report is complete.
+        write_json(self.folder.report, report.to_json())
+        self.observer.finished(report)
+        return report
+
+    def _left(self, parameters_left: float, macs_left: float) -> float:
+        """Share of what the target counts."""
+        if self.config.metric == "latency":
+            return self.results["latency_after_ms"] / self.results["latency_before_ms"]
+        return macs_left if self.config.metric == "macs" else parameters_left
+
+    def _macs(self, model: nn.Module) -> int:
+        observe = self.task.observe_for_macs or self.task.observe
+        return round(macs(lambda: observe(model)) * self.task.macs_scale)

@@ -1,0 +1,118 @@
+"""Pruning without training: rank the units, remove the last ones, and make up for them by least squares."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from l0prune.calibration import Forward, as_batches
+from l0prune.calibration import repair as repaired
+from l0prune.config import GateConfig
+from l0prune.errors import ConfigError, ProofError
+from l0prune.example import observation
+from l0prune.gates import GatedModel
+from l0prune.groups import PruneGroup
+from l0prune.importance import Importance, check_importance, importances
+from l0prune.proof import compare, objection, tolerance_for
+from l0prune.pruner import TOLERANCE, prepared
+from l0prune.removal import remember
+from l0prune.support import copied
+
+
+def prune(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    target_sparsity: float,
+    metric: str = "params",
+    importance: Importance = "magnitude",
+    batches: Iterable[Any] | None = None,
+    loss: Forward | None = None,
+    repair: bool = False,
+    ignored: nn.Module | str | Sequence[nn.Module | str] = (),
+    groups: Sequence[PruneGroup] | None = None,
+    num_heads: Mapping[nn.Module, int] | None = None,
+    round_to: int | None = None,
+    forward_fn: Callable[[nn.Module, Any], Any] | None = None,
+    output_transform: Callable[[Any], Any] | None = None,
+    seed: int = 0,
+    time_limit: float = 60.0,
+    tolerance: float = TOLERANCE,
+) -> nn.Module:
+    """Prune a model in one call, without training.
+
+        smaller = l0prune.prune(model, example_inputs, target_sparsity=0.5, batches=batches, repair=True)
+
+    Groups, proof, selection and removal are those of `wrap`; what ranks the units is an importance. The repair fits the
+    layers that have lost inputs to what they made before, which brings back most of what a cut costs.
+
+    Args:
+        model: Any nn.Module; it is left as it is.
+        example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
+        target_sparsity: Share of the size to remove, in (0, 1).
+        metric: What the size counts: "params", or "macs" on the example inputs.
+        importance: "magnitude", "activation", "taylor", "fisher", "random", or a function `f(model, groups)` that
+            returns a number for each unit of all groups, or {group name: numbers of its units}; see `importances`.
+        batches: Calibration batches, for all importances but "magnitude" and "random", and for the repair. A few are
+            enough: 16 of 64 images, say.
+        loss: `loss(model, batch)` returns a scalar, for "taylor" and "fisher"; where given, it also runs the model.
+        repair: Fit what reads the removed units to the dense model by least squares, on the batches.
+        ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
+        groups: Prune groups of your own, instead of those that following the forward pass finds.
+        num_heads: Attention heads by projection, where the forward pass does not show them.
+        round_to: Widths stay multiples of this many channels; a head counts with all of its own.
+        forward_fn: Runs the model: `forward_fn(model, inputs)`, on the example inputs and without `loss` on batches.
+        output_transform: Picks what matters from the model's outputs.
+        seed: Of the importance "random".
+        time_limit: Seconds that following the forward pass may take.
+        tolerance: Largest relative difference that the proof of a group allows.
+
+    Returns:
+        A plain, smaller copy in evaluation mode; `plan_of` gives what was removed.
+
+    Raises:
+        ConfigError: A setting is out of range, or the importance lacks what it needs.
+        TargetError: The target is out of range, or more than can be removed.
+        DataError: Example inputs or batches do not fit the model, or the loss is no scalar or has no gradient.
+        GroupError: Nothing in the model can be pruned, or `ignored` names a foreign module.
+        TraceError: The model cannot be followed.
+        PlanError: The model was pruned before, in units that these groups cut through.
+        ProofError: The copy is not exact.
+    """
+    # Whatever can be refused at once comes before the proof, which takes a while.
+    check_importance(importance, batches=batches, loss=loss)
+    config = GateConfig(round_to=round_to)
+    if repair and batches is None:
+        raise ConfigError("the repair needs batches", got="none", hint="pass a few calibration batches: batches=[...]")
+    again = None if batches is None else as_batches(batches)
+    # A model that is made under `torch.inference_mode` could not be trained on.
+    with torch.inference_mode(False):
+        inspection, size, earlier = prepared(
+            model,
+            example_inputs,
+            metric=metric,
+            ignored=ignored,
+            groups=groups,
+            num_heads=num_heads,
+            forward_fn=forward_fn,
+            output_transform=output_transform,
+            time_limit=time_limit,
+            tolerance=tolerance,
+        )
+        gated = GatedModel(
+            copied(model), inspection.groups, target_sparsity=target_sparsity, config=config, size_model=size
+        ).eval()
+        running: dict[str, Any] = {"loss": loss, "forward_fn": forward_fn}
+        scores = importances(model, inspection.groups, importance, size_model=size, batches=again, seed=seed, **running)
+        gated.gates.rank_by(scores)
+        pruned, plan = gated.pruned()
+        observe = observation(model, example_inputs, forward_fn, output_transform)
+        difference = compare(gated, observe, pruned=pruned)
+        if reason := objection(gated, observe, difference, tolerance_for(pruned, tolerance)):
+            raise ProofError("the pruned model is not exact", got=reason)
+        del gated
+        if repair:
+            assert again is not None
+            repaired(model, pruned, plan, again, **running)
+    return remember(pruned, plan if earlier is None else earlier.then(plan))

@@ -1,0 +1,7 @@
+"""Encoders out: written for other stacks, made ready to run, measured."""
+
+from l0prune_speech.deploy.benching import contender, load
+from l0prune_speech.deploy.exporting import export_network
+from l0prune_speech.deploy.inference import for_inference
+
+__all__ = ["contender", "export_network", "for_inference", "load"]

@@ -1,0 +1,182 @@
+"""inspect(): what is proved, what is refused and why, and how it is shown."""
+
+import copy
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from l0prune import (
+    DataError,
+    GroupError,
+    Objective,
+    Place,
+    PruneGroup,
+    Role,
+    Task,
+    consecutive,
+    inspect,
+    inspect_groups,
+)
+from l0prune.pruner.inspection import InspectedGroup
+
+X = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+
+
+class Partly(nn.Module):
+    """One hidden layer that can be pruned, and one whose width the forward pass knows by heart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free, self.known, self.head = nn.Linear(6, 8), nn.Linear(8, 12), nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.free(x))
+        return self.head(torch.relu(self.known(x)).view(3, 12))
+
+
+class Sleeping(nn.Module):
+    """A residual branch that begins at 0, as many do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.up, self.down, self.head = (
+            nn.Linear(6, 8),
+            nn.Linear(8, 16),
+            nn.Linear(16, 8),
+            nn.Linear(8, 2),
+        )
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        return self.head(x + self.down(torch.relu(self.up(x))))
+
+
+def test_what_cannot_be_cut_is_refused_by_name_and_the_rest_goes_on() -> None:
+    found = inspect(Partly(), X)
+    free, known = found.rows
+    assert (free.name, free.units, free.proved, free.reason) == ("free", 8, True, "")
+    assert (known.name, known.proved) == ("known", False)
+    assert "the cut forward pass fails: shape '[3, 12]' is invalid" in known.reason
+    assert [group.name for group in found.groups] == ["free"]
+    assert found.refused == {"known": known.reason}
+
+
+def test_a_unit_costs_what_leaves_with_it() -> None:
+    free = inspect(Partly(), X).rows[0]
+    assert free.unit_parameters == 6 + 1 + 12
+    assert free.unit_macs == 3 * (6 + 12)
+
+
+def test_an_error_in_a_branch_that_begins_at_0_is_found() -> None:
+    model = Sleeping()
+    places = [("up.weight", 0, Role.PRODUCES), ("up.bias", 0, Role.PRODUCES), ("down.weight", 1, Role.CONSUMES)]
+
+    def group(shift: int) -> PruneGroup:
+        index = [consecutive(16), consecutive(16), (consecutive(16) + shift) % 16]
+        at = [Place(tensor=t, dim=d, role=r, index=i) for (t, d, r), i in zip(places, index, strict=True)]
+        return PruneGroup(name="inner", kind="unit", units=16, places=tuple(at))
+
+    before = copy.deepcopy(model.state_dict())
+    assert inspect(model, X, groups=[group(0)]).rows[0].proved
+    assert not inspect(model, X, groups=[group(3)]).rows[0].proved
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_forward_pass_that_changes_its_input_is_proved_on_the_example_as_given(dtype: torch.dtype) -> None:
+    class InPlace(Partly):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.sub_(0.5).div_(0.25))
+
+    x = X.to(dtype, copy=True)
+    assert [row.proved for row in inspect(InPlace().to(dtype), x).rows] == [True, False]
+    assert torch.equal(x, X.to(dtype))
+
+
+def test_half_precision_is_proved_in_full() -> None:
+    model = Partly().bfloat16()
+    found = inspect(model, X.bfloat16())
+    assert [row.proved for row in found.rows] == [True, False]
+    assert model.free.weight.dtype == torch.bfloat16
+
+
+def test_units_that_do_not_show_are_told_of() -> None:
+    class Constant(Partly):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.relu(self.known(torch.relu(self.free(x))))) * 1e-9 + 1
+
+    assert "the proof says little" in " ".join(inspect(Constant(), X).notes)
+
+
+def test_a_model_without_parameters_has_nothing_to_prune() -> None:
+    assert str(inspect(nn.ReLU(), X)).endswith("0 of 0 groups proved; 0 of 0 parameters (0.0%) can go")
+
+
+def test_the_first_parameter_may_be_complex() -> None:
+    class Spectral(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.filter, self.rest = nn.Parameter(torch.randn(4, dtype=torch.cfloat)), Partly()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rest(torch.fft.irfft(torch.fft.rfft(x) * self.filter, n=6))
+
+    assert [row.proved for row in inspect(Spectral(), X).rows] == [True, False]
+
+
+def test_a_task_keeps_no_gates_where_its_proof_cannot_be_made() -> None:
+    class Fit(Objective):
+        def forward(self, batch: Any) -> Any:
+            return batch
+
+    student = Partly()
+    task = Task(
+        objective=Fit(student),
+        groups=inspect(student, X).groups,
+        batches=lambda position: iter(()),
+        observe=lambda model: model(X).argmax(1),
+    )
+    names = list(student.state_dict())
+    with pytest.raises(DataError, match="no floating-point tensor"):
+        inspect_groups(task)
+    assert list(student.state_dict()) == names
+
+
+def test_groups_that_do_not_fit_are_an_error() -> None:
+    place = Place(tensor="nowhere", dim=0, role=Role.CONSUMES, index=consecutive(2))
+    with pytest.raises(GroupError, match="no such tensor"):
+        inspect(Partly(), X, groups=[PruneGroup(name="x", kind="unit", units=2, places=(place,))])
+
+
+def test_the_table_lines_up_and_says_everything() -> None:
+    found = inspect(Partly(), X)
+    lines = str(found).splitlines()
+    assert lines[0].split() == ["group", "kind", "units", "parameters", "a", "unit", "MACs", "a", "unit", "proved"]
+    ends = {line.index("yes") if "yes" in line else line.index("no: ") for line in lines[2:4]}
+    assert ends == {lines[0].index("proved")}
+    assert "left alone: part of the model's output" in lines[4]
+    assert lines[-1].startswith("1 of 2 groups proved; ")
+
+
+def test_a_notebook_shows_the_same_table() -> None:
+    class Cells(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cells: list[str] = []
+
+        def handle_data(self, data: str) -> None:
+            self.cells.append(data)
+
+    found = inspect(Partly(), X)
+    row = found.rows[0]
+    odd = InspectedGroup(**{**vars(row), "reason": "<b>&", "proved": False})
+    parser = Cells()
+    parser.feed(type(found)(**{**vars(found), "rows": (odd, *found.rows[1:])})._repr_html_())
+    assert parser.cells[:6] == ["group", "kind", "units", "parameters a unit", "MACs a unit", "proved"]
+    assert "no: <b>&" in parser.cells
+    assert "left alone: part of the model's output" in parser.cells
