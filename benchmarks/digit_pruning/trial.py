@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 IDENTITY = ("network", "label", "size", "steps", "rate", "seed", "trial")
-TRIAL_SEED = 100
+TRIAL_SEEDS = (100, 101, 102)
 """Of runs that choose a learning rate; no result has it."""
 
 
