@@ -50,10 +50,7 @@ def matrix(rooms: list[str], between: Counter[tuple[str, str]]) -> str:
     wide = max(map(len, rooms))
     lines = [" " * (wide + 4) + "".join(f"{number:4}" for number in range(1, len(rooms) + 1))]
     for number, importer in enumerate(rooms, start=1):
-        cells = [
-            "   -" if importer == imported else f"{between[importer, imported] or '.':>4}"
-            for imported in rooms[: len(rooms)]
-        ]
+        cells = ["   -" if importer == imported else f"{between[importer, imported] or '.':>4}" for imported in rooms]
         lines.append(f"{number:3} {importer:{wide}}" + "".join(cells).rstrip())
     return "\n".join(lines)
 
@@ -91,7 +88,8 @@ def main() -> None:
         )
         print(
             f"{package}: {files} files in {len(rooms)} folders and files of the first level; "
-            f"{between.total()} imports between these, on {len(between)} arrows; {in_circles(rooms, between)} of them are in circles"
+            f"{between.total()} imports between these, on {len(between)} arrows; "
+            f"{in_circles(rooms, between)} of them are in circles"
         )
         if set(ordered) == set(rooms):
             print(f"{upwards} imports go upwards\n\n{matrix(ordered, between)}\n")

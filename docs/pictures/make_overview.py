@@ -8,6 +8,7 @@ counted from the connections that are drawn.
 """
 
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -34,7 +35,7 @@ def heights(count: int) -> np.ndarray:
 
 def connections(kept: list[list[int]]) -> int:
     """Weights between the units that are kept."""
-    return sum(len(a) * len(b) for a, b in zip(kept, kept[1:], strict=False))
+    return sum(len(a) * len(b) for a, b in pairwise(kept))
 
 
 def draw(axes: Axes, title: str, caption: str, *, stage: str) -> int:
@@ -90,7 +91,7 @@ def main() -> None:
     figure.subplots_adjust(left=0.005, right=0.995, top=0.9, bottom=0.0, wspace=0.03)
     drawn = BytesIO()
     figure.savefig(drawn, dpi=110)
-    # A few colours are enough, and the file is a fifth of the size.
+    # A few colours are enough, and make a small file.
     Image.open(drawn).convert("RGB").quantize(64).save(Path(__file__).with_name("overview.png"), optimize=True)
 
 
