@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from l0prune_cli.main import main
 from torch import nn
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,37 @@ def test_what_is_checked_above_is_in_the_examples() -> None:
     text = "".join(example for _, example in EXAMPLES)
     for name in ("features", "schedule", "again", "report"):
         assert re.search(rf"\b{name}\b.* = ", text)
+
+
+COMMANDS = {
+    (name_of(page), re.sub(r"\s+", " ", " ".join(words)))
+    for page in [*PAGES, ROOT / "benchmarks" / "README.md"]
+    for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    for words in re.findall(r"(?:\bl0prune|-m l0prune_cli) (\w+)\b([^\n]*)", block.replace("\\\n", " "))
+}
+"""Page, and a command with its arguments."""
+
+
+def test_commands_have_flags_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    helps: dict[tuple[str, ...], str] = {}
+    wrong = []
+    for page, line in sorted(COMMANDS):
+        command, *words = (word.strip("'\"();") for word in line.split("#")[0].split())
+        plugin = words[words.index("--plugin") : words.index("--plugin") + 2] if "--plugin" in words else []
+        asked = (command, *plugin)
+        if asked not in helps:
+            monkeypatch.setattr("sys.argv", ["l0prune", *asked, "--help"])
+            with pytest.raises(SystemExit) as left:
+                main()
+            helps[asked] = capsys.readouterr().out
+            assert left.value.code in (0, None), f"{page}: l0prune {command}"
+        flags = [word for word in words if word.startswith("--")]
+        wrong += [f"{page}: {command} {flag}" for flag in flags if not re.search(rf"{flag}\b(?!-)", helps[asked])]
+    assert len(COMMANDS) >= 15
+    assert wrong == []
 
 
 def test_the_readme_holds_both_lines_that_set_everything_up_and_is_short() -> None:
