@@ -4,7 +4,7 @@ python docs/pictures/draw_folders.py                          # l0prune and l0pr
 python docs/pictures/draw_folders.py --checkout OTHER_FOLDER  # the same for another commit, unpacked there
 
 Each row is a folder, or a file beside the folders, and each column the folder that it imports from. Rows follow the
-floors that `pyproject.toml` states, so an import upwards would stand above the diagonal. One import is one file that
+floors that `pyproject.toml` states, so an import upwards would be left of the diagonal. One import is one file that
 imports another, as grimp counts them. The faces of whole packages (`l0prune/__init__.py`) are left out, since they hold
 public names only.
 """

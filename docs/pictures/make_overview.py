@@ -29,7 +29,7 @@ INK, OPEN, CLOSED, FAINT = "#24292f", "#0969da", "#b6bec8", "#e4e8ec"
 
 
 def heights(count: int) -> np.ndarray:
-    """Where `count` units of a layer stand, centred on 0."""
+    """Heights of the `count` units of a layer, centred on 0."""
     return np.arange(count)[::-1] - (count - 1) / 2
 
 
