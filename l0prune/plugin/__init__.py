@@ -3,7 +3,7 @@
 from l0prune.plugin.find import get_plugin, plugin_names
 from l0prune.plugin.protocols import Benchable, Evaluator, Export, Exporter, ExportFormat, Plugin
 from l0prune.plugin.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
-from l0prune.plugin.settings import describe, resolve
+from l0prune.plugin.settings import describe, resolve, wish_of
 from l0prune.plugin.task import OwnTask, Task
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "get_plugin",
     "plugin_names",
     "resolve",
+    "wish_of",
 ]

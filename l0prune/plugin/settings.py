@@ -7,6 +7,7 @@ from typing import Any
 from l0prune.config import RunConfig, StageConfig
 from l0prune.errors import ConfigError, nearest
 from l0prune.plugin.protocols import Plugin
+from l0prune.size import Wish, metric_named
 from l0prune.support import build, merge, to_mapping
 
 
@@ -41,7 +42,13 @@ def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = Non
     # Checked here, so that a wrong key is found before anything is loaded.
     values["options"] = to_mapping(build(plugin.options, options, where=plugin.name))
     config = build(RunConfig, values)
+    metric_named(config.metric).check(wish_of(config))
     return config if steps is None else in_steps(config, steps)
+
+
+def wish_of(config: RunConfig) -> Wish:
+    """What a run's settings ask for."""
+    return Wish(sparsity=config.target_sparsity, speedup=config.target_speedup, ms=config.target_ms)
 
 
 def in_steps(config: RunConfig, steps: int) -> RunConfig:

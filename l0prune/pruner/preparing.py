@@ -7,11 +7,13 @@ from typing import Any
 from torch import nn
 
 from l0prune.errors import ConfigError, GroupError
+from l0prune.example import observation
 from l0prune.gates import Gates
 from l0prune.groups import PruneGroup
 from l0prune.pruner.inspection import TOLERANCE, Inspection, inspect
 from l0prune.removal import RemovalPlan, remembered
-from l0prune.size import SizeModel
+from l0prune.size import Metric, Subject, Target, Wish, metric_named
+from l0prune.size.latency import latency_cache
 from l0prune.support import listed
 
 
@@ -19,7 +21,9 @@ def prepared(
     model: nn.Module,
     example_inputs: Any,
     *,
-    metric: str = "params",
+    metric: str | Metric = "params",
+    wish: Wish,
+    round_to: int | None = None,
     ignored: nn.Module | str | Sequence[nn.Module | str] = (),
     groups: Sequence[PruneGroup] | None = None,
     num_heads: Mapping[nn.Module, int] | None = None,
@@ -28,13 +32,15 @@ def prepared(
     time_limit: float = 60.0,
     tolerance: float = TOLERANCE,
     stacklevel: int = 3,
-) -> tuple[Inspection, SizeModel, RemovalPlan | None]:
+) -> tuple[Inspection, Subject, Target, RemovalPlan | None]:
     """Inspect a model that is to be pruned.
 
     Args:
         model: The model; it is left as it is.
         example_inputs: As `inspect` takes them, and so are the others.
-        metric: "params" or "macs".
+        metric: What the target counts, by name or as an object.
+        wish: What is asked for.
+        round_to: Widths stay multiples of this many channels.
         ignored: Modules to leave alone.
         groups: Prune groups of the caller's own.
         num_heads: Attention heads by projection.
@@ -45,10 +51,12 @@ def prepared(
         stacklevel: Of warnings, counted from here: 3 is the caller of the caller.
 
     Returns:
-        What can be pruned, the size that the metric counts, and the plan that has made the model, if it was pruned.
+        What can be pruned, what the metric looked at, what it is to remove, and the plan that has made the model, if it
+        was pruned.
 
     Raises:
         ConfigError: A setting is wrong, or the metric cannot be counted.
+        TargetError: The wish cannot be met.
         GroupError: Nothing can be pruned, or gates are there already.
         PlanError: The model was pruned before, in units that these groups cut through.
         L0PruneError: As `inspect` does.
@@ -57,8 +65,8 @@ def prepared(
         raise ConfigError("model has the wrong type", got=type(model).__name__, expected="a torch.nn.Module")
     if num_heads is not None and not isinstance(num_heads, Mapping):
         raise ConfigError("num_heads has the wrong type", got=repr(num_heads), expected="{projection: heads}")
-    if metric not in ("params", "macs"):
-        raise ConfigError("unknown metric", got=repr(metric), expected="params or macs")
+    metric = metric_named(metric)
+    metric.check(wish)
     if any(isinstance(module, Gates) for module in model.modules()):
         raise GroupError("model has gates already", hint="finalize() it first, then prune the pruned model")
     found = inspect(
@@ -80,13 +88,23 @@ def prepared(
             "may fail there; give examples that reach them, or name in `ignored` what they share a width with",
             stacklevel=stacklevel,
         )
-    size = found.parameter_model if metric == "params" else found.mac_model
-    if size is None:
-        raise ConfigError("metric cannot be counted", got=repr(metric), hint="; ".join(found.notes))
     earlier = remembered(model)
     if earlier is not None:
         earlier.check_next(found.groups)
-    return found, size, earlier
+    known = {"params": found.parameter_model}
+    if found.mac_model is not None:
+        known["macs"] = found.mac_model
+    elif metric.name != "params":
+        raise ConfigError("metric cannot be counted", got=repr(metric.name), hint="; ".join(found.notes))
+    subject = Subject(
+        model=model,
+        groups=found.groups,
+        observe=observation(model, example_inputs, forward_fn, output_transform),
+        known=known,
+        round_to=round_to,
+        cache=(latency_cache(model, found.groups),),
+    )
+    return found, subject, metric.target(subject, wish), earlier
 
 
 def _why(inspection: Inspection) -> str:

@@ -24,7 +24,8 @@ from l0prune.pruner.preparing import prepared
 from l0prune.pruner.report import PruningReport
 from l0prune.pruner.state import PrunerState, SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
-from l0prune.support import evaluating, several
+from l0prune.size import Metric, Wish
+from l0prune.support import copied, evaluating, several
 
 CONTROLLER = ControllerConfig(kind="projected", warmup_steps=100)
 """What `wrap` starts from where it is not told how long the run is."""
@@ -60,7 +61,10 @@ class L0Pruner:
         target_sparsity: Share of the size to remove, in (0, 1).
         pruning_ratio: The same, under the name that torch-pruning's pruners use. There it is a share of each layer's
             channels; here it is a share of the whole model's size.
-        metric: What the size counts: "params", or "macs" on the example inputs.
+        target_ms: With the metric "latency", in its place: milliseconds of the example inputs on the model's device.
+        target_speedup: With the metric "latency", in its place: how many times faster the pruned model is to be.
+        metric: What the size counts: "params", "macs" on the example inputs, "latency" (pruned copies are measured now,
+            which takes a while, and the cut is measured again), or a metric of your own (`l0prune.size.Metric`).
         ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
         ignored_layers: The same, under torch-pruning's name.
         groups: Prune groups of your own, instead of those that following the forward pass finds.
@@ -96,7 +100,9 @@ class L0Pruner:
         *,
         target_sparsity: float | None = None,
         pruning_ratio: float | None = None,
-        metric: str = "params",
+        target_ms: float | None = None,
+        target_speedup: float | None = None,
+        metric: str | Metric = "params",
         ignored: nn.Module | str | Sequence[nn.Module | str] = (),
         ignored_layers: nn.Module | str | Sequence[nn.Module | str] = (),
         groups: Sequence[PruneGroup] | None = None,
@@ -113,7 +119,10 @@ class L0Pruner:
         time_limit: float = 60.0,
         tolerance: float = TOLERANCE,
     ) -> None:
-        target = _one_of(target_sparsity, pruning_ratio)
+        if target_sparsity is not None and pruning_ratio is not None:
+            raise ConfigError("give one target", got="target_sparsity and pruning_ratio")
+        share = pruning_ratio if target_sparsity is None else target_sparsity
+        wish = Wish.of(target_sparsity=share, target_ms=target_ms, target_speedup=target_speedup)
         gates = gates or GateConfig(round_to=round_to)
         controller = _controller(total_steps, controller)
         if start is not None:
@@ -123,10 +132,12 @@ class L0Pruner:
                 raise ConfigError(f"{name} has the wrong type", got=repr(given), expected=f"{kind.__name__}(...)")
         if round_to not in (None, gates.round_to):
             raise ConfigError("round_to is given twice", got=f"{round_to} and gates.round_to {gates.round_to}")
-        self.inspection, size, self._earlier = prepared(
+        self.inspection, subject, self.target, self._earlier = prepared(
             model,
             example_inputs,
             metric=metric,
+            wish=wish,
+            round_to=gates.round_to,
             ignored=(*several(ignored), *several(ignored_layers)),
             groups=groups,
             num_heads=num_heads,
@@ -136,8 +147,10 @@ class L0Pruner:
             tolerance=tolerance,
             stacklevel=4,  # Past `wrap`.
         )
-        self.metric, self.tolerance, self.controller, self.total_steps = metric, tolerance, controller, total_steps
-        known = partial(importances, model, self.inspection.groups, size_model=size)
+        self.tolerance, self.controller, self.total_steps = tolerance, controller, total_steps
+        known = partial(importances, model, self.inspection.groups, size_model=self.target.size)
+        measured = self.target.metric.measured_at_cut
+        self._to_measure = replace(subject, model=copied(model)) if measured else None
         scores = None if start is None else known(start, batches=batches, loss=loss, forward_fn=forward_fn)
         prior = known("magnitude") if controller.kind == "projected" else None
         self._example = example_inputs, forward_fn, output_transform
@@ -145,12 +158,13 @@ class L0Pruner:
         self._gated = SelfDrawingModel(
             model,
             self.inspection.groups,
-            target_sparsity=target,
-            config=gates,
-            size_model=size if metric == "macs" else None,
+            target_sparsity=self.target.sparsity,
+            config=replace(gates, round_to=self.target.round_to),
+            size_model=self.target.size,
         )
         self._state = PrunerState(
-            self._gated.gates, make_controller(target, controller, self._gated.gates, start=scores, prior=prior)
+            self._gated.gates,
+            make_controller(self.target.sparsity, controller, self._gated.gates, start=scores, prior=prior),
         )
         self._gated.carry(self._state)
         self._placed = self._place()
@@ -288,6 +302,10 @@ class L0Pruner:
             with torch.no_grad(), evaluating(self.model), self._gated.gates.as_trained():
                 before = float(evaluate(self.model))
         # A model that is made under `torch.inference_mode` could not be trained on.
+        facts = dict(self.target.facts)
+        if self._to_measure:
+            with evaluating(self._gated):
+                facts |= self.target.metric.meet(self._gated, self.target, self._to_measure)
         with torch.inference_mode(False):
             pruned, plan = self._gated.pruned()
             difference = compare(self._gated, self._observe, pruned=pruned)
@@ -300,7 +318,8 @@ class L0Pruner:
         if evaluate is not None:
             with torch.no_grad():
                 after = float(evaluate(pruned.eval()))
-        self._report = replace(self._reported(pruned, plan, difference), loss_before_cut=before, loss_after_cut=after)
+        report = self._reported(pruned, plan, difference, facts)
+        self._report = replace(report, loss_before_cut=before, loss_after_cut=after)
         return pruned
 
     def _place(self) -> tuple[torch.device, torch.dtype] | None:
@@ -326,13 +345,15 @@ class L0Pruner:
     def _composed(self, plan: RemovalPlan) -> RemovalPlan:
         return plan if self._earlier is None else self._earlier.then(plan)
 
-    def _reported(self, pruned: nn.Module, plan: RemovalPlan, difference: float) -> PruningReport:
+    def _reported(
+        self, pruned: nn.Module, plan: RemovalPlan, difference: float, facts: dict[str, Any]
+    ) -> PruningReport:
         kept = np.array([len(plan.kept[group.name]) for group in self._gated.groups])
-        size, macs = self._gated.size_model, self.inspection.mac_model
+        macs = self.inspection.mac_model
         return PruningReport(
-            metric=self.metric,
-            target_sparsity=self._gated.target_sparsity,
-            sparsity=1 - size.exact(kept) / size.total,
+            metric=self.target.metric.name,
+            target_sparsity=self.target.asked,
+            sparsity=1 - self.target.metric.left(self.target, kept, facts),
             params_before=self._gated.parameter_model.total,
             params_after=parameters(pruned),
             macs_before=macs.total if macs else None,
@@ -347,6 +368,7 @@ class L0Pruner:
                 for group, count in zip(self._gated.groups, kept.tolist(), strict=True)
             },
             left_alone=self.inspection.refused,
+            measured=facts,
         )
 
 
@@ -354,8 +376,8 @@ def wrap(
     model: nn.Module,
     example_inputs: Any,
     *,
-    target_sparsity: float,
-    metric: str = "params",
+    target_sparsity: float | None = None,
+    metric: str | Metric = "params",
     ignored: nn.Module | str | Sequence[nn.Module | str] = (),
     groups: Sequence[PruneGroup] | None = None,
     **settings: Any,
@@ -375,7 +397,8 @@ def wrap(
         model: Any nn.Module; gates are attached to it in place.
         example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
         target_sparsity: Share of the size to remove, in (0, 1).
-        metric: What the size counts: "params", or "macs" on the example inputs.
+        metric: What the size counts: "params", "macs" on the example inputs, "latency" (then `target_ms` or
+            `target_speedup` may stand in place of the share), or a metric of your own.
         ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         settings: Further arguments of `L0Pruner`.
@@ -423,10 +446,3 @@ def _controller(total_steps: int | None, controller: ControllerConfig | None) ->
         got = f"total_steps={total_steps} and controller=..."
         raise ConfigError("two schedules", got=got, hint="give controller its warmup_steps and settle_steps instead")
     return scheduled(total_steps)
-
-
-def _one_of(target_sparsity: float | None, pruning_ratio: float | None) -> float:
-    given = [value for value in (target_sparsity, pruning_ratio) if value is not None]
-    if len(given) != 1:
-        raise ConfigError("give one of target_sparsity and pruning_ratio", got="both" if given else "neither")
-    return given[0]

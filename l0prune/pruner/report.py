@@ -1,6 +1,6 @@
 """What pruning in one's own training loop achieved."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -9,7 +9,7 @@ class PruningReport:
     """What pruning in one's own training loop achieved."""
 
     metric: str
-    """What the target counts: "params" or "macs"."""
+    """What the target counts."""
     target_sparsity: float
     sparsity: float
     """Of what the metric counts."""
@@ -36,6 +36,9 @@ class PruningReport:
     """Of the caller's evaluation, with gates as in training; None where there is none."""
     loss_after_cut: float | None = None
     """The same for the pruned model."""
+
+    measured: dict[str, Any] = field(default_factory=dict)
+    """What the metric measured: with "latency" `latency_before_ms`, `latency_after_ms`, `speedup` and the like."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""

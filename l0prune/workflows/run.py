@@ -5,29 +5,27 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from l0prune.config import RunConfig
-from l0prune.discovery import trace
 from l0prune.distributed import check_same, together, world
-from l0prune.errors import ConfigError, ProofError, RunError, TrainingError
+from l0prune.errors import ProofError, RunError, TrainingError
 from l0prune.gates import GatedModel
 from l0prune.importance import importances
 from l0prune.measuring import macs, parameters, peak_memory_bytes
-from l0prune.plugin import OwnTask, Plugin, Task, describe
+from l0prune.plugin import OwnTask, Plugin, Task, describe, wish_of
 from l0prune.proof import TOLERANCE, compare, objection, prove_groups
 from l0prune.removal import RemovalPlan, apply_plan, remembered
 from l0prune.report.figures import draw_kept_units
-from l0prune.size import SizeModel, mac_size
-from l0prune.size.latency import POOR, latency_cache, measure_latency, sparsity_for
+from l0prune.size import Subject, metric_named
+from l0prune.size.latency import latency_cache
 from l0prune.storage import RunDirectory, save
 from l0prune.support import catch_signals, copied, versions, write_atomic, write_json
 from l0prune.training import evaluate
-from l0prune.workflows.meet_latency import meet_target
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.one_shot import OneShot
 from l0prune.workflows.results import CompressionReport
@@ -65,10 +63,8 @@ class CompressionRun:
             self.results.setdefault(key, {} if config.joint.steps else {"joint": 0.0})
         self.trainer = Trainer(task, config, folder, observer, self.results)
         self.earlier = remembered(task.objective.student)
-        self.target_sparsity = self.sparsity_of_size = config.target_sparsity
-        self.gates, self.params_before = config.gates, 0
-        self._latency_file: Path | None = None
-        self._dense: nn.Module | None = None
+        self.params_before = 0
+        self._to_measure: Subject | None = None
 
     def execute(self) -> CompressionReport:
         """All of it.
@@ -91,18 +87,23 @@ class CompressionRun:
 
     def _prepared(self) -> GatedModel:
         """The gated student, every group proved, and a folder to write to."""
-        size = self._constrained_size()
+        metric, student = metric_named(self.config.metric), self.task.objective.student
+        subject = self._subject()
+        self.target = metric.target(subject, wish_of(self.config))
+        self.results |= self.target.facts
+        if metric.measured_at_cut:
+            self._to_measure = replace(subject, model=copied(student))
         if self.config.controller.kind == "projected":
-            self.trainer.prior = importances(self.task.objective.student, self.task.groups, size_model=size)
+            self.trainer.prior = importances(student, self.task.groups, size_model=self.target.size)
         # Where stage 1 trains, or is over, there is nothing to rank.
         over = self.config.joint.steps > 0 or (self.state is not None and self.state["stage"] == "further")
-        scores = None if over else self._one_shot().scores(size)
+        scores = None if over else self._one_shot().scores(self.target.size)
         gated = GatedModel(
-            self.task.objective.student,
+            student,
             self.task.groups,
-            target_sparsity=self.sparsity_of_size,
-            config=self.gates,
-            size_model=size,
+            target_sparsity=self.target.sparsity,
+            config=replace(self.config.gates, round_to=self.target.round_to),
+            size_model=self.target.size,
         )
         if scores is not None:
             gated.gates.rank_by(scores)
@@ -179,34 +180,24 @@ class CompressionRun:
             if not self.config.joint.steps:
                 # A run without a step has no records, but the same files.
                 self.folder.metrics.touch()
-            if self._latency_file:
-                write_atomic(self.folder.latency, lambda place: shutil.copyfile(str(self._latency_file), place))
+            if self._to_measure:
+                measured = str(self._to_measure.cache[0])
+                write_atomic(self.folder.latency, lambda place: shutil.copyfile(measured, place))
 
-    def _constrained_size(self) -> SizeModel | None:
-        """What the target counts; None for the parameters."""
-        if self.config.metric == "params":
-            return None
+    def _subject(self) -> Subject:
+        """What the metric looks at."""
         task = self.task
-        student, observe = task.objective.student, task.observe_for_macs or task.observe
-        found = trace(student, observe, training=False)
-        if self.config.metric == "macs":
-            return mac_size(student, task.groups, found)
-        if world().size > 1:
-            hint = "run without torchrun, or prune for --metric macs"
-            raise ConfigError("latency is measured in one process", got=f"{world().size} processes", hint=hint)
-        # A resumed run must go on with the same figures, another run may use them.
-        cache = [self.folder.latency] if self.resume else [latency_cache(student, task.groups)]
-        self.observer.note("measuring the latency of pruned copies")
-        self._dense = copied(student)
-        given = self.config.gates.round_to
-        latency = measure_latency(student, task.groups, observe, found, deploy=task.deploy, round_to=given, cache=cache)
-        self.results |= {"latency_model_error": latency.error, "round_to": latency.round_to}
-        self.gates = replace(self.gates, round_to=latency.round_to)
-        if latency.error > POOR:
-            self.observer.note(f"times vary by {latency.error:.0%} from what widths explain: is the machine busy?")
-        self._latency_file = cache[0]
-        self.target_sparsity, self.sparsity_of_size = sparsity_for(latency, self.config)
-        return latency.size
+        student, groups = task.objective.student, tuple(task.groups)
+        return Subject(
+            model=student,
+            groups=groups,
+            observe=task.observe_for_macs or task.observe,
+            deploy=task.deploy,
+            round_to=self.config.gates.round_to,
+            # A resumed run must go on with the same figures, another run may use them.
+            cache=(self.folder.latency,) if self.resume else (latency_cache(student, groups),),
+            note=self.observer.note,
+        )
 
     def _one_shot(self) -> OneShot:
         return OneShot(self.task, self.config, self.trainer.split, self.observer.note)
@@ -221,14 +212,9 @@ class CompressionRun:
             self.results["forced_units"] = gated.gates.forced()
             if behind := gated.behind():
                 self.observer.note(behind)
-        if self.config.metric == "latency":
-            task = self.task
-            observe, deploy = task.observe_for_macs or task.observe, task.deploy
-            assert self._dense is not None
-            self.results |= meet_target(
-                gated, self._dense, observe, deploy, 1 - self.target_sparsity, self.observer.note
-            )
-            self._dense = None
+        if self._to_measure:
+            self.results |= self.target.metric.meet(gated, self.target, self._to_measure)
+            self._to_measure = None
         if batches:
             if self.config.joint.steps:
                 with gated.gates.as_trained():
@@ -257,7 +243,8 @@ class CompressionRun:
         if loss is not None and not isfinite(loss):
             raise TrainingError("final loss is not finite", got=loss, hint="lower the learning rate")
         params_after, macs_after = parameters(student), self._macs(student)
-        macs_before = self.results["macs_before"]
+        measured = self.results | {"macs_after": macs_after}
+        counts = np.array([plan.kept_counts[group.name] for group in plan.groups])
         results = {"distill_loss_before_removal": None, "distill_loss_after_removal": None, **self.results}
         device = next(student.parameters()).device
         report = CompressionReport(
@@ -267,9 +254,9 @@ class CompressionRun:
             run_directory=str(self.folder.path),
             params_before=self.params_before,
             params_after=params_after,
-            target_sparsity=self.target_sparsity,
+            target_sparsity=self.target.asked,
             metric=config.metric,
-            sparsity=1 - self._left(params_after / self.params_before, macs_after / macs_before),
+            sparsity=1 - self.target.metric.left(self.target, counts, measured),
             macs_after=macs_after,
             macs_per=task.macs_per,
             kept_units={g.name: {"units": g.units, "kept": plan.kept_counts[g.name]} for g in plan.groups},
@@ -297,12 +284,6 @@ class CompressionRun:
         write_json(self.folder.report, report.to_json())
         self.observer.finished(report)
         return report
-
-    def _left(self, parameters_left: float, macs_left: float) -> float:
-        """Share of what the target counts."""
-        if self.config.metric == "latency":
-            return self.results["latency_after_ms"] / self.results["latency_before_ms"]
-        return macs_left if self.config.metric == "macs" else parameters_left
 
     def _macs(self, model: nn.Module) -> int:
         observe = self.task.observe_for_macs or self.task.observe

@@ -10,13 +10,13 @@ from l0prune.calibration import Forward, as_batches
 from l0prune.calibration import repair as repaired
 from l0prune.config import GateConfig
 from l0prune.errors import ConfigError, ProofError
-from l0prune.example import observation
 from l0prune.gates import GatedModel
 from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
 from l0prune.proof import compare, objection, tolerance_for
 from l0prune.pruner import TOLERANCE, prepared
 from l0prune.removal import remember
+from l0prune.size import Metric, Wish
 from l0prune.support import copied
 
 
@@ -24,8 +24,10 @@ def prune(
     model: nn.Module,
     example_inputs: Any,
     *,
-    target_sparsity: float,
-    metric: str = "params",
+    target_sparsity: float | None = None,
+    target_ms: float | None = None,
+    target_speedup: float | None = None,
+    metric: str | Metric = "params",
     importance: Importance = "magnitude",
     batches: Iterable[Any] | None = None,
     loss: Forward | None = None,
@@ -51,7 +53,10 @@ def prune(
         model: Any nn.Module; it is left as it is.
         example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
         target_sparsity: Share of the size to remove, in (0, 1).
-        metric: What the size counts: "params", or "macs" on the example inputs.
+        target_ms: With the metric "latency", in its place: milliseconds of the example inputs.
+        target_speedup: With the metric "latency", in its place: how many times faster.
+        metric: What the size counts: "params", "macs" on the example inputs, "latency" (measured on the model's
+            device), or a metric of your own (`l0prune.size.Metric`).
         importance: "magnitude", "activation", "taylor", "fisher", "random", or a function `f(model, groups)` that
             returns a number for each unit of all groups, or {group name: numbers of its units}; see `importances`.
         batches: Calibration batches, for all importances but "magnitude" and "random", and for the repair. A few are
@@ -82,16 +87,18 @@ def prune(
     """
     # Whatever can be refused at once comes before the proof, which takes a while.
     check_importance(importance, batches=batches, loss=loss)
-    config = GateConfig(round_to=round_to)
+    GateConfig(round_to=round_to)
     if repair and batches is None:
         raise ConfigError("the repair needs batches", got="none", hint="pass a few calibration batches: batches=[...]")
     again = None if batches is None else as_batches(batches)
     # A model that is made under `torch.inference_mode` could not be trained on.
     with torch.inference_mode(False):
-        inspection, size, earlier = prepared(
+        inspection, subject, target, earlier = prepared(
             model,
             example_inputs,
             metric=metric,
+            wish=Wish.of(target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup),
+            round_to=round_to,
             ignored=ignored,
             groups=groups,
             num_heads=num_heads,
@@ -100,16 +107,22 @@ def prune(
             time_limit=time_limit,
             tolerance=tolerance,
         )
+        size = target.size
         gated = GatedModel(
-            copied(model), inspection.groups, target_sparsity=target_sparsity, config=config, size_model=size
+            copied(model),
+            inspection.groups,
+            target_sparsity=target.sparsity,
+            config=GateConfig(round_to=target.round_to),
+            size_model=size,
         ).eval()
         running: dict[str, Any] = {"loss": loss, "forward_fn": forward_fn}
         scores = importances(model, inspection.groups, importance, size_model=size, batches=again, seed=seed, **running)
         gated.gates.rank_by(scores)
+        if target.metric.measured_at_cut:
+            target.metric.meet(gated, target, subject)
         pruned, plan = gated.pruned()
-        observe = observation(model, example_inputs, forward_fn, output_transform)
-        difference = compare(gated, observe, pruned=pruned)
-        if reason := objection(gated, observe, difference, tolerance_for(pruned, tolerance)):
+        difference = compare(gated, subject.observe, pruned=pruned)
+        if reason := objection(gated, subject.observe, difference, tolerance_for(pruned, tolerance)):
             raise ProofError("the pruned model is not exact", got=reason)
         del gated
         if repair:

@@ -48,7 +48,6 @@ def test_later_layers_win(first: dict[str, object], second: dict[str, object]) -
         ({"seed": True}, "seed"),
         ({"gates": {"drop_rates": {"ffn": "x"}}}, r"gates\.drop_rates\.ffn"),
         ({"target_sparsity": 1.0}, "between 0 and 1"),
-        ({"metric": "flops"}, "unknown metric"),
         (
             {"joint": {"steps": 5, "learning_rate": float("inf")}},
             r"not a finite number: joint\.learning_rate \(got inf",

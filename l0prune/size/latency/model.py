@@ -29,7 +29,7 @@ from l0prune.size.latency.samples import Observe, Samples
 from l0prune.size.polynomial import SizeModel
 from l0prune.support import model_shapes, versions, write_json
 
-VERSION = 4
+VERSION = 5
 _PLANS, _HELD_OUT = 30, 10
 _TRIALS = 6
 """Plans that are timed with each of several alignments."""

@@ -44,7 +44,7 @@ class Samples:
         seed: int,
     ) -> None:
         self.groups, self.observe, self.device = groups, observe, next(model.parameters()).device
-        self.blocks = _blocks(groups)
+        self.blocks = _blocks(model, groups)
         """B modules that are timed."""
         self._deploy, self._dense = deploy, deploy(copied(model).eval()).eval()
         self._model, self._shapes = copied(model).eval(), model_shapes(model)
@@ -150,15 +150,20 @@ def clocks(
             handle.remove()
 
 
-def _blocks(groups: Sequence[PruneGroup]) -> list[str]:
-    """The modules that are timed: what a group bypasses, and the parents of other layers that it stands on."""
+def _blocks(model: nn.Module, groups: Sequence[PruneGroup]) -> list[str]:
+    """The modules that are timed: what a group bypasses, and the parents of other layers that it stands on.
+
+    A list of modules is never called itself: of its layers each is a block.
+    """
     bypassed = {group.bypass.module for group in groups if group.bypass}
     found = dict.fromkeys(bypassed)
     for group in groups:
         for place in group.places:
             layer = place.tensor.split(".parametrizations.")[0].rpartition(".")[0]
             if not is_inside(place.tensor, *bypassed):
-                found[layer.rpartition(".")[0] or layer] = None
+                parent = layer.rpartition(".")[0]
+                called = parent and not isinstance(model.get_submodule(parent), nn.ModuleList | nn.ModuleDict)
+                found[parent if called else layer] = None
     # One within another would be counted twice.
     return [block for block in found if not is_inside(block, *(found.keys() - {block}))]
 

@@ -1,16 +1,16 @@
 """From a time that is asked for to a share of the dense one."""
 
-from l0prune.config import RunConfig
-from l0prune.errors import TargetError
+from l0prune.errors import ConfigError, TargetError
 from l0prune.size.latency.fit import TICKS
 from l0prune.size.latency.model import LatencyModel
+from l0prune.size.metric import Wish
 
 _LEAST = 0.01
 """Share of the model's total that is removed where it promises the target from the start."""
 
 
-def sparsity_for(latency: LatencyModel, config: RunConfig) -> tuple[float, float]:
-    """What a run's target removes.
+def sparsity_for(latency: LatencyModel, wish: Wish) -> tuple[float, float]:
+    """What a wish removes.
 
     Returns:
         The share of the dense latency as measured, and the share of the latency model's total that amounts to it.
@@ -20,20 +20,22 @@ def sparsity_for(latency: LatencyModel, config: RunConfig) -> tuple[float, float
     """
     dense = latency.dense_ms / 1000 * TICKS
     fastest = latency.size.floor_for(latency.round_to) / dense
-    if config.target_speedup is not None:
-        left = 1 / config.target_speedup
-    elif config.target_ms is not None:
-        left = config.target_ms / latency.dense_ms
+    if wish.speedup is not None:
+        left = 1 / wish.speedup
+    elif wish.ms is not None:
+        left = wish.ms / latency.dense_ms
         if left >= 1:
             hint = "there is nothing to remove"
             raise TargetError(
                 "dense network is as fast",
-                got=f"{config.target_ms} ms",
+                got=f"{wish.ms} ms",
                 expected=f"below {latency.dense_ms:.1f} ms",
                 hint=hint,
             )
+    elif wish.sparsity is not None:
+        left = 1 - wish.sparsity
     else:
-        left = 1 - config.target_sparsity
+        raise ConfigError("no target", expected="a share to remove, a speedup or milliseconds")
     if left < fastest:
         got = f"{1 / left:.2f} times faster, {left * latency.dense_ms:.1f} ms"
         expected = f"at most {1 / fastest:.2f} times, {fastest * latency.dense_ms:.1f} ms, on this device"

@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from l0prune import Bypass, GatedModel, Place, PruneGroup, Role, RunConfig, TargetError, consecutive
+from l0prune import Bypass, GatedModel, Place, PruneGroup, Role, TargetError, consecutive
 from l0prune.discovery.follow import trace
 from l0prune.pruner.inspection import inspect
+from l0prune.size.latency import meet
 from l0prune.size.latency import model as latency_model
 from l0prune.size.latency.fit import TICKS, fit_robustly, least_squares
 from l0prune.size.latency.model import LatencyModel, measure_latency
 from l0prune.size.latency.samples import _blocks
 from l0prune.size.latency.target import sparsity_for
+from l0prune.size.metric import Wish
 from l0prune.size.polynomial import SizeModel
-from l0prune.workflows import meet_latency as latency_target
-from l0prune.workflows.meet_latency import meet_target
 
 
 class Clock:
@@ -148,17 +148,13 @@ def make(dense_ms: float = 20.0, round_to: int = 1) -> LatencyModel:
     return LatencyModel(size=size, dense_ms=dense_ms, error=0.0, round_to=round_to)
 
 
-def config(**changes: Any) -> RunConfig:
-    return RunConfig(plugin="x", metric="latency", **changes)
-
-
 def test_targets_in_times_faster_and_in_milliseconds() -> None:
-    assert sparsity_for(make(), config(target_speedup=4.0)) == (0.75, 0.75)
-    assert sparsity_for(make(), config(target_ms=5.0)) == (0.75, 0.75)
-    assert sparsity_for(make(), config(target_sparsity=0.4)) == pytest.approx((0.4, 0.4))
+    assert sparsity_for(make(), Wish(speedup=4.0)) == (0.75, 0.75)
+    assert sparsity_for(make(), Wish(ms=5.0)) == (0.75, 0.75)
+    assert sparsity_for(make(), Wish(sparsity=0.4)) == pytest.approx((0.4, 0.4))
     # Where the dense network takes longer than the model says, less of the model's total must go.
-    assert sparsity_for(make(dense_ms=30.0), config(target_ms=10.0)) == pytest.approx((2 / 3, 0.5))
-    assert sparsity_for(make(dense_ms=30.0), config(target_speedup=1.2)) == pytest.approx((1 / 6, 0.01))
+    assert sparsity_for(make(dense_ms=30.0), Wish(ms=10.0)) == pytest.approx((2 / 3, 0.5))
+    assert sparsity_for(make(dense_ms=30.0), Wish(speedup=1.2)) == pytest.approx((1 / 6, 0.01))
 
 
 @pytest.mark.parametrize(("speedup", "missed"), [(2.02, False), (1.5, True)])
@@ -171,16 +167,16 @@ def test_a_target_that_measurement_does_not_reach_is_told_of(
     network, groups = make_network()
     gated, notes = GatedModel(network, groups, target_sparsity=0.4).eval(), []
     measured = {"latency_before_ms": 10.0, "latency_after_ms": 10 / speedup, "speedup": speedup}
-    monkeypatch.setattr(latency_target, "_measure", lambda dense, pruned, observe: measured)
-    assert meet_target(gated, nn.Identity(), lambda model: None, None, 0.5, notes.append) == measured
+    monkeypatch.setattr(meet, "_measure", lambda dense, pruned, observe: measured)
+    assert meet.meet_target(gated, nn.Identity(), lambda model: None, None, 0.5, notes.append) == measured
     assert [note for note in notes if "missed" in note] == ["the target of 2.00 times is missed by 33%"] * missed
 
 
 def test_a_target_that_cannot_be_met_names_the_fastest_that_can() -> None:
     with pytest.raises(TargetError, match=r"got 12\.00 times faster.*at most 10\.00 times, 2\.0 ms, on this device"):
-        sparsity_for(make(), config(target_speedup=12.0))
+        sparsity_for(make(), Wish(speedup=12.0))
     with pytest.raises(TargetError, match="dense network is as fast"):
-        sparsity_for(make(), config(target_ms=25.0))
+        sparsity_for(make(), Wish(ms=25.0))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -215,4 +211,4 @@ def test_no_module_is_timed_within_another() -> None:
     model = Scaled()
     groups = inspect(model, torch.randn(3, 4)).groups
     assert any(place.tensor == "scale" for group in groups for place in group.places)
-    assert _blocks(groups) == [""]
+    assert _blocks(model, groups) == [""]

@@ -1,4 +1,4 @@
-"""From a time that is asked for to a share of the dense one, and to a network that is as fast when measured."""
+"""From a network that is predicted to be as fast as asked to one that is when measured."""
 
 import functools
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from l0prune.gates import GatedModel
+from l0prune.example import Observe
 from l0prune.measuring import interleave, speedup
-from l0prune.size.latency import Observe
+from l0prune.size.metric import Cut
 
 _ATTEMPTS = 4
 _CLOSE = 0.03
@@ -20,7 +20,7 @@ _SECONDS = 5.0
 
 
 def meet_target(
-    gated: GatedModel,
+    gated: Cut,
     dense: nn.Module,
     observe: Observe,
     deploy: Callable[[nn.Module], nn.Module] | None,

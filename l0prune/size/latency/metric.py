@@ -1,0 +1,72 @@
+"""Time as a metric: measured on the device at hand, predicted while gates learn, and measured again at the cut."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from l0prune.distributed import world
+from l0prune.errors import ConfigError
+from l0prune.size.latency.meet import meet_target
+from l0prune.size.latency.model import POOR, LatencyModel, measure_latency
+from l0prune.size.latency.target import sparsity_for
+from l0prune.size.metric import Cut, Facts, Metric, Subject, Target, Wish, register_metric
+from l0prune.size.polynomial import SizeModel
+
+
+class Latency(Metric):
+    """Milliseconds of the subject's input on the model's device."""
+
+    name, noun = "latency", "time"
+    measured_at_cut = True
+
+    def check(self, wish: Wish) -> None:
+        """Any of the three serves, but no two times."""
+        if wish.speedup is not None and wish.ms is not None:
+            raise ConfigError("two targets", got="target_speedup and target_ms", expected="one of them")
+        for name, value, least in (("target_speedup", wish.speedup, 1.0), ("target_ms", wish.ms, 0.0)):
+            if value is not None and not value > least:
+                raise ConfigError(f"{name} out of range", got=value, expected=f"above {least:g}")
+
+    def size(self, subject: Subject) -> SizeModel:
+        """In femtoseconds."""
+        return self._measured(subject).size
+
+    def target(self, subject: Subject, wish: Wish) -> Target:
+        """Measure pruned copies, which takes a while, unless the subject's cache knows them."""
+        self.check(wish)
+        latency = self._measured(subject)
+        asked, sparsity = sparsity_for(latency, wish)
+        facts = {"latency_model_error": latency.error, "round_to": latency.round_to}
+        return Target(
+            metric=self, size=latency.size, sparsity=sparsity, asked=asked, round_to=latency.round_to, facts=facts
+        )
+
+    def meet(self, cut: Cut, target: Target, subject: Subject) -> Facts:
+        """Move the budget until the pruned network is as fast as asked."""
+        return meet_target(cut, subject.model, subject.observe, subject.deploy, 1 - target.asked, subject.note)
+
+    def left(self, target: Target, kept: np.ndarray, facts: Mapping[str, Any]) -> float:
+        """As measured at the cut."""
+        return facts["latency_after_ms"] / facts["latency_before_ms"]
+
+    def _measured(self, subject: Subject) -> LatencyModel:
+        if (processes := world().size) > 1:
+            hint = "run without torchrun, or prune for the metric macs"
+            raise ConfigError("latency is measured in one process", got=f"{processes} processes", hint=hint)
+        subject.note("measuring the latency of pruned copies")
+        latency = measure_latency(
+            subject.model,
+            subject.groups,
+            subject.observe,
+            subject.trace,
+            deploy=subject.deploy,
+            round_to=subject.round_to,
+            cache=subject.cache,
+        )
+        if latency.error > POOR:
+            subject.note(f"times vary by {latency.error:.0%} from what widths explain: is the machine busy?")
+        return latency
+
+
+register_metric(Latency())

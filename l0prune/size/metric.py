@@ -1,0 +1,254 @@
+"""What a target counts, behind one interface: parameters, multiply-accumulates, time, or a metric of one's own.
+
+Legend: G groups.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+
+from l0prune.discovery import Trace, trace
+from l0prune.errors import ConfigError, L0PruneError
+from l0prune.example import Observe
+from l0prune.groups import PruneGroup
+from l0prune.size.macs import mac_size
+from l0prune.size.parameters import parameter_size
+from l0prune.size.polynomial import SizeModel
+from l0prune.size.selection import budget_for
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A dense model and how it is run, for a metric to measure."""
+
+    model: nn.Module
+    """Without gates; a metric leaves it as it is."""
+    groups: tuple[PruneGroup, ...]
+    observe: Observe
+    """Runs a model on the input whose cost matters."""
+    known: Mapping[str, SizeModel] = field(default_factory=dict)
+    """Sizes that were counted already, by the names of their metrics."""
+    deploy: Callable[[nn.Module], nn.Module] | None = None
+    """Gives a model the form in which it will run."""
+    round_to: int | None = None
+    """What widths are to be multiples of; None where the metric may choose."""
+    cache: Sequence[Path] = ()
+    """Files that keep what is measured."""
+    note: Callable[[str], None] = lambda text: None
+    """Told what goes on."""
+
+    @cached_property
+    def trace(self) -> Trace:
+        """One forward pass, operator by operator."""
+        return trace(self.model, self.observe, training=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a caller asks for: one of the three."""
+
+    sparsity: float | None = None
+    """Share to remove, in (0, 1)."""
+    speedup: float | None = None
+    """How many times faster."""
+    ms: float | None = None
+    """Milliseconds on the subject's input."""
+
+    @classmethod
+    def of(
+        cls, *, target_sparsity: float | None, target_ms: float | None = None, target_speedup: float | None = None
+    ) -> "Wish":
+        """The one that is given.
+
+        Raises:
+            ConfigError: None is, or several are.
+        """
+        asked = {"target_sparsity": target_sparsity, "target_ms": target_ms, "target_speedup": target_speedup}
+        given = [name for name, value in asked.items() if value is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none"
+            raise ConfigError("give one target", got=got, expected="target_sparsity, or with the metric latency a time")
+        return cls(sparsity=target_sparsity, ms=target_ms, speedup=target_speedup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is removed, of what, in one form for everything that needs it."""
+
+    metric: "Metric"
+    size: SizeModel
+    """What the gates are counted by."""
+    sparsity: float
+    """Share of `size` to remove."""
+    asked: float
+    """Share of what the metric measures to remove; another one where the size only predicts it."""
+    round_to: int | None = None
+    """What widths are multiples of, where the metric or the caller says."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What measuring found, for the report."""
+
+    @property
+    def budget(self) -> int:
+        """The largest size allowed.
+
+        Raises:
+            TargetError: The sparsity is out of range, or more than can be removed.
+        """
+        return budget_for(self.size, self.sparsity, round_to=self.round_to or 1)
+
+
+class Cut(Protocol):
+    """A gated model just before its cut, as a metric sees it."""
+
+    size_model: SizeModel
+    gates: Any
+
+    def pruned(self) -> Any:
+        """The pruned copy, and its plan."""
+
+
+class Metric:
+    """A size that a target is of.
+
+    A metric of one's own is a subclass with `name`, `noun` and `size`, handed to `register_metric`.
+    """
+
+    name = ""
+    """In settings: `metric="..."`."""
+    noun = ""
+    """What it counts, in sentences."""
+    measured_at_cut = False
+    """Whether the size only predicts what counts, so that `meet` measures at the cut. A copy of the dense model is kept
+    for it."""
+
+    def size(self, subject: Subject) -> SizeModel:
+        """The size of any choice of units, as a polynomial of kept counts.
+
+        Raises:
+            ConfigError: It cannot be counted on this model.
+        """
+        raise NotImplementedError
+
+    def check(self, wish: Wish) -> None:
+        """Refuse a wish that this metric cannot serve, before anything is measured.
+
+        Raises:
+            ConfigError: It is a time, and the metric is not.
+        """
+        for name, value in (("target_speedup", wish.speedup), ("target_ms", wish.ms)):
+            if value is not None:
+                raise ConfigError(f"{name} needs the metric latency", got=self.name, expected="latency")
+
+    def target(self, subject: Subject, wish: Wish) -> Target:
+        """Measure, and say what is to be removed.
+
+        Raises:
+            ConfigError: The metric cannot be counted on this model, or serves no such wish.
+            TargetError: The wish cannot be met.
+        """
+        self.check(wish)
+        if wish.sparsity is None:
+            raise ConfigError("no target", expected="a share to remove")
+        size = self._checked(subject)
+        return Target(metric=self, size=size, sparsity=wish.sparsity, asked=wish.sparsity, round_to=subject.round_to)
+
+    def meet(self, cut: Cut, target: Target, subject: Subject) -> Facts:
+        """Move the budget so that the target is met when it is measured; called where `measured_at_cut` says so.
+
+        Args:
+            cut: The gated model in evaluation mode.
+            target: The target.
+            subject: With a copy of the dense model.
+
+        Returns:
+            Facts for the report.
+        """
+        return {}
+
+    def left(self, target: Target, kept: np.ndarray, facts: Mapping[str, Any]) -> float:
+        """Share of what the metric counts that is left after the cut, for kept counts (G,)."""
+        return target.size.exact(kept) / target.size.total
+
+    def _checked(self, subject: Subject) -> SizeModel:
+        try:
+            size = subject.known.get(self.name) or self.size(subject)
+        except L0PruneError:
+            raise
+        except Exception as error:
+            raise ConfigError("the metric failed", where=self.name, got=f"{type(error).__name__}: {error}") from error
+        if not isinstance(size, SizeModel):
+            got = type(size).__name__
+            raise ConfigError("the metric gives no size", where=self.name, got=got, expected="a SizeModel")
+        if not all(float(value).is_integer() for value in size.coefficients.values()):
+            raise ConfigError("the metric's coefficients are no whole numbers", where=self.name)
+        if size.total <= 0:
+            raise ConfigError("the metric counts nothing", where=self.name, got=f"a dense size of {size.total}")
+        return size
+
+
+class _Parameters(Metric):
+    name, noun = "params", "parameters"
+
+    def size(self, subject: Subject) -> SizeModel:
+        return parameter_size(subject.model, subject.groups)
+
+
+class _MultiplyAccumulates(Metric):
+    name, noun = "macs", "multiply-accumulates"
+
+    def size(self, subject: Subject) -> SizeModel:
+        return mac_size(subject.model, subject.groups, subject.trace)
+
+    def left(self, target: Target, kept: np.ndarray, facts: Mapping[str, Any]) -> float:
+        if "macs_after" in facts:
+            # A report quotes them for another length, as whole numbers: its figures must agree with each other.
+            return facts["macs_after"] / facts["macs_before"]
+        return super().left(target, kept, facts)
+
+
+_METRICS: dict[str, Metric] = {}
+
+
+def register_metric(metric: Metric, *, replace: bool = False) -> Metric:
+    """Let settings name a metric, `wrap(..., metric="name")` and `--metric name`.
+
+    Args:
+        metric: An instance.
+        replace: Take the place of one of the same name.
+
+    Raises:
+        ConfigError: It is no metric, has no name, or the name is taken.
+    """
+    if not isinstance(metric, Metric):
+        raise ConfigError("not a metric", got=repr(metric), expected="an instance of l0prune.size.Metric")
+    if not metric.name:
+        raise ConfigError("the metric has no name", where=type(metric).__name__, hint="set `name` on its class")
+    if metric.name in _METRICS and not replace:
+        raise ConfigError("the name of the metric is taken", got=metric.name, hint="choose another, or replace=True")
+    _METRICS[metric.name] = metric
+    return metric
+
+
+def metric_named(name: object) -> Metric:
+    """The metric of a name; a metric itself is returned as it is.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if isinstance(name, Metric):
+        return name
+    if isinstance(name, str) and name in _METRICS:
+        return _METRICS[name]
+    known = list(_METRICS)
+    raise ConfigError("unknown metric", got=name, expected=f"{', '.join(known[:-1])} or {known[-1]}")
+
+
+register_metric(_Parameters())
+register_metric(_MultiplyAccumulates())

@@ -1,0 +1,134 @@
+"""Metrics by name: the built-in ones, those of one's own, and time in one's own loop."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_training import FAST, Net, adam, batch, train
+from torch import Tensor, nn
+
+import l0prune
+from l0prune import ConfigError, TargetError
+from l0prune.size import Metric, SizeModel, Subject, Wish, metric, metric_named, register_metric
+from l0prune.size.latency import meet
+
+
+class HiddenWidth(Metric):
+    """How many units are left, whatever they cost."""
+
+    name, noun = "width", "units"
+
+    def size(self, subject: Subject) -> SizeModel:
+        return SizeModel(subject.groups, {((g, 1),): 1 for g in range(len(subject.groups))}, counts=self.noun)
+
+
+@pytest.fixture(autouse=True)
+def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metric, "_METRICS", dict(metric._METRICS))
+
+
+def test_a_metric_of_ones_own_is_met_exactly_in_ones_own_loop() -> None:
+    register_metric(HiddenWidth())
+    model = Net()
+    pruner = l0prune.wrap(model, batch()[0], target_sparsity=0.5, metric="width", controller=FAST)
+    train(pruner, adam(pruner), 12)
+    pruner.finalize()
+    units = sum(group["units"] for group in pruner.report.kept_units.values())
+    kept = sum(group["kept"] for group in pruner.report.kept_units.values())
+    assert (pruner.report.metric, pruner.report.sparsity) == ("width", 1 - kept / units)
+    assert kept == units // 2 == pruner.target.budget
+
+
+def test_a_metric_need_not_be_registered_and_serves_pruning_without_training() -> None:
+    pruned = l0prune.prune(Net(), batch()[0], target_sparsity=0.25, metric=HiddenWidth())
+    counts = Counter({g.name: g.units for g in l0prune.plan_of(pruned).groups})
+    assert sum(l0prune.plan_of(pruned).kept_counts.values()) == int(sum(counts.values()) * 0.75)
+
+
+class Strange(Metric):
+    name = "strange"
+
+    def __init__(self, size: Any) -> None:
+        self.made = size
+
+    def size(self, subject: Subject) -> SizeModel:
+        return self.made(subject)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (lambda subject: 12.0, "the metric gives no size: strange .got float, expected a SizeModel"),
+        (lambda subject: SizeModel(subject.groups, {}), "the metric counts nothing: strange"),
+        (lambda subject: SizeModel(subject.groups, {((0, 1),): float("nan")}), "the metric failed: strange.*NaN"),
+        (lambda subject: SizeModel(subject.groups, {((0, 1),): 0.5}), "coefficients are no whole numbers"),
+        (lambda subject: 1 / 0, "the metric failed: strange .got ZeroDivisionError"),
+    ],
+)
+def test_a_metric_that_gives_nonsense_is_named(size: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        l0prune.wrap(Net(), batch()[0], target_sparsity=0.5, metric=Strange(size))
+
+
+def test_names_are_taken_once() -> None:
+    with pytest.raises(ConfigError, match="not a metric"):
+        register_metric(HiddenWidth)  # type: ignore[arg-type]
+    register_metric(HiddenWidth())
+    with pytest.raises(ConfigError, match=r"name of the metric is taken \(got width"):
+        register_metric(HiddenWidth())
+    second = register_metric(HiddenWidth(), replace=True)
+    assert metric_named("width") is second
+    with pytest.raises(ConfigError, match=r"unknown metric \(got watts, expected params, macs, latency or width\)"):
+        metric_named("watts")
+    with pytest.raises(ConfigError, match="has no name"):
+        register_metric(Metric())
+
+
+def test_one_target_alone() -> None:
+    assert Wish.of(target_sparsity=0.5) == Wish(sparsity=0.5)
+    for given in ({"target_sparsity": None}, {"target_sparsity": 0.5, "target_ms": 3.0}):
+        with pytest.raises(ConfigError, match="give one target"):
+            Wish.of(**given)
+
+
+class Slow(nn.Module):
+    """Residual blocks wide enough that their time is theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ModuleList(nn.Linear(64, 1024) for _ in range(3))
+        self.down = nn.ModuleList(nn.Linear(1024, 64) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for up, down in zip(self.up, self.down, strict=True):
+            x = x + down(up(x).relu())
+        return x
+
+
+def test_time_is_a_target_in_ones_own_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(meet, "_SECONDS", 0.2)
+    torch.manual_seed(0)
+    model, x = Slow(), torch.randn(256, 64)
+    pruner = l0prune.wrap(model, x, target_speedup=1.5, metric="latency", controller=FAST)
+    assert pruner.target.asked == pytest.approx(1 / 3)
+    optimizer = torch.optim.AdamW(pruner.parameter_groups(lr=1e-3))
+    for _ in range(3):
+        (model(x).square().mean() + pruner.penalty()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        pruner.step()
+    pruned = pruner.finalize()
+    report = pruner.report
+    facts = report.measured
+    assert set(facts) == {"latency_before_ms", "latency_after_ms", "speedup", "latency_model_error", "round_to"}
+    left = facts["latency_after_ms"] / facts["latency_before_ms"]
+    assert (report.metric, report.sparsity) == ("latency", 1 - left)
+    # What was removed is exact, whatever the machine's clock says.
+    torch.testing.assert_close(pruned(x), model.eval()(x), atol=1e-4, rtol=1e-4)
+    assert report.params_after < report.params_before
+    with pytest.raises(TargetError, match="latency target cannot be met"):
+        l0prune.wrap(Slow(), x, target_speedup=1e6, metric="latency")
+    assert np.isfinite(facts["speedup"])
