@@ -6,7 +6,7 @@ COLUMNS = ("model", "groups", "units reached", "parameters reached", "kinds", "l
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of the README, in Markdown."""
+    """The table of docs/reference/networks.md, in Markdown."""
     reports = terminalreporter.stats.get("passed", [])
     rows = [
         row for report in reports for name, row in report.user_properties if name == "zoo" and report.when == "call"

@@ -59,6 +59,6 @@ def test_without_its_entry_point_there_is_no_such_plugin() -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_the_readme_shows_it_as_it_is() -> None:
-    readme = Path(__file__).parents[3] / "README.md"
-    assert (PROJECT / "l0prune_digits.py").read_text().strip() in readme.read_text()
+def test_the_docs_show_it_as_it_is() -> None:
+    page = Path(__file__).parents[3] / "docs/how-to/plugin.md"
+    assert (PROJECT / "l0prune_digits.py").read_text().strip() in page.read_text(encoding="utf-8")

@@ -285,17 +285,17 @@ def test_a_teacher_file_is_exported_with_its_figures(encoder_config: dict[str, A
     assert load_teacher(str(tmp_path / "hf")).encoder.normalize_waveform is True
 
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs/how-to/export.md"
 SNIPPETS = {
     re.match(r"# ([\w.]+)", block)[1]: block  # type: ignore[index]
-    for block in re.findall(r"```python\n(# .*?)```", README.read_text(), re.DOTALL)
+    for block in re.findall(r"```python\n(# .*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     if block.startswith(tuple(f"# {name}" for name in FORMATS))
 }
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*", "ignore:The given buffer is not writable")
 @pytest.mark.parametrize("to", list(SNIPPETS))
-def test_the_readmes_snippets_load_each_format(
+def test_the_snippets_of_the_docs_load_each_format(
     make_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
     run, audio = make_run("wavlm"), torch.randn(9_000)
