@@ -1,5 +1,6 @@
 """The removal plan: which units are kept, in the dense model's own indices."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -260,15 +261,21 @@ def make_plan(
 
 
 def remember(model: nn.Module, plan: RemovalPlan) -> nn.Module:
-    """Keep the plan on the model that it has pruned, so that another pruning of it can go on from there."""
-    model._l0prune_plan = plan  # type: ignore[assignment]
+    """Keep the plan on the model that it has pruned, so that another pruning of it can go on from there.
+
+    As text: what `torch.save` writes of the model opens where l0prune is not installed.
+    """
+    model._l0prune_plan = json.dumps(plan.to_json())  # type: ignore[assignment]
     return model
 
 
 def remembered(model: nn.Module) -> RemovalPlan | None:
     """The plan that has made a model, unless the model has been changed since."""
-    plan = getattr(model, "_l0prune_plan", None)
-    return plan if isinstance(plan, RemovalPlan) and plan.pruned_shapes() == model_shapes(model) else None
+    text = getattr(model, "_l0prune_plan", None)
+    if not isinstance(text, str):
+        return None
+    plan = RemovalPlan.from_json(json.loads(text))
+    return plan if plan.pruned_shapes() == model_shapes(model) else None
 
 
 def plan_of(model: nn.Module) -> RemovalPlan:

@@ -1,6 +1,8 @@
 """wrap() and what it gives: the target met, a plain smaller model, plans that compose, other names for the same."""
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,29 @@ def test_evaluation_outputs_are_those_of_the_pruned_model() -> None:
     train(pruner, adam(pruner), 30)
     x = batch(99)[0]
     torch.testing.assert_close(pruner.model.eval()(x), pruner.finalize()(x), atol=1e-5, rtol=1e-5)
+
+
+_WITHOUT_L0PRUNE = """
+import sys
+sys.modules["l0prune"] = None  # An import of it fails.
+import torch
+model = torch.load(sys.argv[1], weights_only=False)
+torch.save(model(torch.ones(2, 6)), sys.argv[2])
+"""
+
+
+def test_what_is_saved_opens_without_this_library(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    example = torch.ones(2, 6)
+    pruner = L0Pruner(model, example, target_sparsity=0.5, controller=FAST)
+    for _ in range(3):
+        (model(example).square().mean() + pruner.penalty()).backward()
+        pruner.step()
+    for pruned in (pruner.finalize(), l0prune.prune(pruner.finalize(), example, target_sparsity=0.2)):
+        torch.save(pruned, tmp_path / "model.pt")
+        command = [sys.executable, "-P", "-c", _WITHOUT_L0PRUNE, tmp_path / "model.pt", tmp_path / "outputs.pt"]
+        subprocess.run(command, check=True, cwd=tmp_path)
+        assert torch.equal(torch.load(tmp_path / "outputs.pt"), pruned(example))
 
 
 def test_the_pruned_model_is_a_plain_module_and_the_gated_one_stays_as_it_was() -> None:
