@@ -31,7 +31,7 @@ from l0prune.importance import checked_scores
 from l0prune.measuring import macs, parameters
 from l0prune.pruner import L0Pruner, wrap
 from l0prune.removal import plan_of
-from l0prune.support import evaluating, path_of, several
+from l0prune.support import evaluating, is_inside, path_of, several
 from l0prune.workflows import prune
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -368,7 +368,7 @@ class L0Importance(Importance):
             groups, gates = gated.groups, gated.gates
             # In float32 many a keep probability rounds to 1; log_alpha still tells them apart.
             learned = gates.distribution.keep_probability(gates.log_alpha.detach().double())
-        if groups is None:
+        if not groups:
             raise ConfigError("importances come without groups", hint="L0Importance(importances, groups)")
         self.groups, self.unknown = tuple(groups), unknown
         self.scores = checked_scores(learned, self.groups, "L0Importance")
@@ -501,7 +501,8 @@ class Pruner:
         pruning_ratio: Share of the whole model's size to remove. (torch-pruning's is a share of channels.)
         iterative_steps: Calls of `step()` until the ratio is reached.
         iterative_pruning_ratio_scheduler: `f(pruning_ratio, steps)` gives the ratios after 0, 1, ... steps.
-        ignored_layers: Modules, or their names, whose own units and inputs stay.
+        ignored_layers: Modules, or their names, whose outputs stay. As with torch-pruning their inputs may go;
+            `ignored=` of `l0prune.prune` keeps these, too.
         round_to: Widths stay multiples of this many channels; a head counts with all of its own.
         num_heads: Heads by query, key and value projection. They are found by following the forward pass; this tells
             those of projections where it does not show. The dictionary is kept up to date.
@@ -546,6 +547,7 @@ class Pruner:
         self.model, self.example_inputs, self.importance, self.metric = model, example_inputs, importance, metric
         self.pruning_ratio, self.iterative_steps, self.current_step = pruning_ratio, iterative_steps, 0
         self.num_heads = {} if num_heads is None else num_heads
+        self._ignored = [path_of(model, module) for module in several(() if ignored_layers is None else ignored_layers)]
         self._customized = dict(customized_pruners or {})
         # Parameters are replaced at each cut; their names stay.
         names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -555,7 +557,6 @@ class Pruner:
         self._settings = {
             "metric": metric,
             "round_to": round_to,
-            "ignored": [path_of(model, module) for module in several(() if ignored_layers is None else ignored_layers)],
             **self._running,
             **others,
         }
@@ -637,17 +638,32 @@ class Pruner:
             return macs(lambda: observe(self.model))
 
     def _groups(self) -> dict[str, Any]:
-        """Groups of the graph where it has been taught anything, else heads that the forward pass does not show."""
+        """Groups as `groups=` takes them, where anything was said about them."""
         if self._customized or self._unwrapped:
             with evaluating(self.model):
-                return {"groups": groups_of_graph(self._graph(), num_heads=self.num_heads)}
-        if not self.num_heads:
+                groups = groups_of_graph(self._graph(), num_heads=self.num_heads)
+        elif self.num_heads or self._ignored:
+            groups = self._followed()
+        else:
             return {}
+        # torch-pruning keeps the outputs of what it ignores: it goes on pruning its inputs.
+        left = [
+            group
+            for group in groups
+            if not any(p.role is Role.PRODUCES and is_inside(p.tensor, *self._ignored) for p in group.places)
+        ]
+        if groups and not left:
+            raise GroupError("ignored_layers leaves nothing to prune", where=type(self.model).__name__)
+        return {"groups": left}
+
+    def _followed(self) -> tuple[PruneGroup, ...]:
+        """Groups by following the forward pass, which is told only of heads that it does not show."""
         observe = observation(self.model, self.example_inputs, *self._running.values())
-        found = discover(self.model, observe).groups
-        shown = {place.tensor for group in found if group.kind == "head" for place in group.places}
-        heads = {module: f"{path_of(self.model, module)}.weight" for module in self.num_heads}
-        return {"num_heads": {module: self.num_heads[module] for module, name in heads.items() if name not in shown}}
+        groups = discover(self.model, observe).groups
+        shown = {place.tensor for group in groups if group.kind == "head" for place in group.places}
+        weights = {module: f"{path_of(self.model, module)}.weight" for module in self.num_heads}
+        hidden = {module: self.num_heads[module] for module, name in weights.items() if name not in shown}
+        return discover(self.model, observe, num_heads=hidden).groups if hidden else groups
 
     def _graph(self) -> DependencyGraph:
         unwrapped = [(self.model.get_parameter(name), dim) for name, dim in self._unwrapped]
