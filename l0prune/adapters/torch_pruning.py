@@ -13,6 +13,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import signature
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,14 @@ from torch_pruning.pruner.algorithms.scheduler import linear_scheduler
 from torch_pruning.pruner.importance import Importance
 
 from l0prune.discovery import discover
-from l0prune.errors import ConfigError, GroupError, nearest
+from l0prune.errors import ConfigError, GroupError, TargetError, nearest
 from l0prune.example import observation
 from l0prune.gates import GatedModel
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.importance import checked_scores
 from l0prune.measuring import macs, parameters
 from l0prune.pruner import L0Pruner, wrap
-from l0prune.removal import plan_of
+from l0prune.removal import RemovalPlan, plan_of
 from l0prune.support import evaluating, is_inside, path_of, several
 from l0prune.workflows import prune
 
@@ -391,11 +392,13 @@ class L0Importance(Importance):
                 )
         self._catch_up()
         dep = group[0].dep
-        root = graph._module2name[dep.target.module], graph.is_out_channel_pruning_fn(dep.handler)
-        channels = self._roots.setdefault(root, np.arange(len(group[0].idxs)))
+        is_out = graph.is_out_channel_pruning_fn(dep.handler)
+        root = graph._module2name[dep.target.module], is_out
+        total = (graph.get_out_channels if is_out else graph.get_in_channels)(dep.target.module)
+        channels = self._roots.setdefault(root, np.arange(total))
         cells = self._cells(group)
         # In the numbers of the dense model, by which the history is followed.
-        self._members.setdefault(root, {int(channels[i]): cells[i] for i in cells})
+        self._members.setdefault(root, {}).update((int(channels[i]), cells[i]) for i in cells)
         scores = []
         for i in group[0].idxs:
             units = {owner[index] for key, index in cells[i] if index in (owner := self._owners.get(key, {}))}
@@ -542,6 +545,8 @@ class Pruner:
             value, why = others.pop(name), _WHY[name][1]
             if value != _WHY[name][0] and (value or _WHY[name][0] is not None):
                 raise ConfigError("an argument of torch-pruning's has no counterpart", where=name, got=value, hint=why)
+        if not isinstance(pruning_ratio, Real) or not 0 < pruning_ratio < 1:
+            raise TargetError("pruning_ratio out of range", got=repr(pruning_ratio), expected="a number in (0, 1)")
         if not isinstance(iterative_steps, int) or iterative_steps < 1:
             raise ConfigError("iterative_steps out of range", got=repr(iterative_steps), expected="1 or more")
         self.model, self.example_inputs, self.importance, self.metric = model, example_inputs, importance, metric
@@ -571,6 +576,9 @@ class Pruner:
             )
             return
         self._ratios = list(iterative_pruning_ratio_scheduler(pruning_ratio, iterative_steps))
+        if len(self._ratios) != iterative_steps + 1:
+            got, expected = f"{len(self._ratios)} ratios", f"{iterative_steps + 1}: one before and one after each step"
+            raise ConfigError("iterative_pruning_ratio_scheduler", got=got, expected=expected)
         self._dense_size = self._size()
         known = {*signature(prune).parameters}
         for name in others:
@@ -592,6 +600,9 @@ class Pruner:
         if self.learner is not None and self.current_step == 0:
             self.learner.step()
 
+    def update_regularizer(self) -> None:
+        """Nothing: the gates have a schedule of their own. Loops for torch-pruning call it at each epoch."""
+
     def step(self, interactive: bool = False) -> None:
         """Prune the model in place to the next ratio.
 
@@ -610,6 +621,7 @@ class Pruner:
             return
         if self.learner is not None:
             pruned = self.learner.finalize()
+            self.learner.gated.detach()
         else:
             now, ratio = self._size(), self._ratios[self.current_step + 1]
             # Rounded as the target of the whole ratio would be, so that several steps end where one would.
@@ -738,14 +750,22 @@ def _scores(graph: Any, importance: Importance, groups: Sequence[PruneGroup]) ->
 
 
 def _become(model: nn.Module, pruned: nn.Module) -> None:
-    """Turn a model into its pruned copy in place: modules stay the same objects and keep their mode."""
+    """Turn a model into its pruned copy in place: modules, their mode, their hooks and what else they hold stay."""
     mine = dict(model.named_modules())
     training = {path: module.training for path, module in mine.items()}
     twins = [(mine[path], module) for path, module in pruned.named_modules() if path in mine]
     stays = {id(new): old for old, new in twins}
     for old, new in twins:
+        state = vars(new)
+        if type(old) is type(new):
+            state = {key: value for key, value in state.items() if key not in vars(old) or isinstance(value, _PLAIN)}
         children = {name: stays.get(id(child), child) for name, child in new._modules.items()}
-        old.__class__ = new.__class__  # Without gates a layer has its own class again.
-        old.__dict__ = {**vars(new), "_modules": children}
+        old.__class__ = new.__class__
+        old.__dict__ = {**vars(old), **state, **{key: vars(new)[key] for key in _TENSORS}, "_modules": children}
     for path, module in model.named_modules():
         module.training = training.get(path, model.training)
+
+
+_PLAIN = (int, float, str, tuple, Tensor, RemovalPlan, type(None))
+"""What a cut may change on a module, beside its tensors: sizes, counts, the plan."""
+_TENSORS = ("_parameters", "_buffers")

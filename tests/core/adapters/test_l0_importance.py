@@ -232,6 +232,17 @@ def test_a_gated_model_and_names_serve_as_well() -> None:
         np.testing.assert_allclose(importance.scores, probabilities.numpy(), rtol=1e-5)
 
 
+def test_channels_may_be_asked_for_one_by_one() -> None:
+    model = settled(Grouped)
+    groups = groups_of(model)
+    scores = dict(zip((group.name for group in groups), np.split(random_scores(groups), [4, 8, 12]), strict=True))
+    graph = torch_pruning.DependencyGraph().build_dependency(model, X)
+    group = graph.get_pruning_group(model.d, torch_pruning.prune_conv_out_channels, [2, 6, 9])
+    found = L0Importance(scores, groups)(group)
+    assert found is not None
+    assert found.tolist() == scores["d"][[2, 6, 9]].tolist()
+
+
 def test_importances_that_do_not_fit() -> None:
     model = settled(Residual)
     groups = groups_of(model)

@@ -181,6 +181,7 @@ def test_heads_that_the_forward_pass_does_not_show_can_be_told() -> None:
     heads: dict[nn.Module, int] = {model[0]: HEADS}
     Pruner(model, X, "magnitude", pruning_ratio=0.3, num_heads=heads).step()
     assert model[0].out_channels == 8  # type: ignore[comparison-overlap]
+    assert heads == {model[0]: 2}
 
 
 class Factor(nn.Module):
@@ -250,6 +251,8 @@ def test_customised_pruners_and_unwrapped_parameters(form: type) -> None:
         ({"in_channel_groups": {nn.ReLU(): 2}}, ConfigError, "no counterpart: in_channel_groups.*found by following"),
         ({"pruning_ration": 0.5}, ConfigError, "no such argument: pruning_ration; did you mean 'pruning_ratio'"),
         ({"pruning_ration": 0.5, "importance": None}, ConfigError, "no such argument: pruning_ration"),
+        ({"pruning_ratio": "0.5"}, TargetError, "pruning_ratio out of range.*got '0.5'"),
+        ({"iterative_pruning_ratio_scheduler": lambda *_: [0.5]}, ConfigError, "got 1 ratios, expected 2: one before"),
         ({"iterative_steps": 0}, ConfigError, "iterative_steps out of range.*got 0"),
         ({"iterative_steps": 2, "importance": None}, ConfigError, "gates are cut once: iterative_steps.*total_steps"),
         ({"ignored_layers": [nn.ReLU()]}, GroupError, "no such module in the model: ReLU"),
@@ -311,11 +314,38 @@ def test_steps_that_cannot_be_made(
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_pruned_model_is_saved_and_learns_on() -> None:
-    model = settled(Residual)
+class Log:
+    """A hook that is an object of the caller's."""
+
+    def __init__(self) -> None:
+        self.shapes: list[torch.Size] = []
+
+    def __call__(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        self.shapes.append(output.shape)
+
+
+@pytest.mark.parametrize("importance", ["magnitude", None])
+def test_what_the_caller_holds_stays(importance: str | None) -> None:
+    """Modules, hooks and other objects of a model, with torch's own attention and norms in it."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(24, 3, 36, batch_first=True, dropout=0.0)
+    model = nn.Sequential(nn.Conv2d(3, 24, 4, stride=4), nn.Flatten(2), nn.Linear(16, 24), layer, nn.Linear(24, 5))
+    model.config, log = {"width": 24}, Log()
+    layer.linear1.register_forward_hook(log)
+    config, modules, before = model.config, dict(model.named_modules()), parameters(model)
+    pruner = Pruner(model, X, importance, pruning_ratio=0.4)
+    for _ in range(3 if importance is None else 0):
+        model(X).square().mean().backward()
+        pruner.regularize(model)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        Pruner(model, X, "magnitude").step()
+        warnings.filterwarnings("ignore", "the gates are at an expected sparsity")
+        pruner.step()
+    log.shapes.clear()
+    assert model.eval()(X).shape == (2, 24, 5)
+    assert log.shapes == [(2, 24, layer.linear1.out_features)]
+    assert model.config is config
+    assert {name: id(module) for name, module in model.named_modules()} == {n: id(m) for n, m in modules.items()}
+    assert parameters(model) <= 0.6 * before
     twin = copy.deepcopy(model)
     twin.load_state_dict(model.state_dict())
     assert same(twin, model)
