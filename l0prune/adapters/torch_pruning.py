@@ -7,11 +7,10 @@ channels that it prunes there, and for each of them the channel of the group's r
 the root layer, N units of all our groups one after the other.
 """
 
-import copy
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
 from numbers import Real
 from typing import Any
@@ -23,11 +22,12 @@ from torch_pruning import DependencyGraph
 from torch_pruning.pruner.algorithms.scheduler import linear_scheduler
 from torch_pruning.pruner.importance import Importance
 
+from l0prune.adapters.dependency_graphs import groups_in, groups_of_graph, owners_of, places_of
 from l0prune.discovery import discover
 from l0prune.errors import ConfigError, GroupError, TargetError, nearest
 from l0prune.example import observation
 from l0prune.gates import GatedModel
-from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
+from l0prune.groups import PruneGroup, Role
 from l0prune.importance import checked_scores
 from l0prune.measuring import macs, parameters
 from l0prune.pruner import L0Pruner, wrap
@@ -35,291 +35,7 @@ from l0prune.removal import RemovalPlan, plan_of
 from l0prune.support import evaluating, is_inside, path_of, several
 from l0prune.workflows import prune
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_BATCH_NORMS = (nn.modules.batchnorm._NormBase,)
-_CROSS_CHANNEL_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-_ROOTS = (nn.modules.conv._ConvNd, nn.Linear)
-
-_Stands = tuple[str, int, Role]
-"""A dimension of a tensor, and what the tensor does with the channels on it."""
-
-
-def groups_of_graph(graph: DependencyGraph, *, num_heads: Mapping[nn.Module, int] | None = None) -> list[PruneGroup]:
-    """The groups of a graph that torch-pruning has built, for `inspect`, `prune`, `wrap` or `GatedModel`.
-
-    Use it for layers that you have taught torch-pruning (`customized_pruners`) and for parameters outside layers
-    (`unwrapped_parameters`). What a customised pruner cuts is found by letting it prune copies of the layer, one
-    channel at a time. Two things are added to the graph:
-
-    - Channels of grouped convolutions, of a GroupNorm and of heads are tied, as torch-pruning's pruners tie them.
-    - A norm's statistics mix the channels, so the gated norm takes them over the open ones.
-
-    What the graph has wrong, the proof refuses. A group whose channels cannot be told apart is left out with a warning.
-
-    Args:
-        graph: After `build_dependency`.
-        num_heads: Heads by query, key and value projection, as torch-pruning's pruners take them: heads then leave
-            whole. Without them a graph knows no heads, and the proof refuses to prune inside the attention.
-
-    Raises:
-        GroupError: A customised pruner fails on a copy of its layer.
-    """
-    groups = []
-    for name, members in _groups(graph):
-        try:
-            group = _group(graph, name, members, num_heads or {})
-        except _UnequalUnits as error:
-            warnings.warn(f"left out: {error}", stacklevel=2)
-            continue
-        if group is not None:
-            groups.append(group)
-    return groups
-
-
-class _UnequalUnits(GroupError):
-    """Units of a group have different widths on a tensor, or do not stand on all of them."""
-
-
-def _groups(graph: Any) -> Iterator[tuple[str, Any]]:
-    """Each group of the graph, and the name of the layer that its channels are the outputs of."""
-    # What a customised pruner prunes apart at its inputs and outputs makes channels of its own, as a linear layer does.
-    makers = tuple(
-        kind
-        for kind, pruner in graph.CUSTOMIZED_PRUNERS.items()
-        if isinstance(kind, type) and pruner.prune_in_channels != pruner.prune_out_channels
-    )
-    with torch.enable_grad():
-        for group in graph.get_all_groups(ignored_layers=[], root_module_types=(*_ROOTS, *makers)):
-            name = graph._module2name[group[0].dep.target.module]
-            parts = _parts(graph, group)
-            yield from ((name if len(parts) == 1 else f"{name}#{n}", part) for n, part in enumerate(parts, 1))
-
-
-def _parts(graph: Any, group: Any) -> list[Any]:
-    """A group, or where layers read parts of its channels alone, a group for each of these.
-
-    The latter are seen from the last layer that reads them, as torch-pruning's pruners see attention: where one
-    projection makes queries, keys and values, a channel is one of the outputs of attention, and those three follow it.
-    """
-    if all(len(item.idxs) == len(group[0].idxs) for item in group):
-        return [group]
-    parts: list[Any] = []
-    for item in reversed([*group]):
-        module, handler = item.dep.target.module, item.dep.handler
-        if not isinstance(module, _ROOTS) or not graph.is_in_channel_pruning_fn(handler):
-            continue
-        if not any(done.dep.target.module is module for part in parts for done in part):
-            parts.append(graph.get_pruning_group(module, handler, item.idxs))
-    return parts or [group]
-
-
-def _group(graph: Any, name: str, members: Any, num_heads: Mapping[nn.Module, int]) -> PruneGroup | None:
-    """One group in our form; None for the model's outputs, which nothing reads."""
-    unit_of = _units(graph, name, members, num_heads)
-    rows: dict[_Stands, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    norms: dict[Norm, None] = {}
-    attributes: dict[tuple[str, str], Attribute] = {}
-    for item in members:
-        module = item.dep.target.module
-        places, counted = _places(graph, item)
-        for place, positions in places.items():
-            for here, root in zip(positions, item.root_idxs, strict=True):
-                if root is None:
-                    raise _UnequalUnits("torch-pruning does not follow a channel", where=f"{name}, {place[0]}")
-                row = rows[place][unit_of[root]]
-                row.extend(index for index in here if index not in row)
-        if _mixes(module):
-            norms[Norm(module=_name(graph, module), channel_dim=_channel_dim(module))] = None
-        attributes |= {(attribute.module, attribute.name): attribute for attribute in counted}
-    if not any(role is Role.CONSUMES for *_, role in rows):
-        return None
-    units = len(set(unit_of.values()))
-    heads = any(_is_head(graph, item, num_heads) for item in members)
-    per_unit = len(unit_of) // units
-    told = _attributes_of_heads(graph, members, num_heads) if heads else ()
-    root = members[0].dep.target.module if not heads else None
-    kind = "head" if heads else "conv" if isinstance(root, _CONVOLUTIONS + _TRANSPOSED) else "unit"
-    return PruneGroup(
-        name=name,
-        kind=kind,
-        units=units,
-        places=tuple(_place(name, standing, rows[standing], units) for standing in rows),
-        norms=tuple(norms),
-        attributes=(
-            *told,
-            *(Attribute(module=a.module, name=a.name, per_unit=a.per_unit * per_unit) for a in attributes.values()),
-        ),
-    )
-
-
-def _place(name: str, standing: _Stands, rows: Mapping[int, list[int]], units: int) -> Place:
-    tensor, dim, role = standing
-    if len(rows) != units or len({len(indices) for indices in rows.values()}) != 1:
-        raise _UnequalUnits("units of a torch-pruning group differ in width", where=f"{name}, {tensor}")
-    return Place(tensor=tensor, dim=dim, role=role, index=np.array([rows[unit] for unit in sorted(rows)]))
-
-
-def _units(graph: Any, name: str, members: Any, num_heads: Mapping[nn.Module, int]) -> dict[int, int]:
-    """The unit of each root channel: heads leave whole, and groups of channels all lose the same ones."""
-    channels = members[0].root_idxs
-    total = len(channels)
-    heads = max([num_heads[item.dep.target.module] for item in members if _is_head(graph, item, num_heads)], default=0)
-    tied = heads or max(_channel_groups(graph, item) for item in members)
-    if total % tied:
-        what = "heads" if heads else "groups of channels"
-        raise _UnequalUnits(f"{what} do not divide the channels", where=name, got=f"{tied} of {total} channels")
-    share = total // tied
-    return {channel: n // share if heads else n % share for n, channel in enumerate(channels)}
-
-
-def _is_head(graph: Any, item: Any, num_heads: Mapping[nn.Module, int]) -> bool:
-    module = item.dep.target.module
-    # Parameters compare by value: they must not be looked up.
-    return isinstance(module, nn.Module) and module in num_heads and graph.is_out_channel_pruning_fn(item.dep.handler)
-
-
-def _channel_groups(graph: Any, item: Any) -> int:
-    """Into how many groups a layer deals its channels, all of which must lose as many."""
-    module = item.dep.target.module
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return 1 if _is_depthwise(module) else module.groups
-    if isinstance(module, nn.GroupNorm):
-        return 1 if module.num_groups == module.num_channels else module.num_groups
-    if type(module) in graph.CUSTOMIZED_PRUNERS:
-        pruner = graph.CUSTOMIZED_PRUNERS[type(module)]
-        reads = graph.is_in_channel_pruning_fn(item.dep.handler)
-        return pruner.get_in_channel_groups(module) if reads else pruner.get_out_channel_groups(module)
-    return 1
-
-
-def _attributes_of_heads(graph: Any, members: Any, num_heads: Mapping[nn.Module, int]) -> Iterator[Attribute]:
-    """What the attention around a projection counts: its heads, and the channels of all of them."""
-    seen = set()
-    for item in members:
-        if not _is_head(graph, item, num_heads):
-            continue
-        path, heads = _name(graph, item.dep.target.module).rpartition(".")[0], num_heads[item.dep.target.module]
-        channels = len(members[0].idxs)
-        for name, per_unit in (("num_heads", 1), ("attn_dim", channels // heads), ("all_head_size", channels // heads)):
-            if getattr(graph.model.get_submodule(path), name, None) == per_unit * heads and (path, name) not in seen:
-                seen.add((path, name))
-                yield Attribute(module=path, name=name, per_unit=per_unit)
-
-
-def _name(graph: Any, module: Any) -> str:
-    if isinstance(module, nn.Parameter):
-        return next(name for name, parameter in graph.model.named_parameters() if parameter is module)
-    return graph._module2name[module]
-
-
-def _places(graph: Any, item: Any) -> tuple[dict[_Stands, list[list[int]]], list[Attribute]]:
-    """Where an item's channels stand on the tensors of its layer, and numbers on it that count them.
-
-    Returns:
-        For each dimension of each tensor the positions of each channel, in the order of `item.idxs`; and the numbers.
-    """
-    module, handler = item.dep.target.module, item.dep.handler
-    reads = graph.is_in_channel_pruning_fn(handler)
-    role = Role.CONSUMES if reads else Role.PRODUCES
-    if isinstance(module, nn.Parameter):
-        dim = next(dim for parameter, dim in graph.unwrapped_parameters if parameter is module)
-        return {(_name(graph, module), dim % module.ndim, Role.PRODUCES): [[i] for i in item.idxs]}, []
-    tensors = [*module.named_parameters(), *module.named_buffers()] if isinstance(module, nn.Module) else []
-    if not tensors:
-        return {}, []
-    name = _name(graph, module)
-    standing = None if type(module) in graph.CUSTOMIZED_PRUNERS else _standing(module, reads)
-    if standing is not None:
-        # The groups of a grouped convolution all read the same few columns.
-        places = {(f"{name}.{t}", d, role): [[i % x.shape[d]] for i in item.idxs] for t, x, d, role in standing}
-        return places, []
-    pruner = graph.get_pruner_of_module(module)
-    if pruner.prune_in_channels == pruner.prune_out_channels:
-        role = Role.PRODUCES
-    channels = (pruner.get_in_channels if reads else pruner.get_out_channels)(module)
-    if channels is None:
-        return {}, []
-    positions, counted = _tried(name, module, handler, channels)
-    places = {
-        (f"{name}.{tensor}", dim, role): [found[i] for i in item.idxs] for (tensor, dim), found in positions.items()
-    }
-    return places, [Attribute(module=name, name=number, per_unit=fall) for number, fall in counted.items()]
-
-
-def _standing(module: nn.Module, reads: bool) -> list[tuple[str, Tensor, int, Role]] | None:
-    """The tensors of one of torch's layers that channels stand on, by their own numbers; None for other layers."""
-    if isinstance(module, nn.PReLU) and module.num_parameters == 1:
-        return []
-    if isinstance(module, (*_BATCH_NORMS, *_CROSS_CHANNEL_NORMS, nn.PReLU)) or _is_depthwise(module):
-        tensors = [*module.named_parameters(), *module.named_buffers()]
-        last = isinstance(module, (nn.LayerNorm, nn.RMSNorm))
-        return [(tensor, x, x.ndim - 1 if last else 0, Role.PRODUCES) for tensor, x in tensors if x.ndim]
-    if isinstance(module, (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED)):
-        role = Role.CONSUMES if reads else Role.PRODUCES
-        first = isinstance(module, _TRANSPOSED) == reads
-        bias = [] if reads or module.bias is None else [("bias", module.bias, 0, role)]
-        return [("weight", module.weight, 0 if first else 1, role), *bias]
-    if isinstance(module, nn.Embedding):
-        return [("weight", module.weight, 1, Role.PRODUCES)]
-    return None
-
-
-@torch.no_grad()
-def _tried(
-    name: str, module: nn.Module, handler: Callable[[nn.Module, list[int]], Any], channels: int
-) -> tuple[dict[tuple[str, int], list[list[int]]], dict[str, int]]:
-    """What a pruning function cuts, found by letting it prune copies of a layer whose weights are their own numbers.
-
-    Returns:
-        For each (tensor, dim) that loses anything the indices that go with each channel; and by how much each number on
-        the layer falls with a channel, where it counts all of them.
-
-    Raises:
-        GroupError: The function fails.
-    """
-
-    def tensors(layer: nn.Module) -> dict[str, Tensor]:
-        return {n: t for n, t in [*layer.named_parameters(), *layer.named_buffers()] if t.ndim}
-
-    numbered = copy.deepcopy(module).double()
-    for tensor in tensors(numbered).values():
-        tensor.copy_(torch.arange(tensor.numel()).reshape(tensor.shape))
-    before, gone, counted = tensors(numbered), defaultdict(list), {}
-    for channel in range(channels):
-        layer = copy.deepcopy(numbered)
-        try:
-            handler(layer, [channel])
-        except Exception as error:
-            got = f"{type(error).__name__}: {error}"
-            where = f"{name} ({type(module).__name__})"
-            raise GroupError("the pruning function of a layer fails", where=where, got=got) from error
-        after = tensors(layer)
-        for n, old in before.items():
-            for dim in range(old.ndim):
-                stride = int(np.prod(old.shape[dim + 1 :]))
-                left = after[n].long() // stride % old.shape[dim]
-                gone[n, dim].append(sorted({*range(old.shape[dim])} - {*left.flatten().tolist()}))
-        for number, value in vars(numbered).items():
-            fall = value - vars(layer)[number] if type(value) is int else 0
-            if fall and value == fall * channels:
-                counted[number] = fall
-    return {key: found for key, found in gone.items() if any(found)}, counted
-
-
-def _is_depthwise(module: Any) -> bool:
-    return isinstance(module, _CONVOLUTIONS) and 1 < module.groups == module.in_channels == module.out_channels
-
-
-def _mixes(module: Any) -> bool:
-    if isinstance(module, nn.GroupNorm):
-        return module.num_groups < module.num_channels
-    return isinstance(module, _CROSS_CHANNEL_NORMS)
-
-
-def _channel_dim(module: nn.Module) -> int:
-    # torchvision and timm both have a LayerNorm2d that moves the channels to the end and back.
-    return 1 if isinstance(module, nn.GroupNorm) or type(module).__name__.endswith("2d") else -1
+__all__ = ["L0Importance", "Pruner", "groups_of_graph", "without_gates"]
 
 
 def without_gates(learned: L0Pruner | GatedModel) -> nn.Module:
@@ -351,7 +67,8 @@ class L0Importance(Importance):
         learned: What `wrap` returned, a `GatedModel`; or importances of units, (N,) or {group name: numbers}.
         groups: The groups that importances (N,) belong to.
         unknown: The importance of channels that our groups do not know. By default a group of which no channel is known
-            is left alone, and channels that are missing in other groups are taken for the most important ones.
+            is left alone, and channels that are missing in other groups are taken for the most important ones. Give a
+            number to pruners that regularise: they need one for each channel.
 
     Raises:
         ConfigError: Importances come without groups, or are not one finite number for each unit.
@@ -373,7 +90,7 @@ class L0Importance(Importance):
             raise ConfigError("importances come without groups", hint="L0Importance(importances, groups)")
         self.groups, self.unknown = tuple(groups), unknown
         self.scores = checked_scores(learned, self.groups, "L0Importance")
-        self._owners = _owners(self.groups)
+        self._owners = owners_of(self.groups)
         self._graph: Any = None
 
     @torch.no_grad()
@@ -414,7 +131,7 @@ class L0Importance(Importance):
         cells: dict[int, set[tuple[tuple[str, int], int]]] = defaultdict(set)
         tensors = dict([*self._graph.model.named_parameters(), *self._graph.model.named_buffers()])
         for item in group:
-            for (name, dim, _), positions in _places(self._graph, item)[0].items():
+            for (name, dim, _), positions in places_of(self._graph, item)[0].items():
                 extent, owner = tensors[name].shape[dim], self._owners.get((name, dim), {})
                 known = self._alive.get((name, dim))
                 fits = max(owner, default=-1) < extent if known is None else len(known) == extent
@@ -443,20 +160,7 @@ class L0Importance(Importance):
         self._done = len(history)
 
 
-def _owners(groups: Sequence[PruneGroup]) -> dict[tuple[str, int], dict[int, int]]:
-    """Whose each index of each (tensor, dim) is: the number of one of the N units."""
-    owners: dict[tuple[str, int], dict[int, int]] = defaultdict(dict)
-    first = 0
-    for group in groups:
-        for place in group.places:
-            if place.dim is not None:
-                for unit, row in enumerate(place.index.tolist()):
-                    owners[place.tensor, place.dim].update(dict.fromkeys(row, first + unit))
-        first += group.units
-    return dict(owners)
-
-
-_WHY = {
+_NO_COUNTERPART = {
     "pruning_ratio_dict": (None, "the selection finds each layer's share; ignored_layers keeps layers as they are"),
     "max_pruning_ratio": (1.0, "the selection finds each layer's share; ignored_layers keeps layers as they are"),
     "global_pruning": (True, "all units compete for one budget, the share of the model's size"),
@@ -541,9 +245,9 @@ class Pruner:
         metric: str = "params",
         **others: Any,
     ) -> None:
-        for name in [name for name in others if name in _WHY]:
-            value, why = others.pop(name), _WHY[name][1]
-            if value != _WHY[name][0] and (value or _WHY[name][0] is not None):
+        for name in [name for name in others if name in _NO_COUNTERPART]:
+            value, why = others.pop(name), _NO_COUNTERPART[name][1]
+            if value != _NO_COUNTERPART[name][0] and (value or _NO_COUNTERPART[name][0] is not None):
                 raise ConfigError("an argument of torch-pruning's has no counterpart", where=name, got=value, hint=why)
         if not isinstance(pruning_ratio, Real) or not 0 < pruning_ratio < 1:
             raise TargetError("pruning_ratio out of range", got=repr(pruning_ratio), expected="a number in (0, 1)")
@@ -721,16 +425,16 @@ def _known(names: Mapping[int, str], parameter: Any) -> str:
 
 def _scores(graph: Any, importance: Importance, groups: Sequence[PruneGroup]) -> np.ndarray:
     """An importance of torch-pruning's for our units, (N,): the mean over the channels that each holds."""
-    owners, units = _owners(groups), sum(group.units for group in groups)
+    owners, units = owners_of(groups), sum(group.units for group in groups)
     total, count = np.zeros(units), np.zeros(units)
-    for _, members in _groups(graph):
+    for _, members in groups_in(graph):
         scores = importance(members)
         if scores is None:
             continue
         pairs = {
             (owner[index], root)
             for item in members
-            for (name, dim, _), positions in _places(graph, item)[0].items()
+            for (name, dim, _), positions in places_of(graph, item)[0].items()
             for here, root in zip(positions, item.root_idxs, strict=True)
             for index in here
             if root is not None and index in (owner := owners.get((name, dim), {}))

@@ -106,7 +106,9 @@ def test_pruners_meet_their_ratios(kind: type, settings: dict[str, Any]) -> None
         assert widths == [16 * left, 24 * left, 32 * left]
 
 
-def test_heads_and_widths_of_a_vision_transformer() -> None:
+@pytest.mark.parametrize(("steps", "ratio", "left"), [(1, 1 / HEADS, [(0, 2), (1, 2)]), (2, 0.5, [(0,), (2,)])])
+def test_heads_and_widths_of_a_vision_transformer(steps: int, ratio: float, left: list[tuple[int, ...]]) -> None:
+    """torch-pruning takes the ratio of heads from those that are left at each step."""
     model = settled(vision_transformer)
     groups = groups_of(model)
     named = {group.name: np.full(group.units, 0.5) for group in groups}
@@ -123,17 +125,19 @@ def test_heads_and_widths_of_a_vision_transformer() -> None:
         num_heads=heads,
         prune_num_heads=True,
         prune_head_dims=False,
-        head_pruning_ratio=1 / HEADS,
+        head_pruning_ratio=ratio,
+        iterative_steps=steps,
     )
-    pruner.step()
-    for block in model.blocks:  # type: ignore[union-attr]
-        block.attn.num_heads = heads[block.attn.qkv]
-        block.attn.attn_dim = block.attn.num_heads * block.attn.head_dim
-    assert list(heads.values()) == [2, 2]
+    for _ in range(steps):
+        pruner.step()
+        for block in model.blocks:  # type: ignore[union-attr]
+            block.attn.num_heads = heads[block.attn.qkv]
+            block.attn.attn_dim = block.attn.num_heads * block.attn.head_dim
+    assert list(heads.values()) == [len(left[0]), len(left[1])]
     everything = {group.name: tuple(range(group.units)) for group in groups}
     kept = everything | {
-        "blocks.0.attn.qkv": (0, 2),
-        "blocks.1.attn.qkv": (1, 2),
+        "blocks.0.attn.qkv": left[0],
+        "blocks.1.attn.qkv": left[1],
         "blocks.0.mlp.fc1": tuple(range(48, 96)),
         "blocks.1.mlp.fc1": tuple(range(0, 96, 2)),
     }
