@@ -206,16 +206,16 @@ def places_of(graph: Any, item: Any) -> tuple[dict[Stands, list[list[int]]], lis
     reads = graph.is_in_channel_pruning_fn(handler)
     role = Role.CONSUMES if reads else Role.PRODUCES
     if isinstance(module, nn.Parameter):
-        dim = next(dim for parameter, dim in graph.unwrapped_parameters if parameter is module)
-        return {(_name(graph, module), dim % module.ndim, Role.PRODUCES): [[i] for i in item.idxs]}, []
+        dim = item.dep.target.pruning_dim % module.ndim
+        return {(_name(graph, module), dim, Role.PRODUCES): [[i] for i in item.idxs]}, []
     tensors = [*module.named_parameters(), *module.named_buffers()] if isinstance(module, nn.Module) else []
     if not tensors:
         return {}, []
-    name = _name(graph, module)
+    name, names = _name(graph, module), _first_names(graph.model)
     standing = None if type(module) in graph.CUSTOMIZED_PRUNERS else _standing(module, reads)
     if standing is not None:
         # The groups of a grouped convolution all read the same few columns.
-        places = {(f"{name}.{t}", d, role): [[i % x.shape[d]] for i in item.idxs] for t, x, d, role in standing}
+        places = {(names[f"{name}.{t}"], d, role): [[i % x.shape[d]] for i in item.idxs] for t, x, d, role in standing}
         return places, []
     pruner = graph.get_pruner_of_module(module)
     if pruner.prune_in_channels == pruner.prune_out_channels:
@@ -225,9 +225,17 @@ def places_of(graph: Any, item: Any) -> tuple[dict[Stands, list[list[int]]], lis
         return {}, []
     positions, counted = _tried(name, module, handler, channels)
     places = {
-        (f"{name}.{tensor}", dim, role): [found[i] for i in item.idxs] for (tensor, dim), found in positions.items()
+        (names[f"{name}.{tensor}"], dim, role): [found[i] for i in item.idxs]
+        for (tensor, dim), found in positions.items()
     }
     return places, [Attribute(module=name, name=number, per_unit=fall) for number, fall in counted.items()]
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """The name under which groups know each tensor: tied ones by that of the first."""
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in tensors}
 
 
 def _standing(module: nn.Module, reads: bool) -> list[tuple[str, Tensor, int, Role]] | None:

@@ -102,11 +102,10 @@ class L0Importance(Importance):
         """
         graph = group._DG
         if graph is not self._graph:
-            self._graph, self._alive, self._roots, self._members, self._done = graph, {}, {}, {}, 0
             if graph.pruning_history():
-                raise GroupError(
-                    "the model was pruned before", hint="give L0Importance to the pruner of the dense model"
-                )
+                hint = "give L0Importance to the pruner of the dense model"
+                raise GroupError("the model was pruned before", hint=hint)
+            self._graph, self._alive, self._roots, self._members, self._done = graph, {}, {}, {}, 0
         self._catch_up()
         dep = group[0].dep
         is_out = graph.is_out_channel_pruning_fn(dep.handler)

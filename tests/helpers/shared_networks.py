@@ -57,6 +57,20 @@ class Halves(nn.Module):
         return self.head(torch.cat([self.b(F.relu(one)), self.c(two)], 1).mean((2, 3)))
 
 
+class Tied(nn.Module):
+    """Two convolutions with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 1), nn.Conv2d(8, 6, 1)
+        self.c.weight = self.b.weight
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        return self.head((self.b(F.relu(x)) + self.c(x)).mean((2, 3)))
+
+
 def vision_transformer() -> nn.Module:
     """timm's, whose queries, keys and values come from one projection; class token and positions are parameters."""
     name = "vit_tiny_patch16_224"

@@ -236,6 +236,21 @@ def test_a_gated_model_and_names_serve_as_well() -> None:
         np.testing.assert_allclose(importance.scores, probabilities.numpy(), rtol=1e-5)
 
 
+def test_parameters_outside_layers_are_followed_through_steps() -> None:
+    """The residual width of a vision transformer stands on its class token and positions."""
+    model = settled(vision_transformer)
+    groups = groups_of(model)
+    parts = {group.name: np.ones(group.units) for group in groups} | {"patch_embed.proj": np.arange(24.0)[::-1]}
+    dense = copy.deepcopy(model)
+    pruner = pruner_of(
+        model, L0Importance(parts, groups), num_heads=heads_of(model), prune_head_dims=False, iterative_steps=3
+    )
+    for _ in range(3):
+        pruner.step()
+    assert torch.equal(model.pos_embed, dense.pos_embed[..., :12])  # type: ignore[arg-type,index]
+    assert model(X).shape == (2, 5)
+
+
 def test_channels_may_be_asked_for_one_by_one() -> None:
     model = settled(Grouped)
     groups = groups_of(model)

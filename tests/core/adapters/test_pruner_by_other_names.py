@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch_pruning
-from shared_networks import HEADS, Grouped, Residual, X, heads_of, settled, vision_transformer
+from shared_networks import HEADS, Grouped, Residual, Tied, X, heads_of, settled, vision_transformer
 from torch import nn
 from torch.nn import functional as F
 
@@ -39,7 +39,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return relative_difference(one(X), other(X)) < 1e-5
 
 
-@pytest.mark.parametrize("make", [Residual, Grouped, vision_transformer])
+@pytest.mark.parametrize("make", [Residual, Grouped, Tied, vision_transformer])
 def test_a_step_prunes_in_place_as_prune_does(make: Callable[[], nn.Module]) -> None:
     model = settled(make).train()
     modules, dense = dict(model.named_modules()), copy.deepcopy(model)

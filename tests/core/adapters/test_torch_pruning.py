@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch_pruning
 import torchvision
-from shared_networks import Grouped, Halves, Residual, X, heads_of, settled, vision_transformer
+from shared_networks import Grouped, Halves, Residual, Tied, X, heads_of, settled, vision_transformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,7 +36,9 @@ def alike(theirs: list[PruneGroup], model: nn.Module) -> bool:
     return everything(theirs) == everything(ours)
 
 
-@pytest.mark.parametrize("make", [torchvision.models.resnet18, torchvision.models.mobilenet_v2, Residual, Grouped])
+@pytest.mark.parametrize(
+    "make", [torchvision.models.resnet18, torchvision.models.mobilenet_v2, Residual, Grouped, Tied]
+)
 def test_both_find_the_same_units_in_the_same_places(make: Callable[[], nn.Module]) -> None:
     model = make().eval()
     assert alike(groups_of_graph(graph_of(model)), model)
