@@ -212,10 +212,11 @@ def places_of(graph: Any, item: Any) -> tuple[dict[Stands, list[list[int]]], lis
     if not tensors:
         return {}, []
     name, names = _name(graph, module), _first_names(graph.model)
+    prefix = f"{name}." if name else ""
     standing = None if type(module) in graph.CUSTOMIZED_PRUNERS else _standing(module, reads)
     if standing is not None:
         # The groups of a grouped convolution all read the same few columns.
-        places = {(names[f"{name}.{t}"], d, role): [[i % x.shape[d]] for i in item.idxs] for t, x, d, role in standing}
+        places = {(names[f"{prefix}{t}"], d, role): [[i % x.shape[d]] for i in item.idxs] for t, x, d, role in standing}
         return places, []
     pruner = graph.get_pruner_of_module(module)
     if pruner.prune_in_channels == pruner.prune_out_channels:
@@ -225,7 +226,7 @@ def places_of(graph: Any, item: Any) -> tuple[dict[Stands, list[list[int]]], lis
         return {}, []
     positions, counted = _tried(name, module, handler, channels)
     places = {
-        (names[f"{name}.{tensor}"], dim, role): [found[i] for i in item.idxs]
+        (names[f"{prefix}{tensor}"], dim, role): [found[i] for i in item.idxs]
         for (tensor, dim), found in positions.items()
     }
     return places, [Attribute(module=name, name=number, per_unit=fall) for number, fall in counted.items()]

@@ -36,12 +36,17 @@ def alike(theirs: list[PruneGroup], model: nn.Module) -> bool:
     return everything(theirs) == everything(ours)
 
 
-@pytest.mark.parametrize(
-    "make", [torchvision.models.resnet18, torchvision.models.mobilenet_v2, Residual, Grouped, Tied]
-)
+ALIKE = [torchvision.models.resnet18, torchvision.models.mobilenet_v2, Residual, Grouped, Tied]
+
+
+@pytest.mark.parametrize("make", ALIKE)
 def test_both_find_the_same_units_in_the_same_places(make: Callable[[], nn.Module]) -> None:
     model = make().eval()
     assert alike(groups_of_graph(graph_of(model)), model)
+
+
+def test_a_layer_by_itself_has_no_groups() -> None:
+    assert groups_of_graph(graph_of(nn.Conv2d(3, 4, 1))) == []
 
 
 def test_both_find_the_same_heads() -> None:
