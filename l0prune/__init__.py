@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from l0prune.support import lazy_names
 
 if TYPE_CHECKING:
-    from l0prune.adapters.torch_pruning import groups_of_graph
+    from l0prune.adapters.dependency_graphs import groups_of_graph
     from l0prune.calibration import Repaired, repair
     from l0prune.config import ControllerConfig, GateConfig, OneShotConfig, RunConfig, StageConfig
     from l0prune.discovery import Discovery, discover
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "adapters.torch_pruning": ("groups_of_graph",),
+    "adapters.dependency_graphs": ("groups_of_graph",),
     "calibration": ("Repaired", "repair"),
     "config": ("ControllerConfig", "GateConfig", "OneShotConfig", "RunConfig", "StageConfig"),
     "discovery": ("Discovery", "discover"),

@@ -1,1 +1,1 @@
-"""Other pruning libraries' ways in: each file is the only importer of its library."""
+"""Ways between other libraries and this one: each file is the only importer of its library."""

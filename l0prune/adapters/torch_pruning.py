@@ -1,110 +1,474 @@
-"""Prune groups from a torch-pruning dependency graph. The only importer of torch_pruning.
+"""For users of torch-pruning: its pruners with our gates, our pruning with its names, groups from its graphs.
 
-Legend: a graph's group lists, for each dependency, pairs of an index there and the root layer's channel it follows.
+The only importer of torch_pruning.
+
+Legend: a group of torch-pruning's lists items; an item is a dependency (a layer and the function that prunes it), the
+channels that it prunes there, and for each of them the channel of the group's root layer that it follows. C channels of
+the root layer, N units of all our groups one after the other.
 """
 
+import math
+import warnings
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
+from numbers import Real
+from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch_pruning import DependencyGraph
+from torch_pruning.pruner.algorithms.scheduler import linear_scheduler
+from torch_pruning.pruner.importance import Importance
 
-from l0prune.errors import GroupError
-from l0prune.groups import Norm, Place, PruneGroup, Role
+from l0prune.adapters.dependency_graphs import groups_in, groups_of_graph, owners_of, places_of
+from l0prune.discovery import discover
+from l0prune.errors import ConfigError, GroupError, TargetError, nearest
+from l0prune.example import observation
+from l0prune.gates import GatedModel
+from l0prune.groups import PruneGroup, Role
+from l0prune.importance import checked_scores
+from l0prune.measuring import macs, parameters
+from l0prune.pruner import L0Pruner, wrap
+from l0prune.removal import RemovalPlan, plan_of
+from l0prune.support import evaluating, is_inside, path_of, several
+from l0prune.workflows import prune
 
-if TYPE_CHECKING:
-    import torch_pruning
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_BATCH_NORMS = (nn.modules.batchnorm._NormBase,)
-_CROSS_CHANNEL_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+__all__ = ["L0Importance", "Pruner", "groups_of_graph", "without_gates"]
 
 
-def groups_of_graph(graph: "torch_pruning.DependencyGraph") -> list[PruneGroup]:
-    """The groups of a graph that torch-pruning has built, for `inspect`, `wrap` or `GatedModel`.
+def without_gates(learned: L0Pruner | GatedModel) -> nn.Module:
+    """A dense copy of a gated model, for a pruner of torch-pruning's: gates are folded into the weights.
 
-    Use it for layers that you have taught torch-pruning (`customized_pruners`). A graph knows a norm's channels but not
-    that its statistics mix them: that is added here. What the graph has wrong, the proof refuses.
+    The copy computes what the gated model computes in evaluation mode: what reads a closed unit has weights of zero.
+    (A LayerNorm, GroupNorm or RMSNorm takes its statistics over closed units too, until they are cut.)
 
     Args:
-        graph: After `build_dependency`.
+        learned: What `wrap` returned, or the gated model itself; it is left as it is.
+    """
+    return (learned.gated if isinstance(learned, L0Pruner) else learned).folded()
+
+
+class L0Importance(Importance):
+    """Learned keep probabilities as an importance for any of torch-pruning's pruners.
+
+        learner = l0prune.wrap(model, example_inputs, target_sparsity=0.5)
+        ...  # train
+        dense = without_gates(learner)
+        pruner = torch_pruning.pruner.BasePruner(dense, example_inputs, importance=L0Importance(learner))
+        pruner.step()
+
+    A channel of torch-pruning's is matched to our unit by module and index, so that the pruner's model must have the
+    names and the shapes of the one whose gates were learned. A channel that holds several of our units is as important
+    as the most important one. Pruning in several steps is followed by the graph's pruning history.
+
+    Args:
+        learned: What `wrap` returned, a `GatedModel`; or importances of units, (N,) or {group name: numbers}.
+        groups: The groups that importances (N,) belong to.
+        unknown: The importance of channels that our groups do not know. By default a group of which no channel is known
+            is left alone, and channels that are missing in other groups are taken for the most important ones. Give a
+            number to pruners that regularise: they need one for each channel.
 
     Raises:
-        GroupError: A group holds a layer of a kind that is not known here, or units of different widths.
+        ConfigError: Importances come without groups, or are not one finite number for each unit.
     """
-    groups = []
-    for members in graph.get_all_groups(ignored_layers=[]):
-        root = graph._module2name[members[0].dep.target.module]
-        rows: dict[tuple[str, int, Role], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-        norms: dict[Norm, None] = {}
-        for member in members:
-            target, reads = member.dep.target, graph.is_in_channel_pruning_fn(member.dep.handler)
-            for place in _places(graph, target.module, reads, root):
-                for index, unit in zip(member.idxs, member.root_idxs, strict=True):
-                    if index not in rows[place][unit]:
-                        rows[place][unit].append(index)
-            if _mixes(target.module):
-                norms[Norm(module=_name(graph, target.module), channel_dim=_channel_dim(target.module))] = None
-        if not any(role is Role.CONSUMES for *_, role in rows):
-            continue  # the model's output
-        groups.append(_group(root, members[0].dep.target.module, rows, tuple(norms)))
-    return groups
+
+    def __init__(
+        self,
+        learned: L0Pruner | GatedModel | np.ndarray | Tensor | Mapping[str, Any] | Sequence[float],
+        groups: Sequence[PruneGroup] | None = None,
+        *,
+        unknown: float | None = None,
+    ) -> None:
+        if isinstance(learned, L0Pruner | GatedModel):
+            gated = learned.gated if isinstance(learned, L0Pruner) else learned
+            groups, gates = gated.groups, gated.gates
+            # In float32 many a keep probability rounds to 1; log_alpha still tells them apart.
+            learned = gates.distribution.keep_probability(gates.log_alpha.detach().double())
+        if not groups:
+            raise ConfigError("importances come without groups", hint="L0Importance(importances, groups)")
+        self.groups, self.unknown = tuple(groups), unknown
+        self.scores = checked_scores(learned, self.groups, "L0Importance")
+        self._owners = owners_of(self.groups)
+        self._graph: Any = None
+
+    @torch.no_grad()
+    def __call__(self, group: Any) -> Tensor | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The importance of each root channel, (C,) float64; None leaves the group alone.
+
+        Raises:
+            GroupError: The pruner's model is not like the one that was learned on, or was changed past its pruner.
+        """
+        graph = group._DG
+        if graph is not self._graph:
+            if graph.pruning_history():
+                hint = "give L0Importance to the pruner of the dense model"
+                raise GroupError("the model was pruned before", hint=hint)
+            self._graph, self._alive, self._roots, self._members, self._done = graph, {}, {}, {}, 0
+        self._catch_up()
+        dep = group[0].dep
+        is_out = graph.is_out_channel_pruning_fn(dep.handler)
+        root = graph._module2name[dep.target.module], is_out
+        total = (graph.get_out_channels if is_out else graph.get_in_channels)(dep.target.module)
+        channels = self._roots.setdefault(root, np.arange(total))
+        cells = self._cells(group)
+        # In the numbers of the dense model, by which the history is followed.
+        self._members.setdefault(root, {}).update((int(channels[i]), cells[i]) for i in cells)
+        scores = []
+        for i in group[0].idxs:
+            units = {owner[index] for key, index in cells[i] if index in (owner := self._owners.get(key, {}))}
+            scores.append(max((self.scores[unit] for unit in units), default=None))
+        if self.unknown is None and all(score is None for score in scores):
+            return None
+        unknown = float("inf") if self.unknown is None else self.unknown
+        values = [unknown if score is None else float(score) for score in scores]
+        return torch.tensor(values, dtype=torch.float64, device=next(graph.model.parameters()).device)
+
+    def _cells(self, group: Any) -> dict[int, set[tuple[tuple[str, int], int]]]:
+        """Where each root channel stands: ((tensor, dim), index) in the dense model."""
+        cells: dict[int, set[tuple[tuple[str, int], int]]] = defaultdict(set)
+        tensors = dict([*self._graph.model.named_parameters(), *self._graph.model.named_buffers()])
+        for item in group:
+            for (name, dim, _), positions in places_of(self._graph, item)[0].items():
+                extent, owner = tensors[name].shape[dim], self._owners.get((name, dim), {})
+                known = self._alive.get((name, dim))
+                fits = max(owner, default=-1) < extent if known is None else len(known) == extent
+                if not fits:
+                    hint = "the pruner's model must be the dense one, changed by the pruner alone"
+                    got = f"{extent} on dimension {dim}"
+                    raise GroupError("a layer has another width than what was learned", where=name, got=got, hint=hint)
+                alive = self._alive.setdefault((name, dim), np.arange(extent))
+                for here, root in zip(positions, item.root_idxs, strict=True):
+                    if root is not None:
+                        cells[root].update(((name, dim), int(alive[index])) for index in here)
+        return cells
+
+    def _catch_up(self) -> None:
+        """Forget what the pruner has cut since the last call."""
+        history = self._graph.pruning_history()
+        for name, is_out, indices in history[self._done :]:
+            channels = self._roots.get((name, is_out))
+            if channels is None:
+                raise GroupError("a group was pruned whose importance was never asked for", where=name)
+            gone = [cell for i in indices for cell in self._members[name, is_out][int(channels[i])]]
+            self._roots[name, is_out] = np.delete(channels, indices)
+            for key in {key for key, _ in gone}:
+                alive = self._alive[key]
+                self._alive[key] = alive[~np.isin(alive, [index for other, index in gone if other == key])]
+        self._done = len(history)
 
 
-def _group(root: str, module: nn.Module, rows: dict[tuple[str, int, Role], Any], norms: tuple[Norm, ...]) -> PruneGroup:
-    units = len(next(iter(rows.values())))
-    places = []
-    for (tensor, dim, role), standing in rows.items():
-        widths = {len(indices) for indices in standing.values()}
-        if len(standing) != units or len(widths) != 1:
-            raise GroupError("units of a torch-pruning group differ in width", where=f"{root}, {tensor}")
-        index = np.array([standing[unit] for unit in sorted(standing)])
-        places.append(Place(tensor=tensor, dim=dim, role=role, index=index))
-    kind = "conv" if isinstance(module, _CONVOLUTIONS + _TRANSPOSED) else "unit"
-    return PruneGroup(name=root, kind=kind, units=units, places=tuple(places), norms=norms)
+_NO_COUNTERPART = {
+    "pruning_ratio_dict": (None, "the selection finds each layer's share; ignored_layers keeps layers as they are"),
+    "max_pruning_ratio": (1.0, "the selection finds each layer's share; ignored_layers keeps layers as they are"),
+    "global_pruning": (True, "all units compete for one budget, the share of the model's size"),
+    "isomorphic": (False, "all units compete for one budget, the share of the model's size"),
+    "prune_num_heads": (True, "heads leave whole"),
+    "prune_head_dims": (False, "heads leave whole"),
+    "head_pruning_ratio": (0.0, "heads and channels compete for one budget: pruning_ratio"),
+    "head_pruning_ratio_dict": (None, "heads and channels compete for one budget: pruning_ratio"),
+    "in_channel_groups": (None, "groups of channels are found by following the forward pass"),
+    "out_channel_groups": (None, "groups of channels are found by following the forward pass"),
+    "channel_groups": (None, "groups of channels are found by following the forward pass"),
+    "root_module_types": (None, "every layer is followed; ignored_layers keeps layers as they are"),
+    "ch_sparsity": (None, "it is called pruning_ratio"),
+    "ch_sparsity_dict": (None, "it is called pruning_ratio, for the whole model"),
+}
+"""Of torch-pruning's arguments that have no counterpart, the value that says what is done anyway, and why."""
 
 
-def _name(graph: Any, module: Any) -> str:
-    return graph._param_to_name[module] if isinstance(module, nn.Parameter) else graph._module2name[module]
+class Pruner:
+    """Pruning under the names of torch-pruning's `BasePruner`, in place, over `l0prune.prune` and `l0prune.wrap`.
+
+    With an importance, `step()` prunes at once:
+
+        pruner = Pruner(model, example_inputs, importance="magnitude", pruning_ratio=0.5)
+        pruner.step()
+
+    Without one, gates are learned in your training loop, and `step()` cuts what they have closed:
+
+        pruner = Pruner(model, example_inputs, pruning_ratio=0.5, total_steps=1000)
+        optimizer = torch.optim.AdamW(model.parameters())
+        for inputs, labels in batches:
+            optimizer.zero_grad()
+            loss(model(inputs), labels).backward()
+            pruner.regularize(model)
+            optimizer.step()
+        pruner.step()
+
+    Afterwards parameters are new ones, as with torch-pruning: make the optimizer anew. Modules stay the same objects.
+
+    Args:
+        model: Any nn.Module; it is changed in place.
+        example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
+        importance: What ranks units: an importance of torch-pruning's; or what `l0prune.prune` takes, "magnitude" or
+            a function of model and groups, for example. None learns gates.
+        pruning_ratio: Share of the whole model's size to remove. (torch-pruning's is a share of channels.)
+        iterative_steps: Calls of `step()` until the ratio is reached.
+        iterative_pruning_ratio_scheduler: `f(pruning_ratio, steps)` gives the ratios after 0, 1, ... steps.
+        ignored_layers: Modules, or their names, whose outputs stay. As with torch-pruning their inputs may go;
+            `ignored=` of `l0prune.prune` keeps these, too.
+        round_to: Widths stay multiples of this many channels; a head counts with all of its own.
+        num_heads: Heads by query, key and value projection. They are found by following the forward pass; this tells
+            those of projections where it does not show. The dictionary is kept up to date.
+        customized_pruners: As torch-pruning takes them. With these or the next, groups come from a `DependencyGraph`.
+        unwrapped_parameters: Parameters outside layers and the dimension to prune, [(parameter, dim)] or a dictionary.
+        forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
+        output_transform: Picks what matters from the model's outputs.
+        metric: What the size counts: "params", or "macs" on the example inputs.
+        others: Further arguments of `l0prune.prune` ("batches", "loss", "repair") or `l0prune.wrap` ("total_steps").
+            Arguments of torch-pruning's that have no counterpart are refused unless they say what is done anyway.
+
+    Raises:
+        ConfigError: A setting is out of range or has no counterpart.
+        L0PruneError: As `l0prune.wrap` does, where gates are learned.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        importance: str | Importance | Callable[[nn.Module, Sequence[PruneGroup]], Any] | None = None,
+        *,
+        pruning_ratio: float = 0.5,
+        iterative_steps: int = 1,
+        iterative_pruning_ratio_scheduler: Callable[[float, int], Sequence[float]] = linear_scheduler,
+        ignored_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
+        round_to: int | None = None,
+        num_heads: dict[nn.Module, int] | None = None,
+        customized_pruners: Mapping[Any, Any] | None = None,
+        unwrapped_parameters: Mapping[nn.Parameter, int] | Iterable[tuple[nn.Parameter, int]] | None = None,
+        forward_fn: Callable[[nn.Module, Any], Any] | None = None,
+        output_transform: Callable[[Any], Any] | None = None,
+        metric: str = "params",
+        **others: Any,
+    ) -> None:
+        for name in [name for name in others if name in _NO_COUNTERPART]:
+            value, why = others.pop(name), _NO_COUNTERPART[name][1]
+            if value != _NO_COUNTERPART[name][0] and (value or _NO_COUNTERPART[name][0] is not None):
+                raise ConfigError("an argument of torch-pruning's has no counterpart", where=name, got=value, hint=why)
+        if not isinstance(pruning_ratio, Real) or not 0 < pruning_ratio < 1:
+            raise TargetError("pruning_ratio out of range", got=repr(pruning_ratio), expected="a number in (0, 1)")
+        if not isinstance(iterative_steps, int) or iterative_steps < 1:
+            raise ConfigError("iterative_steps out of range", got=repr(iterative_steps), expected="1 or more")
+        self.model, self.example_inputs, self.importance, self.metric = model, example_inputs, importance, metric
+        self.pruning_ratio, self.iterative_steps, self.current_step = pruning_ratio, iterative_steps, 0
+        self.num_heads = {} if num_heads is None else num_heads
+        self._ignored = [path_of(model, module) for module in several(() if ignored_layers is None else ignored_layers)]
+        self._customized = dict(customized_pruners or {})
+        # Parameters are replaced at each cut; their names stay.
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        pairs = unwrapped_parameters.items() if isinstance(unwrapped_parameters, Mapping) else unwrapped_parameters
+        self._unwrapped = [(_known(names, parameter), dim) for parameter, dim in pairs or ()]
+        self._running: dict[str, Any] = {"forward_fn": forward_fn, "output_transform": output_transform}
+        self._settings = {
+            "metric": metric,
+            "round_to": round_to,
+            **self._running,
+            **others,
+        }
+        self.learner: L0Pruner | None = None
+        """What learns the gates, where there is no importance."""
+        if importance is None:
+            if iterative_steps > 1:
+                hint = "the target rises while gates are learned: total_steps says for how long"
+                raise ConfigError("gates are cut once", where="iterative_steps", got=iterative_steps, hint=hint)
+            self.learner = wrap(
+                model, example_inputs, target_sparsity=pruning_ratio, **self._groups(), **self._settings
+            )
+            return
+        self._ratios = list(iterative_pruning_ratio_scheduler(pruning_ratio, iterative_steps))
+        if len(self._ratios) != iterative_steps + 1:
+            got, expected = f"{len(self._ratios)} ratios", f"{iterative_steps + 1}: one before and one after each step"
+            raise ConfigError("iterative_pruning_ratio_scheduler", got=got, expected=expected)
+        self._dense_size = self._size()
+        known = {*signature(prune).parameters}
+        for name in others:
+            if name not in known:
+                raise ConfigError("no such argument", where=name, hint=nearest(name, {*known, *_OWN}))
+
+    def regularize(self, model: nn.Module, loss: Tensor | None = None) -> None:
+        """Let the gates learn from a backward pass: call it between `backward()` and the optimizer's step.
+
+        Does nothing where an importance ranks the units.
+
+        Args:
+            model: The pruner's model; torch-pruning's pruners take it here, too.
+            loss: Not needed, as there.
+
+        Raises:
+            TrainingError: As `L0Pruner.step` does.
+        """
+        if self.learner is not None and self.current_step == 0:
+            self.learner.step()
+
+    def update_regularizer(self) -> None:
+        """Nothing: the gates have a schedule of their own. Loops for torch-pruning call it at each epoch."""
+
+    def step(self, interactive: bool = False) -> None:
+        """Prune the model in place to the next ratio.
+
+        Args:
+            interactive: False: which units go is decided for all groups together.
+
+        Raises:
+            ConfigError: `interactive` is true.
+            L0PruneError: As `l0prune.prune` or `L0Pruner.finalize` does.
+        """
+        if interactive:
+            hint = "l0prune.inspect shows the groups, plan_of(model) what was removed"
+            raise ConfigError("an argument of torch-pruning's has no counterpart", where="interactive", hint=hint)
+        if self.current_step == self.iterative_steps:
+            warnings.warn("all iterative steps are done: nothing is pruned any more", stacklevel=2)
+            return
+        if self.learner is not None:
+            pruned = self.learner.finalize()
+            self.learner.gated.detach()
+        else:
+            now, ratio = self._size(), self._ratios[self.current_step + 1]
+            # Rounded as the target of the whole ratio would be, so that several steps end where one would.
+            budget = math.floor(round(self._dense_size * (1 - ratio), 6))
+            pruned = None
+            if budget < now:
+                pruned = prune(
+                    self.model,
+                    self.example_inputs,
+                    target_sparsity=1 - budget / now,
+                    importance=self._ranking(),
+                    **self._groups(),
+                    **self._settings,
+                )
+        self.current_step += 1
+        if pruned is not None:
+            paths = {module: path_of(self.model, module) for module in self.num_heads}
+            _become(self.model, pruned)
+            self._count_heads(paths)
+
+    def _size(self) -> int:
+        if self.metric != "macs":
+            return parameters(self.model)
+        observe = observation(self.model, self.example_inputs, *self._running.values())
+        with torch.no_grad():
+            return macs(lambda: observe(self.model))
+
+    def _groups(self) -> dict[str, Any]:
+        """Groups as `groups=` takes them, where anything was said about them."""
+        if self._customized or self._unwrapped:
+            with evaluating(self.model):
+                groups = groups_of_graph(self._graph(), num_heads=self.num_heads)
+        elif self.num_heads or self._ignored:
+            groups = self._followed()
+        else:
+            return {}
+        # torch-pruning keeps the outputs of what it ignores: it goes on pruning its inputs.
+        left = [
+            group
+            for group in groups
+            if not any(p.role is Role.PRODUCES and is_inside(p.tensor, *self._ignored) for p in group.places)
+        ]
+        if groups and not left:
+            raise GroupError("ignored_layers leaves nothing to prune", where=type(self.model).__name__)
+        return {"groups": left}
+
+    def _followed(self) -> tuple[PruneGroup, ...]:
+        """Groups by following the forward pass, which is told only of heads that it does not show."""
+        observe = observation(self.model, self.example_inputs, *self._running.values())
+        groups = discover(self.model, observe).groups
+        shown = {place.tensor for group in groups if group.kind == "head" for place in group.places}
+        weights = {module: f"{path_of(self.model, module)}.weight" for module in self.num_heads}
+        hidden = {module: self.num_heads[module] for module, name in weights.items() if name not in shown}
+        return discover(self.model, observe, num_heads=hidden).groups if hidden else groups
+
+    def _graph(self) -> DependencyGraph:
+        unwrapped = [(self.model.get_parameter(name), dim) for name, dim in self._unwrapped]
+        with torch.enable_grad():
+            return DependencyGraph().build_dependency(
+                self.model,
+                self.example_inputs,
+                unwrapped_parameters=unwrapped,  # pyright: ignore[reportArgumentType] - it takes pairs
+                customized_pruners=self._customized,
+                verbose=False,
+                **self._running,
+            )
+
+    def _ranking(self) -> Any:
+        """The importance as `prune` takes it."""
+        if not isinstance(self.importance, Importance):
+            return self.importance
+        importance = self.importance
+
+        def ranked(model: nn.Module, groups: Sequence[PruneGroup]) -> np.ndarray:
+            with evaluating(model):
+                return _scores(self._graph(), importance, groups)
+
+        return ranked
+
+    def _count_heads(self, paths: Mapping[nn.Module, str]) -> None:
+        """Keep `num_heads` up to date: scripts for torch-pruning write it back to their attention layers."""
+        groups = [group for group in plan_of(self.model).remaining_groups() if group.kind == "head"]
+        for module, path in paths.items():
+            for group in groups:
+                if any(place.tensor == f"{path}.weight" and place.role is Role.PRODUCES for place in group.places):
+                    self.num_heads[module] = group.units
 
 
-def _places(graph: Any, module: Any, reads: bool, root: str) -> list[tuple[str, int, Role]]:
-    """Which dimensions of which tensors of a layer a dependency cuts."""
-    role = Role.CONSUMES if reads else Role.PRODUCES
-    if isinstance(module, nn.Parameter):
-        dim = next(dim for parameter, dim in graph.unwrapped_parameters if parameter is module)
-        return [(_name(graph, module), dim, Role.PRODUCES)]
-    if not list(module.named_parameters(recurse=False)) and not list(module.buffers(recurse=False)):
-        return []
-    name = _name(graph, module)
-    if isinstance(module, (*_BATCH_NORMS, *_CROSS_CHANNEL_NORMS, nn.PReLU)) or _is_depthwise(module):
-        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        return [(f"{name}.{tensor}", 0, Role.PRODUCES) for tensor, value in tensors if value.ndim]
-    if isinstance(module, (nn.Linear, *_CONVOLUTIONS)):
-        dim = 1 if reads else 0
-    elif isinstance(module, _TRANSPOSED):
-        dim = 0 if reads else 1
-    elif isinstance(module, nn.Embedding):
-        return [(f"{name}.weight", 1, Role.PRODUCES)]
-    else:
-        raise GroupError(
-            "no rule for a layer in a torch-pruning group", where=f"{root}, {name}", got=type(module).__name__
-        )
-    bias = [] if reads or module.bias is None else [(f"{name}.bias", 0, role)]
-    return [(f"{name}.weight", dim, role), *bias]
+_OWN = {*signature(Pruner).parameters} - {"others"}
 
 
-def _is_depthwise(module: nn.Module) -> bool:
-    return isinstance(module, _CONVOLUTIONS) and 1 < module.groups == module.in_channels
+def _known(names: Mapping[int, str], parameter: Any) -> str:
+    if id(parameter) not in names:
+        raise GroupError("no such parameter in the model", where=f"unwrapped_parameters, {type(parameter).__name__}")
+    return names[id(parameter)]
 
 
-def _mixes(module: Any) -> bool:
-    if isinstance(module, nn.GroupNorm):
-        return module.num_groups < module.num_channels
-    return isinstance(module, _CROSS_CHANNEL_NORMS)
+def _scores(graph: Any, importance: Importance, groups: Sequence[PruneGroup]) -> np.ndarray:
+    """An importance of torch-pruning's for our units, (N,): the mean over the channels that each holds."""
+    owners, units = owners_of(groups), sum(group.units for group in groups)
+    total, count = np.zeros(units), np.zeros(units)
+    for _, members in groups_in(graph):
+        scores = importance(members)
+        if scores is None:
+            continue
+        pairs = {
+            (owner[index], root)
+            for item in members
+            for (name, dim, _), positions in places_of(graph, item)[0].items()
+            for here, root in zip(positions, item.root_idxs, strict=True)
+            for index in here
+            if root is not None and index in (owner := owners.get((name, dim), {}))
+        }
+        row = {root: n for n, root in enumerate(members[0].root_idxs)}
+        values = scores.detach().double().cpu().numpy()
+        for unit, root in pairs:
+            total[unit] += values[row[root]]
+            count[unit] += 1
+    if not count.all():
+        first = int(np.flatnonzero(count == 0)[0])
+        ends = np.cumsum([group.units for group in groups])
+        name = groups[int(np.searchsorted(ends, first, side="right"))].name
+        hint = "leave them to ignored_layers, or choose an importance of l0prune's"
+        raise GroupError("torch-pruning's importance does not know these units", where=name, hint=hint)
+    return total / count
 
 
-def _channel_dim(module: nn.Module) -> int:
-    # torchvision and timm both have a LayerNorm2d that moves the channels to the end and back.
-    return 1 if isinstance(module, nn.GroupNorm) or type(module).__name__.endswith("2d") else -1
+def _become(model: nn.Module, pruned: nn.Module) -> None:
+    """Turn a model into its pruned copy in place: modules, their mode, their hooks and what else they hold stay."""
+    mine = dict(model.named_modules())
+    training = {path: module.training for path, module in mine.items()}
+    twins = [(mine[path], module) for path, module in pruned.named_modules() if path in mine]
+    stays = {id(new): old for old, new in twins}
+    for old, new in twins:
+        state = vars(new)
+        if type(old) is type(new):
+            state = {key: value for key, value in state.items() if key not in vars(old) or isinstance(value, _PLAIN)}
+        children = {name: stays.get(id(child), child) for name, child in new._modules.items()}
+        old.__class__ = new.__class__
+        old.__dict__ = {**vars(old), **state, **{key: vars(new)[key] for key in _TENSORS}, "_modules": children}
+    for path, module in model.named_modules():
+        module.training = training.get(path, model.training)
+
+
+_PLAIN = (int, float, str, tuple, Tensor, RemovalPlan, type(None))
+"""What a cut may change on a module, beside its tensors: sizes, counts, the plan."""
+_TENSORS = ("_parameters", "_buffers")

@@ -122,6 +122,25 @@ class GatedModel(nn.Module):
         twin.detach()
         return apply_plan(twin.model, self.next_plan(kept), values).eval(), self.plan(kept)
 
+    def folded(self) -> nn.Module:
+        """A dense copy without gates, whose weights the deterministic gate values are folded into.
+
+        It computes what this model does in evaluation mode, save for gated norms: they take their statistics over
+        closed units too. This model is untouched.
+        """
+        values = self.gate_values()
+        twin = copied(self)
+        twin.detach()
+        everything = twin.next_plan(np.ones(len(self.here), dtype=bool))
+        model = apply_plan(twin.model, everything, values).eval()
+        held = owners(model)
+        with torch.no_grad():
+            for group in self.groups:
+                for tensor in group.alive_with if not values[group.name].any() else ():
+                    module, name = held[tensor][0]
+                    getattr(module, name).zero_()
+        return model
+
     def shrink(self, kept: np.ndarray) -> tuple[RemovalPlan, dict[str, tuple[nn.Parameter, nn.Parameter | None]]]:
         """Cut units out of the model in place, without folding: gates stay on what is left. Parameters are new ones.
 

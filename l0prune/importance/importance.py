@@ -87,7 +87,7 @@ def importances(
     check_importance(importance, batches=batches, loss=loss)
     sizes = partial(_per_unit, groups, size_model or parameter_size(model, groups))
     if not isinstance(importance, str):
-        return _checked(importance(model, groups), groups, "the importance function")
+        return checked_scores(importance(model, groups), groups, "the importance function")
     if importance == "magnitude":
         scores = _squares(model, groups) / sizes()
     elif importance == "random":
@@ -103,7 +103,7 @@ def importances(
             else:
                 power = 1 if importance == "taylor" else 2
                 scores = _first_order(opened, groups, again, loss, power) / (1 if power == 1 else sizes())
-    return _checked(scores, groups, importance)
+    return checked_scores(scores, groups, importance)
 
 
 def check_importance(importance: Importance, *, batches: object, loss: object) -> None:
@@ -168,8 +168,20 @@ def _per_unit(groups: Sequence[PruneGroup], size_model: SizeModel) -> np.ndarray
     return np.maximum(sizes, 1).repeat([group.units for group in groups])
 
 
-def _checked(scores: Any, groups: Sequence[PruneGroup], what: str) -> np.ndarray:
-    """N finite numbers, in float64."""
+def checked_scores(scores: Any, groups: Sequence[PruneGroup], what: str) -> np.ndarray:
+    """Importances of all units, from N numbers or {group name: its units' numbers}.
+
+    Args:
+        scores: The numbers.
+        groups: The groups whose units they are of.
+        what: Who gives them, for error messages.
+
+    Returns:
+        (N,) float64, finite.
+
+    Raises:
+        ConfigError: They are not one finite number for each unit.
+    """
     if isinstance(scores, Mapping):
         names = {group.name for group in groups}
         if odd := sorted(names ^ {*scores}, key=str):

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from l0prune.discovery import Discovery, LeftAlone, Trace, check_traceable, discover, trace, unused_modules
-from l0prune.errors import TraceError
+from l0prune.errors import GroupError, TraceError
 from l0prune.example import Observe, observation
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.proof import prove_on_copy
@@ -133,8 +133,7 @@ def inspect(
     faults, notes = prove_on_copy(model, found.groups, observe, tolerance)
     proved = tuple(group for group in found.groups if group.name not in faults)
     sizes = parameter_size(model, found.groups)
-    macs = mac_size(model, found.groups, found.trace) if found.trace else None
-    unit_macs = unit_sizes(macs) if macs else [None] * len(found.groups)
+    unit_macs = _unit_macs(model, found, proved)
     return Inspection(
         rows=tuple(
             InspectedGroup(
@@ -155,6 +154,18 @@ def inspect(
         mac_model=mac_size(model, proved, found.trace) if found.trace else None,
         endangered=_endangered(model, proved, found.trace) if found.trace else (),
     )
+
+
+def _unit_macs(model: nn.Module, found: Discovery, proved: Sequence[PruneGroup]) -> list[int | None]:
+    """Of each group; None where they cannot be counted."""
+    if found.trace is None:
+        return [None] * len(found.groups)
+    try:
+        return [*unit_sizes(mac_size(model, found.groups, found.trace))]
+    except GroupError:
+        # Groups of the caller's own may be wrong, in ways that cannot be counted: the proof has refused them.
+        counted = dict(zip((g.name for g in proved), unit_sizes(mac_size(model, proved, found.trace)), strict=True))
+        return [counted.get(group.name) for group in found.groups]
 
 
 def _endangered(model: nn.Module, groups: Sequence[PruneGroup], found: Trace) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from inspect import signature
+from typing import Any, NamedTuple, Never
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from l0prune.config import ControllerConfig, GateConfig
-from l0prune.errors import ConfigError, ProofError, TrainingError
+from l0prune.errors import ConfigError, ProofError, TrainingError, nearest
 from l0prune.example import observation
-from l0prune.gates import make_controller
+from l0prune.gates import GatedModel, make_controller
 from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
 from l0prune.measuring import parameters
@@ -25,7 +26,7 @@ from l0prune.pruner.report import PruningReport
 from l0prune.pruner.state import PrunerState, SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
 from l0prune.size import Metric, Wish
-from l0prune.support import copied, evaluating, several
+from l0prune.support import copied, evaluating
 
 CONTROLLER = ControllerConfig(kind="projected", warmup_steps=100)
 """What `wrap` starts from where it is not told how long the run is."""
@@ -34,6 +35,8 @@ GATED_SHARE = 0.5
 LOOK_SHARE = 0.08
 """Share of `total_steps` that measures before the first unit closes; no more steps than `look_steps`."""
 _LEAST_STEPS = 10
+_TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
+"""Arguments of torch-pruning's pruners, and what they are called here."""
 _LOOK_EVERY = 10
 """Steps between looks at what only the device knows."""
 
@@ -59,14 +62,11 @@ class L0Pruner:
         model: Any nn.Module; gates are attached to it in place.
         example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
         target_sparsity: Share of the size to remove, in (0, 1).
-        pruning_ratio: The same, under the name that torch-pruning's pruners use. There it is a share of each layer's
-            channels; here it is a share of the whole model's size.
         target_ms: With the metric "latency", in its place: milliseconds of the example inputs on the model's device.
         target_speedup: With the metric "latency", in its place: how many times faster the pruned model is to be.
         metric: What the size counts: "params", "macs" on the example inputs, "latency" (pruned copies are measured now,
             which takes a while, and the cut is measured again), or a metric of your own (`l0prune.size.Metric`).
         ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
-        ignored_layers: The same, under torch-pruning's name.
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         num_heads: Attention heads by projection, where the forward pass does not show them.
         round_to: Widths stay multiples of this many channels; a head counts with all of its own.
@@ -85,7 +85,7 @@ class L0Pruner:
         tolerance: Largest relative difference that the proof of a group allows.
 
     Raises:
-        ConfigError: A setting is out of range, or both names of one are given.
+        ConfigError: A setting is out of range, missing or unknown.
         TargetError: The target is out of range, or more than can be removed.
         DataError: The example inputs are on another device, or the outputs hold nothing to compare.
         GroupError: Nothing in the model can be pruned, `ignored` names a foreign module, or gates are there already.
@@ -99,12 +99,10 @@ class L0Pruner:
         example_inputs: Any,
         *,
         target_sparsity: float | None = None,
-        pruning_ratio: float | None = None,
         target_ms: float | None = None,
         target_speedup: float | None = None,
         metric: str | Metric = "params",
         ignored: nn.Module | str | Sequence[nn.Module | str] = (),
-        ignored_layers: nn.Module | str | Sequence[nn.Module | str] = (),
         groups: Sequence[PruneGroup] | None = None,
         num_heads: Mapping[nn.Module, int] | None = None,
         round_to: int | None = None,
@@ -118,11 +116,11 @@ class L0Pruner:
         controller: ControllerConfig | None = None,
         time_limit: float = 60.0,
         tolerance: float = TOLERANCE,
+        **unknown: Never,
     ) -> None:
-        if target_sparsity is not None and pruning_ratio is not None:
-            raise ConfigError("give one target", got="target_sparsity and pruning_ratio")
-        share = pruning_ratio if target_sparsity is None else target_sparsity
-        wish = Wish.of(target_sparsity=share, target_ms=target_ms, target_speedup=target_speedup)
+        for name in unknown:
+            raise _no_such_argument(name)
+        wish = Wish.of(target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup)
         gates = gates or GateConfig(round_to=round_to)
         controller = _controller(total_steps, controller)
         if start is not None:
@@ -138,7 +136,7 @@ class L0Pruner:
             metric=metric,
             wish=wish,
             round_to=gates.round_to,
-            ignored=(*several(ignored), *several(ignored_layers)),
+            ignored=ignored,
             groups=groups,
             num_heads=num_heads,
             forward_fn=forward_fn,
@@ -175,6 +173,11 @@ class L0Pruner:
     def model(self) -> nn.Module:
         """The caller's module, gated."""
         return self._gated.model
+
+    @property
+    def gated(self) -> GatedModel:
+        """The gates and what they stand on: groups, sizes, gate values."""
+        return self._gated
 
     def penalty(self) -> Tensor:
         """What to add to the loss for the expected sparsity; float32 scalar, 0 where gates are moved without one."""
@@ -446,3 +449,11 @@ def _controller(total_steps: int | None, controller: ControllerConfig | None) ->
         got = f"total_steps={total_steps} and controller=..."
         raise ConfigError("two schedules", got=got, hint="give controller its warmup_steps and settle_steps instead")
     return scheduled(total_steps)
+
+
+def _no_such_argument(name: str) -> ConfigError:
+    if name in _TORCH_PRUNING:
+        hint = "torch-pruning's names are those of l0prune.adapters.torch_pruning.Pruner"
+        return ConfigError("no such argument", where=name, expected=_TORCH_PRUNING[name], hint=hint)
+    known = {*signature(L0Pruner).parameters} - {"unknown"}
+    return ConfigError("no such argument", where=name, hint=nearest(name, known))

@@ -80,6 +80,18 @@ def test_every_pattern_is_exact(make_network: Make, x: Tensor) -> None:
             assert relative_difference(gated.model(x), pruned(x)) < 1e-12
 
 
+def test_folded_gates_leave_a_dense_network_that_computes_the_same(make_network: Make, x: Tensor) -> None:
+    """An emptied block's output bias goes with it. Norms see closed units again: theirs are open here."""
+    gated = make_gated(make_network).eval()
+    for second in range(7):
+        values = torch.cat([torch.ones(4), torch.arange(6) < second]).double() * 0.7
+        with gated.gates.fixed(values):
+            folded = gated.folded()
+            assert relative_difference(gated.model(x), folded(x)) < 1e-12
+        assert type(folded) is type(make_network()[0])
+        assert model_shapes(folded) == gated.shapes
+
+
 def test_the_choice_follows_the_gates_whatever_wrote_them(make_network: Make) -> None:
     gated = make_gated(make_network).eval()
     before = gated.gates.decide()

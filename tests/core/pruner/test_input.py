@@ -23,6 +23,8 @@ from l0prune import (
 
 # Most of these runs are too short to reach their target.
 pytestmark = pytest.mark.filterwarnings("ignore:the gates are at an expected sparsity:UserWarning")
+ADAPTER = r"l0prune\.adapters\.torch_pruning\.Pruner"
+"""Where torch-pruning's names are."""
 
 
 class Fixed(nn.Module):
@@ -47,12 +49,15 @@ class Fixed(nn.Module):
         ({"target_ms": 5.0}, ConfigError, "give one target.*target_sparsity and target_ms"),
         ({"target_sparsity": None, "target_ms": 5.0}, ConfigError, "target_ms needs the metric latency"),
         ({"target_sparsity": None}, ConfigError, "give one target.*got none"),
-        ({"pruning_ratio": 0.5}, ConfigError, "give one target"),
+        ({"pruning_ratio": 0.5}, ConfigError, f"pruning_ratio.*expected target_sparsity.*{ADAPTER}"),
+        ({"target_sparsity": None, "pruning_ratio": 0.5}, ConfigError, f"expected target_sparsity.*{ADAPTER}"),
+        ({"ignored_layers": ["stem"]}, ConfigError, f"ignored_layers.*expected ignored\\).*{ADAPTER}"),
+        ({"ignore": ["stem"]}, ConfigError, "no such argument: ignore; did you mean 'ignored'"),
         ({"ignored": ["stam"]}, GroupError, "no such module.*stam; did you mean 'stem'"),
         ({"ignored": "stam"}, GroupError, "no such module.*stam; did you mean 'stem'"),
         ({"ignored": 5}, GroupError, "no such module in the model: int"),
-        ({"ignored_layers": nn.Linear(2, 2)}, GroupError, "no such module"),
-        ({"ignored_layers": [nn.Linear(2, 2)]}, GroupError, "no such module"),
+        ({"ignored": nn.Linear(2, 2)}, GroupError, "no such module"),
+        ({"ignored": [nn.Linear(2, 2)]}, GroupError, "no such module"),
         ({"ignored": ["stem", "inner"]}, GroupError, "nothing in the model can be pruned: Net"),
         ({"time_limit": 0.0}, TraceError, "took too long.*groups="),
         ({"round_to": 2, "gates": GateConfig(round_to=4)}, ConfigError, "given twice"),
@@ -71,13 +76,14 @@ def test_bad_settings(settings: dict[str, Any], error: type[Exception], message:
     with pytest.raises(error, match=message):
         L0Pruner(model, batch()[0], **{"target_sparsity": 0.5, **settings})
     assert list(model.state_dict()) == names
+    with pytest.raises(error, match=message):
+        wrap(model, batch()[0], **{"target_sparsity": 0.5, **settings})
 
 
-@pytest.mark.parametrize("name", ["ignored", "ignored_layers"])
-def test_what_to_ignore_may_be_one_module_or_its_name(name: str) -> None:
+def test_what_to_ignore_may_be_one_module_or_its_name() -> None:
     for one in (lambda model: model.stem, lambda model: "stem", lambda model: [model.stem]):
         model = Net()
-        pruner = wrap(model, batch()[0], target_sparsity=0.2, **{name: one(model)})
+        pruner = wrap(model, batch()[0], target_sparsity=0.2, ignored=one(model))
         assert [group.name for group in pruner.inspection.groups] == ["inner"]
 
 

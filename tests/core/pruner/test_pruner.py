@@ -141,16 +141,16 @@ def test_a_sequential_model_has_as_many_layers_as_before() -> None:
     assert isinstance(pruner.finalize(), nn.Sequential)
 
 
-def test_names_of_torch_pruning_mean_what_they_say() -> None:
+def test_what_to_ignore_widths_and_a_forward_of_ones_own() -> None:
     model = Net()
-    pruner = L0Pruner(model, batch()[0], pruning_ratio=0.4, ignored_layers=[model.stem], round_to=2, controller=FAST)
+    pruner = L0Pruner(model, batch()[0], target_sparsity=0.4, ignored=[model.stem], round_to=2, controller=FAST)
     assert [group.name for group in pruner.inspection.groups] == ["inner"]
     assert pruner._gated.target_sparsity == 0.4
     seen = []
     L0Pruner(
         Net(),
         {"picture": batch()[0]},
-        pruning_ratio=0.4,
+        target_sparsity=0.4,
         forward_fn=lambda model, inputs: seen.append(set(inputs)) or {"y": model(inputs["picture"]), "n": None},
         output_transform=lambda outputs: outputs["y"],
     )
