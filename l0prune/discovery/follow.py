@@ -14,6 +14,8 @@ from l0prune.errors import TraceError
 from l0prune.support import copied, plain_attention
 
 
+# Under `torch.inference_mode` operators come in other parts, which rules do not know.
+@torch.inference_mode(False)
 def trace(
     model: nn.Module, observe: Callable[[nn.Module], Any], *, training: bool = True, time_limit: float = 60.0
 ) -> Trace:

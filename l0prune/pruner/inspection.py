@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from l0prune.discovery import Discovery, LeftAlone, Trace, check_traceable, discover, trace, unused_modules
@@ -94,6 +95,8 @@ class Inspection:
         return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table><p>{summary}</p>"
 
 
+# Gates cannot be tried on a copy that is made under `torch.inference_mode`.
+@torch.inference_mode(False)
 def inspect(
     model: nn.Module,
     example_inputs: Any,

@@ -383,15 +383,17 @@ def wrap(
     Raises:
         L0PruneError: As `L0Pruner` does.
     """
-    return L0Pruner(
-        model,
-        example_inputs,
-        target_sparsity=target_sparsity,
-        metric=metric,
-        ignored=ignored,
-        groups=groups,
-        **settings,
-    )
+    # Gates that are made under `torch.inference_mode` could not be trained.
+    with torch.inference_mode(False):
+        return L0Pruner(
+            model,
+            example_inputs,
+            target_sparsity=target_sparsity,
+            metric=metric,
+            ignored=ignored,
+            groups=groups,
+            **settings,
+        )
 
 
 def scheduled(total_steps: int, share: float = GATED_SHARE) -> ControllerConfig:
