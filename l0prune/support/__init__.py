@@ -49,6 +49,52 @@ if TYPE_CHECKING:
         restore_random_state,
     )
 
+    __all__ = [
+        "NUMBER",
+        "NUMBER_OR_NOTHING",
+        "assembled",
+        "build",
+        "catch_signals",
+        "check_writable",
+        "checked",
+        "conforms",
+        "copied",
+        "counted",
+        "duration",
+        "evaluating",
+        "figure_label",
+        "figure_names",
+        "free_bytes",
+        "in_backward",
+        "in_checkpoint",
+        "is_inside",
+        "listed",
+        "merge",
+        "model_shapes",
+        "operators_are_plain",
+        "output_tensors",
+        "owners",
+        "path_of",
+        "plain",
+        "plain_attention",
+        "printable",
+        "quantity",
+        "random_state",
+        "read_json",
+        "read_toml",
+        "restore_random_state",
+        "rows_of",
+        "score",
+        "several",
+        "shortest_endings",
+        "to_mapping",
+        "versions",
+        "write_atomic",
+        "write_json",
+        "write_text",
+        "write_toml",
+    ]
+
 _HOMES = {
     "files": (
         "assembled",
@@ -107,4 +153,5 @@ _HOMES = {
     ),
 }
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)
