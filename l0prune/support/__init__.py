@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         operators_are_plain,
         plain_attention,
         random_state,
+        random_state_kept,
         restore_random_state,
     )
 
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
         "printable",
         "quantity",
         "random_state",
+        "random_state_kept",
         "read_json",
         "read_toml",
         "restore_random_state",
@@ -149,6 +151,7 @@ _HOMES = {
         "operators_are_plain",
         "plain_attention",
         "random_state",
+        "random_state_kept",
         "restore_random_state",
     ),
 }

@@ -1,9 +1,11 @@
 """Switches and states inside torch, most of them without a public name."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd import forward_ad
 
@@ -51,3 +53,21 @@ def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Give the global random generators of torch, numpy and Python back as they were, whatever is drawn meanwhile."""
+    # A GPU that nothing has used yet is not woken for its state: it still waits for the seed that the CPU's has.
+    gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    torch_state = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if gpu else []}
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        restore_random_state(torch_state)
+        if not gpu:
+            # Waits, too, where the GPU still sleeps.
+            torch.cuda.manual_seed_all(torch.initial_seed())
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

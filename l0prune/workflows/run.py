@@ -3,6 +3,7 @@
 import copy
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -26,7 +27,7 @@ from l0prune.size import SizeModel, mac_size
 from l0prune.size.latency import POOR, latency_cache, measure_latency, sparsity_for
 from l0prune.storage import RunDirectory, save
 from l0prune.support import catch_signals, copied, versions, write_atomic, write_json
-from l0prune.training import evaluate
+from l0prune.training import compiler_settings_kept, evaluate
 from l0prune.workflows.meet_latency import meet_target
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.one_shot import OneShot
@@ -78,6 +79,10 @@ class CompressionRun:
             Interrupted: A signal came; the state is saved.
         """
         check_same(f"{describe(self.config)} {self.task.data_digest}", "data or settings")
+        with compiler_settings_kept() if self.config.compile else nullcontext():
+            return self._executed()
+
+    def _executed(self) -> CompressionReport:
         gated = [self._prepared()]
         try:
             with catch_signals() as self.trainer.stopped:

@@ -3,11 +3,14 @@
 import itertools
 import json
 import math
+import random
 import signal
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -345,3 +348,60 @@ def test_a_cut_far_from_the_target_is_told_and_reported(tmp_path: Path) -> None:
 def test_what_is_no_plugin_is_refused(wrong: Any, tmp_path: Path) -> None:
     with pytest.raises(l0prune.PluginError, match=r"not a plugin .*a Task"):
         l0prune.compress(wrong, out=tmp_path / "run")
+
+
+def _generators() -> list[Any]:
+    """What the global random generators hold, as far as it can be compared."""
+    name, keys, *rest = np.random.get_state()
+    return [torch.get_rng_state().tolist(), random.getstate(), name, np.asarray(keys).tolist(), rest]
+
+
+class _Draws(Fit):
+    """Draws from all generators, as augmentations do."""
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> l0prune.Losses:
+        inputs, labels = batch
+        return super().forward((inputs + 0.01 * (random.random() + np.random.rand()), labels))
+
+
+def test_the_callers_generators_are_left_as_they_were(tmp_path: Path) -> None:
+    task = make_task()
+    task = make_task(objective=_Draws(task.objective.student))
+    before = _generators()
+    l0prune.compress(task, settings={**SETTINGS, "seed": 5}, out=tmp_path / "run")
+    assert _generators() == before
+    with pytest.raises(l0prune.Interrupted):
+        l0prune.compress(make_task(), settings=SETTINGS, out=tmp_path / "cut", observer=Watch(("joint", 3)))
+    assert _generators() == before
+    # What the run draws hangs on its seed alone.
+    torch.manual_seed(77)
+    again = l0prune.compress(make_task(), settings=SETTINGS, out=tmp_path / "cut", resume=True)
+    once = l0prune.compress(make_task(), settings=SETTINGS, out=tmp_path / "whole")
+    assert again.losses_final == once.losses_final
+    assert again.distill_loss_final == once.distill_loss_final
+
+
+def test_a_compiled_run_leaves_the_compiler_and_the_warnings_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiling = nn.Module.compile
+    # Without the compiler proper, whose code may round otherwise.
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **more: compiling(self, **more, backend="aot_eager"))
+    filters, limits = list(warnings.filters), []
+
+    class Look(Watch):
+        def record(self, record: Any) -> None:
+            limits.append(torch.compiler.config.recompile_limit)
+            super().record(record)
+
+    short = {"joint": {"steps": 3, "learning_rate": 1e-2}, "further": {"steps": 2, "learning_rate": 1e-2}}
+    settings = {**SETTINGS, "compile": True, **short}
+    with torch.compiler.config.patch(recompile_limit=2):
+        l0prune.compress(make_task(), settings=settings, out=tmp_path / "run", observer=Look())
+        assert limits == [4] * 5
+        assert torch.compiler.config.recompile_limit == 2
+        assert warnings.filters == filters
+        with pytest.raises(l0prune.Interrupted):
+            l0prune.compress(make_task(), settings=settings, out=tmp_path / "cut", observer=Look(("joint", 2)))
+        assert torch.compiler.config.recompile_limit == 2
+        assert warnings.filters == filters
