@@ -70,7 +70,8 @@ class L0Pruner:
         output_transform: Picks what matters from the model's outputs.
         total_steps: Optimizer steps of the whole run, recovery after the choice of units included: for the first half
             of them units leave, then the choice is final. Without it the target rises for 100 steps and gates go on
-            learning until `finalize()`.
+            learning until `finalize()`. A saved state that has made more steps is refused with a ConfigError when it
+            is loaded.
         start: An importance that gates start from, by name or a function of your own, as `l0prune.importances` takes
             it, instead of steps that measure. A unit may still return if the loss asks for it.
         batches: Calibration batches, where `start` needs any.
@@ -152,7 +153,7 @@ class L0Pruner:
         self._state = PrunerState(
             self._gated.gates, make_controller(target, controller, self._gated.gates, start=scores, prior=prior)
         )
-        self._gated.carry(self._state)
+        self._gated.carry(self._state, total_steps)
         self._placed = self._place()
         self._plan: RemovalPlan | None = None
         self._report: PruningReport | None = None

@@ -10,7 +10,7 @@ from small_training import FAST, PUBLISHED, adam, batch, make, train
 from torch import nn
 from torch.nn import functional as F
 
-from l0prune import ControllerConfig, L0Pruner, TrainingError, wrap
+from l0prune import ConfigError, ControllerConfig, L0Pruner, TrainingError, wrap
 
 # Most of these runs are too short to reach their target.
 pytestmark = pytest.mark.filterwarnings("ignore:the gates are at an expected sparsity:UserWarning")
@@ -127,3 +127,33 @@ def test_parameters_may_be_replaced_by_loading() -> None:
     other._state.count()
     one.model.load_state_dict(other.model.state_dict(), assign=True)
     torch.testing.assert_close(one.finalize()(x), other.finalize()(x))
+
+
+@pytest.mark.parametrize("around", [lambda model: model, lambda model: nn.Sequential(nn.Identity(), model)])
+def test_a_state_with_more_steps_than_the_run_is_refused_before_anything_is_loaded(around: Any) -> None:
+    trained = make(controller=None, total_steps=20)
+    train(trained, adam(trained), 16)
+    saved = around(trained.model).state_dict()
+    shorter = make(controller=None, total_steps=15)
+    before = copy.deepcopy(shorter.model.state_dict())
+    line = (
+        r"^total_steps is shorter than what was run: the state to load has made 16 steps .got 15, expected 16 or more.;"
+        r" wrap the model with the total_steps of the run that the state was saved in$"
+    )
+    # Copies refuse it as well: an average that is loaded, for example.
+    for model in (shorter.model, copy.deepcopy(shorter.model)):
+        with pytest.raises(ConfigError, match=line):
+            around(model).load_state_dict(saved)
+    after = shorter.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    train(shorter, adam(shorter), 3)
+
+
+def test_a_state_that_has_just_ended_is_loaded() -> None:
+    trained = make(controller=None, total_steps=12)
+    train(trained, adam(trained), 12)
+    for more in ({"controller": None, "total_steps": 12}, {"controller": FAST}):
+        resumed = make(**more)
+        resumed.model.load_state_dict(trained.model.state_dict())
+        resumed.finalize()
+        assert resumed.report.steps == 12
