@@ -14,8 +14,8 @@ from l0prune.gates import GatedModel
 from l0prune.measuring import parameters
 from l0prune.support import evaluating, output_tensors
 
-TOLERANCE = 1e-5
-"""Largest relative difference in float32."""
+RUN_TOLERANCE = 1e-5
+"""Largest relative difference between gated and pruned outputs, in float32, that a compression run allows."""
 _TOWERING = 1e4
 """How many times larger than another an output is if it is of another kind: a constant in the place of a number."""
 _ROUNDING_MARGIN = 10

@@ -16,7 +16,7 @@ from l0prune.proof import prove_on_copy
 from l0prune.size import SizeModel, mac_size, parameter_size, unit_sizes
 from l0prune.support import is_inside, model_shapes, path_of, several
 
-TOLERANCE = 1e-4
+ANY_MODEL_TOLERANCE = 1e-4
 """Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""
 
 
@@ -107,7 +107,7 @@ def inspect(
     forward_fn: Callable[[nn.Module, Any], Any] | None = None,
     output_transform: Callable[[Any], Any] | None = None,
     time_limit: float = 60.0,
-    tolerance: float = TOLERANCE,
+    tolerance: float = ANY_MODEL_TOLERANCE,
 ) -> Inspection:
     """Find what can be pruned in a model, and prove it on a copy.
 

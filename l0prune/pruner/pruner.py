@@ -19,7 +19,7 @@ from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
 from l0prune.measuring import parameters
 from l0prune.proof import compare, objection, tolerance_for
-from l0prune.pruner.inspection import TOLERANCE
+from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.report import PruningReport
 from l0prune.pruner.state import PrunerState, SelfDrawingModel
@@ -112,7 +112,7 @@ class L0Pruner:
         gates: GateConfig | None = None,
         controller: ControllerConfig | None = None,
         time_limit: float = 60.0,
-        tolerance: float = TOLERANCE,
+        tolerance: float = ANY_MODEL_TOLERANCE,
     ) -> None:
         target = _one_of(target_sparsity, pruning_ratio)
         gates = gates or GateConfig(round_to=round_to)

@@ -20,7 +20,7 @@ from l0prune.gates import GatedModel
 from l0prune.importance import importances
 from l0prune.measuring import macs, parameters, peak_memory_bytes
 from l0prune.plugin import OwnTask, Plugin, Task, describe
-from l0prune.proof import TOLERANCE, compare, objection, prove_groups
+from l0prune.proof import RUN_TOLERANCE, compare, objection, prove_groups
 from l0prune.removal import RemovalPlan, apply_plan, remembered
 from l0prune.report.figures import draw_kept_units
 from l0prune.size import SizeModel, mac_size
@@ -240,7 +240,7 @@ class CompressionRun:
                     self.results["distill_loss_gated"] = evaluate(objective, batches)[0]
             self.results["distill_loss_before_removal"] = evaluate(objective, batches)[0]
         difference = compare(gated, self.task.observe)
-        if reason := objection(gated, self.task.observe, difference, TOLERANCE):
+        if reason := objection(gated, self.task.observe, difference, RUN_TOLERANCE):
             raise ProofError("the cut changed the outputs", got=reason)
         self.results["max_relative_difference"] = difference
         student, self.trainer.plan = gated.pruned()
