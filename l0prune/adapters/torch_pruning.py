@@ -11,13 +11,14 @@ from torch import nn
 
 from l0prune.errors import GroupError
 from l0prune.groups import Norm, Place, PruneGroup, Role
+from l0prune.support import NormWithStatistics
 
 if TYPE_CHECKING:
     import torch_pruning
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_BATCH_NORMS = (nn.modules.batchnorm._NormBase,)
+_BATCH_NORMS = (NormWithStatistics,)
 _CROSS_CHANNEL_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 

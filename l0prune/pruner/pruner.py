@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from l0prune.config import ControllerConfig, GateConfig
 from l0prune.errors import ConfigError, ProofError, TrainingError
@@ -24,7 +23,7 @@ from l0prune.pruner.preparing import prepared
 from l0prune.pruner.report import PruningReport
 from l0prune.pruner.state import PrunerState, SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
-from l0prune.support import evaluating, several
+from l0prune.support import evaluating, several, tree_map
 
 CONTROLLER = ControllerConfig(kind="projected", warmup_steps=100)
 """What `wrap` starts from where it is not told how long the run is."""

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from l0prune.errors import ConfigError
 from l0prune.gates import Controller, GatedModel, Gates
-
-_DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
+from l0prune.support import DDP_IGNORES
 
 
 class PrunerState(nn.Module):
@@ -77,17 +76,17 @@ class SelfDrawingModel(GatedModel):
         # Every process computes the multipliers' gradient alike, and outside the forward pass that DDP watches.
         own = [p for p in state.controller.parameters()]
         ignored = [name for name, p in self.model.named_parameters() if any(p is other for other in own)]
-        self._ignored_before = getattr(self.model, _DDP_IGNORES, None)
-        setattr(self.model, _DDP_IGNORES, [*(self._ignored_before or []), *ignored])
+        self._ignored_before = getattr(self.model, DDP_IGNORES, None)
+        setattr(self.model, DDP_IGNORES, [*(self._ignored_before or []), *ignored])
 
     def detach(self) -> nn.Module:
         """As a gated model's; the model is what it was before."""
         self._draw.remove()
         self._check.remove()
         if self._ignored_before is None:
-            delattr(self.model, _DDP_IGNORES)
+            delattr(self.model, DDP_IGNORES)
         else:
-            setattr(self.model, _DDP_IGNORES, self._ignored_before)
+            setattr(self.model, DDP_IGNORES, self._ignored_before)
         return super().detach()
 
 
