@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils import _python_dispatch, _pytree
 
-__all__ = ["TorchDispatchMode", "tree_leaves", "tree_map"]
-"""Used under the names that torch gives them; what is defined here is exported as well."""
+TorchDispatchMode = _python_dispatch.TorchDispatchMode
+"""Sees every operator that runs while it is on, in its `__torch_dispatch__`."""
+tree_leaves = _pytree.tree_leaves
+"""What stands in nested lists, tuples, mappings and registered classes, in order."""
+tree_map = _pytree.tree_map
+"""A function of each of these, nested as they are."""
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 """Batch norms of all dimensions, the synchronised one among them."""
