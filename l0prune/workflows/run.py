@@ -283,7 +283,7 @@ class CompressionRun:
             peak_memory_bytes=peak_memory_bytes(device),
             device=str(device),
             precision=config.precision,
-            versions=versions(),
+            versions=versions(*task.packages),
             seed=config.seed,
             **results,
         )

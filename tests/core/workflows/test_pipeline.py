@@ -3,10 +3,16 @@
 import itertools
 import json
 import math
+import pickle
+import pickletools
 import random
+import re
 import signal
 import warnings
+import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +354,60 @@ def test_a_cut_far_from_the_target_is_told_and_reported(tmp_path: Path) -> None:
 def test_what_is_no_plugin_is_refused(wrong: Any, tmp_path: Path) -> None:
     with pytest.raises(l0prune.PluginError, match=r"not a plugin .*a Task"):
         l0prune.compress(wrong, out=tmp_path / "run")
+
+
+_MODULES = ("l0prune", "l0prune_speech", "l0prune_cli", __name__.rpartition(".")[2])
+
+
+def _module_paths(content: bytes) -> list[str]:
+    """Dotted paths into our packages, or into this file; as pickle writes them, a module and a name are two strings."""
+    names = "|".join(_MODULES).encode()
+    return sorted({found.decode() for found in re.findall(rb"(?:" + names + rb")\.[A-Za-z_]\w*", content)})
+
+
+@pytest.mark.parametrize("compaction", [False, True])
+@pytest.mark.parametrize("stop_at", [("joint", 20), ("further", 3)])
+def test_what_a_run_saves_knows_no_file_of_ours(stop_at: tuple[str, int], compaction: bool, tmp_path: Path) -> None:
+    """So that a run which began before files moved, or names changed, goes on after it."""
+    settings = {**SETTINGS, "compaction": {"enabled": compaction}, "keep_checkpoints": 9}
+    with pytest.raises(l0prune.Interrupted):
+        l0prune.compress(make_task(), settings=settings, out=tmp_path, observer=Watch(stop_at))
+    saved = sorted((tmp_path / "checkpoints").glob("*.pt"))
+    assert saved
+    for path in saved:
+        assert torch.serialization.get_unsafe_globals_in_checkpoint(path) == []
+        state = torch.load(path, weights_only=True)
+        assert {type(value) for value in state.values()} <= {dict, OrderedDict, str, int, float, list, type(None)}
+        with zipfile.ZipFile(path) as archive:
+            pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+        imported = {
+            argument.partition(" ")[0].partition(".")[0]
+            for code, argument, _ in pickletools.genops(pickled)
+            if code.name in ("GLOBAL", "INST") and isinstance(argument, str)
+        }
+        assert imported <= {"torch", "collections"}
+        assert "STACK_GLOBAL" not in {code.name for code, _, _ in pickletools.genops(pickled)}
+    l0prune.compress(make_task(), settings=settings, out=tmp_path, resume=True)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"model.json", "model.safetensors", "report.json", "metrics.jsonl"} <= {path.name for path in files}
+    assert {path.name: found for path in files if (found := _module_paths(path.read_bytes()))} == {}
+
+
+def test_module_paths_are_found() -> None:
+    pickled = pickle.dumps(l0prune.GateConfig(), protocol=2)
+    assert _module_paths(pickled)
+    assert _module_paths(b'{"kind": "l0prune.gates.Gates"}') == ["l0prune.gates"]
+    assert _module_paths(b'{"format": "l0prune", "plugin": "speech"}') == []
+
+
+def test_versions_in_the_report_are_the_cores_and_those_that_the_task_names(tmp_path: Path) -> None:
+    short = {**SETTINGS, "joint": {"steps": 3, "learning_rate": 1e-2}, "further": {"steps": 1, "learning_rate": 1e-2}}
+    plain = l0prune.compress(make_task(), settings=short, out=tmp_path / "plain").versions
+    assert plain.keys() == {"python", "l0prune", "torch", "torch-pruning", "numpy", "safetensors"}
+    named = make_task(packages=("torchaudio", "a-package-that-nobody-has"))
+    more = l0prune.compress(named, settings=short, out=tmp_path / "more").versions
+    assert more == {**plain, "torchaudio": version("torchaudio")}
+    assert json.loads((tmp_path / "more/report.json").read_text())["versions"] == more
 
 
 def _generators() -> list[Any]:
