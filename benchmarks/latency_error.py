@@ -64,7 +64,7 @@ def main() -> None:
     results[options.network] = {
         "processor": processor(torch.device("cpu")),
         "threads": torch.get_num_threads(),
-        "versions": versions(),
+        "versions": versions("torchaudio"),
         "round_to": latency.round_to,
         "plans": len(plans),
         "dense_ms": 1000 * samples.dense_seconds,

@@ -112,7 +112,7 @@ def main() -> None:
     results = {
         "processor": processor(torch.device("cpu")),
         "threads": torch.get_num_threads(),
-        "versions": versions(),
+        "versions": versions("torchaudio"),
         "milliseconds": times,
         "macs": counts,
         "relative_difference": difference,

@@ -25,6 +25,6 @@ def where(device: torch.device) -> dict[str, Any]:
         "processor": processor(device),
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
-        "versions": versions(),
+        "versions": versions("torchaudio"),
         "commit": commit.stdout.strip(),
     }

@@ -12,9 +12,9 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from l0prune.errors import DataError, FailedElsewhere, TrainingError
+from l0prune.support import flattened, unflattened
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -127,9 +127,9 @@ def average(tensors: Sequence[Tensor]) -> None:
             kept.append([])
         kept[-1].append(tensor)
     for bucket in (bucket for kept in buckets.values() for bucket in kept):
-        flat = _flatten_dense_tensors(bucket)
+        flat = flattened(bucket)
         _collective(lambda flat=flat: dist.all_reduce(flat))
-        for tensor, mean in zip(bucket, _unflatten_dense_tensors(flat.div_(size), bucket), strict=True):
+        for tensor, mean in zip(bucket, unflattened(flat.div_(size), bucket), strict=True):
             tensor.copy_(mean)
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from l0prune.errors import DataError
+from l0prune.support import tree_map
 
 Observe = Callable[[nn.Module], Any]
 """Runs a model on example inputs and returns its outputs: tensors in any nesting."""

@@ -91,6 +91,9 @@ def test_what_type_checkers_see_of_a_lazy_face_is_what_it_gives(package: str) ->
         for alias in node.names
     }
     assert seen == {(module, name) for module, names in face._HOMES.items() for name in names}
+    # In a package that says it is typed, a name that `__all__` lacks is private to type checkers.
+    listed = next(node.value for node in block.body if isinstance(node, ast.Assign))
+    assert sorted(ast.literal_eval(listed)) == face.__all__
 
 
 def test_a_lazy_face_has_no_other_names() -> None:

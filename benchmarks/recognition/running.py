@@ -63,7 +63,11 @@ def run(trial: Trial, material: Path) -> dict[str, Any]:
     except L0PruneError as error:
         figures = {"failed": str(error)}
     figures["seconds_in_all"] = round(time.perf_counter() - began, 1)
-    place = {"processor": processor(torch.device("cpu")), "threads": torch.get_num_threads(), "versions": versions()}
+    place = {
+        "processor": processor(torch.device("cpu")),
+        "threads": torch.get_num_threads(),
+        "versions": versions("torchaudio"),
+    }
     return trial.row() | figures | place
 
 

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from l0prune.errors import GroupError
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
+from l0prune.support import Convolution, NormWithStatistics
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_BATCH_NORMS = (nn.modules.batchnorm._NormBase,)
+_BATCH_NORMS = (NormWithStatistics,)
 _CROSS_CHANNEL_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-_ROOTS = (nn.modules.conv._ConvNd, nn.Linear)
+_ROOTS = (Convolution, nn.Linear)
 
 Stands = tuple[str, int, Role]
 """A dimension of a tensor, and what the tensor does with the channels on it."""
@@ -165,7 +166,7 @@ def _is_head(graph: Any, item: Any, num_heads: Mapping[nn.Module, int]) -> bool:
 def _channel_groups(graph: Any, item: Any) -> int:
     """Into how many groups a layer deals its channels, all of which must lose as many."""
     module = item.dep.target.module
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, Convolution):
         return 1 if _is_depthwise(module) else module.groups
     if isinstance(module, nn.GroupNorm):
         return 1 if module.num_groups == module.num_channels else module.num_groups

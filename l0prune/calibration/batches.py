@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from l0prune.errors import DataError, L0PruneError
+from l0prune.support import tree_leaves
 
 Forward = Callable[[nn.Module, Any], Any]
 """Runs a model on one batch."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from l0prune.groups import PruneGroup, Role
 from l0prune.layers import SlimMultiheadAttention
-from l0prune.support import copied
+from l0prune.support import Convolution, copied, padding_of
 
 _ELEMENTS = 2**23
 """Elements of samples that are copied at once: 64 MiB in float64."""
@@ -59,7 +59,7 @@ def _input_dim(module: nn.Module, tensor: str) -> int | None:
         return 1 if tensor.rpartition(".")[2] == "in_proj_weight" else None
     if is_transposed(module):
         return 0
-    known = isinstance(module, nn.Linear) or (isinstance(module, nn.modules.conv._ConvNd) and not module.transposed)
+    known = isinstance(module, nn.Linear) or (isinstance(module, Convolution) and not module.transposed)
     return 1 if known and "weight" in tensor else None
 
 
@@ -70,7 +70,7 @@ def is_transposed(module: nn.Module) -> bool:
 
 def channel_dim(module: nn.Module, x: Tensor) -> int:
     """The dimension of an input or output on which a layer's channels stand."""
-    return x.ndim - 1 - len(module.kernel_size) if isinstance(module, nn.modules.conv._ConvNd) else x.ndim - 1
+    return x.ndim - 1 - len(module.kernel_size) if isinstance(module, Convolution) else x.ndim - 1
 
 
 def matrices(module: nn.Module) -> list[Tensor]:
@@ -81,13 +81,13 @@ def matrices(module: nn.Module) -> list[Tensor]:
     weight: Tensor = module.weight  # type: ignore[assignment]
     if is_transposed(module):
         return [weight.T[None]]
-    groups = module.groups if isinstance(module, nn.modules.conv._ConvNd) else 1
+    groups = module.groups if isinstance(module, Convolution) else 1
     return [weight.reshape(groups, len(weight) // groups, -1)]
 
 
 def samples(module: nn.Module, x: Tensor) -> Iterator[Tensor]:
     """What a layer's outputs read of an input, block by block: (C, S, J) in float64."""
-    if not isinstance(module, nn.modules.conv._ConvNd):
+    if not isinstance(module, Convolution):
         rows = x.reshape(-1, x.shape[-1])
         for part in _blocks(len(rows), rows.numel()):
             yield rows[part].double()[None]
@@ -95,7 +95,7 @@ def samples(module: nn.Module, x: Tensor) -> Iterator[Tensor]:
     rank = len(module.kernel_size)
     x = x if x.ndim == rank + 2 else x[None]
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
+    x = F.pad(x, padding_of(module), mode=mode)
     for axis, (taps, step, gap) in enumerate(zip(module.kernel_size, module.stride, module.dilation, strict=True)):
         x = x.unfold(2 + axis, gap * (taps - 1) + 1, step)[..., ::gap]
     # (N, channels, positions.., taps..) -> (N, C, positions.., channels of a group, taps..)
@@ -111,7 +111,7 @@ def _blocks(rows: int, elements: int) -> Iterator[slice]:
 
 def outputs(module: nn.Module, y: Tensor) -> Tensor:
     """A layer's output as (C, S, O), its samples in the order of `samples`."""
-    if not isinstance(module, nn.modules.conv._ConvNd):
+    if not isinstance(module, Convolution):
         return y.reshape(1, -1, y.shape[-1])
     y = y if y.ndim == len(module.kernel_size) + 2 else y[None]
     y = y.unflatten(1, (module.groups, -1)).transpose(0, 1).movedim(2, -1)

@@ -36,7 +36,7 @@ from l0prune.calibration.consumers import (
 )
 from l0prune.errors import ConfigError
 from l0prune.removal import RemovalPlan, check_shapes
-from l0prune.support import evaluating, model_shapes, owners, plain_attention
+from l0prune.support import BatchNorm, NormWithStatistics, evaluating, model_shapes, owners, plain_attention
 
 RIDGE = 1e-6
 """Relative to the mean diagonal of the inputs' second moments. Up to 1e-4 the digits networks come out alike, with two
@@ -101,7 +101,7 @@ def repair(
     repaired = []
     with evaluating(pair.dense), evaluating(pruned), plain_attention():
         for path in pair.in_order(modules):
-            if isinstance(module := modules[path], nn.modules.batchnorm._NormBase):
+            if isinstance(module := modules[path], NormWithStatistics):
                 _renew(module, pair, path)
             elif found := _fit(module, pair, path, ridge):
                 repaired.append(found)
@@ -119,7 +119,7 @@ def _consumers(pruned: nn.Module, plan: RemovalPlan) -> dict[str, nn.Module]:
 
 
 def _has_statistics(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+    return isinstance(module, BatchNorm) and module.running_mean is not None
 
 
 class _Call(NamedTuple):
@@ -184,7 +184,7 @@ class _Pair:
         return found
 
 
-def _renew(norm: nn.modules.batchnorm._NormBase, pair: _Pair, path: str) -> None:
+def _renew(norm: NormWithStatistics, pair: _Pair, path: str) -> None:
     """Give a batch norm the mean and variance of its new inputs, where they are new."""
     count, changed = 0, False
     # Scalars of the CPU add to tensors of any device.

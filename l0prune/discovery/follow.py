@@ -11,9 +11,11 @@ from l0prune.discovery.rules import apply_rule, module_rule
 from l0prune.discovery.traced import Trace
 from l0prune.discovery.tracer import Tracer
 from l0prune.errors import TraceError
-from l0prune.support import copied, plain_attention
+from l0prune.support import compiled_from, copied, plain_attention
 
 
+# Under `torch.inference_mode` operators come in other parts, which rules do not know.
+@torch.inference_mode(False)
 def trace(
     model: nn.Module, observe: Callable[[nn.Module], Any], *, training: bool = True, time_limit: float = 60.0
 ) -> Trace:
@@ -69,9 +71,9 @@ def check_traceable(model: nn.Module) -> None:
     Raises:
         TraceError: Names the first part that is not.
     """
-    if isinstance(model, torch._dynamo.OptimizedModule):
+    if (original := compiled_from(model)) is not None:
         hint = "pass the module that torch.compile was given, and compile it once there are gates on it"
-        raise TraceError("a compiled model cannot be followed", where=type(model._orig_mod).__name__, hint=hint)
+        raise TraceError("a compiled model cannot be followed", where=type(original).__name__, hint=hint)
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             hint = "pass the model as it was before torch.jit.script or torch.jit.trace"

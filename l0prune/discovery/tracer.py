@@ -17,13 +17,11 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Reading, Trace
 from l0prune.errors import TraceError
-from l0prune.support import output_tensors
+from l0prune.support import TorchDispatchMode, output_tensors, tree_leaves
 
 
 class Tracer(TorchDispatchMode):

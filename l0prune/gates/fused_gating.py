@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from l0prune.gates.fused_layout import Block, Layout, Standing, scaled
 from l0prune.gates.gates import Gates
 from l0prune.layers import OpenChannels
-from l0prune.support import operators_are_plain
+from l0prune.support import backward_pass, base_of, operators_are_plain, own_parameters, saving_hooks, version_of
 
 
 class FusedGating:
@@ -68,7 +68,7 @@ class FusedGating:
             return None
         made = now.weights.get(number) or self._make(now, number)
         # A tensor that has been replaced or written to since then is another one.
-        if made is None or made[0] is not tensor or made[1] != tensor._version:
+        if made is None or made[0] is not tensor or made[1] != version_of(tensor):
             return None
         return made[2]
 
@@ -110,7 +110,7 @@ class FusedGating:
             now.scales[kind] = now.flat.to(*kind).split([block.scales for block in self._layout.blocks])
         results = scaled(block, tensors, now.scales[kind][b])
         for n, tensor, result in zip(block.numbers, tensors, results, strict=True):
-            now.weights[n] = tensor, tensor._version, result
+            now.weights[n] = tensor, version_of(tensor), result
         return now.weights[number]
 
     def _tensor(self, number: int) -> Any:
@@ -120,24 +120,24 @@ class FusedGating:
             self._lists = [weakref.ref(modules[name]) if name in modules else None for name in self._names]
         reference = self._lists[number]
         found = reference and reference()
-        return found and found._parameters.get("original")
+        return found and own_parameters(found).get("original")
 
 
 # Looked up once.
 _is_compiling, _thread, _gradients = torch.compiler.is_compiling, threading.get_ident, torch.is_grad_enabled
-_backward_pass = torch._C._current_graph_task_id
-_saving_hooks = torch._C._autograd._top_saved_tensors_default_hooks  # pyright: ignore[reportAttributeAccessIssue]
-"""What takes hold of saved tensors: a checkpoint must save as many when it computes a part again."""
 
 _Made = tuple[Tensor, int, Tensor]
 """A tensor, its version when it was gated, and what it is with gates."""
 
 
 class _Pass:
-    """What has been computed in one call of the model, and what must be as it was for that to hold."""
+    """What has been computed in one call of the model, and what must be as it was for that to hold.
+
+    A checkpoint, for example, must save as many tensors when it computes a part again.
+    """
 
     def __init__(self) -> None:
-        self.thread, self.gradients, self.hooks = _thread(), _gradients(), _saving_hooks(False)
+        self.thread, self.gradients, self.hooks = _thread(), _gradients(), saving_hooks(False)
         self.values: tuple[Tensor, ...] | None = None
         self._forget()
 
@@ -149,9 +149,9 @@ class _Pass:
         if (
             _thread() != self.thread
             or _gradients() is not self.gradients
-            or _saving_hooks(False) != self.hooks
+            or saving_hooks(False) != self.hooks
             # Without hooks that is a checkpoint whose gates must come from a graph of its own.
-            or (self.hooks is None and _backward_pass() != -1)
+            or (self.hooks is None and backward_pass() != -1)
         ):
             return False
         if self.values is None or not gates.hold(self.values):
@@ -164,7 +164,7 @@ class _Pass:
         """(N,) gate values."""
         assert self.values is not None
         # Splitting them made views; the flat vector is still there, if not in `torch.inference_mode`.
-        base, units = self.values[0]._base, sum(map(len, self.values))
+        base, units = base_of(self.values[0]), sum(map(len, self.values))
         return base if base is not None and base.shape == (units,) else torch.cat(self.values)
 
     def _forget(self) -> None:

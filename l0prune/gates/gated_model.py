@@ -21,7 +21,7 @@ from l0prune.groups import Place, PruneGroup, Role, check_groups
 from l0prune.layers import GatedNorm, forget_gated_weights, use_gated_weights
 from l0prune.removal import RemovalPlan, apply_plan, make_plan
 from l0prune.size import SizeModel, budget_for, kept_indices, parameter_size
-from l0prune.support import copied, model_shapes, owners
+from l0prune.support import copied, model_shapes, own_modules, own_parameters, owners
 
 # How far the expected size may be above the budget at the cut without a word, as a share of the budget.
 _BEHIND = 0.02
@@ -188,7 +188,9 @@ class GatedModel(nn.Module):
         held = owners(self.model)
         tensors = sorted({*consumers, *switched})
         self._gated = [(module, name) for tensor in tensors for module, name in held[tensor]]
-        self._orders = [(module, list(module._parameters)) for module in {module: None for module, _ in self._gated}]
+        self._orders = [
+            (module, list(own_parameters(module))) for module in {module: None for module, _ in self._gated}
+        ]
         standings = []
         for tensor in tensors:
             first = getattr(*held[tensor][0])
@@ -247,7 +249,8 @@ class GatedModel(nn.Module):
             parametrize.remove_parametrizations(module, name, leave_parametrized=False)
         for module, names in self._orders:
             # Optimizers know parameters by their number.
-            module._parameters.update({name: module._parameters.pop(name) for name in names})
+            own = own_parameters(module)
+            own.update({name: own.pop(name) for name in names})
         for norm in self._norms:
             _replace(self.model, norm, norm.release())
         for module in self._nested:
@@ -267,7 +270,7 @@ def _check_shares(norm: nn.Module, place: Place, where: str) -> None:
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put `new` wherever `old` stands."""
     for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
+        for name, child in list(own_modules(parent).items()):
             if child is old:
                 setattr(parent, name, new)
 

@@ -4,13 +4,13 @@ Legend: C channels of a norm.
 """
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from l0prune.gates.fused_gating import FusedGating
 from l0prune.gates.fused_layout import Standing
 from l0prune.gates.gates import Gates
 from l0prune.layers import OpenChannels
 from l0prune.removal import scale_along
+from l0prune.support import own_modules, own_parameters, parametrizations_cached
 
 
 class GatedTensor(nn.Module):
@@ -62,15 +62,15 @@ def shorten(module: nn.Module, name: str) -> None:
     parametrized = vars(type(module))[name]
 
     def get(self: nn.Module) -> Tensor:
-        if not parametrize._cache_enabled:
-            chain: nn.Module = self._modules["parametrizations"]._modules[name]  # type: ignore[union-attr,assignment]
-            gate, original = chain._modules.get("0"), chain._parameters.get("original")
+        if not parametrizations_cached():
+            chain: nn.Module = own_modules(own_modules(self)["parametrizations"])[name]  # type: ignore[arg-type,assignment]
+            gate, original = own_modules(chain).get("0"), own_parameters(chain).get("original")
             # Where there are several parametrizations, they have to be called one after the other.
             if (
                 type(gate) is GatedTensor
                 and gate.fused is not None
                 and original is not None
-                and "1" not in chain._modules
+                and "1" not in own_modules(chain)
             ):
                 gated = gate.fused[0].weight(gate.fused[1], original)
                 if gated is not None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from l0prune.calibration import channel_dim, readers, watching
 from l0prune.errors import DataError
 from l0prune.groups import Place, PruneGroup, Role
+from l0prune.support import Convolution
 
 
 def gate_gradients(model: nn.Module, groups: Sequence[PruneGroup], loss: Callable[[], Any]) -> list[Tensor]:
@@ -105,7 +106,7 @@ def _of_input(place: Place, module: nn.Module, product: Tensor, parameters: dict
     axis = channel_dim(module, product)
     channels = product.movedim(axis, -1) if axis else product[None].movedim(axis + 1, -1)
     channels = channels.flatten(1, -2).sum(1) if channels.ndim > 2 else channels
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, Convolution):
         channels = channels.unflatten(1, (module.groups, -1)).sum(1)
     return channels[:, torch.from_numpy(place.index).to(channels.device)].sum(2)
 

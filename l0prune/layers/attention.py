@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0prune.errors import PlanError
+from l0prune.support import refuse_fused_attention
 
 
 class SlimMultiheadAttention(nn.MultiheadAttention):
@@ -39,8 +40,8 @@ class SlimMultiheadAttention(nn.MultiheadAttention):
             module.kdim, module.vdim = module.k_proj_weight.shape[1], module.v_proj_weight.shape[1]
         else:
             module.kdim = module.vdim = module.in_proj_weight.shape[1]
-        # Says to nn.TransformerEncoderLayer that its fused kernel, which takes d = E / h, will not do.
-        module._qkv_same_embed_dim = False
+        # The fused kernel takes d = E / h.
+        refuse_fused_attention(module)
 
     def forward(
         self,

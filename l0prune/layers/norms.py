@@ -12,17 +12,7 @@ from torch import Tensor, nn
 
 from l0prune.errors import GroupError
 from l0prune.layers.open_norms import OpenChannels, open_group_norm, open_norm
-
-_HOOKS = (
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_backward_pre_hooks",
-    "_backward_hooks",
-)
-"""Where a module keeps its hooks."""
+from l0prune.support import NormWithStatistics, own_parameters, share_hooks
 
 
 class GatedNorm(nn.Module):
@@ -45,16 +35,14 @@ class GatedNorm(nn.Module):
         if len(getattr(norm, "normalized_shape", (1,))) != 1:
             raise GroupError("cannot gate a norm over several dimensions", got=tuple(norm.normalized_shape))  # type: ignore[arg-type]
         known = isinstance(norm, nn.LayerNorm | nn.GroupNorm) or _epsilon(norm) != ()
-        if not known or isinstance(norm, nn.modules.batchnorm._NormBase):
+        if not known or isinstance(norm, NormWithStatistics):
             raise GroupError("cannot gate this kind of norm", got=type(norm).__name__)
         self.weight: nn.Parameter | None = norm.weight  # type: ignore[assignment]
         self.bias: nn.Parameter | None = getattr(norm, "bias", None)
         # A tuple hides the dense module from `parameters()`: the parameters are listed once, under their own names.
         self._dense = (norm,)
         self.opened, self.channel_dim = opened, channel_dim
-        for hooks in _HOOKS:
-            # The same ones, not others like them: what is put on either is on both.
-            self.__dict__[hooks] = norm.__dict__[hooks]
+        share_hooks(norm, self)
         # nn.TransformerEncoderLayer's fused kernel reads the parameters past this module, unless it has a hook.
         self._mark = self.register_forward_pre_hook(_no_change)
 
@@ -70,8 +58,8 @@ class GatedNorm(nn.Module):
         # Hidden from the model, it has missed changes of mode.
         norm.train(self.training)
         # Nor does it know of parameters that have taken the place of others: load_state_dict(assign=True).
-        norm._parameters.update(self._parameters)
-        norm._is_full_backward_hook = self._is_full_backward_hook
+        own_parameters(norm).update(own_parameters(self))
+        share_hooks(self, norm)
         return norm
 
     def __getattr__(self, name: str) -> Any:

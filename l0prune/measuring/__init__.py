@@ -11,6 +11,25 @@ if TYPE_CHECKING:
     from l0prune.measuring.timing import freed_memory_kept, interleave, speedup
     from l0prune.measuring.variants import Contender, Load, check_variants
 
+    __all__ = [
+        "Contender",
+        "Load",
+        "Measurement",
+        "Row",
+        "check_variants",
+        "freed_memory_kept",
+        "has_fast_bfloat16",
+        "interleave",
+        "macs",
+        "macs_by_module",
+        "measure",
+        "parameters",
+        "peak_memory_bytes",
+        "pick_device",
+        "processor",
+        "speedup",
+    ]
+
 _HOMES = {
     "benchmark": (
         "Measurement",
@@ -40,4 +59,5 @@ _HOMES = {
     ),
 }
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)

@@ -122,7 +122,10 @@ def measure(
         against=against,
         device=str(device),
         processor=processor(torch.device(device)),
-        versions=versions(*(backend for backend in backends if backend in EXTRAS)),
+        versions=versions(
+            *(package for contender in contenders.values() for package in contender.packages),
+            *(backend for backend in backends if backend in EXTRAS),
+        ),
     )
 
 

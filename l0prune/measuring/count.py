@@ -1,13 +1,15 @@
 """What a network costs: parameters, multiply-accumulates, memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
 
-from l0prune.support import is_inside, plain_attention
+from l0prune.support import plain_attention
 
 
 def parameters(model: nn.Module) -> int:
@@ -18,9 +20,9 @@ def parameters(model: nn.Module) -> int:
 def macs(run: Callable[[], object]) -> int:
     """Multiply-accumulates of the matrix products, convolutions and attention products that `run()` performs.
 
-    Source: torch's FlopCounterMode, which counts two operations for each.
+    Source: torch's FlopCounterMode, which counts two operations for each. `torch.inference_mode` may be on.
     """
-    return _counted(run).get_total_flops() // 2
+    return _counted(run, {}).get_total_flops() // 2
 
 
 def macs_by_module(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
@@ -30,24 +32,59 @@ def macs_by_module(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]
         model: On any device; on "meta" nothing is computed.
         inputs: Positional arguments, on the same device.
     """
-    root = type(model).__name__
-    # The counter names modules from the root's class on, and counts what they call as theirs too.
-    counts = {
-        path: sum(found.values()) // 2 for path, found in _counted(lambda: model(*inputs)).get_flop_counts().items()
-    }
-    own = {path: count for path, count in counts.items() if is_inside(path, root)}
-    for path in sorted(own, key=len):
-        above = path.rpartition(".")[0]
-        while above and above not in own:
-            above = above.rpartition(".")[0]
-        if above:
-            own[above] -= counts[path]
-    return {path[len(root) + 1 :]: count for path, count in own.items() if count}
+    names = {module: f"{_OF_A_MODULE}{path}" for path, module in model.named_modules()}
+    found = _counted(lambda: model(*inputs), names).get_flop_counts()
+    counts = {path: sum(found[path].values()) // 2 for path in names.values() if path in found}
+    return {path.removeprefix(_OF_A_MODULE): count for path, count in counts.items() if count}
+
+
+_OF_A_MODULE = "."
+"""Before the paths of modules, so that none is called as the counter calls the total."""
+
+
+class _Innermost:
+    """Tells a FlopCounterMode which module runs: the innermost one that has a name.
+
+    The counter's own tracker waits for gradients of whatever modules are called on. Under `torch.inference_mode` there
+    are none, and a module that is called on a parameter, as parametrizations are (weight norm), makes it fail.
+
+    Args:
+        names: What counts are kept under.
+    """
+
+    def __init__(self, names: Mapping[nn.Module, str]) -> None:
+        self._names, self._running = names, list[str]()
+        self._hooks: list[RemovableHandle] = []
+
+    @property
+    def parents(self) -> set[str]:
+        """Where a count goes: to the total, and to the module."""
+        return {"Global", *self._running[-1:]}
+
+    def __enter__(self) -> None:
+        def enter(module: nn.Module, _: object) -> None:
+            if module in self._names:
+                self._running.append(self._names[module])
+
+        def leave(module: nn.Module, *_: object) -> None:
+            if module in self._names:
+                self._running.pop()
+
+        self._hooks = [
+            register_module_forward_pre_hook(enter),
+            register_module_forward_hook(leave, always_call=True),
+        ]
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
 
 @torch.no_grad()
-def _counted(run: Callable[[], object]) -> FlopCounterMode:
+def _counted(run: Callable[[], object], names: Mapping[nn.Module, str]) -> FlopCounterMode:
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _Innermost(names)  # pyright: ignore[reportAttributeAccessIssue]
     # Fused kernels are unknown to the counter; the plain ones are matrix products that it knows.
-    with sdpa_kernel(SDPBackend.MATH), plain_attention(), FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), plain_attention(), counter:
         run()
     return counter

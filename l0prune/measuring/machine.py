@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from l0prune.errors import ConfigError
+from l0prune.support import cpu_multiplies_bfloat16
 
 
 def pick_device(name: str) -> torch.device:
@@ -31,7 +32,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies in bfloat16, rather than emulating it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return device.type == "cpu" and cpu_multiplies_bfloat16()
 
 
 def processor(device: torch.device) -> str:

@@ -38,6 +38,8 @@ class Contender:
     """Makes or finds the model's ONNX file."""
     facts: Mapping[str, Any] | None = None
     """More figures for the report: file size, load time, peak memory."""
+    packages: Sequence[str] = ()
+    """Distributions, beside those that the core needs, whose versions matter to how fast it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,8 @@ class Task:
     """Factor from the MACs counted to those quoted."""
     deploy: "Callable[[nn.Module], nn.Module] | None" = None
     """Gives a network the form whose latency matters (norms folded, say), with the same names for its blocks."""
+    packages: Sequence[str] = ()
+    """Distributions, beside those that the core needs, whose versions the report is to tell."""
     draw: "Callable[[RemovalPlan, Path], None] | None" = None
     """Draws the pruned architecture into a PNG file; by default what each group keeps."""
 

@@ -1,12 +1,12 @@
 """Whether a cut changes anything: gated against pruned outputs, group by group."""
 
-from l0prune.proof.exactness import TOLERANCE, compare, objection, relative_difference, tolerance_for
+from l0prune.proof.exactness import RUN_TOLERANCE, compare, objection, relative_difference, tolerance_for
 from l0prune.proof.trials import EVERYTHING, KEEP_ALL, find_faults, prove_groups, prove_on_copy
 
 __all__ = [
     "EVERYTHING",
     "KEEP_ALL",
-    "TOLERANCE",
+    "RUN_TOLERANCE",
     "compare",
     "find_faults",
     "objection",

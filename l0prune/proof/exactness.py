@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from l0prune.errors import DataError, L0PruneError, ProofError
 from l0prune.example import Observe
 from l0prune.gates import GatedModel
 from l0prune.measuring import parameters
-from l0prune.support import evaluating, output_tensors
+from l0prune.support import evaluating, output_tensors, tree_leaves
 
-TOLERANCE = 1e-5
-"""Largest relative difference in float32."""
+RUN_TOLERANCE = 1e-5
+"""Largest relative difference between gated and pruned outputs, in float32, that a compression run allows."""
 _TOWERING = 1e4
 """How many times larger than another an output is if it is of another kind: a constant in the place of a number."""
 _ROUNDING_MARGIN = 10

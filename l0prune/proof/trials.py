@@ -10,7 +10,7 @@ from l0prune.errors import DataError, GroupError, ProofError
 from l0prune.example import Observe
 from l0prune.gates import GatedModel
 from l0prune.groups import PruneGroup
-from l0prune.proof.exactness import TOLERANCE, compare, failure_of_cut, objection, relative_difference, run_seeded
+from l0prune.proof.exactness import RUN_TOLERANCE, compare, failure_of_cut, objection, relative_difference, run_seeded
 from l0prune.support import copied
 
 # Small enough that the budget rounds to the dense size.
@@ -19,7 +19,7 @@ EVERYTHING = "all groups together"
 _DORMANT = 1e-3
 
 
-def prove_groups(gated: GatedModel, observe: Observe, *, tolerance: float = TOLERANCE) -> float:
+def prove_groups(gated: GatedModel, observe: Observe, *, tolerance: float = RUN_TOLERANCE) -> float:
     """Check every group on the caller's model, with random units closed and some blocks emptied.
 
     Args:
@@ -41,7 +41,9 @@ def prove_groups(gated: GatedModel, observe: Observe, *, tolerance: float = TOLE
     return difference
 
 
-def find_faults(gated: GatedModel, observe: Observe, *, tolerance: float = TOLERANCE) -> tuple[float, dict[str, str]]:
+def find_faults(
+    gated: GatedModel, observe: Observe, *, tolerance: float = RUN_TOLERANCE
+) -> tuple[float, dict[str, str]]:
     """The largest difference among groups that can be pruned, and the reason against each that cannot, by name.
 
     All groups are closed together first; where that fails, halves are tried beside what is accepted so far, so that the

@@ -1,13 +1,13 @@
 """Pruning in a training loop of one's own."""
 
-from l0prune.pruner.inspection import TOLERANCE, Inspection, inspect
+from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Inspection, inspect
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.pruner import GATED_SHARE, L0Pruner, scheduled, wrap
 from l0prune.pruner.report import PruningReport
 
 __all__ = [
+    "ANY_MODEL_TOLERANCE",
     "GATED_SHARE",
-    "TOLERANCE",
     "Inspection",
     "L0Pruner",
     "PruningReport",

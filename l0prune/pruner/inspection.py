@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from l0prune.discovery import Discovery, LeftAlone, Trace, check_traceable, discover, trace, unused_modules
@@ -15,7 +16,7 @@ from l0prune.proof import prove_on_copy
 from l0prune.size import SizeModel, mac_size, parameter_size, unit_sizes
 from l0prune.support import is_inside, model_shapes, path_of, several
 
-TOLERANCE = 1e-4
+ANY_MODEL_TOLERANCE = 1e-4
 """Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""
 
 
@@ -94,6 +95,8 @@ class Inspection:
         return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table><p>{summary}</p>"
 
 
+# Gates cannot be tried on a copy that is made under `torch.inference_mode`.
+@torch.inference_mode(False)
 def inspect(
     model: nn.Module,
     example_inputs: Any,
@@ -104,7 +107,7 @@ def inspect(
     forward_fn: Callable[[nn.Module, Any], Any] | None = None,
     output_transform: Callable[[Any], Any] | None = None,
     time_limit: float = 60.0,
-    tolerance: float = TOLERANCE,
+    tolerance: float = ANY_MODEL_TOLERANCE,
 ) -> Inspection:
     """Find what can be pruned in a model, and prove it on a copy.
 

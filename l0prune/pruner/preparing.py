@@ -10,7 +10,7 @@ from l0prune.errors import ConfigError, GroupError
 from l0prune.example import observation
 from l0prune.gates import Gates
 from l0prune.groups import PruneGroup
-from l0prune.pruner.inspection import TOLERANCE, Inspection, inspect
+from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Inspection, inspect
 from l0prune.removal import RemovalPlan, remembered
 from l0prune.size import Metric, Subject, Target, Wish, metric_named
 from l0prune.size.latency import latency_cache
@@ -30,7 +30,7 @@ def prepared(
     forward_fn: Callable[[nn.Module, Any], Any] | None = None,
     output_transform: Callable[[Any], Any] | None = None,
     time_limit: float = 60.0,
-    tolerance: float = TOLERANCE,
+    tolerance: float = ANY_MODEL_TOLERANCE,
     stacklevel: int = 3,
 ) -> tuple[Inspection, Subject, Target, RemovalPlan | None]:
     """Inspect a model that is to be pruned.

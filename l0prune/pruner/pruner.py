@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Never
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from l0prune.config import ControllerConfig, GateConfig
 from l0prune.errors import ConfigError, ProofError, TrainingError, nearest
@@ -20,13 +19,13 @@ from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
 from l0prune.measuring import parameters
 from l0prune.proof import compare, objection, tolerance_for
-from l0prune.pruner.inspection import TOLERANCE
+from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.report import PruningReport
 from l0prune.pruner.state import PrunerState, SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
 from l0prune.size import Metric, Wish
-from l0prune.support import copied, evaluating
+from l0prune.support import copied, evaluating, tree_map
 
 CONTROLLER = ControllerConfig(kind="projected", warmup_steps=100)
 """What `wrap` starts from where it is not told how long the run is."""
@@ -74,7 +73,8 @@ class L0Pruner:
         output_transform: Picks what matters from the model's outputs.
         total_steps: Optimizer steps of the whole run, recovery after the choice of units included: for the first half
             of them units leave, then the choice is final. Without it the target rises for 100 steps and gates go on
-            learning until `finalize()`.
+            learning until `finalize()`. A saved state that has made more steps is refused with a ConfigError when it
+            is loaded.
         start: An importance that gates start from, by name or a function of your own, as `l0prune.importances` takes
             it, instead of steps that measure. A unit may still return if the loss asks for it.
         batches: Calibration batches, where `start` needs any.
@@ -115,7 +115,7 @@ class L0Pruner:
         gates: GateConfig | None = None,
         controller: ControllerConfig | None = None,
         time_limit: float = 60.0,
-        tolerance: float = TOLERANCE,
+        tolerance: float = ANY_MODEL_TOLERANCE,
         **unknown: Never,
     ) -> None:
         for name in unknown:
@@ -164,7 +164,7 @@ class L0Pruner:
             self._gated.gates,
             make_controller(self.target.sparsity, controller, self._gated.gates, start=scores, prior=prior),
         )
-        self._gated.carry(self._state)
+        self._gated.carry(self._state, total_steps)
         self._placed = self._place()
         self._plan: RemovalPlan | None = None
         self._report: PruningReport | None = None
@@ -409,15 +409,17 @@ def wrap(
     Raises:
         L0PruneError: As `L0Pruner` does.
     """
-    return L0Pruner(
-        model,
-        example_inputs,
-        target_sparsity=target_sparsity,
-        metric=metric,
-        ignored=ignored,
-        groups=groups,
-        **settings,
-    )
+    # Gates that are made under `torch.inference_mode` could not be trained.
+    with torch.inference_mode(False):
+        return L0Pruner(
+            model,
+            example_inputs,
+            target_sparsity=target_sparsity,
+            metric=metric,
+            ignored=ignored,
+            groups=groups,
+            **settings,
+        )
 
 
 def scheduled(total_steps: int, share: float = GATED_SHARE) -> ControllerConfig:

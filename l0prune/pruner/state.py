@@ -1,14 +1,14 @@
 """What `wrap` leaves inside the caller's model: gates that draw themselves, multipliers, the number of steps made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from l0prune.errors import ConfigError
 from l0prune.gates import Controller, GatedModel, Gates
-
-_DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
+from l0prune.support import DDP_IGNORES
 
 
 class PrunerState(nn.Module):
@@ -60,24 +60,33 @@ def _read(state: PrunerState, _: object) -> None:
 class SelfDrawingModel(GatedModel):
     """A gated model whose own module is called, not this one, and carries all that a copy or a checkpoint needs."""
 
-    def carry(self, state: PrunerState) -> None:
-        """Let the model draw gates when it is called, and hold the pruner's state."""
+    def carry(self, state: PrunerState, total_steps: int | None) -> None:
+        """Let the model draw gates when it is called, and hold the pruner's state.
+
+        Args:
+            state: Of the pruner.
+            total_steps: Of the whole run; a saved state that has made more is refused. None for no end.
+        """
         # Inside a parametrization, where no forward pass of the caller's iterates over children.
         self.first_gate.add_module("l0prune", state)
         self._draw = self.model.register_forward_pre_hook(_Draw(self.gates))
+        # Of the whole model, so that nothing has been loaded yet where the state is refused.
+        where = next(path for path, module in self.model.named_modules() if module is state)
+        self._check = self.model.register_load_state_dict_pre_hook(_CheckSteps(f"{where}.steps", total_steps))
         # Every process computes the multipliers' gradient alike, and outside the forward pass that DDP watches.
         own = [p for p in state.controller.parameters()]
         ignored = [name for name, p in self.model.named_parameters() if any(p is other for other in own)]
-        self._ignored_before = getattr(self.model, _DDP_IGNORES, None)
-        setattr(self.model, _DDP_IGNORES, [*(self._ignored_before or []), *ignored])
+        self._ignored_before = getattr(self.model, DDP_IGNORES, None)
+        setattr(self.model, DDP_IGNORES, [*(self._ignored_before or []), *ignored])
 
     def detach(self) -> nn.Module:
         """As a gated model's; the model is what it was before."""
         self._draw.remove()
+        self._check.remove()
         if self._ignored_before is None:
-            delattr(self.model, _DDP_IGNORES)
+            delattr(self.model, DDP_IGNORES)
         else:
-            setattr(self.model, _DDP_IGNORES, self._ignored_before)
+            setattr(self.model, DDP_IGNORES, self._ignored_before)
         return super().detach()
 
 
@@ -93,3 +102,26 @@ class _Draw:
         else:
             # Once, before the forward pass: torch.compile cannot look into it.
             self.gates.decide()
+
+
+class _CheckSteps:
+    """Hook before a state is loaded that refuses one that is longer than the run. An object, as the other one.
+
+    Args:
+        key: Of the steps made, in the model's state.
+        total_steps: Of the whole run; None for no end.
+    """
+
+    def __init__(self, key: str, total_steps: int | None) -> None:
+        self.key, self.total_steps = key, total_steps
+
+    def __call__(self, module: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
+        made = state.get(f"{prefix}{self.key}")
+        if made is not None and self.total_steps is not None and int(made) > self.total_steps:
+            raise ConfigError(
+                "total_steps is shorter than what was run",
+                where=f"the state to load has made {int(made)} steps",
+                got=self.total_steps,
+                expected=f"{int(made)} or more",
+                hint="wrap the model with the total_steps of the run that the state was saved in",
+            )

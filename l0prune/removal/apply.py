@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from l0prune.groups import Place, Role
 from l0prune.layers import SlimMultiheadAttention
 from l0prune.removal.plan import RemovalPlan
-from l0prune.support import is_inside, model_shapes, owners
+from l0prune.support import Convolution, NormWithStatistics, is_inside, model_shapes, own_parameters, owners
 
 
 class Bypassed(nn.Module):
@@ -89,7 +89,7 @@ def _cut(holders: list[tuple[nn.Module, str]], dim: int, index: Tensor) -> None:
     module, name = holders[0]
     old = getattr(module, name)
     new = old.detach().index_select(dim, index.to(old.device))
-    if name in module._parameters:
+    if name in own_parameters(module):
         new = nn.Parameter(new, requires_grad=old.requires_grad)
     # Tied tensors stay tied.
     for module, name in holders:
@@ -108,7 +108,7 @@ def _follow_channels(model: nn.Module, survivors: Mapping[tuple[str, int], np.nd
     A grouped convolution down to one channel a group looks the same, but all of its groups keep some.
     """
     for path, module in model.named_modules():
-        if not isinstance(module, nn.modules.conv._ConvNd) or not 1 < module.groups == module.in_channels:
+        if not isinstance(module, Convolution) or not 1 < module.groups == module.in_channels:
             continue
         # Its filters stand on dimension 0; weight_norm keeps their direction as `original1`.
         prefix = f"{path}." if path else ""
@@ -163,7 +163,7 @@ def _sizes(module: nn.Module) -> dict[str, Any]:  # noqa: PLR0911 - one for each
     match module:
         case nn.Linear():
             return {"out_features": shape[0], "in_features": shape[1]}
-        case nn.modules.conv._ConvNd():
+        case Convolution():
             return _convolution_sizes(module, *shape[:2])
         case nn.Embedding() | nn.EmbeddingBag():
             return {"num_embeddings": shape[0], "embedding_dim": shape[1]}
@@ -173,7 +173,7 @@ def _sizes(module: nn.Module) -> dict[str, Any]:  # noqa: PLR0911 - one for each
             # One group a channel follows its channels; any other number of groups stays.
             groups = shape[0] if module.num_groups == module.num_channels else module.num_groups
             return {"num_groups": groups, "num_channels": shape[0]}
-        case nn.modules.batchnorm._NormBase():
+        case NormWithStatistics():
             return {"num_features": shapes.get("weight", shapes.get("running_mean", ()))[0]}
         case nn.RNNBase():
             return {"hidden_size": shapes["weight_hh_l0"][1], "input_size": shapes["weight_ih_l0"][1]}
@@ -187,7 +187,7 @@ def _sizes(module: nn.Module) -> dict[str, Any]:  # noqa: PLR0911 - one for each
     return {}
 
 
-def _convolution_sizes(module: nn.modules.conv._ConvNd, rows: int, columns: int) -> dict[str, int]:
+def _convolution_sizes(module: Convolution, rows: int, columns: int) -> dict[str, int]:
     if module.transposed:
         return {"in_channels": rows, "out_channels": columns * module.groups}
     return {"in_channels": columns * module.groups, "out_channels": rows}

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from l0prune.errors import GroupError, nearest
+from l0prune.support.torch_internals import own_buffers, own_parameters, pre_hooks, tree_leaves
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -74,7 +74,7 @@ def copied(module: M) -> M:
 
 def _computed(module: nn.Module) -> set[str]:
     """Names of the tensors that a hook puts on a module: a copy would go on with the values of now."""
-    return {str(getattr(hook, "name", "")) for hook in module._forward_pre_hooks.values()}
+    return {str(getattr(hook, "name", "")) for hook in pre_hooks(module)}
 
 
 def output_tensors(outputs: object) -> list[Tensor]:
@@ -98,7 +98,7 @@ def owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
     names: dict[int, str] = {}
     found: dict[str, dict[tuple[int, str], tuple[nn.Module, str]]] = {}
     for path, module in model.named_modules():
-        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+        for name, tensor in [*own_parameters(module).items(), *own_buffers(module).items()]:
             if tensor is not None:
                 first = names.setdefault(id(tensor), f"{path}.{name}" if path else name)
                 found.setdefault(first, {})[id(module), name] = (module, name)

@@ -1,11 +1,43 @@
-"""Switches and states inside torch, most of them without a public name."""
+"""Switches and states inside torch, and every name of torch's that is private: nowhere else does one stand.
 
-from collections.abc import Iterator
+A release of torch may take any of them away; each has a test that shows what is assumed of it.
+"""
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.autograd import forward_ad
+from torch.nn.utils import parametrize
+from torch.utils import _python_dispatch, _pytree
+
+TorchDispatchMode = _python_dispatch.TorchDispatchMode
+"""Sees every operator that runs while it is on, in its `__torch_dispatch__`."""
+tree_leaves = _pytree.tree_leaves
+"""What stands in nested lists, tuples, mappings and registered classes, in order."""
+tree_map = _pytree.tree_map
+"""A function of each of these, nested as they are."""
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+"""Batch norms of all dimensions, the synchronised one among them."""
+NormWithStatistics = nn.modules.batchnorm._NormBase
+"""What may keep running statistics: batch norms and instance norms."""
+Convolution = nn.modules.conv._ConvNd
+"""Convolutions of all dimensions, transposed ones among them."""
+
+DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
+"""The attribute of a model in which DistributedDataParallel looks for names that it leaves alone."""
+
+backward_pass: Callable[[], int] = torch._C._current_graph_task_id
+"""The number of the backward pass that runs in this thread; -1 for none."""
+saving_hooks: Callable[[bool], Any] = torch._C._autograd._top_saved_tensors_default_hooks  # pyright: ignore[reportAttributeAccessIssue]
+"""What takes hold of tensors that are saved for backward, None for nothing; called with False."""
 
 
 @contextmanager
@@ -21,13 +53,12 @@ def plain_attention() -> Iterator[None]:
 
 def in_backward() -> bool:
     """Whether autograd is running: what is computed now is computed again, for a checkpoint."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+    return not torch.compiler.is_compiling() and backward_pass() != -1
 
 
 def in_checkpoint() -> bool:
     """Whether what a forward pass saves is held by another: a checkpoint, which keeps nothing and computes it again."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore[reportAttributeAccessIssue]
-    return hooks is not None
+    return saving_hooks(False) is not None
 
 
 def operators_are_plain() -> bool:
@@ -51,3 +82,129 @@ def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Give the global random generators of torch, numpy and Python back as they were, whatever is drawn meanwhile."""
+    # A GPU that nothing has used yet is not woken for its state: it still waits for the seed that the CPU's has.
+    gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    torch_state = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if gpu else []}
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        restore_random_state(torch_state)
+        if not gpu:
+            # Waits, too, where the GPU still sleeps.
+            torch.cuda.manual_seed_all(torch.initial_seed())
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+# Modules.
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """Where a module keeps the parameters that are its own, in their order; may be written to."""
+    return module._parameters
+
+
+def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """Where a module keeps the buffers that are its own."""
+    return module._buffers
+
+
+def own_modules(module: nn.Module) -> dict[str, nn.Module | None]:
+    """Where a module keeps its children."""
+    return module._modules
+
+
+def pre_hooks(module: nn.Module) -> list[Any]:
+    """What is called before a module's forward pass."""
+    return list(module._forward_pre_hooks.values())
+
+
+_HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_backward_pre_hooks",
+    "_backward_hooks",
+)
+
+
+def share_hooks(module: nn.Module, other: nn.Module) -> None:
+    """Let `other` have a module's hooks. The same ones, not others like them: what is put on either is on both."""
+    for hooks in _HOOKS:
+        other.__dict__[hooks] = module.__dict__[hooks]
+    other._is_full_backward_hook = module._is_full_backward_hook
+
+
+def padding_of(convolution: nn.Module) -> Sequence[int]:
+    """A convolution's padding as `F.pad` takes it: both sides of each dimension, the last one first."""
+    assert isinstance(convolution, Convolution)
+    return convolution._reversed_padding_repeated_twice
+
+
+def flat_weight_names(module: nn.RNNBase) -> list[str]:
+    """Names of a recurrent module's weights, in the order in which its forward pass takes them."""
+    return module._flat_weights_names
+
+
+def set_flat_weights(module: nn.RNNBase, weights: list[Any]) -> None:
+    """Let a recurrent module's forward pass take these weights."""
+    module._flat_weights = weights
+
+
+def refuse_fused_attention(module: nn.MultiheadAttention) -> None:
+    """Say to nn.TransformerEncoderLayer that its fused kernel will not do for this attention."""
+    module._qkv_same_embed_dim = False
+
+
+def parametrizations_cached() -> bool:
+    """Whether `parametrize.cached()` is on."""
+    return bool(parametrize._cache_enabled)
+
+
+def compiled_from(model: nn.Module) -> nn.Module | None:
+    """What torch.compile was given to make this model; None where it did not make it."""
+    # Not asked of `torch._dynamo` itself, whose import takes seconds: who has compiled a model has imported it.
+    dynamo = sys.modules.get("torch._dynamo")
+    made = dynamo is not None and isinstance(model, dynamo.OptimizedModule)
+    return model._orig_mod if made else None  # pyright: ignore[reportReturnType]
+
+
+# Tensors and operators.
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor has been written to in place."""
+    return tensor._version
+
+
+def base_of(tensor: Tensor) -> Tensor | None:
+    """The tensor that this one is a view of; None where it is none."""
+    return tensor._base
+
+
+def flattened(tensors: Sequence[Tensor]) -> Tensor:
+    """Dense tensors of one dtype, one after the other in a vector."""
+    return _flatten_dense_tensors(tensors)
+
+
+def unflattened(flat: Tensor, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Views of a vector with the shapes of `tensors`, one after the other."""
+    return _unflatten_dense_tensors(flat, tensors)
+
+
+def schema_of(operator: Any) -> Any:
+    """An operator's schema: `name`, and `arguments` with their `name` and `default_value`."""
+    return operator._schema
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions that multiply in bfloat16."""
+    return torch.cpu._is_avx512_bf16_supported()

@@ -3,6 +3,7 @@
 import copy
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from math import isfinite
 from typing import Any
@@ -18,14 +19,14 @@ from l0prune.gates import GatedModel
 from l0prune.importance import importances
 from l0prune.measuring import macs, parameters, peak_memory_bytes
 from l0prune.plugin import OwnTask, Plugin, Task, describe, wish_of
-from l0prune.proof import TOLERANCE, compare, objection, prove_groups
+from l0prune.proof import RUN_TOLERANCE, compare, objection, prove_groups
 from l0prune.removal import RemovalPlan, apply_plan, remembered
 from l0prune.report.figures import draw_kept_units
 from l0prune.size import Subject, metric_named
 from l0prune.size.latency import latency_cache
 from l0prune.storage import RunDirectory, save
 from l0prune.support import catch_signals, copied, versions, write_atomic, write_json
-from l0prune.training import evaluate
+from l0prune.training import compiler_settings_kept, evaluate
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.one_shot import OneShot
 from l0prune.workflows.results import CompressionReport
@@ -74,6 +75,10 @@ class CompressionRun:
             Interrupted: A signal came; the state is saved.
         """
         check_same(f"{describe(self.config)} {self.task.data_digest}", "data or settings")
+        with compiler_settings_kept() if self.config.compile else nullcontext():
+            return self._executed()
+
+    def _executed(self) -> CompressionReport:
         gated = [self._prepared()]
         try:
             with catch_signals() as self.trainer.stopped:
@@ -221,7 +226,7 @@ class CompressionRun:
                     self.results["distill_loss_gated"] = evaluate(objective, batches)[0]
             self.results["distill_loss_before_removal"] = evaluate(objective, batches)[0]
         difference = compare(gated, self.task.observe)
-        if reason := objection(gated, self.task.observe, difference, TOLERANCE):
+        if reason := objection(gated, self.task.observe, difference, RUN_TOLERANCE):
             raise ProofError("the cut changed the outputs", got=reason)
         self.results["max_relative_difference"] = difference
         student, self.trainer.plan = gated.pruned()
@@ -265,7 +270,7 @@ class CompressionRun:
             peak_memory_bytes=peak_memory_bytes(device),
             device=str(device),
             precision=config.precision,
-            versions=versions(),
+            versions=versions(*task.packages),
             seed=config.seed,
             **results,
         )

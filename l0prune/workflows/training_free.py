@@ -14,7 +14,7 @@ from l0prune.gates import GatedModel
 from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
 from l0prune.proof import compare, objection, tolerance_for
-from l0prune.pruner import TOLERANCE, prepared
+from l0prune.pruner import ANY_MODEL_TOLERANCE, prepared
 from l0prune.removal import remember
 from l0prune.size import Metric, Wish
 from l0prune.support import copied
@@ -40,7 +40,7 @@ def prune(
     output_transform: Callable[[Any], Any] | None = None,
     seed: int = 0,
     time_limit: float = 60.0,
-    tolerance: float = TOLERANCE,
+    tolerance: float = ANY_MODEL_TOLERANCE,
 ) -> nn.Module:
     """Prune a model in one call, without training.
 

@@ -94,7 +94,7 @@ class TestFinishedRun:
         assert report["stage_seconds"].keys() == report["step_seconds"].keys() == {"joint", "further"}
         assert min(*report["stage_seconds"].values(), *report["step_seconds"].values()) > 0
         assert report["peak_memory_bytes"] > 1e6
-        assert report["versions"].keys() >= {"python", "torch", "l0prune"}
+        assert report["versions"].keys() >= {"python", "torch", "l0prune", "torchaudio"}
         assert (report["seed"], report["skipped_steps"], report["device"]) == (0, 0, "cpu")
         kept = {name: counts["kept"] for name, counts in report["kept_units"].items()}
         assert kept == {

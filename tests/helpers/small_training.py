@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0prune import ControllerConfig, L0Pruner, wrap
+from l0prune.gates import Gates
+from l0prune.pruner.state import PrunerState
 
 FAST = ControllerConfig(kind="projected", warmup_steps=5, look_steps=2)
 PUBLISHED = ControllerConfig(learning_rate=0.1, warmup_steps=5, quadratic_start=20.0)
@@ -52,6 +54,15 @@ def train(pruner: L0Pruner, optimizer: torch.optim.Optimizer, steps: int, call: 
 
 def adam(pruner: L0Pruner, **options: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(pruner.parameter_groups(lr=1e-3, **options))
+
+
+def state_of(pruner: L0Pruner) -> PrunerState:
+    """What the model carries of its pruner: gates, controller, steps made."""
+    return next(module for module in pruner.model.modules() if isinstance(module, PrunerState))
+
+
+def gates_of(pruner: L0Pruner) -> Gates:
+    return next(module for module in pruner.model.modules() if isinstance(module, Gates))
 
 
 def count(model: nn.Module) -> int:

@@ -24,9 +24,8 @@ from l0prune.discovery.search import discover
 from l0prune.measuring.count import macs
 from l0prune.proof.exactness import relative_difference
 from l0prune.proof.trials import find_faults
+from l0prune.pruner import ANY_MODEL_TOLERANCE
 from l0prune.size.macs import mac_size
-
-TOLERANCE = 1e-4
 
 
 class UNet(nn.Module):
@@ -174,8 +173,8 @@ def check(name: str, folder: Path) -> tuple[Discovery, nn.Module]:
     found = discover(model, observe)
     assert found.groups
     gated = GatedModel(model, found.groups, target_sparsity=1e-9).eval()
-    worst, faults = find_faults(gated, observe, tolerance=TOLERANCE)
-    assert worst <= TOLERANCE
+    worst, faults = find_faults(gated, observe, tolerance=ANY_MODEL_TOLERANCE)
+    assert worst <= ANY_MODEL_TOLERANCE
     assert bool(faults) == (name in UNPROVED)
     if faults:
         found, model = found.without(faults), gated.detach()
@@ -193,8 +192,8 @@ def check(name: str, folder: Path) -> tuple[Discovery, nn.Module]:
 @torch.no_grad()
 def random_plan_is_right(gated, observe, cost, dense, uncounted, random) -> tuple[nn.Module, RemovalPlan]:
     expected, pruned, plan, kept = random_cut(gated, observe, random)
-    assert relative_difference(expected, observe(pruned)) <= TOLERANCE
-    assert relative_difference(dense, expected) > 10 * TOLERANCE
+    assert relative_difference(expected, observe(pruned)) <= ANY_MODEL_TOLERANCE
+    assert relative_difference(dense, expected) > 10 * ANY_MODEL_TOLERANCE
     if uncounted == 0:
         assert cost.exact(kept) == counted_macs(pruned, observe)
     return pruned, plan

@@ -13,6 +13,7 @@ from l0prune.discovery.rules.elementwise import pointwise, shaped_like
 from l0prune.discovery.rules.registry import RULES, tensors
 from l0prune.discovery.rules.whole_modules import module_rule
 from l0prune.discovery.tracer import Tracer
+from l0prune.support import schema_of
 
 __all__ = ["apply_rule", "module_rule"]
 
@@ -27,7 +28,7 @@ def apply_rule(tracer: Tracer, func: Any, args: Sequence[Any], kwargs: dict[str,
         kwargs: Its keyword arguments.
         out: What it returned.
     """
-    name = func._schema.name.removeprefix("aten::")
+    name = schema_of(func).name.removeprefix("aten::")
     # In-place variants follow the rule of the plain operator.
     name = name if name in RULES else name.rstrip("_")
     operands = [*tensors(args), *tensors(kwargs.values())]
@@ -49,6 +50,6 @@ def apply_rule(tracer: Tracer, func: Any, args: Sequence[Any], kwargs: dict[str,
 
 def _positional(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
     """All arguments in the schema's order, defaults filled in."""
-    schema = func._schema.arguments
+    schema = schema_of(func).arguments
     rest = [kwargs.get(a.name, a.default_value) for a in schema[len(args) :]]
     return [*args, *rest]

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from l0prune import ConfigError
 
+PACKAGES = ("torchaudio",)
+"""Distributions whose versions matter to what this plugin finds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechOptions:

@@ -32,7 +32,7 @@ from l0prune_speech.distillation import (
 from l0prune_speech.encoder import UNITS, SpeechEncoder, encoder_groups
 from l0prune_speech.figure import draw_architecture
 from l0prune_speech.formats import load_teacher
-from l0prune_speech.options import SpeechOptions
+from l0prune_speech.options import PACKAGES, SpeechOptions
 
 _MACS_SECONDS = 10
 
@@ -93,6 +93,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         macs_per="second of audio, in a clip of 10 seconds",
         observe_for_macs=lambda model: _hidden_states(model, ten_seconds),
         macs_scale=1 / _MACS_SECONDS,
+        packages=PACKAGES,
         deploy=_deployed,
         draw=draw_architecture,
     )

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_training import gates_of
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
@@ -130,7 +131,7 @@ def random_values(count: int, seed: int) -> Tensor:
 def outputs_and_gradients(pruner: L0Pruner, x: Tensor, values: Tensor) -> list[Tensor]:
     z = values.clone().requires_grad_()
     pruner.model.zero_grad()
-    with pruner._gated.gates.fixed(z):
+    with gates_of(pruner).fixed(z):
         y = pruner.model(x)
         y.pow(2).sum().backward()
     assert z.grad is not None
@@ -142,7 +143,7 @@ def outputs_and_gradients(pruner: L0Pruner, x: Tensor, values: Tensor) -> list[T
 def test_outputs_and_gradients_are_those_of_tensors_gated_one_by_one(name: str, training: bool) -> None:
     pruner, x = gated(name)
     pruner.model.train(training)
-    count = len(pruner._gated.gates.log_alpha)
+    count = len(gates_of(pruner).log_alpha)
     for seed, values in enumerate((None, None, None, torch.ones(count), torch.zeros(count))):
         values = random_values(count, seed) if values is None else values.double()
         together = outputs_and_gradients(pruner, x, values)
@@ -304,7 +305,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
 def test_weights_that_change_between_passes_are_seen(change: str, training: bool) -> None:
     pruner, x = gated("tied weights")
     model: Any = pruner.model.train(training)
-    with pruner._gated.gates.fixed(random_values(len(pruner._gated.gates.log_alpha), 0)), torch.no_grad():
+    with gates_of(pruner).fixed(random_values(len(gates_of(pruner).log_alpha), 0)), torch.no_grad():
         before = seen_weights(pruner, x, model.one)[0].clone()
         CHANGES[change](model)
         assert torch.equal(seen_weights(pruner, x, model.one)[0], 2 * before)
@@ -331,7 +332,7 @@ def test_a_weight_that_changes_in_the_middle_of_a_pass_is_seen() -> None:
 def test_gates_drawn_in_the_middle_of_a_pass_are_those_of_what_follows() -> None:
     pruner, x = gated("tied weights")
     model: Any = pruner.model.train()
-    gates = pruner._gated.gates
+    gates = gates_of(pruner)
     handle = model.one.register_forward_pre_hook(lambda *_: gates.sample())
     first, second = seen_weights(pruner, x, model.one)
     handle.remove()
@@ -427,7 +428,7 @@ def test_weights_behind_another_parametrization_are_gated_too() -> None:
         nn.utils.parametrizations.weight_norm(part)
     x = torch.randn(5, 4, dtype=torch.float64)
     pruner = wrap(network, x, target_sparsity=0.4)
-    values = random_values(len(pruner._gated.gates.log_alpha), 0)
+    values = random_values(len(gates_of(pruner).log_alpha), 0)
     together = outputs_and_gradients(pruner, x, values)
     with one_by_one():
         alone = outputs_and_gradients(pruner, x, values)

@@ -70,6 +70,13 @@ def test_the_model_compared_with_is_measured_in_float32_whatever_was_asked() -> 
     assert all(row.speedup is not None for row in found.rows)
 
 
+def test_versions_are_the_cores_and_those_that_contenders_name() -> None:
+    plain = measure({"a": network(16)}, X, seconds=0.01).versions
+    assert plain.keys() == {"python", "l0prune", "torch", "torch-pruning", "numpy", "safetensors"}
+    contenders = {"a": network(16), "b": Contender(module=network(16), packages=("torchaudio",))}
+    assert measure(contenders, X, seconds=0.01).versions.keys() == {*plain, "torchaudio"}
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """The narrow network's ONNX file."""

@@ -1,5 +1,7 @@
 """What a network costs, against closed forms."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -50,6 +52,65 @@ def test_macs_of_modules_are_their_own_and_add_up(device: str) -> None:
     linears = {f"blocks.{i}.{j}": rows * 35 for i in (0, 1) for j in (0, 1)}
     assert found == {**linears, "head": 2 * rows * 10, "": 2 * 2 * 9 * 9 * 5}
     assert sum(found.values()) == macs(lambda: model(x))
+
+
+def _weight_normed() -> nn.Module:
+    return nn.utils.parametrizations.weight_norm(nn.Conv1d(8, 6, 3))
+
+
+def _old_weight_normed() -> nn.Module:
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        return nn.utils.weight_norm(nn.Conv1d(8, 6, 3))
+
+
+def _spectrally_normed() -> nn.Module:
+    return nn.utils.parametrizations.spectral_norm(nn.Conv1d(8, 6, 3))
+
+
+class _Scale(nn.Module):
+    """A module that is called on a parameter, as parametrizations are, and multiplies matrices itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.inner = nn.Parameter(torch.randn(20, 20)), nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu_(x @ self.inner(self.weight))
+
+
+@pytest.mark.parametrize(
+    "make", [_weight_normed, _old_weight_normed, _spectrally_normed, _Scale, lambda: nn.Conv1d(8, 6, 3)]
+)
+def test_macs_are_the_same_under_inference_mode(make: Callable[[], nn.Module]) -> None:
+    model, x = make().eval(), torch.randn(2, 8, 20)
+    expected = macs(lambda: model(x)), macs_by_module(model, [x])
+    assert expected[0] > 0
+    with torch.inference_mode():
+        assert (macs(lambda: model(x)), macs_by_module(model, [x])) == expected
+        made_here = x + 0
+        assert macs(lambda: model(made_here.mul_(1))) == expected[0]
+    # A run may turn the mode on itself, and a caller may have turned gradients on.
+    assert macs(lambda: torch.inference_mode()(model)(x)) == expected[0]
+    with torch.enable_grad():
+        assert macs(lambda: model(x)) == expected[0]
+
+
+def test_after_a_forward_pass_that_fails_counts_go_where_they_belong() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise ValueError("on purpose")
+
+    class Catches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fails, self.head = Fails(), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with pytest.raises(ValueError, match="on purpose"):
+                self.fails(x)
+            return self.head(x @ x.mT @ x)
+
+    assert macs_by_module(Catches(), [torch.randn(4, 8)]) == {"": 2 * 4 * 4 * 8, "head": 4 * 24}
 
 
 def test_devices() -> None:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from l0prune import ConfigError, GroupError, L0Pruner, ProofError, TraceError, wrap
+from l0prune import ConfigError, GroupError, L0Pruner, ProofError, TraceError, inspect, wrap
+from l0prune.support import pre_hooks
 
 # Most of these runs are too short to reach their target.
 pytestmark = pytest.mark.filterwarnings("ignore:the gates are at an expected sparsity:UserWarning")
@@ -149,7 +150,7 @@ def test_hooks_of_a_gated_norm_are_called_and_stay() -> None:
     seen.clear()
     pruned(x)
     assert seen == ["while gated", "before"]
-    assert len(pruned[1]._forward_pre_hooks) == 1
+    assert len(pre_hooks(pruned[1])) == 1
 
 
 def test_a_group_norm_without_a_bias_keeps_its_weight() -> None:
@@ -177,6 +178,22 @@ def test_inference_mode_leaves_nothing_behind() -> None:
         pruned = pruner.finalize()
     pruned.train()(x).sum().backward()
     assert pruned[0].weight.grad is not None
+
+
+def test_under_inference_mode_a_model_is_looked_at_and_wrapped_as_without() -> None:
+    def make() -> nn.Sequential:
+        torch.manual_seed(0)
+        first = nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 6, 3))
+        return nn.Sequential(first, nn.BatchNorm1d(6), nn.ReLU(), nn.Conv1d(6, 3, 3))
+
+    model, x = make(), torch.randn(2, 4, 20)
+    expected = inspect(model, x)
+    with torch.inference_mode():
+        found = inspect(model, x)
+        pruner = wrap(model, x, target_sparsity=0.4, metric="macs")
+    assert found.rows == expected.rows
+    train(model.train(), pruner, x)
+    assert pruner.finalize()(x).shape == (2, 3, 16)
 
 
 def test_what_is_no_model_is_refused() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import FAST, PUBLISHED, Net, adam, batch, make, train
+from small_training import FAST, PUBLISHED, Net, adam, batch, gates_of, make, state_of, train
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -161,7 +161,7 @@ def test_checkpointing_changes_no_gradient_of_two_passes_before_one_backward(who
         call = partial(checkpoint, model, use_reentrant=False) if checkpointed and whole else model
         if whole:
             # Such passes draw gates of their own.
-            model = lambda x: (pruner._gated.gates.forget_sample(), pruner.model(x))[1]  # noqa: E731
+            model = lambda x: (gates_of(pruner).forget_sample(), pruner.model(x))[1]  # noqa: E731
             call = call if checkpointed else model
         (call(batch(0)[0]) - call(batch(1)[0])).pow(2).mean().backward()
         return torch.cat([p.grad.flatten() for p in pruner.model.parameters() if p.grad is not None])
@@ -202,7 +202,7 @@ def test_the_gated_model_compiles(controller: ControllerConfig) -> None:
     pruner.model.eval(), eager.model.eval()
     torch.testing.assert_close(compiled(x), eager.model(x))
     train(pruner, adam(pruner), 10, call=compiled)
-    assert not torch.equal(pruner._state.controlled()[0], eager._state.controlled()[0])
+    assert not torch.equal(state_of(pruner).controlled()[0], state_of(eager).controlled()[0])
     pruned = pruner.finalize()
     torch.testing.assert_close(compiled.eval()(x), pruned(x), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(torch.compile(pruned, backend="aot_eager")(x), pruned(x), atol=1e-5, rtol=1e-5)

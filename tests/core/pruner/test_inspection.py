@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from l0prune import (
     DataError,
+    GatedModel,
     GroupError,
     Objective,
     Place,
@@ -20,7 +21,9 @@ from l0prune import (
     inspect,
     inspect_groups,
 )
-from l0prune.pruner.inspection import InspectedGroup
+from l0prune.proof import RUN_TOLERANCE
+from l0prune.proof.trials import find_faults
+from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, InspectedGroup
 
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
 
@@ -180,3 +183,27 @@ def test_a_notebook_shows_the_same_table() -> None:
     assert parser.cells[:6] == ["group", "kind", "units", "parameters a unit", "MACs a unit", "proved"]
     assert "no: <b>&" in parser.cells
     assert "left alone: part of the model's output" in parser.cells
+
+
+class Counting(nn.Module):
+    """Its output is off by a little for each hidden unit that is missing."""
+
+    def __init__(self, off: float) -> None:
+        super().__init__()
+        self.up, self.down, self.off = nn.Linear(6, 8), nn.Linear(8, 2), off
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.up(x))
+        return self.down(hidden) * (1 + self.off * (8 - hidden.shape[-1]))
+
+
+@pytest.mark.parametrize(("off", "by_a_run"), [(0.0, True), (1e-5, False)])
+def test_a_run_allows_smaller_differences_than_the_proof_on_any_model(off: float, by_a_run: bool) -> None:
+    model, observe = Counting(off), lambda module: module(X)
+    found = inspect(model, X)
+    assert [row.proved for row in found.rows] == [True]
+    gated = GatedModel(model, found.groups, target_sparsity=0.5).eval()
+    assert (not find_faults(gated, observe)[1]) is by_a_run
+    assert find_faults(gated, observe, tolerance=ANY_MODEL_TOLERANCE)[1] == {}
+    assert (find_faults(gated, observe, tolerance=RUN_TOLERANCE)[1] == {}) is by_a_run
+    assert [row.proved for row in inspect(Counting(1e-3), X).rows] == [False]

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import FAST, PUBLISHED, adam, batch, make, train
+from small_training import FAST, PUBLISHED, adam, batch, make, state_of, train
 from torch import nn
 from torch.nn import functional as F
 
-from l0prune import ControllerConfig, L0Pruner, TrainingError, wrap
+from l0prune import ConfigError, ControllerConfig, L0Pruner, TrainingError, wrap
 
 # Most of these runs are too short to reach their target.
 pytestmark = pytest.mark.filterwarnings("ignore:the gates are at an expected sparsity:UserWarning")
@@ -93,16 +93,16 @@ def test_a_nan_right_after_loading_goes_back_to_what_was_loaded() -> None:
     optimizer.step()
     with pytest.raises(TrainingError, match="NaN or infinite: step 3"):
         resumed.step()
-    for mine, theirs in zip(resumed._state.controlled(), trained._state.controlled(), strict=True):
+    for mine, theirs in zip(state_of(resumed).controlled(), state_of(trained).controlled(), strict=True):
         assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_a_model_may_change_its_dtype_after_it_is_wrapped(dtype: torch.dtype) -> None:
     pruner = make()
-    before = pruner._state.controlled_now()
+    before = state_of(pruner).controlled_now()
     pruner.model.to(dtype)
-    for now, then in zip(pruner._state.controlled(), before, strict=True):
+    for now, then in zip(state_of(pruner).controlled(), before, strict=True):
         assert now.dtype == then.dtype
         assert torch.equal(now, then)
     optimizer, (x, y) = adam(pruner), batch()
@@ -124,6 +124,36 @@ def test_parameters_may_be_replaced_by_loading() -> None:
 
     x = torch.randn(5, 8)
     one, other = build(1.0), build(2.0)
-    other._state.count()
+    state_of(other).count()
     one.model.load_state_dict(other.model.state_dict(), assign=True)
     torch.testing.assert_close(one.finalize()(x), other.finalize()(x))
+
+
+@pytest.mark.parametrize("around", [lambda model: model, lambda model: nn.Sequential(nn.Identity(), model)])
+def test_a_state_with_more_steps_than_the_run_is_refused_before_anything_is_loaded(around: Any) -> None:
+    trained = make(controller=None, total_steps=20)
+    train(trained, adam(trained), 16)
+    saved = around(trained.model).state_dict()
+    shorter = make(controller=None, total_steps=15)
+    before = copy.deepcopy(shorter.model.state_dict())
+    line = (
+        r"^total_steps is shorter than what was run: the state to load has made 16 steps .got 15, expected 16 or more.;"
+        r" wrap the model with the total_steps of the run that the state was saved in$"
+    )
+    # Copies refuse it as well: an average that is loaded, for example.
+    for model in (shorter.model, copy.deepcopy(shorter.model)):
+        with pytest.raises(ConfigError, match=line):
+            around(model).load_state_dict(saved)
+    after = shorter.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    train(shorter, adam(shorter), 3)
+
+
+def test_a_state_that_has_just_ended_is_loaded() -> None:
+    trained = make(controller=None, total_steps=12)
+    train(trained, adam(trained), 12)
+    for more in ({"controller": None, "total_steps": 12}, {"controller": FAST}):
+        resumed = make(**more)
+        resumed.model.load_state_dict(trained.model.state_dict())
+        resumed.finalize()
+        assert resumed.report.steps == 12

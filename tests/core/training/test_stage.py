@@ -268,8 +268,7 @@ def test_what_a_micro_batch_draws_depends_on_its_number_alone(make_network: Make
 
         def note(_: int, stage: Stage = stage, gates: list[Tensor] = gates) -> None:
             assert stage.gated is not None
-            assert stage.gated.gates._sampled is not None
-            gates.append(torch.cat(stage.gated.gates._sampled).detach().clone())
+            gates.append(torch.cat(stage.gated.gates.values()).detach().clone())
 
         stage.run(draw(), log_every=4, on_record=lambda record: None, after_step=note)
         drawn.append(gates)

@@ -3,11 +3,20 @@
 import itertools
 import json
 import math
+import pickle
+import pickletools
+import random
+import re
 import signal
+import warnings
+import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -345,3 +354,114 @@ def test_a_cut_far_from_the_target_is_told_and_reported(tmp_path: Path) -> None:
 def test_what_is_no_plugin_is_refused(wrong: Any, tmp_path: Path) -> None:
     with pytest.raises(l0prune.PluginError, match=r"not a plugin .*a Task"):
         l0prune.compress(wrong, out=tmp_path / "run")
+
+
+_MODULES = ("l0prune", "l0prune_speech", "l0prune_cli", __name__.rpartition(".")[2])
+
+
+def _module_paths(content: bytes) -> list[str]:
+    """Dotted paths into our packages, or into this file; as pickle writes them, a module and a name are two strings."""
+    names = "|".join(_MODULES).encode()
+    return sorted({found.decode() for found in re.findall(rb"(?:" + names + rb")\.[A-Za-z_]\w*", content)})
+
+
+@pytest.mark.parametrize("compaction", [False, True])
+@pytest.mark.parametrize("stop_at", [("joint", 20), ("further", 3)])
+def test_what_a_run_saves_knows_no_file_of_ours(stop_at: tuple[str, int], compaction: bool, tmp_path: Path) -> None:
+    """So that a run which began before files moved, or names changed, goes on after it."""
+    settings = {**SETTINGS, "compaction": {"enabled": compaction}, "keep_checkpoints": 9}
+    with pytest.raises(l0prune.Interrupted):
+        l0prune.compress(make_task(), settings=settings, out=tmp_path, observer=Watch(stop_at))
+    saved = sorted((tmp_path / "checkpoints").glob("*.pt"))
+    assert saved
+    for path in saved:
+        assert torch.serialization.get_unsafe_globals_in_checkpoint(path) == []
+        state = torch.load(path, weights_only=True)
+        assert {type(value) for value in state.values()} <= {dict, OrderedDict, str, int, float, list, type(None)}
+        with zipfile.ZipFile(path) as archive:
+            pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+        imported = {
+            argument.partition(" ")[0].partition(".")[0]
+            for code, argument, _ in pickletools.genops(pickled)
+            if code.name in ("GLOBAL", "INST") and isinstance(argument, str)
+        }
+        assert imported <= {"torch", "collections"}
+        assert "STACK_GLOBAL" not in {code.name for code, _, _ in pickletools.genops(pickled)}
+    l0prune.compress(make_task(), settings=settings, out=tmp_path, resume=True)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"model.json", "model.safetensors", "report.json", "metrics.jsonl"} <= {path.name for path in files}
+    assert {path.name: found for path in files if (found := _module_paths(path.read_bytes()))} == {}
+
+
+def test_module_paths_are_found() -> None:
+    pickled = pickle.dumps(l0prune.GateConfig(), protocol=2)
+    assert _module_paths(pickled)
+    assert _module_paths(b'{"kind": "l0prune.gates.Gates"}') == ["l0prune.gates"]
+    assert _module_paths(b'{"format": "l0prune", "plugin": "speech"}') == []
+
+
+def test_versions_in_the_report_are_the_cores_and_those_that_the_task_names(tmp_path: Path) -> None:
+    short = {**SETTINGS, "joint": {"steps": 3, "learning_rate": 1e-2}, "further": {"steps": 1, "learning_rate": 1e-2}}
+    plain = l0prune.compress(make_task(), settings=short, out=tmp_path / "plain").versions
+    assert plain.keys() == {"python", "l0prune", "torch", "torch-pruning", "numpy", "safetensors"}
+    named = make_task(packages=("torchaudio", "a-package-that-nobody-has"))
+    more = l0prune.compress(named, settings=short, out=tmp_path / "more").versions
+    assert more == {**plain, "torchaudio": version("torchaudio")}
+    assert json.loads((tmp_path / "more/report.json").read_text())["versions"] == more
+
+
+def _generators() -> list[Any]:
+    """What the global random generators hold, as far as it can be compared."""
+    name, keys, *rest = np.random.get_state()
+    return [torch.get_rng_state().tolist(), random.getstate(), name, np.asarray(keys).tolist(), rest]
+
+
+class _Draws(Fit):
+    """Draws from all generators, as augmentations do."""
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> l0prune.Losses:
+        inputs, labels = batch
+        return super().forward((inputs + 0.01 * (random.random() + np.random.rand()), labels))
+
+
+def test_the_callers_generators_are_left_as_they_were(tmp_path: Path) -> None:
+    task = make_task()
+    task = make_task(objective=_Draws(task.objective.student))
+    before = _generators()
+    l0prune.compress(task, settings={**SETTINGS, "seed": 5}, out=tmp_path / "run")
+    assert _generators() == before
+    with pytest.raises(l0prune.Interrupted):
+        l0prune.compress(make_task(), settings=SETTINGS, out=tmp_path / "cut", observer=Watch(("joint", 3)))
+    assert _generators() == before
+    # What the run draws hangs on its seed alone.
+    torch.manual_seed(77)
+    again = l0prune.compress(make_task(), settings=SETTINGS, out=tmp_path / "cut", resume=True)
+    once = l0prune.compress(make_task(), settings=SETTINGS, out=tmp_path / "whole")
+    assert again.losses_final == once.losses_final
+    assert again.distill_loss_final == once.distill_loss_final
+
+
+def test_a_compiled_run_leaves_the_compiler_and_the_warnings_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiling = nn.Module.compile
+    # Without the compiler proper, whose code may round otherwise.
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **more: compiling(self, **more, backend="aot_eager"))
+    filters, limits = list(warnings.filters), []
+
+    class Look(Watch):
+        def record(self, record: Any) -> None:
+            limits.append(torch.compiler.config.recompile_limit)
+            super().record(record)
+
+    short = {"joint": {"steps": 3, "learning_rate": 1e-2}, "further": {"steps": 2, "learning_rate": 1e-2}}
+    settings = {**SETTINGS, "compile": True, **short}
+    with torch.compiler.config.patch(recompile_limit=2):
+        l0prune.compress(make_task(), settings=settings, out=tmp_path / "run", observer=Look())
+        assert limits == [4] * 5
+        assert torch.compiler.config.recompile_limit == 2
+        assert warnings.filters == filters
+        with pytest.raises(l0prune.Interrupted):
+            l0prune.compress(make_task(), settings=settings, out=tmp_path / "cut", observer=Look(("joint", 2)))
+        assert torch.compiler.config.recompile_limit == 2
+        assert warnings.filters == filters

@@ -12,6 +12,7 @@ from l0prune import Contender, Load, RunError
 from l0prune_speech.data import SAMPLE_RATE, Framing
 from l0prune_speech.deploy.inference import for_inference
 from l0prune_speech.formats import from_encoder, load_teacher, to_onnx
+from l0prune_speech.options import PACKAGES
 
 _CHILD_SECONDS = 10
 _CHILD = """
@@ -69,7 +70,7 @@ def contender(source: str, workspace: Path) -> Contender:
             to_onnx(checkpoint, made)
         return made
 
-    return Contender(module=for_inference(encoder), counted=encoder, onnx=onnx, facts=facts)
+    return Contender(module=for_inference(encoder), counted=encoder, onnx=onnx, facts=facts, packages=PACKAGES)
 
 
 def load(seconds: float, batch: int) -> Load:

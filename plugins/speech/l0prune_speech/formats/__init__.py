@@ -15,6 +15,27 @@ if TYPE_CHECKING:
     from l0prune_speech.formats.teachers import load_teacher
     from l0prune_speech.formats.way import Way, plain_way
 
+    __all__ = [
+        "FORMATS",
+        "Way",
+        "folded",
+        "from_encoder",
+        "huggingface_way",
+        "load_teacher",
+        "model_card",
+        "onnx_way",
+        "open_pickled",
+        "open_s3prl",
+        "plain_way",
+        "to_diarizen",
+        "to_dphubert",
+        "to_encoder",
+        "to_onnx",
+        "to_s3prl",
+        "torch_export_way",
+        "torchscript_way",
+    ]
+
 _HOMES = {
     "card": ("model_card",),
     "checkpoint": (
@@ -46,4 +67,5 @@ _HOMES = {
     ),
 }
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)

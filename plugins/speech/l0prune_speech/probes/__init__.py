@@ -8,9 +8,15 @@ if TYPE_CHECKING:
     from l0prune_speech.probes.catalogue import TASKS
     from l0prune_speech.probes.evaluating import evaluate_models
 
+    __all__ = [
+        "TASKS",
+        "evaluate_models",
+    ]
+
 _HOMES = {
     "catalogue": ("TASKS",),
     "evaluating": ("evaluate_models",),
 }
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings, LayerComparison, counted, pick_device
+from l0prune.support import versions
 from l0prune_speech.data import Framing
+from l0prune_speech.options import PACKAGES
 from l0prune_speech.probes.catalogue import TASKS
 from l0prune_speech.probes.checks import check_overlap
 from l0prune_speech.probes.corpora import open_sets
@@ -74,6 +76,7 @@ def evaluate_models(models: Sequence[str], settings: EvaluationSettings, note: N
         against=settings.against,
         seeds=settings.seeds,
         shuffled_labels=settings.shuffle_labels,
+        versions=versions(*PACKAGES),
     )
 
 
