@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from l0prune.support.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from l0prune.support.assignments import read_assignments, read_value
+    from l0prune.support.fields import Field, Setting, check_fields, fields_of, table_of, words_of
     from l0prune.support.files import (
         assembled,
         check_writable,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     )
     from l0prune.support.packages import versions
     from l0prune.support.signals import catch_signals
-    from l0prune.support.tables import build, merge, read_toml, to_mapping, write_toml
+    from l0prune.support.tables import merge, read_toml, to_mapping, write_toml
     from l0prune.support.text import (
         counted,
         duration,
@@ -48,8 +50,11 @@ if TYPE_CHECKING:
         random_state,
         restore_random_state,
     )
+    from l0prune.support.typed import build
 
 _HOMES = {
+    "assignments": ("read_assignments", "read_value"),
+    "fields": ("Field", "Setting", "check_fields", "fields_of", "table_of", "words_of"),
     "files": (
         "assembled",
         "check_writable",
@@ -79,7 +84,6 @@ _HOMES = {
     "packages": ("versions",),
     "signals": ("catch_signals",),
     "tables": (
-        "build",
         "merge",
         "read_toml",
         "to_mapping",
@@ -105,6 +109,7 @@ _HOMES = {
         "random_state",
         "restore_random_state",
     ),
+    "typed": ("build",),
 }
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)
