@@ -6,7 +6,7 @@ from l0prune.support.lazy import lazy_names
 
 if TYPE_CHECKING:
     from l0prune.support.assignments import read_assignments, read_value
-    from l0prune.support.fields import Field, Setting, check_fields, fields_of, table_of, words_of
+    from l0prune.support.fields import Field, Setting, alternatives, check_fields, fields_of, table_of, words_of
     from l0prune.support.files import (
         assembled,
         check_writable,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "assignments": ("read_assignments", "read_value"),
-    "fields": ("Field", "Setting", "check_fields", "fields_of", "table_of", "words_of"),
+    "fields": ("Field", "Setting", "alternatives", "check_fields", "fields_of", "table_of", "words_of"),
     "files": (
         "assembled",
         "check_writable",

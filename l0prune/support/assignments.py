@@ -60,7 +60,8 @@ def _assignment(text: str, where: str) -> dict[str, Any]:
     if not equals or not key.strip() or "\n" in key:
         raise ConfigError("not a setting", where=where, got=repr(text), expected=_EXPECTED)
     if not value.strip():
-        raise ConfigError("setting has no value", where=where, got=repr(text), expected=f"{_EXPECTED}; '' is no text")
+        hint = "two quotes stand for an empty string"
+        raise ConfigError("setting has no value", where=where, got=repr(text), expected=_EXPECTED, hint=hint)
     try:
         table = tomllib.loads(f"{key} = 0")
     except tomllib.TOMLDecodeError as error:

@@ -7,6 +7,7 @@ from dataclasses import MISSING
 from enum import Enum
 from functools import cache
 from pathlib import PurePath
+from types import GenericAlias
 from typing import Any, TypeVar, get_args
 
 from l0prune.errors import ConfigError, nearest
@@ -76,7 +77,8 @@ def _adapter(hint: Any) -> Any:
     from pydantic import ConfigDict, TypeAdapter
 
     # In a tuple, so that the configuration reaches dataclasses: of them pydantic takes none beside their own.
-    return TypeAdapter(tuple[hint], config=ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=False))
+    inside: Any = GenericAlias(tuple, (hint,))
+    return TypeAdapter(inside, config=ConfigDict(strict=True, extra="forbid"))
 
 
 def _checked(hint: Any, value: Any, path: str) -> Any:

@@ -16,9 +16,10 @@ class SpeechOptions:
     """The table [speech] of a configuration."""
 
     teacher: str = "embedded"
-    """ "embedded", a torchaudio bundle name, a checkpoint file or folder of any known format, or a hub id."""
+    """The network to compress: "embedded", a torchaudio bundle name, a checkpoint file or folder of any known format,
+    or a hub id."""
     data: tuple[str, ...] = ()
-    """Audio files, folders or tsv manifests; the embedded clips by default."""
+    """Training data: audio files, folders or tsv manifests; the embedded clips by default."""
     units: Annotated[tuple[str, ...], Setting(separator=",")] = ("conv", "head", "ffn")
     """Kinds of unit to prune: conv, head, ffn, attention, feed_forward."""
     matched_layers: tuple[int, ...] = ()
