@@ -114,6 +114,7 @@ class CompactionConfig:
     """
 
     enabled: bool = True
+    """Whether they leave before the stage ends."""
     closed_below: Inside = 0.05
     """A unit counts as closed while its keep probability is below this."""
     every_steps: Counted = 10
@@ -182,9 +183,9 @@ class RunConfig:
     """Share of the size to remove."""
     metric: str = "params"
     """What the target counts: "params", "macs" (multiply-accumulates), or "latency" (measured on the run's device)."""
-    target_speedup: float | None = None
+    target_speedup: Annotated[float | None, Setting(gt=1)] = None
     """With the metric "latency", in place of target_sparsity: how many times faster the pruned network is to be."""
-    target_ms: float | None = None
+    target_ms: Annotated[float | None, Setting(gt=0)] = None
     """The same as milliseconds for the plugin's example input."""
     seed: Annotated[int, Setting(ge=0, lt=2**63)] = 0
     """Of every random draw but the gates' starting noise, which is always the same."""

@@ -103,15 +103,18 @@ def _annotation(field: "Field", flag: str, plugin: str) -> Any:
     from l0prune.support import words_of
 
     kinds = [kind for kind in _kinds(field.hint) if kind is not type(None)]
-    text, plain = f"[{plugin}] {field.text}", " or ".join(words_of(kind) for kind in kinds)
+    text = f"[{plugin}] {field.text}"
     if bool in kinds:
         return Annotated[bool | None, typer.Option(f"--{flag}/--no-{flag}", help=text.strip())]
     if _is_list(field.hint):
-        plain = plain.replace("list of ", "")
+        items = [item for kind in kinds for item in get_args(kind) if item is not Ellipsis]
+        plain = " or ".join(dict.fromkeys(map(words_of, items))) or "string"
         if not field.setting.separator:
             text = f"{text} May be repeated."
             return Annotated[list[str] | None, typer.Option(f"--{flag}", help=text, metavar=f"<{plain}>")]
         plain = f"{plain}{field.setting.separator}..."
+    else:
+        plain = " or ".join(map(words_of, kinds))
     return Annotated[str | None, typer.Option(f"--{flag}", help=text.strip(), metavar=f"<{plain}>")]
 
 

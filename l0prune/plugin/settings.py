@@ -9,8 +9,11 @@ from l0prune.errors import ConfigError, nearest
 from l0prune.plugin.protocols import Plugin
 from l0prune.support import build, fields_of, merge, table_of, to_mapping
 
-STAGES = ("joint", "further")
-"""The two stages of a run, as they are called everywhere: distillation with pruning, and further distillation."""
+STAGES: Mapping[str, str] = {
+    "joint": "joint stage (distil and prune)",
+    "further": "further stage (distil further)",
+}
+"""The stages of a run by name, the same in code, TOML, terminal and report; and what people read."""
 
 _OTHER_NAMES = {
     f"{word}{joint}{number}": stage

@@ -191,13 +191,18 @@ def words_of(hint: Any) -> str:  # noqa: PLR0911 - one for each form
         if issubclass(origin, PurePath):
             return "path"
         if issubclass(origin, Mapping):
-            return f"table of {words_of(items[1])}" if items else "table"
+            return f"table of {_several(items[1])}" if items else "table"
         if issubclass(origin, tuple | list | set | frozenset):
-            kinds = dict.fromkeys(words_of(item) for item in items if item is not Ellipsis)
+            kinds = dict.fromkeys(_several(item) for item in items if item is not Ellipsis)
             return f"list of {' and '.join(kinds)}" if kinds else "list"
         if is_dataclass(origin):
             return "table"
     return getattr(hint, "__name__", str(hint))
+
+
+def _several(hint: Any) -> str:
+    words = words_of(hint)
+    return f"{words}s" if words in ("whole number", "number", "string", "path", "table") else words
 
 
 @cache

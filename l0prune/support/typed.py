@@ -158,7 +158,7 @@ def _told(errors: list[Any], hint: Any, value: Any, path: str) -> ConfigError:
         expected = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
         return ConfigError(f"unknown {where}", got=first["input"], expected=expected)
     if kind == "json_invalid":
-        what, got = "setting is no text that a file can hold", ascii(value)
+        what, got, said = "setting is no text that a file can hold", ascii(value), None
     elif said == "a table":
         what, said = "setting is not a table", None
     elif len(here) == 1 and kind not in _EXPECTED:

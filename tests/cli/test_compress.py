@@ -104,7 +104,7 @@ class TestFinishedRun:
 
     def test_json_is_alone_on_stdout(self, finished) -> None:
         assert json.loads(finished.outcome.out) == finished.report
-        assert "step 1, distil and prune" in finished.outcome.err
+        assert "joint stage (distil and prune): " in finished.outcome.err
 
     def test_network_has_torchaudios_interface(self, finished) -> None:
         student = l0prune.load(finished.folder)
