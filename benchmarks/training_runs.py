@@ -66,7 +66,7 @@ def runs(arguments: argparse.Namespace) -> dict[str, Any]:
                 for kind in ("stage_seconds", "stage_cpu_seconds")
             )
             print(
-                f"seed {seed} {name:5}: step 1 in {walls['joint']:.2f} of the time ({cpus['joint']:.2f} of the "
+                f"seed {seed} {name:5}: joint stage in {walls['joint']:.2f} of the time ({cpus['joint']:.2f} of the "
                 f"processor's), all in {run['wall_seconds'] / row['off']['wall_seconds']:.2f}; "
                 f"loss {run['loss']:.4f}; {run['params_after']:,}; cuts at {[c['step'] for c in run['compactions']]}",
                 flush=True,
@@ -99,8 +99,8 @@ def whole_run(seed: int, compaction: dict[str, Any]) -> dict[str, Any]:
 def project(arguments: argparse.Namespace) -> dict[str, Any]:
     """Cost of the paper's schedule against dense distillation for as many steps.
 
-    What is left of the network over step 1 is taken from the measured runs, from the end of the warm-up on; a step's
-    cost is taken as linear in the parameters left, between those measured.
+    What is left of the network over the joint stage is taken from the measured runs, from the end of the warm-up on; a
+    step's cost is taken as linear in the parameters left, between those measured.
     """
     measured = json.loads((RESULTS / f"training-steps-{arguments.model}.json").read_text(encoding="utf-8"))
     seeds = json.loads((RESULTS / "training-runs.json").read_text(encoding="utf-8"))["seeds"]
@@ -132,7 +132,7 @@ def project(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def curve_of(run: dict[str, Any], begins: float, places: np.ndarray) -> np.ndarray:
-    """Share of the parameters left at `places` of the time between the end of the warm-up and the end of step 1."""
+    """Share of the parameters left at `places` of the time from the warm-up to the end of the joint stage."""
     steps_done, parameters = np.array(run["curve"]).T
     last = int(np.argmax(steps_done)) + 1
     return np.interp(begins + (1 - begins) * places, steps_done[:last], parameters[:last]) / run["params_before"]

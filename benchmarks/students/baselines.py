@@ -122,7 +122,7 @@ def _objective(task: Task, beginning: Beginning, options: SpeechOptions) -> Dist
 
 
 def schedule(config: RunConfig) -> StageConfig:
-    """As many steps as both of the method's, with step 1's rate and its share of warm-up."""
+    """As many steps as both of the method's, with the joint stage's rate and its share of warm-up."""
     joint, further = config.joint, config.further
     steps = joint.steps + further.steps
     return replace(joint, steps=steps, warmup_steps=round(joint.warmup_steps * steps / joint.steps))

@@ -84,10 +84,10 @@ def ablations(config: RunConfig) -> list[Entry]:
         return Entry(name=name, answers=answers, settings=settings)
 
     return [
-        entry("no-step-2", "what does step 2 add?", further=no_further),
+        entry("no-step-2", "what does the further stage add?", further=no_further),
         entry(
             "joint-only-same-steps",
-            "or do its steps serve step 1 as well?",
+            "or do its steps serve the joint stage as well?",
             joint={"steps": longer, "warmup_steps": round(joint.warmup_steps * longer / joint.steps)},
             further=no_further,
         ),

@@ -1,16 +1,19 @@
 """`l0prune groups`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from l0prune_cli import options
 
 
 def command(
     plugin: options.PluginFlag,
-    teacher: options.TeacherFlag = None,
-    data: options.DataFlag = None,
-    units: options.UnitsFlag = None,
     recipe: options.RecipeFlag = None,
     config: options.ConfigFlag = None,
+    assignments: options.SetFlag = None,
     as_json: options.JsonFlag = False,
+    *,
+    own: Mapping[str, Any],
 ) -> None:
     """List the prune groups of a network, each proved on it."""
     import l0prune
@@ -18,8 +21,8 @@ def command(
 
     chosen = l0prune.get_plugin(plugin)
     layers = [l0prune.read_toml(config)] if config else []
-    flags = options.plugin_settings(plugin, teacher=teacher, data=data, units=units)
-    run = l0prune.resolve(chosen, *layers, flags, recipe=recipe)
+    settings = options.settings_of(plugin, options.given(recipe=recipe), own, assignments)
+    run = l0prune.resolve(chosen, *layers, settings)
     task = chosen.prepare(l0prune.build(chosen.options, run.options), run)
     table = l0prune.inspect_groups(task)
     print_result(table, group_table(table), as_json=as_json)

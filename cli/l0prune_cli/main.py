@@ -1,27 +1,48 @@
 """The `l0prune` command. Commands import what they need when they run, so that `--help` is instant."""
 
+import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
 from l0prune.errors import FailedElsewhere, Interrupted, L0PruneError
-from l0prune_cli import bench, compress, evaluate, export, groups, options, plugins, report
+from l0prune_cli import bench, compress, evaluate, export, groups, options, plugin_flags, plugins, report
 
-app = typer.Typer(
-    name="l0prune",
-    help="Prune networks to an exact budget, and HuBERT or WavLM to a quarter of their size.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command("compress")(compress.command)
-app.command("bench")(bench.command)
-app.command("evaluate")(evaluate.command)
-app.command("export")(export.command)
-app.command("groups")(groups.command)
-app.command("plugins")(plugins.command)
-app.command("report")(report.command)
+_OF_PLUGINS = {"compress": compress.command, "groups": groups.command}
+"""Commands that a plugin adds flags to."""
+_OTHERS = {
+    "bench": bench.command,
+    "evaluate": evaluate.command,
+    "export": export.command,
+    "plugins": plugins.command,
+    "report": report.command,
+}
+
+
+def make_app(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The command line, with the flags of the plugin that `arguments` name.
+
+    Raises:
+        L0PruneError: There is no such plugin, or it is broken.
+    """
+    app = typer.Typer(
+        name="l0prune",
+        help="Prune networks to an exact budget, and HuBERT or WavLM to a quarter of their size.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    plugin = plugin_flags.named_plugin(arguments[1:])
+    for name, command in sorted({**_OF_PLUGINS, **_OTHERS}.items(), key=lambda pair: (pair[0] != "compress", pair[0])):
+        if name in _OTHERS:
+            app.command(name)(command)
+        elif plugin is not None and arguments[0] == name:
+            app.command(name)(plugin_flags.with_flags_of(command, plugin))
+        else:
+            app.command(name)(plugin_flags.without_flags(command))
+    return app
 
 
 # What typer raises for a wrong command line; it has no public name, and was click's own in earlier versions.
@@ -33,8 +54,9 @@ def main() -> None:
 
     128 and the signal's number where SIGINT or SIGTERM broke off the work.
     """
+    arguments = sys.argv[1:] or ["--help"]
     try:
-        status = app(sys.argv[1:] or ["--help"], prog_name="l0prune", standalone_mode=False)
+        status = make_app(arguments)(arguments, prog_name="l0prune", standalone_mode=False)
     except Interrupted as error:
         # All processes of a run stop together: one says so.
         if options.is_main_process():
@@ -44,10 +66,17 @@ def main() -> None:
         status = 2
     except L0PruneError as error:
         status = _refuse(str(error))
+    except KeyboardInterrupt:
+        # While a plugin is loaded: later ones are typer's.
+        status = 128 + signal.SIGINT
     except _UsageError as error:
         message = error.format_message().strip().removesuffix(".")
-        command = error.ctx.command_path if error.ctx else "l0prune"
-        status = _refuse(f"{message[:1].lower()}{message[1:]}; see {command} --help")
+        shown = [error.ctx.command_path if error.ctx else "l0prune"]
+        if arguments[0] in _OF_PLUGINS:
+            plugin = plugin_flags.named_plugin(arguments[1:])
+            # The flags of a plugin are known where it is named.
+            shown += ["--plugin", plugin or "NAME"]
+        status = _refuse(f"{message[:1].lower()}{message[1:]}; see {' '.join(shown)} --help")
     sys.exit(status)
 
 

@@ -1,6 +1,7 @@
 """Flags that several commands share, and how they become settings."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,24 +10,63 @@ import typer
 PluginFlag = Annotated[str, typer.Option("--plugin", help="What to compress: see `l0prune plugins`.")]
 RecipeFlag = Annotated[str | None, typer.Option("--recipe", help="Named settings: see `l0prune plugins`.")]
 ConfigFlag = Annotated[Path | None, typer.Option("--config", help="TOML file over the recipe.", dir_okay=False)]
-TeacherFlag = Annotated[str | None, typer.Option("--teacher", help="The network to compress.")]
-DataFlag = Annotated[list[str] | None, typer.Option("--data", help="Training data; may be repeated.")]
-UnitsFlag = Annotated[str | None, typer.Option("--units", help="Kinds of unit to prune, comma-separated.")]
+SetFlag = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, joint.steps=100 for example; may be repeated."),
+]
 SparsityFlag = Annotated[float | None, typer.Option("--target-sparsity", help="Share of the size to remove.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
 
 
-def plugin_settings(
-    plugin: str, *, teacher: str | None = None, data: list[str] | None = None, units: str | None = None
+def settings_of(
+    plugin: str,
+    flags: Mapping[str, Any],
+    own: Mapping[str, Any],
+    assignments: Sequence[str] | None,
+    names: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The plugin's table as far as flags set it."""
-    values = {
-        "teacher": teacher,
-        "data": data or None,
-        "units": list(names(units)) if units is not None else None,
-    }
-    given = {key: value for key, value in values.items() if value is not None}
-    return {plugin: given} if given else {}
+    """The settings that a command line gives, as nested tables.
+
+    Args:
+        plugin: Its name, which is that of its table.
+        flags: Settings of the run that flags set.
+        own: Settings of the plugin that its flags set.
+        assignments: What `--set` gives.
+        names: The flags of settings that have another name.
+
+    Raises:
+        ConfigError: `--set` is given something else than KEY=VALUE, or the same as another one or as a flag.
+    """
+    import l0prune
+    from l0prune.support import merge, read_assignments
+
+    assigned = read_assignments(assignments or ())
+    table = assigned.get(plugin)
+    both = [(key, key) for key in flags if key in assigned]
+    both += [(key, f"{plugin}.{key}") for key in own if isinstance(table, Mapping) and key in table]
+    both += [("plugin", "plugin")] if "plugin" in assigned else []
+    for key, path in both:
+        flag = (names or {}).get(key, f"--{key.replace('_', '-')}")
+        raise l0prune.ConfigError("setting is given twice", where=path, got=f"{flag} and --set", expected="one of them")
+    if "steps" in {**flags, **assigned}:
+        _check_steps(assigned, "--steps" if "steps" in flags else "--set steps")
+    return merge(flags, {plugin: own} if own else {}, assigned)
+
+
+_SHARED_OUT = ("joint.steps", "joint.warmup_steps", "further.steps", "further.warmup_steps", "controller.warmup_steps")
+"""Settings that follow from `steps`."""
+
+
+def _check_steps(assigned: Mapping[str, Any], flag: str) -> None:
+    """Refuse what `steps` would overrule."""
+    import l0prune
+
+    for path in _SHARED_OUT:
+        table, _, key = path.partition(".")
+        if isinstance(assigned.get(table), Mapping) and key in assigned[table]:
+            got = f"{flag} and --set {path}"
+            hint = f"{flag} shares steps and warm-ups out as the recipe does"
+            raise l0prune.ConfigError("setting is given twice", where=path, got=got, expected="one of them", hint=hint)
 
 
 def given(**settings: Any) -> dict[str, Any]:
@@ -39,6 +79,6 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def names(text: str | None) -> tuple[str, ...]:
-    """The names of a comma-separated list."""
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+def names(text: str | None, separator: str = ",") -> tuple[str, ...]:
+    """The names of a list in one text."""
+    return tuple(name.strip() for name in (text or "").split(separator) if name.strip())

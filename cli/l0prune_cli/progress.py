@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from l0prune import CompressionReport, GatedModel, Observer, Record, RunConfig, Task, duration, summarise_kinds
+from l0prune.plugin import STAGES
 from l0prune_cli.tables import report_table
 
 
@@ -53,7 +54,7 @@ class TerminalObserver(Observer):
     def stage_begins(self, name: str, steps: int, done: int) -> None:
         """Begin a progress bar."""
         self._end_stage()
-        title = {"joint": "step 1, distil and prune", "further": "step 2, distil further"}.get(name, name)
+        title = STAGES.get(name, name)
         if not self.live:
             self.console.print(f"{title}: {steps} steps" + (f", going on from {done}" if done else ""))
             return

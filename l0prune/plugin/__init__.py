@@ -3,10 +3,11 @@
 from l0prune.plugin.find import get_plugin, plugin_names
 from l0prune.plugin.protocols import Benchable, Evaluator, Export, Exporter, ExportFormat, Plugin
 from l0prune.plugin.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
-from l0prune.plugin.settings import describe, resolve, wish_of
+from l0prune.plugin.settings import STAGES, describe, may_change, resolve, wish_of
 from l0prune.plugin.task import OwnTask, Task
 
 __all__ = [
+    "STAGES",
     "Benchable",
     "Evaluation",
     "EvaluationSettings",
@@ -22,6 +23,7 @@ __all__ = [
     "Task",
     "describe",
     "get_plugin",
+    "may_change",
     "plugin_names",
     "resolve",
     "wish_of",

@@ -1,6 +1,6 @@
 """From recipe, TOML and flags to the settings of a run, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -8,7 +8,21 @@ from l0prune.config import RunConfig, StageConfig
 from l0prune.errors import ConfigError, nearest
 from l0prune.plugin.protocols import Plugin
 from l0prune.size import Wish, metric_named
-from l0prune.support import build, merge, to_mapping
+from l0prune.support import build, fields_of, merge, table_of, to_mapping
+
+STAGES: Mapping[str, str] = {
+    "joint": "joint stage (distil and prune)",
+    "further": "further stage (distil further)",
+}
+"""The stages of a run by name, the same in code, TOML, terminal and report; and what people read."""
+
+_OTHER_NAMES = {
+    f"{word}{joint}{number}": stage
+    for word in ("step", "stage")
+    for joint in ("", "_", "-")
+    for number, stage in enumerate(STAGES, start=1)
+} | {"joint_stage": "joint", "further_stage": "further"}
+"""What the tables of the stages are not called."""
 
 
 def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = None) -> RunConfig:
@@ -35,6 +49,9 @@ def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = Non
         raise ConfigError("no such setting", where="options", hint=f"the plugin's settings stand in [{plugin.name}]")
     steps = values.pop("steps", None)
     settings = {field.name for field in fields(RunConfig)} - {"options"}
+    if other := sorted(values.keys() & _OTHER_NAMES.keys() - settings):
+        hint = f"the table is called [{_OTHER_NAMES[other[0]]}]"
+        raise ConfigError("no such setting", where=other[0], hint=hint)
     if unknown := sorted(values.keys() - settings):
         raise ConfigError(
             "no such setting", where=unknown[0], hint=nearest(unknown[0], {*settings, "steps", plugin.name})
@@ -66,7 +83,7 @@ def in_steps(config: RunConfig, steps: int) -> RunConfig:
     planned = config.joint.steps + config.further.steps
     if steps and not planned:
         raise ConfigError("steps cannot be shared out", got=steps, hint="give joint.steps and further.steps instead")
-    # Stage 1 is not lost to rounding.
+    # The joint stage is not lost to rounding.
     joint = max(steps * config.joint.steps // max(planned, 1), min(steps, config.joint.steps, 1))
     return replace(
         config,
@@ -89,3 +106,16 @@ def describe(config: RunConfig) -> dict[str, Any]:
     values = to_mapping(config)
     options = values.pop("options")
     return {**values, config.plugin: options}
+
+
+def may_change(plugin: Plugin) -> frozenset[str]:
+    """Dotted names of the settings in which a resumed run may differ: `Setting(may_change=True)` marks them."""
+    return frozenset((*_may_change(RunConfig), *_may_change(plugin.options, f"{plugin.name}.")))
+
+
+def _may_change(cls: type, prefix: str = "") -> Iterator[str]:
+    for field in fields_of(cls):
+        if table := table_of(field.hint):
+            yield from _may_change(table, f"{prefix}{field.name}.")
+        elif field.setting.may_change:
+            yield f"{prefix}{field.name}"

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from l0prune.plugin import STAGES
 from l0prune.removal import RemovalPlan
 from l0prune.report.curves import Curves, read_curves
 from l0prune.report.figures import KeptUnits
-from l0prune.report.measures import STAGES, Measure, measures
+from l0prune.report.measures import Measure, measures
 from l0prune.report.parts import Parts, network_parts
 from l0prune.report.read import Run, read_run
 
@@ -87,7 +88,7 @@ def _progress(run: Run) -> str:
         return "no step is on record yet"
     last = run.metrics[-1]
     stage = STAGES.get(last["stage"], last["stage"])
-    return f"on record are {last['step']:,} of {last['steps']:,} steps of {stage}"
+    return f"on record are {last['step']:,} of {last['steps']:,} steps of the {stage}"
 
 
 def _kept(description: Mapping[str, Any]) -> tuple[KeptUnits, ...]:

@@ -7,6 +7,7 @@ from os.path import normpath
 from pathlib import Path
 from typing import Any
 
+from l0prune.plugin import STAGES
 from l0prune.report.read import Run
 from l0prune.support import counted, duration, quantity, score
 
@@ -21,8 +22,6 @@ class Measure:
 
 _METRICS = {"params": "parameters", "macs": "multiply-accumulates", "latency": "latency"}
 _MOMENTS = {"before_removal": "before the cut", "after_removal": "after the cut", "final": "at the end"}
-STAGES: Mapping[str, str] = {"joint": "stage 1 (distil and prune)", "further": "stage 2 (distil further)"}
-"""What the stages of a run are called."""
 
 
 def measures(run: Run) -> tuple[Measure, ...]:
@@ -61,7 +60,7 @@ def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterato
         each = report.get("step_seconds", {}).get(stage, 0)
         steps = settings.get(stage, {}).get("steps", 0) if stage in STAGES else 0
         yield STAGES.get(stage, stage), f"{duration(seconds)} for {steps:,} steps, {each:.2f} s each"
-    yield "cut on the way, in stage 1", _times(len(report.get("compactions", [])))
+    yield "cut on the way, in the joint stage", _times(len(report.get("compactions", [])))
     yield "skipped steps", str(report.get("skipped_steps") or "")
     yield "peak memory", _memory(report.get("peak_memory_bytes"))
     yield "device and precision", f"{report.get('device', '')}, {report.get('precision', '')}".strip(", ")

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.errors import RunError
+from l0prune.plugin import STAGES
 from l0prune.storage import RunDirectory, read_description
 from l0prune.support import NUMBER, NUMBER_OR_NOTHING, checked, read_json, read_toml, rows_of
 
 _SETTINGS = {
     **dict.fromkeys(("plugin", "recipe", "metric"), str),
-    **dict.fromkeys(("joint", "further"), dict),
+    **dict.fromkeys(STAGES, dict),
 }
 _REPORT = {
     "teacher": str,
@@ -112,7 +113,7 @@ def _read_run(path: Path) -> Run:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     settings = checked(read_toml(path), {}, path, _SETTINGS)
-    for stage in ("joint", "further"):
+    for stage in STAGES:
         checked(settings.get(stage, {}), {}, f"{path}, [{stage}]", {"steps": int})
     _check_values(settings, path, "")
     return settings

@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from os.path import isfile
 from pathlib import Path
@@ -12,9 +12,6 @@ from typing import Any
 from l0prune.errors import RunError
 from l0prune.storage.checkpoint import checkpoints, newest_checkpoint
 from l0prune.support import free_bytes, read_json, read_toml, write_text, write_toml
-
-_WITHOUT_EFFECT = ("checkpoint_minutes", "keep_checkpoints", "workers")
-"""Settings, a plugin's too, in which a resumed run may differ: the student does not depend on them."""
 
 
 class RunDirectory:
@@ -67,8 +64,14 @@ class RunDirectory:
             raise
         self.checkpoints.mkdir(exist_ok=True)
 
-    def resume(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+    def resume(
+        self, settings: Mapping[str, Any], may_change: Container[str] = ()
+    ) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest whole checkpoint, or None where the run had not saved one yet; and a word on each damaged one.
+
+        Args:
+            settings: Those of now.
+            may_change: Dotted names of settings that may differ from those the run began with.
 
         Raises:
             RunError: There is nothing to resume, or the settings differ from those the run began with.
@@ -81,7 +84,7 @@ class RunDirectory:
         for key in sorted({*began, *now}):
             if key.startswith("one_shot.") and key not in began:
                 continue  # A run of before this setting, which trains: it has no effect there.
-            if began.get(key) != now.get(key) and key.rpartition(".")[2] not in _WITHOUT_EFFECT:
+            if began.get(key) != now.get(key) and key not in may_change:
                 raise RunError(
                     "settings differ from those the run began with",
                     where=key,

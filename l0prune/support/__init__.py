@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from l0prune.support.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from l0prune.support.assignments import read_assignments, read_value
+    from l0prune.support.fields import Field, Setting, alternatives, check_fields, fields_of, table_of, words_of
     from l0prune.support.files import (
         assembled,
         check_writable,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     )
     from l0prune.support.packages import versions
     from l0prune.support.signals import catch_signals
-    from l0prune.support.tables import build, merge, read_toml, to_mapping, write_toml
+    from l0prune.support.tables import merge, read_toml, to_mapping, write_toml
     from l0prune.support.text import (
         counted,
         duration,
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
         unflattened,
         version_of,
     )
+    from l0prune.support.typed import build
 
     __all__ = [
         "DDP_IGNORES",
@@ -150,6 +153,8 @@ if TYPE_CHECKING:
     ]
 
 _HOMES = {
+    "assignments": ("read_assignments", "read_value"),
+    "fields": ("Field", "Setting", "alternatives", "check_fields", "fields_of", "table_of", "words_of"),
     "files": (
         "assembled",
         "check_writable",
@@ -179,7 +184,6 @@ _HOMES = {
     "packages": ("versions",),
     "signals": ("catch_signals",),
     "tables": (
-        "build",
         "merge",
         "read_toml",
         "to_mapping",
@@ -232,6 +236,7 @@ _HOMES = {
         "unflattened",
         "version_of",
     ),
+    "typed": ("build",),
 }
 
 if not TYPE_CHECKING:

@@ -1,93 +1,27 @@
-"""Nested tables of settings: merged, checked against dataclasses, read from TOML and written to it."""
+"""Nested tables of settings: merged, read from TOML and written to it."""
 
 import json
 import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-from l0prune.errors import ConfigError, nearest
-
-T = TypeVar("T")
-
-
-def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
-    """Make a settings dataclass from a mapping, checking names and types.
-
-    Args:
-        cls: A dataclass, whose fields may be dataclasses.
-        values: Values by field name, tables as mappings.
-        where: Dotted name of the table, for messages.
-
-    Raises:
-        ConfigError: A key does not exist (the nearest name is given), is missing or has the wrong type.
-    """
-    hints = get_type_hints(cls)
-    names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    built: dict[str, Any] = {}
-    for key, value in values.items():
-        path = f"{where}.{key}" if where else key
-        if key not in names:
-            raise ConfigError("no such setting", where=path, hint=nearest(key, names))
-        built[key] = _convert(hints[key], value, path)
-    try:
-        settings = cls(**built)
-    except TypeError as error:
-        raise ConfigError("setting is missing", where=where or cls.__name__, got=str(error)) from error
-    except ConfigError as error:
-        if where and error.where is None:
-            raise type(error)(
-                error.what, where=where, got=error.got, expected=error.expected, hint=error.hint
-            ) from error
-        raise
-    for key, value in built.items():
-        # Where a range has no upper end, infinity lies within it.
-        if isinstance(value, float) and not math.isfinite(value):
-            path = f"{where}.{key}" if where else key
-            raise ConfigError("setting is not a finite number", where=path, got=value)
-    return settings
-
-
-_TYPE_NAMES: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    str: "a string",
-    bool: "true or false",
-    tuple: "a list",
-    Mapping: "a table",
-    type(None): "nothing",
-}
-
-
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    if is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError("setting is not a table", where=path, got=repr(value))
-        return build(hint, value, where=path)  # type: ignore[arg-type]
-    choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    for choice in choices:
-        origin, item = get_origin(choice) or choice, get_args(choice)
-        if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if origin is tuple and isinstance(value, list | tuple):
-            return tuple(_convert(item[0], element, path) for element in value)
-        if origin is Mapping and isinstance(value, Mapping):
-            return {key: _convert(item[1], element, f"{path}.{key}") for key, element in value.items()}
-        if origin in (int, str, bool) and type(value) is origin:
-            return value
-        if choice is Any or (choice is type(None) and value is None):
-            return value
-    expected = " or ".join(_TYPE_NAMES.get(get_origin(choice) or choice, str(choice)) for choice in choices)
-    raise ConfigError("setting has the wrong type", where=path, got=repr(value), expected=expected)
+from l0prune.errors import ConfigError
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:
     """The nested plain mapping of a settings dataclass."""
-    return json.loads(json.dumps(asdict(settings), default=str))
+    return json.loads(json.dumps(asdict(settings), default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    return sorted(value) if isinstance(value, set | frozenset) else str(value)
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +50,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def write_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     """TOML text of nested tables of numbers, strings, booleans and lists; None is left out."""
-    quoted = {key: key if re.fullmatch("[A-Za-z0-9_-]+", key) else _toml_value(key) for key in values}
+    quoted = {key: _toml_key(key) for key in values}
     plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
     lines = [f"{quoted[key]} = {_toml_value(value)}" for key, value in plain.items()]
     for key, value in values.items():
@@ -126,10 +60,17 @@ def write_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     return "\n".join(lines).strip() + "\n"
 
 
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch("[A-Za-z0-9_-]+", key) else _toml_value(key)
+
+
 def _toml_value(value: Any) -> str:
     """JSON's notation, but for what TOML writes in another way: inf and nan, text beyond ASCII, the DEL character."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, Mapping):
+        entries = (f"{_toml_key(key)} = {_toml_value(entry)}" for key, entry in value.items() if entry is not None)
+        return f"{{{', '.join(entries)}}}"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

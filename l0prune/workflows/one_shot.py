@@ -1,4 +1,4 @@
-"""A run without stage 1: units are ranked on the first training batches, removed at once, and made up for."""
+"""A run without a joint stage: units are ranked on the first training batches, removed at once, and made up for."""
 
 import itertools
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from l0prune.training import evaluate, shared
 
 
 class OneShot:
-    """What takes the place of stage 1 in one run.
+    """What takes the place of the joint stage in one run.
 
     Args:
         task: Objective and data.
@@ -52,7 +52,7 @@ class OneShot:
                 loss=self._loss,
                 seed=self.config.seed,
             )
-        self.note(f"no training in stage 1: units are ranked by {importance}")
+        self.note(f"no joint stage: units are ranked by {importance}")
         same = torch.from_numpy(scores).to(next(student.parameters()).device)
         average([same])
         return same.cpu().numpy()

@@ -8,7 +8,7 @@ import torch
 
 from l0prune.distributed import joined, together
 from l0prune.errors import ConfigError, PluginError
-from l0prune.plugin import OwnTask, Plugin, Task, describe, get_plugin, resolve
+from l0prune.plugin import OwnTask, Plugin, Task, describe, get_plugin, may_change, resolve
 from l0prune.storage import RunDirectory, free_run_directory
 from l0prune.support import build, random_state_kept, read_toml
 from l0prune.workflows.observer import Observer
@@ -62,7 +62,7 @@ def compress(
                 raise ConfigError(what, expected="--out DIR")
             free = free_run_directory(Path("runs") / f"{run.plugin}-{run.recipe}")
             folder = RunDirectory(Path(out) if out else free)
-            state, notes = folder.resume(describe(run)) if resume else (None, [])
+            state, notes = folder.resume(describe(run), may_change(chosen)) if resume else (None, [])
             for note in notes:
                 watcher.note(note)
             if not resume:

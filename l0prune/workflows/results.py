@@ -48,7 +48,7 @@ class CompressionReport:
     versions: dict[str, str]
     seed: int
     distill_loss_after_repair: float | None = None
-    """After the least-squares repair of a run without stage 1."""
+    """After the least-squares repair of a run without a joint stage."""
     forced_units: int | None = None
     """Units on which the cut decided otherwise than their gates: open ones removed, closed ones kept."""
     distill_loss_gated: float | None = None
@@ -56,7 +56,7 @@ class CompressionReport:
     expected_sparsity_at_cut: float | None = None
     """Under the gates, just before the cut: far from the target, it removed what training still used."""
     compactions: list[dict[str, Any]] = field(default_factory=list)
-    """Cuts during step 1: `step`, `parameters` left, units `kept` by group."""
+    """Cuts during the joint stage: `step`, `parameters` left, units `kept` by group."""
     latency_before_ms: float | None = None
     """With the metric "latency": measured at the cut, of the dense and the pruned network in turns."""
     latency_after_ms: float | None = None

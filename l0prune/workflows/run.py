@@ -100,7 +100,7 @@ class CompressionRun:
             self._to_measure = replace(subject, model=copied(student))
         if self.config.controller.kind == "projected":
             self.trainer.prior = importances(student, self.task.groups, size_model=self.target.size)
-        # Where stage 1 trains, or is over, there is nothing to rank.
+        # Where the joint stage trains, or is over, there is nothing to rank.
         over = self.config.joint.steps > 0 or (self.state is not None and self.state["stage"] == "further")
         scores = None if over else self._one_shot().scores(self.target.size)
         gated = GatedModel(
@@ -138,7 +138,7 @@ class CompressionRun:
             self.folder.rewind_metrics(self.state["position"] if self.state else 0)
 
     def _train(self, gated: GatedModel, state: Mapping[str, Any] | None) -> None:
-        """Step 1, the cut, step 2."""
+        """The joint stage, the cut, the further stage."""
         trainer, objective = self.trainer, self.task.objective
         if state is None or state["stage"] == "joint":
             try:

@@ -24,7 +24,6 @@ FLAGS = {
     "compress": [
         "--compile",
         "--config",
-        "--data",
         "--device",
         "--json",
         "--metric",
@@ -34,12 +33,11 @@ FLAGS = {
         "--recipe",
         "--resume",
         "--seed",
+        "--set",
         "--steps",
         "--target-ms",
         "--target-sparsity",
         "--target-speedup",
-        "--teacher",
-        "--units",
     ],
     "evaluate": [
         "--against",
@@ -56,15 +54,38 @@ FLAGS = {
         "models",
     ],
     "export": ["--json", "--list", "--out", "--plugin", "--to", "source"],
-    "groups": ["--config", "--data", "--json", "--plugin", "--recipe", "--teacher", "--units"],
+    "groups": ["--config", "--json", "--plugin", "--recipe", "--set"],
     "plugins": ["--json"],
     "report": ["--json", "--out", "runs"],
 }
 
+OF_SPEECH = [
+    "--activation-checkpointing",
+    "--batch-seconds",
+    "--cache",
+    "--cache-gigabytes",
+    "--cosine-form",
+    "--cosine-weight",
+    "--crop-epochs",
+    "--data",
+    "--dropout",
+    "--evaluation-seconds",
+    "--l1-weight",
+    "--l2-weight",
+    "--layer-drop",
+    "--matched-layers",
+    "--max-seconds",
+    "--min-seconds",
+    "--mode",
+    "--teacher",
+    "--units",
+    "--workers",
+]
 HELP = """
 import sys
 from l0prune_cli.main import main
-for command in ([], ["bench"], ["compress"], ["evaluate"], ["export"], ["groups"], ["plugins"], ["report"]):
+named = [[command, "--plugin", "speech"] for command in ("compress", "groups")]
+for command in ([], ["bench"], ["compress"], ["evaluate"], ["export"], ["groups"], ["plugins"], ["report"], *named):
     sys.argv = ["l0prune", *command, "--help"]
     try:
         main()
@@ -74,15 +95,24 @@ print("heavy:", sorted({"torch", "torchaudio", "numpy", "rich.console", "matplot
 """
 
 
-def test_flags_are_frozen() -> None:
-    from l0prune_cli.main import app
+def flags_of(*arguments: str) -> dict[str, list[str]]:
+    from l0prune_cli.main import make_app
 
-    commands = get_command(app).commands  # type: ignore[attr-defined]
-    found = {
+    commands = get_command(make_app(arguments)).commands  # type: ignore[attr-defined]
+    return {
         name: sorted(option for parameter in command.params for option in parameter.opts)
         for name, command in commands.items()
     }
-    assert found == FLAGS
+
+
+def test_flags_are_frozen() -> None:
+    assert flags_of() == FLAGS
+
+
+@pytest.mark.parametrize("command", ["compress", "groups"])
+def test_flags_of_the_speech_plugin_are_frozen(command) -> None:
+    found = flags_of(command, "--plugin=speech")
+    assert found == {**FLAGS, command: sorted([*FLAGS[command], *OF_SPEECH])}
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -91,7 +121,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stderr == ""
     *help_text, last = done.stdout.splitlines()
     assert last == "heavy: []"
-    for flags in FLAGS.values():
+    for flags in (*FLAGS.values(), OF_SPEECH):
         for flag in flags:
             assert any(flag in line for line in help_text)
 
@@ -116,6 +146,9 @@ def test_runs_as_a_module() -> None:
         (["squeeze"], "squeeze"),
         (["--plugin", "speech"], "--plugin"),
         (["compress", "--plugin"], "--plugin"),
+        (["compress", "--teacher", "x"], "--plugin NAME"),
+        (["groups", "--plugin", "speech", "--teachr", "x"], "--teacher"),
+        (["compress", "--plugin", "speech", "--set"], "--set"),
     ],
 )
 def test_usage_errors_are_one_line_and_exit_with_2(l0prune_call, arguments, word) -> None:

@@ -150,7 +150,7 @@ def test_third_party_plugin_from_list_to_opened_network(toy, tmp_path, l0prune_c
     assert sum(parameter.numel() for parameter in student.parameters()) == report["params_after"]
     assert report["distill_loss_final"] is None  # It holds nothing out.
     wrong = l0prune_call("compress", *flags, "--out", tmp_path / "other", "--teacher", "x")
-    wrong.refused("no such setting: toy.teacher", "choose one of width")
+    wrong.refused("no such option: --teacher", "see l0prune compress --plugin toy --help")
 
 
 @pytest.mark.parametrize("name", BROKEN)

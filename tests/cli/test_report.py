@@ -145,7 +145,7 @@ class TestUnfinished:
         found = reported(l0prune_call, unfinished)
         (facts,) = found["runs"]
         assert not facts["complete"]
-        assert facts["progress"] == "on record are 7 of 10 steps of stage 1 (distil and prune)"
+        assert facts["progress"] == "on record are 7 of 10 steps of the joint stage (distil and prune)"
         assert (facts["report"], facts["parts"], facts["kept"]) == (None, None, [])
         assert len(facts["curves"]["loss"][0]["steps"]) == 7
         assert facts["settings"]["joint"]["steps"] == 10

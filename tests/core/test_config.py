@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l0prune import ConfigError, GateConfig, RunConfig, StageConfig
-from l0prune.support.tables import build, merge, read_toml, to_mapping, write_toml
+from l0prune.support import build, merge, read_toml, to_mapping, write_toml
 
 KEYS = st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True)
 SCALARS = st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=20)

@@ -2,8 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from l0prune import ConfigError
+from l0prune.support import Setting, check_fields
+
+Seconds = Annotated[float, Setting(gt=0)]
+Weight = Annotated[float, Setting(ge=0)]
 
 PACKAGES = ("torchaudio",)
 """Distributions whose versions matter to what this plugin finds."""
@@ -14,39 +19,43 @@ class SpeechOptions:
     """The table [speech] of a configuration."""
 
     teacher: str = "embedded"
-    """ "embedded", a torchaudio bundle name, a checkpoint file or folder of any known format, or a hub id."""
+    """The network to compress: "embedded", a torchaudio bundle name, a checkpoint file or folder of any known format,
+    or a hub id."""
     data: tuple[str, ...] = ()
-    """Audio files, folders or tsv manifests; the embedded clips by default."""
-    units: tuple[str, ...] = ("conv", "head", "ffn")
+    """Training data: audio files, folders or tsv manifests; the embedded clips by default."""
+    units: Annotated[tuple[str, ...], Setting(separator=",")] = ("conv", "head", "ffn")
     """Kinds of unit to prune: conv, head, ffn, attention, feed_forward."""
     matched_layers: tuple[int, ...] = ()
     """Teacher layers to match; 0 and each third of the depth by default."""
     mode: str = "layers"
     """ "layers" (the paper's) or "prediction" (DistilHuBERT's)."""
-    l1_weight: float = 1.0
-    l2_weight: float = 0.0
-    cosine_weight: float = 1.0
+    l1_weight: Weight = 1.0
+    """Of the mean absolute distance between the student's and the teacher's hidden states."""
+    l2_weight: Weight = 0.0
+    """Of their mean squared distance."""
+    cosine_weight: Weight = 1.0
+    """Of one minus their cosine similarity."""
     cosine_form: str = "linear"
     """ "linear" or "log_sigmoid"."""
     dropout: bool = True
     """Train the student with its teacher's dropout rates."""
-    layer_drop: float = 0.0
+    layer_drop: Annotated[float, Setting(ge=0, lt=1)] = 0.0
     """Probability of skipping a transformer layer of the student; the published code has none in effect."""
-    batch_seconds: float = 40.0
+    batch_seconds: Seconds = 40.0
     """Seconds of audio in a batch."""
-    min_seconds: float = 2.0
+    min_seconds: Seconds = 2.0
     """Shorter clips are left out, and counted."""
-    max_seconds: float = 15.6
+    max_seconds: Seconds = 15.6
     """Longer clips are cropped to this."""
-    evaluation_seconds: float = 60.0
+    evaluation_seconds: Seconds = 60.0
     """Audio held out from training, on which the reported losses are measured."""
-    workers: int = 1
+    workers: Annotated[int, Setting(ge=0, may_change=True)] = 1
     """Processes that decode audio."""
-    crop_epochs: int = 0
+    crop_epochs: Annotated[int, Setting(ge=0)] = 0
     """After this many epochs the same crops come again, in another order; 0 for new ones each epoch."""
     cache: str = ""
     """Folder for the teacher's hidden states, which are computed once for each crop; needs crop_epochs."""
-    cache_gigabytes: float = 50.0
+    cache_gigabytes: Annotated[float, Setting(gt=0)] = 50.0
     """Nothing is added to a cache of this size."""
     activation_checkpointing: bool = False
     """Keep no activations within the student's layers: less memory, one more forward pass."""
@@ -58,26 +67,16 @@ class SpeechOptions:
             raise ConfigError(f"{where} is empty", got='""', expected="the name of a file, a folder or a teacher")
         if not self.units:
             raise ConfigError("no units to prune", expected="conv, head, ffn, attention or feed_forward")
-        if not 0 <= self.layer_drop < 1:
-            raise ConfigError("layer_drop out of range", got=self.layer_drop, expected="0 up to 1")
-        for name in ("batch_seconds", "min_seconds", "max_seconds", "evaluation_seconds"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} out of range", got=getattr(self, name), expected="above 0")
+        check_fields(self)
         weights = {name: getattr(self, name) for name in ("l1_weight", "l2_weight", "cosine_weight")}
         for name, weight in weights.items():
-            if not 0 <= weight < math.inf:
+            if weight == math.inf:
                 raise ConfigError(f"{name} out of range", got=weight, expected="0 or more")
         if not any(weights.values()):
             raise ConfigError(
                 "nothing to minimise", got="weights of 0", expected=f"one of {', '.join(weights)} above 0"
             )
-        if self.crop_epochs < 0:
-            raise ConfigError("crop_epochs out of range", got=self.crop_epochs, expected="0 or more")
         if self.cache and not self.crop_epochs:
             raise ConfigError(
                 "a cache needs crops that come again", got="crop_epochs 0", hint="set crop_epochs to 1 or more"
             )
-        if not self.cache_gigabytes > 0:
-            raise ConfigError("cache_gigabytes out of range", got=self.cache_gigabytes, expected="above 0")
-        if self.workers < 0:
-            raise ConfigError("workers out of range", got=self.workers, expected="0 or more")

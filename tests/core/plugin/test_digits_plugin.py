@@ -26,7 +26,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def l0prune_command(*arguments: str, path: Path | str = "") -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(path), "COLUMNS": "120"}
+    paths = os.pathsep.join(filter(None, (str(path), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "120"}
     command = [sys.executable, "-m", "l0prune_cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
@@ -35,8 +36,12 @@ def test_it_compresses_a_classifier(site: Path, tmp_path: Path, monkeypatch: pyt
     assert "scikit-learn's digits" in l0prune_command("plugins", path=site).stdout
     table = json.loads(l0prune_command("groups", "--plugin", "digits", "--json", path=site).stdout)
     assert [row["proved"] for row in table] == [True, True]
+    for command in ("compress", "groups"):
+        shown = l0prune_command(command, "--plugin", "digits", "--help", path=site).stdout
+        assert "--width" in shown
+        assert "--teacher" not in shown
     run = tmp_path / "run"
-    done = l0prune_command("compress", "--plugin", "digits", "--out", str(run), "--json", path=site)
+    done = l0prune_command("compress", "--plugin", "digits", "--width", "24", "--out", str(run), "--json", path=site)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["params_after"] <= (1 - 0.75) * report["params_before"]

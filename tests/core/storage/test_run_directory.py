@@ -141,4 +141,8 @@ def test_first_free_name(tmp_path: Path) -> None:
 
 
 def test_what_the_student_does_not_depend_on_may_differ(run: RunDirectory) -> None:
-    assert run.resume({**SETTINGS, "keep_checkpoints": 9, "toy": {**SETTINGS["toy"], "workers": 3}}) == (None, [])
+    changed = {**SETTINGS, "keep_checkpoints": 9, "toy": {**SETTINGS["toy"], "workers": 3}}
+    assert run.resume(changed, {"keep_checkpoints", "toy.workers"}) == (None, [])
+    # A name alone says nothing: the plugin does.
+    with pytest.raises(RunError, match=r"settings differ .*: toy\.workers \(got 3"):
+        run.resume(changed, {"keep_checkpoints", "workers", "speech.workers"})

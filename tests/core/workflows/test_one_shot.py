@@ -1,4 +1,4 @@
-"""Runs without stage 1: files and report as ever, a selection by importance; schedules in other numbers of steps."""
+"""Runs without a joint stage: files as ever, a selection by importance; schedules in other numbers of steps."""
 
 import json
 from pathlib import Path

@@ -302,7 +302,7 @@ class Stopping(Fit):
         return super().forward(batch)
 
 
-# In step 1; at the evaluation before the cut, and after it.
+# In the joint stage; at the evaluation before the cut, and after it.
 @pytest.mark.parametrize("at", [3, 31, 33])
 def test_no_gates_are_left_on_the_network_after_an_error(at: int, tmp_path: Path) -> None:
     task = make_task()
@@ -329,7 +329,7 @@ def test_no_gates_are_left_on_the_network_after_a_refused_group(tmp_path: Path) 
 
 def test_an_error_once_units_are_gone_says_to_make_the_task_anew(tmp_path: Path) -> None:
     watch = Watch()
-    # The fifth pass of step 2; four are evaluations at the cut.
+    # The fifth pass of the further stage; four are evaluations at the cut.
     task = make_task(objective=Stopping(network(), 30 + 4 + 5))
     with pytest.raises(Stop):
         l0prune.compress(task, settings=SETTINGS, out=tmp_path / "run", observer=watch)
