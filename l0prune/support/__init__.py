@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         figure_label,
         figure_names,
         listed,
+        one_line,
         plain,
         printable,
         quantity,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from l0prune.support.torch_internals import (
         in_backward,
         in_checkpoint,
+        operator_name,
         operators_are_plain,
         plain_attention,
         random_state,
@@ -91,6 +93,7 @@ _HOMES = {
         "figure_label",
         "figure_names",
         "listed",
+        "one_line",
         "plain",
         "printable",
         "quantity",
@@ -100,6 +103,7 @@ _HOMES = {
     "torch_internals": (
         "in_backward",
         "in_checkpoint",
+        "operator_name",
         "operators_are_plain",
         "plain_attention",
         "random_state",
