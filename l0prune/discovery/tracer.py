@@ -273,7 +273,7 @@ class Tracer(TorchDispatchMode):
         yield from (told.atoms for told in (*norms, *readings))
 
     def take_back(self, mark: tuple[int, ...], keep: Callable[[np.ndarray], bool]) -> None:
-        """Forget what has been said since, but not what was tied or pinned, if `keep` finds its atoms right."""
+        """Forget what has been said since; what was tied or pinned stays where `keep` finds its atoms right."""
         same, pins, *others = self._said
         same[mark[0] :] = [pair for pair in same[mark[0] :] if all(map(keep, pair))]
         pins[mark[1] :] = [pin for pin in pins[mark[1] :] if keep(pin[0])]

@@ -67,8 +67,12 @@ def apply_module_rule(module: nn.Module) -> Callable[[Tracer, tuple, dict, Any],
         return None
 
     def apply(tracer: Tracer, args: tuple, kwargs: dict, out: Any) -> None:
-        operands = [*tensors([*args, *kwargs.values()]), *module.parameters(), *module.buffers()]
+        inputs = tensors([*args, *kwargs.values()])
+        operands = [*inputs, *module.parameters(), *module.buffers()]
         guarded(tracer, type(module).__name__, operands, out, lambda: rule(tracer, module, args, kwargs, out))
+        for x in inputs:
+            # To ask is to read, whether or not the rule has asked.
+            tracer.facts(x)
 
     return apply
 

@@ -53,19 +53,21 @@ def _carry(tracer: Tracer, said: Any, results: Sequence[Tensor]) -> str:
                 if type(dim) is not int or not -result.ndim <= dim < result.ndim:
                     return f"returned units for dimension {dim} of a result of shape {tuple(result.shape)}"
             blocks = [Block((dim % result.ndim,), units) for dim, units in dims.items() if units is not None]
-            if fault := _misfit(result, blocks):
+            if fault := _misfit(tracer, result, blocks):
                 return fault
             tracer.set(result, blocks)
         return ""
-    return next((fault for x in results if (fault := _misfit(x, tracer.carried_by(x)))), "")
+    return next((fault for x in results if (fault := _misfit(tracer, x, tracer.carried_by(x)))), "")
 
 
-def _misfit(tensor: Tensor, blocks: Sequence[Block]) -> str:
+def _misfit(tracer: Tracer, tensor: Tensor, blocks: Sequence[Block]) -> str:
     """What is wrong with what a tensor is said to carry, if anything."""
     taken: set[int] = set()
     for dims, atoms in blocks:
         if not isinstance(atoms, np.ndarray) or atoms.dtype.kind != "i":
             return f"returned {_kind(atoms)} for dimension {dims[0]} of a result, not units"
+        if not _known(tracer, atoms):
+            return f"returned units for dimension {dims[0]} of a result that it has made up"
         extents = tuple(tensor.shape[dim] for dim in dims)
         if atoms.shape != extents:
             lengths = " x ".join(map(str, atoms.shape))
@@ -82,9 +84,13 @@ def _made_up(tracer: Tracer, said: Iterable[Any]) -> str:
     for atoms in said:
         if not isinstance(atoms, np.ndarray) or atoms.dtype.kind != "i":
             return f"gave the tracer {_kind(atoms)}, not units"
-        if atoms.size and not 0 <= atoms.min() <= atoms.max() < tracer.trace.size:
+        if not _known(tracer, atoms):
             return "gave the tracer units that it has made up"
     return ""
+
+
+def _known(tracer: Tracer, atoms: np.ndarray) -> bool:
+    return not atoms.size or 0 <= atoms.min() <= atoms.max() < tracer.trace.size
 
 
 def _kind(value: object) -> str:
