@@ -33,8 +33,8 @@ class Tracer(TorchDispatchMode):
     Args:
         model: The model to run; hooks are left on it.
         operator_rule: Carries atoms through an operator: (tracer, operator, arguments, keywords, result).
-        module_rule: Gives the rule of a module that is understood as a whole: (tracer, arguments, keywords, result);
-            None for one that is followed operator by operator.
+        module_rule: Gives the rule of a module that is understood as a whole, (tracer, module, arguments, keywords,
+            result), or None for one that is followed operator by operator.
         time_limit: Seconds after which tracing gives up.
     """
 
@@ -42,7 +42,7 @@ class Tracer(TorchDispatchMode):
         self,
         model: nn.Module,
         operator_rule: Callable[..., None],
-        module_rule: Callable[[nn.Module], Callable[..., None] | None],
+        module_rule: Callable[[nn.Module], Callable[..., Any] | None],
         time_limit: float,
     ) -> None:
         super().__init__()
@@ -317,7 +317,7 @@ class Tracer(TorchDispatchMode):
                     return forward(*args, **kwargs)
                 with self.suspended():
                     out = forward(*args, **kwargs)
-                    rule(self, args, kwargs, out)
+                    rule(self, module, args, kwargs, out)
                 return out
 
             module.forward = follow

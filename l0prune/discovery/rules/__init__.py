@@ -3,15 +3,13 @@
 Operators without a rule pin their operands: a missing rule costs reach, never correctness.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from l0prune.discovery.rules import elementwise, parts, products, reductions, shapes  # noqa: F401 - they register rules
 from l0prune.discovery.rules.elementwise import pointwise, shaped_like
-from l0prune.discovery.rules.guard import guarded
 from l0prune.discovery.rules.products import consume, extent
 from l0prune.discovery.rules.registry import RULES, across, module_rule, operator_rule, tensors
 from l0prune.discovery.rules.whole_modules import rule_of
@@ -19,12 +17,12 @@ from l0prune.discovery.tracer import Tracer
 
 __all__ = [
     "across",
-    "apply_module_rule",
     "apply_rule",
     "consume",
     "extent",
     "module_rule",
     "operator_rule",
+    "rule_of",
     "tensors",
 ]
 
@@ -45,7 +43,7 @@ def apply_rule(tracer: Tracer, func: Any, args: Sequence[Any], kwargs: dict[str,
     # In-place variants follow the rule of the plain operator.
     rule = RULES.get(full) or RULES.get(full.rstrip("_"))
     if rule is not None:
-        guarded(tracer, name, operands, out, lambda: rule(tracer, _positional(func, args, kwargs), out))
+        rule(tracer, _positional(func, args, kwargs), out)
     elif torch.Tag.pointwise in func.tags:
         pointwise(tracer, operands, out)
     elif name.endswith("_like") or name.startswith("new_"):
@@ -58,23 +56,6 @@ def apply_rule(tracer: Tracer, func: Any, args: Sequence[Any], kwargs: dict[str,
     if operands and all(constant):
         for result in tensors([out]):
             tracer.set(result, tracer.facts(result).blocks, constant=True)
-
-
-def apply_module_rule(module: nn.Module) -> Callable[[Tracer, tuple, dict, Any], None] | None:
-    """What carries atoms through a module that is understood as a whole: (tracer, arguments, keywords, result)."""
-    rule = rule_of(module)
-    if rule is None:
-        return None
-
-    def apply(tracer: Tracer, args: tuple, kwargs: dict, out: Any) -> None:
-        inputs = tensors([*args, *kwargs.values()])
-        operands = [*inputs, *module.parameters(), *module.buffers()]
-        guarded(tracer, type(module).__name__, operands, out, lambda: rule(tracer, module, args, kwargs, out))
-        for x in inputs:
-            # To ask is to read, whether or not the rule has asked.
-            tracer.facts(x)
-
-    return apply
 
 
 def _positional(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Rules are called here: one that fails, or says what cannot be, costs its operands' units and nothing else."""
+"""How rules of other packages are called: one that fails, or says what cannot be, costs its operands' units alone."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -6,34 +6,39 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from l0prune.discovery.rules.registry import Carried, tensors
-from l0prune.discovery.traced import Block
+from l0prune.discovery.traced import Atoms, Block
 from l0prune.discovery.tracer import Tracer
-from l0prune.support import one_line
+from l0prune.support import one_line, output_tensors
+
+Carried = Mapping[int, Atoms | None] | Sequence[Mapping[int, Atoms | None]] | None
+"""What the results of an operator or module carry, by dimension; None if the rule has told the tracer itself."""
 
 
-def guarded(tracer: Tracer, name: str, operands: Sequence[Tensor], out: Any, rule: Callable[[], Carried]) -> None:
+def guarded(tracer: Tracer, name: str, operands: Any, out: Any, rule: Callable[[], Carried]) -> None:
     """Call a rule, and tell the tracer what it says of its results.
 
     Args:
         tracer: Holds the atoms.
         name: What the rule is for.
-        operands: What is left alone if the rule fails.
+        operands: What holds the tensors that are left alone if the rule fails.
         out: What the operator or module returned.
         rule: Calls the rule.
     """
-    before = tracer.mark()
+    before, results = tracer.mark(), output_tensors(out)
     try:
-        fault = _carry(tracer, rule(), tensors([out])) or _made_up(tracer, tracer.said_since(before))
+        fault = _carry(tracer, rule(), results) or _made_up(tracer, tracer.said_since(before))
     except Exception as error:
         fault = f"raised {type(error).__name__}: {one_line(error)}"
+    # To ask is to read, whether or not the rule has asked.
+    for operand in (found := output_tensors(operands)):
+        tracer.facts(operand)
     if not fault:
         return
     # What was tied stays tied, where it can be: to tie too much costs reach alone.
     tracer.take_back(before, keep=lambda atoms: not _made_up(tracer, [atoms]))
-    for operand in operands:
+    for operand in found:
         tracer.pin_all(operand, f"read by {name}, whose rule {fault},")
-    for result in tensors([out]):
+    for result in results:
         tracer.set(result, [])
     note = f"the rule of {name} {fault}: what it reads is left alone"
     if note not in tracer.trace.notes:
