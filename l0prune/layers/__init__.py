@@ -3,8 +3,9 @@
 `register` says it for a class of one's own.
 """
 
-from l0prune.layers import convolution, linear, recurrent  # noqa: F401 - they register their layers
+from l0prune.layers import convolution, recurrent  # noqa: F401 - they register their layers
 from l0prune.layers.attention import SlimMultiheadAttention
+from l0prune.layers.linear import is_transposed
 from l0prune.layers.norms import GatedNorm, is_rms_norm
 from l0prune.layers.open_norms import OpenChannels, open_group_norm, open_norm
 from l0prune.layers.registry import Layer, counting_attributes, layer_of, layer_units, register
@@ -16,6 +17,7 @@ __all__ = [
     "SlimMultiheadAttention",
     "counting_attributes",
     "is_rms_norm",
+    "is_transposed",
     "layer_of",
     "layer_units",
     "open_group_norm",

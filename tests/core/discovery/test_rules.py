@@ -1,6 +1,8 @@
 """Rules of one's own: which are taken, and what happens to one that fails."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -228,5 +230,11 @@ def test_what_is_no_class_of_modules_or_no_function_is_refused(double: Any) -> N
 
 
 def test_the_registries_are_attributes_of_the_package() -> None:
-    assert l0prune.discovery.operator_rule is operator_rule
-    assert callable(l0prune.layers.register)
+    """Without an import of theirs, in a process that has not imported them before."""
+    lines = (
+        "import sys, l0prune",
+        "assert 'torch' not in sys.modules",
+        "print(l0prune.discovery.operator_rule.__name__, l0prune.layers.register.__name__)",
+    )
+    done = subprocess.run([sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("operator_rule register\n", "")
