@@ -1,6 +1,7 @@
 """Prune any PyTorch network to an exact budget with Hard Concrete gates.
 
 The names below are the public surface. They are imported at first use, so that importing the package is instant.
+Rules for operators and modules are registered in `l0prune.discovery`, layers of one's own in `l0prune.layers`.
 """
 
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from l0prune.support import lazy_names
 
 if TYPE_CHECKING:
+    from l0prune import discovery, layers
     from l0prune.adapters.dependency_graphs import groups_of_graph
     from l0prune.calibration import Repaired, repair
     from l0prune.config import ControllerConfig, GateConfig, OneShotConfig, RunConfig, StageConfig
@@ -256,5 +258,5 @@ _HOMES = {
     ),
 }
 if not TYPE_CHECKING:
-    __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES, folders=("discovery", "layers"))
 __version__ = "0.1.0"

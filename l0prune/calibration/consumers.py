@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0prune.groups import PruneGroup, Role
-from l0prune.layers import SlimMultiheadAttention
+from l0prune.layers import SlimMultiheadAttention, is_transposed
 from l0prune.support import Convolution, copied, padding_of
 
 _ELEMENTS = 2**23
@@ -61,11 +61,6 @@ def _input_dim(module: nn.Module, tensor: str) -> int | None:
         return 0
     known = isinstance(module, nn.Linear) or (isinstance(module, Convolution) and not module.transposed)
     return 1 if known and "weight" in tensor else None
-
-
-def is_transposed(module: nn.Module) -> bool:
-    """Whether it is transformers' Conv1D, a linear layer with its weight transposed."""
-    return type(getattr(module, "nf", None)) is int and type(getattr(module, "nx", None)) is int
 
 
 def channel_dim(module: nn.Module, x: Tensor) -> int:

@@ -26,7 +26,6 @@ from l0prune.calibration.batches import Forward, as_batches, run_on
 from l0prune.calibration.consumers import (
     Enough,
     channel_dim,
-    is_transposed,
     matrices,
     outputs,
     readers,
@@ -35,6 +34,7 @@ from l0prune.calibration.consumers import (
     with_open_attention,
 )
 from l0prune.errors import ConfigError
+from l0prune.layers import is_transposed
 from l0prune.removal import RemovalPlan, check_shapes
 from l0prune.support import BatchNorm, NormWithStatistics, evaluating, model_shapes, owners, plain_attention
 

@@ -1,9 +1,31 @@
-"""What can be pruned in a network: a forward pass is followed; units that live and die together make groups."""
+"""What can be pruned in a network: a forward pass is followed; units that live and die together make groups.
+
+`operator_rule` and `module_rule` register rules of one's own. A rule is given a `Tracer`, and may use `across`,
+`consume`, `extent` and `tensors`, as the built-in ones do.
+"""
 
 from l0prune.discovery.follow import check_traceable, trace
 from l0prune.discovery.found import Discovery, LeftAlone
 from l0prune.discovery.grouping import unused_modules
+from l0prune.discovery.rules import across, consume, extent, module_rule, operator_rule, tensors
 from l0prune.discovery.search import discover
 from l0prune.discovery.traced import Cost, Trace
+from l0prune.discovery.tracer import Tracer
 
-__all__ = ["Cost", "Discovery", "LeftAlone", "Trace", "check_traceable", "discover", "trace", "unused_modules"]
+__all__ = [
+    "Cost",
+    "Discovery",
+    "LeftAlone",
+    "Trace",
+    "Tracer",
+    "across",
+    "check_traceable",
+    "consume",
+    "discover",
+    "extent",
+    "module_rule",
+    "operator_rule",
+    "tensors",
+    "trace",
+    "unused_modules",
+]

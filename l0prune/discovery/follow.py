@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from l0prune.discovery.rules import apply_rule, module_rule
+from l0prune.discovery.rules import apply_rule, rule_of
 from l0prune.discovery.traced import Trace
 from l0prune.discovery.tracer import Tracer
 from l0prune.errors import TraceError
-from l0prune.support import compiled_from, copied, plain_attention
+from l0prune.support import compiled_from, copied, one_line, plain_attention
 
 
 # Under `torch.inference_mode` operators come in other parts, which rules do not know.
@@ -36,10 +36,10 @@ def trace(
     except Exception as error:
         raise TraceError(
             "model cannot be copied",
-            got=f"{type(error).__name__}: {_line(error)}",
+            got=f"{type(error).__name__}: {one_line(error)}",
             hint="nn.utils.weight_norm keeps a computed tensor: use nn.utils.parametrizations.weight_norm",
         ) from error
-    tracer = Tracer(twin, apply_rule, module_rule, time_limit)
+    tracer = Tracer(twin, apply_rule, rule_of, time_limit)
     with plain_attention(), torch.random.fork_rng(), torch.no_grad():
         try:
             tracer.watch(lambda: observe(twin.eval()))
@@ -49,7 +49,7 @@ def trace(
             raise TraceError(
                 "the forward pass failed on the example inputs",
                 where=tracer.culprit(error) or type(model).__name__,
-                got=f"{type(error).__name__}: {_line(error)}",
+                got=f"{type(error).__name__}: {one_line(error)}",
                 hint="pass inputs that `model(*example_inputs)` accepts, on the model's device",
             ) from error
         if training:
@@ -59,7 +59,7 @@ def trace(
             except TraceError:
                 raise
             except Exception as error:
-                reason = f"{type(error).__name__}: {_line(error)}"
+                reason = f"{type(error).__name__}: {one_line(error)}"
                 tracer.trace.notes.append(f"training mode was not looked at: the forward pass failed ({reason})")
             tracer.trace.costs = costs
     return tracer.trace
@@ -81,8 +81,3 @@ def check_traceable(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if is_lazy(tensor):
             raise TraceError("a lazy module has no shape yet", where=name, hint="run one batch through the model first")
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) < 200 else f"{text[:200]}..."

@@ -8,6 +8,7 @@ holds the rules; what has none pins its operands, so that nothing is cut that is
 Legend: A atoms; atom 0 stands for what can never be cut.
 """
 
+import itertools
 import sys
 import time
 import weakref
@@ -30,8 +31,8 @@ class Tracer(TorchDispatchMode):
     Args:
         model: The model to run; hooks are left on it.
         operator_rule: Carries atoms through an operator: (tracer, operator, arguments, keywords, result).
-        module_rule: The rule of a module that is understood as a whole: (tracer, module, arguments, keywords, result);
-            None for one that is followed operator by operator.
+        module_rule: Gives the rule of a module that is understood as a whole, (tracer, module, arguments, keywords,
+            result), or None for one that is followed operator by operator.
         time_limit: Seconds after which tracing gives up.
     """
 
@@ -39,7 +40,7 @@ class Tracer(TorchDispatchMode):
         self,
         model: nn.Module,
         operator_rule: Callable[..., None],
-        module_rule: Callable[[nn.Module], Callable[..., None] | None],
+        module_rule: Callable[[nn.Module], Callable[..., Any] | None],
         time_limit: float,
     ) -> None:
         super().__init__()
@@ -135,6 +136,11 @@ class Tracer(TorchDispatchMode):
         for atoms, reason, where in self._debts.pop(tensor, ()):
             self.trace.pins.append((atoms, f"{reason}{where}"))
         return self._facts.get(tensor) or Facts()
+
+    def carried_by(self, tensor: Tensor) -> tuple[Block, ...]:
+        """What a tensor carries as far as has been said; unlike `facts`, this is no reading of it."""
+        found = self._facts.get(tensor)
+        return found.blocks if found is not None else ()
 
     def set(self, tensor: Tensor, blocks: Sequence[Block], *, constant: bool = False) -> None:
         """Say what a result's dimensions carry."""
@@ -246,6 +252,37 @@ class Tracer(TorchDispatchMode):
         if atoms.ndim == 1 and self.here is not None:
             self.trace.readings.append(Reading(self.here, atoms))
 
+    # What the guard of rules asks.
+
+    def mark(self) -> tuple[int, ...]:
+        """How much has been said so far."""
+        return tuple(map(len, self._said))
+
+    def said_since(self, mark: tuple[int, ...]) -> Iterator[np.ndarray]:
+        """The atoms of all that has been said since."""
+        same, pins, consumed, heads, costs, norms, readings = map(
+            itertools.islice, self._said, mark, itertools.repeat(None)
+        )
+        for one, other in same:
+            yield from (one, other)
+        yield from (atoms for atoms, _ in pins)
+        yield from (*consumed, *heads)
+        yield from (atoms for cost in costs for atoms in cost.extents)
+        yield from (told.atoms for told in (*norms, *readings))
+
+    def take_back(self, mark: tuple[int, ...], keep: Callable[[np.ndarray], bool]) -> None:
+        """Forget what has been said since; what was tied or pinned stays where `keep` finds its atoms right."""
+        same, pins, *others = self._said
+        same[mark[0] :] = [pair for pair in same[mark[0] :] if all(map(keep, pair))]
+        pins[mark[1] :] = [pin for pin in pins[mark[1] :] if keep(pin[0])]
+        for told, start in zip(others, mark[2:], strict=True):
+            del told[start:]
+
+    @property
+    def _said(self) -> tuple[list[Any], ...]:
+        found = self.trace
+        return found.same, found.pins, found.consumed, found.heads, found.costs, found.norms, found.readings
+
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """Run operators without following them."""
@@ -278,7 +315,7 @@ class Tracer(TorchDispatchMode):
                     return forward(*args, **kwargs)
                 with self.suspended():
                     out = forward(*args, **kwargs)
-                rule(self, module, args, kwargs, out)
+                    rule(self, module, args, kwargs, out)
                 return out
 
             module.forward = follow

@@ -18,7 +18,7 @@ from l0prune.gates.fused_layout import Standing
 from l0prune.gates.gated_tensors import GatedTensor, NormGates, list_name, shorten
 from l0prune.gates.gates import Gates
 from l0prune.groups import Place, PruneGroup, Role, check_groups
-from l0prune.layers import GatedNorm, forget_gated_weights, use_gated_weights
+from l0prune.layers import GatedNorm, layer_of
 from l0prune.removal import RemovalPlan, apply_plan, make_plan
 from l0prune.size import SizeModel, budget_for, kept_indices, parameter_size
 from l0prune.support import copied, model_shapes, own_modules, own_parameters, owners
@@ -209,9 +209,8 @@ class GatedModel(nn.Module):
         for norm in self._norms:
             _replace(self.model, norm.dense, norm)
         self._hooks: list[RemovableHandle] = fused.attach(self.model)
-        for module in {module: None for module, _ in self._gated if isinstance(module, nn.RNNBase)}:
-            self._hooks.append(module.register_forward_pre_hook(use_gated_weights))
-            self._hooks.append(module.register_forward_hook(forget_gated_weights, always_call=True))
+        for module, _ in self._orders:
+            self._hooks += _layer_hooks(module)
         self._nested = [m for m in self.model.modules() if isinstance(m, nn.TransformerEncoder) and m.use_nested_tensor]
         for module in self._nested:
             module.use_nested_tensor = False
@@ -257,6 +256,16 @@ class GatedModel(nn.Module):
             module.use_nested_tensor = True
         self._gated, self._orders, self._norms, self._hooks, self._nested = [], [], [], [], []
         return self.model
+
+
+def _layer_hooks(module: nn.Module) -> list[RemovableHandle]:
+    """Around the forward of a layer with gated weights: what its registration asks for."""
+    layer, hooks = layer_of(module), []
+    if layer.before is not None:
+        hooks.append(module.register_forward_pre_hook(layer.before))
+    if layer.after is not None:
+        hooks.append(module.register_forward_hook(layer.after, always_call=True))
+    return hooks
 
 
 def _check_shares(norm: nn.Module, place: Place, where: str) -> None:

@@ -1,18 +1,26 @@
-"""Layers whose channels can be gated and cut, one file a family."""
+"""What is known of layers, one file a family: their units, what their sizes are called, how they are gated and cut.
 
+`register` says it for a class of one's own.
+"""
+
+from l0prune.layers import convolution, recurrent  # noqa: F401 - they register their layers
 from l0prune.layers.attention import SlimMultiheadAttention
+from l0prune.layers.linear import is_transposed
 from l0prune.layers.norms import GatedNorm, is_rms_norm
-from l0prune.layers.open_norms import OpenChannels
-from l0prune.layers.recurrent import forget_gated_weights, use_gated_weights
-from l0prune.layers.registry import counting_attributes, layer_units
+from l0prune.layers.open_norms import OpenChannels, open_group_norm, open_norm
+from l0prune.layers.registry import Layer, counting_attributes, layer_of, layer_units, register
 
 __all__ = [
     "GatedNorm",
+    "Layer",
     "OpenChannels",
     "SlimMultiheadAttention",
     "counting_attributes",
-    "forget_gated_weights",
     "is_rms_norm",
+    "is_transposed",
+    "layer_of",
     "layer_units",
-    "use_gated_weights",
+    "open_group_norm",
+    "open_norm",
+    "register",
 ]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0prune.errors import PlanError
+from l0prune.layers.registry import Layer, register
 from l0prune.support import refuse_fused_attention
 
 
@@ -32,15 +33,10 @@ class SlimMultiheadAttention(nn.MultiheadAttention):
     @classmethod
     def adopt(cls, module: nn.MultiheadAttention) -> None:
         """Turn a module, whose tensors have been cut, into this class."""
+        for name, value in _sizes(module).items():
+            setattr(module, name, value)
         module.__class__ = cls
-        rows = module.in_proj_weight.shape[0] // 3 if module.in_proj_weight is not None else len(module.q_proj_weight)
-        module.num_heads = rows // module.head_dim
-        module.embed_dim = module.out_proj.weight.shape[0]
-        if module.in_proj_weight is None:
-            module.kdim, module.vdim = module.k_proj_weight.shape[1], module.v_proj_weight.shape[1]
-        else:
-            module.kdim = module.vdim = module.in_proj_weight.shape[1]
-        # The fused kernel takes d = E / h.
+        # nn.TransformerEncoderLayer has a fused kernel, which takes d = E / h.
         refuse_fused_attention(module)
 
     def forward(
@@ -109,3 +105,28 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     if mask.dtype is torch.bool:
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(mask, float("-inf"))
     return mask.to(dtype)
+
+
+def _sizes(module: nn.MultiheadAttention) -> dict[str, int]:
+    packed = module.in_proj_weight is not None
+    rows = module.in_proj_weight.shape[0] // 3 if packed else len(module.q_proj_weight)
+    keys, values = (module.in_proj_weight,) * 2 if packed else (module.k_proj_weight, module.v_proj_weight)
+    return {
+        "num_heads": rows // module.head_dim,
+        "embed_dim": module.out_proj.weight.shape[0],
+        "kdim": keys.shape[1],
+        "vdim": values.shape[1],
+    }
+
+
+register(
+    nn.MultiheadAttention,
+    Layer(
+        units={("in_proj_weight", 0): "unit", ("q_proj_weight", 0): "unit"},
+        sizes=_sizes,
+        # Its output projection's weight is read past that layer's forward.
+        inner=nn.Module.children,
+        check=SlimMultiheadAttention.check,
+        cut=lambda module, stays: SlimMultiheadAttention.adopt(module),
+    ),
+)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.errors import GroupError
+from l0prune.layers.linear import shape_of
 from l0prune.layers.open_norms import OpenChannels, open_group_norm, open_norm
+from l0prune.layers.registry import Layer, layer_of, register
 from l0prune.support import NormWithStatistics, own_parameters, share_hooks
 
 
@@ -19,7 +21,7 @@ class GatedNorm(nn.Module):
     """Stands in for a LayerNorm, RMSNorm or GroupNorm while gates are attached; shares its parameters.
 
     Other classes may stand for an RMSNorm if they compute weight * x / sqrt(mean(x^2) + eps) and keep eps as `eps` or
-    `variance_epsilon`.
+    `variance_epsilon`; those whose registration has `over_open` compute whatever it does.
 
     Args:
         norm: The module it stands in for.
@@ -34,9 +36,12 @@ class GatedNorm(nn.Module):
         super().__init__()
         if len(getattr(norm, "normalized_shape", (1,))) != 1:
             raise GroupError("cannot gate a norm over several dimensions", got=tuple(norm.normalized_shape))  # type: ignore[arg-type]
-        known = isinstance(norm, nn.LayerNorm | nn.GroupNorm) or _epsilon(norm) != ()
-        if not known or isinstance(norm, NormWithStatistics):
-            raise GroupError("cannot gate this kind of norm", got=type(norm).__name__)
+        over_open = layer_of(norm).over_open
+        if over_open is None:
+            if _epsilon(norm) == () or isinstance(norm, NormWithStatistics):
+                raise GroupError("cannot gate this kind of norm", got=type(norm).__name__)
+            over_open = _open_rms_norm
+        self._over_open = over_open
         self.weight: nn.Parameter | None = norm.weight  # type: ignore[assignment]
         self.bias: nn.Parameter | None = getattr(norm, "bias", None)
         # A tuple hides the dense module from `parameters()`: the parameters are listed once, under their own names.
@@ -74,22 +79,28 @@ class GatedNorm(nn.Module):
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
         """The dense module's input, under whatever name it has there -> its output over the open channels."""
         (x,) = (*args, *kwargs.values())
-        y = self._normalize(x, self.opened(self.training))
+        # The parameters are its own: the dense module does not know of those that have taken the place of others.
+        y = self._over_open(self.dense, x, self.opened(self.training), self.weight, self.bias, self.channel_dim)
         # As torch's own: autocast widens a norm's output on a GPU, and on a CPU leaves it as the input was.
         widened = (
             x.is_cuda and torch.is_autocast_enabled("cuda") and isinstance(self.dense, nn.LayerNorm | nn.GroupNorm)
         )
         return y if widened or y.dtype == x.dtype else y.to(x.dtype)
 
-    def _normalize(self, x: Tensor, opened: Tensor | OpenChannels) -> Tensor:
-        norm: Any = self.dense
-        if isinstance(norm, nn.GroupNorm):
-            return open_group_norm(x, opened, norm.num_groups, self.weight, self.bias, norm.eps)
-        eps = norm.eps if isinstance(norm, nn.LayerNorm) else _epsilon(norm)
-        # torch's default is that of the dtype it computes in.
-        eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps if eps is None else eps
-        centred = isinstance(norm, nn.LayerNorm)
-        return open_norm(x, opened, self.weight, self.bias, dim=self.channel_dim, eps=eps, centred=centred)
+
+def _open_layer_norm(norm: Any, x: Tensor, opened: Any, weight: Any, bias: Any, dim: int) -> Tensor:
+    return open_norm(x, opened, weight, bias, dim=dim, eps=norm.eps, centred=True)
+
+
+def _open_group_norm(norm: Any, x: Tensor, opened: Any, weight: Any, bias: Any, dim: int) -> Tensor:
+    return open_group_norm(x, opened, norm.num_groups, weight, bias, norm.eps)
+
+
+def _open_rms_norm(norm: Any, x: Tensor, opened: Any, weight: Any, bias: Any, dim: int) -> Tensor:
+    eps = _epsilon(norm)
+    # torch's default is that of the dtype it computes in.
+    eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps if eps is None else eps
+    return open_norm(x, opened, weight, bias, dim=dim, eps=eps, centred=False)
 
 
 def _epsilon(norm: nn.Module) -> Any:
@@ -119,3 +130,21 @@ def is_rms_norm(module: nn.Module) -> bool:
         # Whatever it is, it is no RMS norm.
         return False
     return isinstance(got, Tensor) and got.shape == x.shape and torch.allclose(got, expected, rtol=1e-2, atol=1e-4)
+
+
+def _group_sizes(norm: Any) -> dict[str, int]:
+    channels = len(norm.weight) if norm.affine else norm.num_channels
+    # One group a channel follows its channels; any other number of groups stays.
+    groups = channels if norm.num_groups == norm.num_channels else norm.num_groups
+    return {"num_groups": groups, "num_channels": channels}
+
+
+def _batch_sizes(norm: Any) -> dict[str, int]:
+    tensor = norm.weight if norm.affine else norm.running_mean
+    return {} if tensor is None else {"num_features": len(tensor)}
+
+
+register(nn.LayerNorm, Layer(sizes=lambda norm: {"normalized_shape": shape_of(norm)}, over_open=_open_layer_norm))
+register(nn.RMSNorm, Layer(sizes=lambda norm: {"normalized_shape": shape_of(norm)}, over_open=_open_rms_norm))
+register(nn.GroupNorm, Layer(sizes=_group_sizes, over_open=_open_group_norm))
+register(NormWithStatistics, Layer(sizes=_batch_sizes))

@@ -1,16 +1,15 @@
 """Apply a plan: fold gate values into the weights, cut what is closed, bypass what is empty."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from l0prune.groups import Place, Role
-from l0prune.layers import SlimMultiheadAttention
+from l0prune.layers import Layer, layer_of
 from l0prune.removal.plan import RemovalPlan
-from l0prune.support import Convolution, NormWithStatistics, is_inside, model_shapes, own_parameters, owners
+from l0prune.support import is_inside, model_shapes, own_parameters, owners
 
 
 class Bypassed(nn.Module):
@@ -49,9 +48,11 @@ def apply_plan(model: nn.Module, plan: RemovalPlan, values: Mapping[str, Tensor]
     plan.check(model)
     held = owners(model)
     survivors = plan.survivors()
-    for module in _users(model, _holders(held, {tensor for tensor, _ in survivors})):
-        if isinstance(module, nn.MultiheadAttention):
-            SlimMultiheadAttention.check(module)
+    # Before the cut: what a module looks like shows in its sizes, and a wrong registration must not leave it half cut.
+    users = _users(model, _holders(held, {tensor for tensor, _ in survivors}))
+    for module, layer in users:
+        layer.check(module)
+        layer.sizes_of(module)
     if values:
         for group in plan.groups:
             for place in group.places:
@@ -67,8 +68,8 @@ def apply_plan(model: nn.Module, plan: RemovalPlan, values: Mapping[str, Tensor]
     for (tensor, dim), stays in survivors.items():
         if tensor in live:
             _cut(held[tensor], dim, torch.from_numpy(stays))
-    _follow_channels(model, survivors)
-    _mend(model, plan, _holders(held, {tensor for tensor, _ in survivors if tensor in live}))
+    cut = {id(module) for module in _holders(held, {tensor for tensor, _ in survivors if tensor in live})}
+    _mend(model, plan, users, cut, survivors)
     return model
 
 
@@ -102,43 +103,41 @@ def _holders(held: Mapping[str, list[tuple[nn.Module, str]]], tensors: set[str])
     return list(found.values())
 
 
-def _follow_channels(model: nn.Module, survivors: Mapping[tuple[str, int], np.ndarray]) -> None:
-    """Let a depthwise convolution have as many groups as channels that keep a filter.
-
-    A grouped convolution down to one channel a group looks the same, but all of its groups keep some.
-    """
-    for path, module in model.named_modules():
-        if not isinstance(module, Convolution) or not 1 < module.groups == module.in_channels:
-            continue
-        # Its filters stand on dimension 0; weight_norm keeps their direction as `original1`.
-        prefix = f"{path}." if path else ""
-        names = (f"{prefix}weight", f"{prefix}parametrizations.weight.original1")
-        rows = next((survivors[name, 0] for name in names if (name, 0) in survivors), None)
-        if rows is not None:
-            total = module.in_channels if module.transposed else module.out_channels
-            module.groups = module.in_channels = len(np.unique(rows // (total // module.groups)))
-
-
-def _users(model: nn.Module, holders: list[nn.Module]) -> list[nn.Module]:
-    """Modules that compute with parameters of `holders`: those themselves, or one above."""
+def _users(model: nn.Module, holders: list[nn.Module]) -> list[tuple[nn.Module, Layer]]:
+    """Modules that compute with parameters of `holders`, those themselves or one above, and what is known of them."""
     touched = {id(module) for module in holders}
     users = []
     for module in model.modules():
-        inner = [*module.children()] if isinstance(module, nn.MultiheadAttention) else []
+        layer = layer_of(module)
         # A parametrized weight lives below the module that uses it.
-        inner += getattr(module, "parametrizations", {}).values()
+        inner = [*layer.inner(module), *getattr(module, "parametrizations", {}).values()]
         if touched & {id(module), *map(id, inner)}:
-            users.append(module)
+            users.append((module, layer))
     return users
 
 
-def _mend(model: nn.Module, plan: RemovalPlan, cut: list[nn.Module]) -> None:
-    """Make every number that modules keep beside their weights agree with the weights."""
-    for module in _users(model, cut):
-        _mend_module(module)
-    touched = {id(module) for module in cut}
+def _mend(
+    model: nn.Module,
+    plan: RemovalPlan,
+    users: list[tuple[nn.Module, Layer]],
+    cut: set[int],
+    survivors: Mapping[tuple[str, int], np.ndarray],
+) -> None:
+    """Make every number that modules keep beside their weights agree with the weights.
+
+    Args:
+        model: The model, its tensors cut.
+        plan: What is kept.
+        users: The modules that compute with cut tensors, some of which a bypass may have taken out of the model.
+        cut: The ids of the modules that hold cut tensors and stand in the model.
+        survivors: The indices that stay by (tensor, dim).
+    """
+    paths = {id(module): path for path, module in model.named_modules()}
+    for module, layer in users:
+        if id(module) in paths:
+            layer.mend(module, _below(paths[id(module)], survivors) if layer.cut else {})
     for module in model.modules():
-        if isinstance(module, nn.TransformerEncoder) and touched & {id(m) for m in module.modules()}:
+        if isinstance(module, nn.TransformerEncoder) and cut & {id(m) for m in module.modules()}:
             module.use_nested_tensor = False
     for group in plan.groups:
         for attribute in group.attributes:
@@ -147,50 +146,10 @@ def _mend(model: nn.Module, plan: RemovalPlan, cut: list[nn.Module]) -> None:
                 setattr(module, attribute.name, attribute.per_unit * len(plan.kept[group.name]))
 
 
-def _mend_module(module: nn.Module) -> None:
-    if isinstance(module, nn.MultiheadAttention):
-        SlimMultiheadAttention.adopt(module)
-    else:
-        for name, value in _sizes(module).items():
-            setattr(module, name, value)
-
-
-def _sizes(module: nn.Module) -> dict[str, Any]:  # noqa: PLR0911 - one for each kind of module
-    """The sizes that a module of torch's keeps; whether another module keeps any, the proof will tell."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
-    # Parametrized weights are computed.
-    shape = shapes.get("weight") or tuple(getattr(module, "weight", torch.empty(0)).shape)
-    match module:
-        case nn.Linear():
-            return {"out_features": shape[0], "in_features": shape[1]}
-        case Convolution():
-            return _convolution_sizes(module, *shape[:2])
-        case nn.Embedding() | nn.EmbeddingBag():
-            return {"num_embeddings": shape[0], "embedding_dim": shape[1]}
-        case nn.LayerNorm() | nn.RMSNorm():
-            return {"normalized_shape": shape}
-        case nn.GroupNorm():
-            # One group a channel follows its channels; any other number of groups stays.
-            groups = shape[0] if module.num_groups == module.num_channels else module.num_groups
-            return {"num_groups": groups, "num_channels": shape[0]}
-        case NormWithStatistics():
-            return {"num_features": shapes.get("weight", shapes.get("running_mean", ()))[0]}
-        case nn.RNNBase():
-            return {"hidden_size": shapes["weight_hh_l0"][1], "input_size": shapes["weight_ih_l0"][1]}
-        case nn.RNNCellBase():
-            return {"hidden_size": shapes["weight_hh"][1], "input_size": shapes["weight_ih"][1]}
-        case nn.PReLU():
-            return {"num_parameters": shape[0]}
-        case nn.Module(nf=int(), nx=int()):
-            # transformers' Conv1D, a linear layer with its weight transposed.
-            return {"nx": shape[0], "nf": shape[1]}
-    return {}
-
-
-def _convolution_sizes(module: Convolution, rows: int, columns: int) -> dict[str, int]:
-    if module.transposed:
-        return {"in_channels": rows, "out_channels": columns * module.groups}
-    return {"in_channels": columns * module.groups, "out_channels": rows}
+def _below(path: str, survivors: Mapping[tuple[str, int], np.ndarray]) -> dict[tuple[str, int], np.ndarray]:
+    """The survivors of a module's own tensors, by their names in it."""
+    prefix = f"{path}." if path else ""
+    return {(name.removeprefix(prefix), dim): s for (name, dim), s in survivors.items() if name.startswith(prefix)}
 
 
 def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:

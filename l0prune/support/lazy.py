@@ -7,7 +7,7 @@ from typing import Any
 
 
 def lazy_names(
-    package: str, homes: Mapping[str, Sequence[str]]
+    package: str, homes: Mapping[str, Sequence[str]], folders: Sequence[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """A package's `__getattr__`, `__dir__` and `__all__`, for names that are imported at first use.
 
@@ -15,10 +15,13 @@ def lazy_names(
         package: The package's `__name__`.
         homes: Names by the module that holds them, relative to the package. No name may be a module's of the package:
             whether a program gets the one or the other would depend on what it has imported before.
+        folders: Packages inside it that are attributes of it, too, without an import of theirs.
     """
     home_of = {name: module for module, names in homes.items() for name in names}
 
     def getattr_(name: str) -> Any:
+        if name in folders:
+            return import_module(f"{package}.{name}")
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(f"{package}.{home_of[name]}"), name)

@@ -35,6 +35,12 @@ def score(mean: float, deviation: float | None) -> str:
     return f"{mean:.4g}" + (f" ± {deviation:.2g}" if deviation is not None else "")
 
 
+def one_line(error: object, most: int = 200) -> str:
+    """What an error says, on one line and cut where it is long."""
+    text = " ".join(str(error).split())
+    return text if len(text) < most else f"{text[:most]}..."
+
+
 def listed(names: Iterable[str], most: int = 5) -> str:
     """Some names, and how many more there are: a, b and 3 more."""
     names = list(names)

@@ -4,6 +4,7 @@ A release of torch may take any of them away; each has a test that shows what is
 """
 
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,18 @@ def operators_are_plain() -> bool:
         and torch._C._get_tracing_state() is None
         and forward_ad._current_level < 0
     )
+
+
+def operator_name(operator: Any) -> str | None:
+    """The qualified name, "library::name", of an operator, an overload of it, a custom one, or of such a name."""
+    if isinstance(operator, torch.library.CustomOpDef):
+        operator = operator._qualname
+    elif isinstance(operator, torch._ops.OpOverloadPacket):
+        operator = operator._qualified_op_name
+    elif isinstance(operator, torch._ops.OpOverload):
+        operator = operator.name()
+    found = re.fullmatch(r"(\w+::\w+)(\.\w+)?", operator) if isinstance(operator, str) else None
+    return found[1] if found else None
 
 
 def random_state() -> dict[str, Any]:

@@ -8,14 +8,24 @@ from typing import Any
 
 import torch
 
-from l0prune.discovery.rules import elementwise, parts, products, reductions, shapes, whole_modules  # noqa: F401 - they register rules
+from l0prune.discovery.rules import elementwise, parts, products, reductions, shapes  # noqa: F401 - they register rules
 from l0prune.discovery.rules.elementwise import pointwise, shaped_like
-from l0prune.discovery.rules.registry import RULES, tensors
-from l0prune.discovery.rules.whole_modules import module_rule
+from l0prune.discovery.rules.products import consume, extent
+from l0prune.discovery.rules.registry import RULES, across, module_rule, operator_rule, tensors
+from l0prune.discovery.rules.whole_modules import rule_of
 from l0prune.discovery.tracer import Tracer
 from l0prune.support import schema_of
 
-__all__ = ["apply_rule", "module_rule"]
+__all__ = [
+    "across",
+    "apply_rule",
+    "consume",
+    "extent",
+    "module_rule",
+    "operator_rule",
+    "rule_of",
+    "tensors",
+]
 
 
 def apply_rule(tracer: Tracer, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
@@ -23,17 +33,18 @@ def apply_rule(tracer: Tracer, func: Any, args: Sequence[Any], kwargs: dict[str,
 
     Args:
         tracer: Holds the atoms.
-        func: The ATen overload.
+        func: The overload.
         args: Its arguments.
         kwargs: Its keyword arguments.
         out: What it returned.
     """
-    name = schema_of(func).name.removeprefix("aten::")
-    # In-place variants follow the rule of the plain operator.
-    name = name if name in RULES else name.rstrip("_")
+    full = schema_of(func).name
+    name = full.removeprefix("aten::")
     operands = [*tensors(args), *tensors(kwargs.values())]
-    if name in RULES:
-        RULES[name](tracer, _positional(func, args, kwargs), out)
+    # In-place variants follow the rule of the plain operator.
+    rule = RULES.get(full) or RULES.get(full.rstrip("_"))
+    if rule is not None:
+        rule(tracer, _positional(func, args, kwargs), out)
     elif torch.Tag.pointwise in func.tags:
         pointwise(tracer, operands, out)
     elif name.endswith("_like") or name.startswith("new_"):

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from l0prune.discovery.rules.elementwise import pointwise
-from l0prune.discovery.rules.registry import RULES, Rule, across, move, rule, tensors
+from l0prune.discovery.rules.registry import Rule, across, move, rule, tensors
 from l0prune.discovery.traced import Atoms, Block
 from l0prune.discovery.tracer import Tracer
 
@@ -173,18 +173,12 @@ for _n in (1, 2, 3):
         "adaptive_max_pool{n}d upsample_nearest{n}d _upsample_nearest_exact{n}d reflection_pad{n}d replication_pad{n}d "
         "mkldnn_max_pool{n}d fractional_max_pool{n}d lp_pool{n}d"
     )
-    RULES.update(dict.fromkeys(_names.format(n=_n).split(), _spatial(_n)))
-RULES.update(
-    {
-        "upsample_linear1d": _spatial(1),
-        "upsample_bilinear2d": _spatial(2),
-        "upsample_bicubic2d": _spatial(2),
-        "_upsample_bilinear2d_aa": _spatial(2),
-        "_upsample_bicubic2d_aa": _spatial(2),
-        "upsample_trilinear3d": _spatial(3),
-        "grid_sampler_2d": _spatial(2),
-    }
+    rule(_names.format(n=_n))(_spatial(_n))
+rule("upsample_linear1d")(_spatial(1))
+rule("upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler_2d")(
+    _spatial(2)
 )
+rule("upsample_trilinear3d")(_spatial(3))
 
 
 @rule("embedding")

@@ -9,20 +9,16 @@ from torch.nn.utils.rnn import PackedSequence
 
 from l0prune.discovery.rules.products import consume, extent
 from l0prune.discovery.rules.reductions import normalize
-from l0prune.discovery.rules.registry import ModuleRule, tensors
+from l0prune.discovery.rules.registry import ModuleRule, module_rule, module_rule_of, tensors
 from l0prune.discovery.traced import Block
 from l0prune.discovery.tracer import Tracer
 from l0prune.layers import is_rms_norm
 from l0prune.support import output_tensors
 
 
-def module_rule(module: nn.Module) -> ModuleRule | None:
+def rule_of(module: nn.Module) -> ModuleRule | None:
     """The rule of a module whose forward is not followed operator by operator."""
-    if isinstance(module, nn.RNNBase):
-        return _recurrent
-    if isinstance(module, nn.RNNCellBase):
-        return _recurrent_cell
-    return _rms_norm if is_rms_norm(module) else None
+    return module_rule_of(module) or (_rms_norm if is_rms_norm(module) else None)
 
 
 def _rms_norm(tracer: Tracer, module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:
@@ -32,9 +28,9 @@ def _rms_norm(tracer: Tracer, module: nn.Module, args: tuple, kwargs: dict, out:
     tracer.set(out, tracer.facts(x).blocks)
 
 
-def _recurrent(tracer: Tracer, module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:
+@module_rule(nn.RNNBase)
+def _recurrent(tracer: Tracer, module: nn.RNNBase, args: tuple, kwargs: dict, out: Any) -> None:
     """Unit h of every layer and direction goes together: the module has one hidden size."""
-    assert isinstance(module, nn.RNNBase)
     operands = [*args, *kwargs.values()]
     x = operands[0].data if isinstance(operands[0], PackedSequence) else operands[0]
     results = out[0].data if isinstance(out[0], PackedSequence) else out[0]
@@ -71,6 +67,7 @@ def _recurrent(tracer: Tracer, module: nn.Module, args: tuple, kwargs: dict, out
         tracer.unify(tracer.along(state, -1), units, "is the size of a given state")
 
 
+@module_rule(nn.RNNCellBase)
 def _recurrent_cell(tracer: Tracer, module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:
     """One step of a recurrent layer; a state that is not given is zero, in the module's hidden size."""
     x, *states = tensors([*args, *kwargs.values()])

@@ -1,0 +1,108 @@
+"""What other distributions add by one registration each: installed by pip, in one file, with public names alone."""
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import l0prune
+
+HERE = Path(__file__).parent
+PACKAGES = ("fused_linear", "maxout")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has installed the packages."""
+    folder = tmp_path_factory.mktemp("site")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", folder]
+    subprocess.run([*command, *(HERE / name for name in PACKAGES)], check=True)
+    return folder
+
+
+@pytest.fixture
+def package(site: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """An installed package; importing it registers what it adds."""
+    monkeypatch.syspath_prepend(str(site))
+    return import_module(f"l0prune_{request.param}")
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_an_extension_is_one_file_and_takes_no_private_name(name: str) -> None:
+    (file,) = (HERE / name).glob("*.py")
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    ours = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("l0prune")
+    ]
+    assert ours
+    for node in ours:
+        assert {alias.name for alias in node.names} <= set(import_module(str(node.module)).__all__)
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert [a for a in attributes if a.startswith("_") and not a.startswith("__")] == []
+
+
+def cut_to_half(model: nn.Module, x: Tensor) -> nn.Module:
+    """Half of a model's parameters go by `prune`, and by gates that are trained; the latter's result."""
+    dense = sum(p.numel() for p in model.parameters())
+    found = l0prune.inspect(model, (x,))
+    assert [row.name for row in found.rows if not row.proved] == []
+    step = max(row.unit_parameters for row in found.rows)
+    pruned = l0prune.prune(model, (x,), target_sparsity=0.5, importance="magnitude")
+    assert 0.5 * dense - step <= sum(p.numel() for p in pruned.parameters()) <= 0.5 * dense
+
+    pruner = l0prune.wrap(model, (x,), target_sparsity=0.5)
+    optimizer = torch.optim.Adam(pruner.parameter_groups(lr=1e-3))
+    target = torch.randn(len(x), 4)
+    for _ in range(20):
+        loss = nn.functional.mse_loss(pruner.model(x), target) + pruner.penalty()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        pruner.step()
+    gated = pruner.model.eval()(x)
+    student = pruner.finalize()
+    assert 0.5 * dense - step <= sum(p.numel() for p in student.parameters()) <= 0.5 * dense
+    torch.testing.assert_close(student(x), gated, rtol=1e-5, atol=1e-6)
+    return student
+
+
+@pytest.mark.parametrize("package", ["fused_linear"], indirect=True)
+@pytest.mark.filterwarnings("ignore:the gates are at an expected sparsity")
+def test_an_operator_of_ones_own(package: ModuleType) -> None:
+    make = package.FusedLinear
+    model = nn.Sequential(make(16, 32), make(32, 24), nn.Linear(24, 4))
+    x = torch.randn(8, 16)
+    found = l0prune.inspect(model, (x,))
+    assert [(row.name, row.units, row.unit_parameters) for row in found.rows] == [("0", 32, 41), ("1", 24, 37)]
+    # Multiply-accumulates on eight rows.
+    assert [row.unit_macs for row in found.rows] == [8 * (16 + 24), 8 * (32 + 4)]
+    student = cut_to_half(model, x)
+    assert isinstance(student, nn.Sequential)
+    first, second, last = student
+    assert first.out_features == second.in_features == len(first.weight)
+    assert second.out_features == last.in_features == len(second.weight)
+
+
+@pytest.mark.parametrize("package", ["maxout"], indirect=True)
+@pytest.mark.filterwarnings("ignore:the gates are at an expected sparsity")
+def test_a_layer_class_with_units_of_its_own(package: ModuleType) -> None:
+    make = package.Maxout
+    model = nn.Sequential(make(16, 32, 3), make(32, 24, 2), nn.Linear(24, 4))
+    x = torch.randn(8, 16)
+    found = l0prune.inspect(model, (x,))
+    kinds = [(row.name, row.kind, row.units, row.unit_parameters) for row in found.rows]
+    assert kinds == [("0", "maxout", 32, 3 * 17 + 48), ("1", "maxout", 24, 2 * 33 + 4)]
+    student = cut_to_half(model, x)
+    assert isinstance(student, nn.Sequential)
+    first, second, last = student
+    assert first.units == second.inputs == len(first.weight) // 3 == second.weight.shape[1]
+    assert second.units == last.in_features == len(second.weight) // 2
