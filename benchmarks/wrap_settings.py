@@ -27,16 +27,15 @@ def parsed(text: str) -> tuple[str, Any]:
 def wrap_settings(steps: int, settings: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """How many of the steps have gates, and the further arguments of `l0prune.wrap`.
 
-    Without settings it is told the number of steps, as a user would, and gates settle when it says. They start from the
-    Fisher information of a few calibration batches, which the caller gives: those that pruning at once looks at, too.
-    With `start=None` they start from nothing, and the first steps measure.
+    Without settings it is told the number of steps, as a user would, and gates settle when it says. With a `start` that
+    needs calibration batches the caller gives those that pruning at once looks at, too.
 
     Args:
         steps: In all.
         settings: `start`, `gated_share`, `controller.NAME` and `gates.NAME` for fields of the two configurations, and
             any other argument of `wrap`.
     """
-    given = {"start": "fisher", **settings}
+    given = dict(settings)
     share = given.pop("gated_share", GATED_SHARE)
     gated_steps = min(steps, max(1, int(steps * share)))
     parts: dict[str, dict[str, Any]] = {"controller": {}, "gates": {}}

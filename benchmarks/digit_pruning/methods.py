@@ -48,7 +48,7 @@ def by_wrap(dense: nn.Module, trial: Trial, data: Iterator[Labelled]) -> tuple[n
     """Gates for some of the steps, recovery for the others, under one schedule of the learning rate."""
     model = copy.deepcopy(dense)
     gated_steps, given = wrap_settings(trial.steps, trial.settings)
-    if given["start"] is not None:
+    if given.get("start") is not None:
         looked_at = list(islice(data, _IMPORTANCE_BATCHES))
         given |= {"batches": looked_at, "loss": lambda model, batch: F.cross_entropy(model(batch[0]), batch[1])}
     pruner = l0prune.wrap(model, example(), target_sparsity=trial.size / 100, **given)

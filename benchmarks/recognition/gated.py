@@ -24,7 +24,7 @@ def learn(problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
     """
     trial, encoder = problem.trial, problem.encoder()
     gated_steps, given = wrap_settings(trial.steps, trial.settings)
-    if given["start"] is not None:
+    if given.get("start") is not None:
         given |= {"batches": problem.sets.labelled.in_turn(BATCH), "loss": problem.labelled_loss}
     pruner = l0prune.wrap(encoder, problem.example, target_sparsity=problem.share, **given)
     optimizer = torch.optim.AdamW(pruner.parameter_groups(lr=trial.rate, weight_decay=0.01))
