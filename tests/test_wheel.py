@@ -59,7 +59,7 @@ except l0prune.L0PruneError as error:
 print(l0prune.__version__, l0prune_speech.plugin.SpeechPlugin.name, l0prune_cli.main.main)
 """
 WRONG = {
-    "l0prune.wrap(model, inputs)": 'Argument missing for parameter "target_sparsity"',
+    "l0prune.wrap(model, inputs, target_sparsity='half')": '"Literal[\'half\']" is not assignable to "float"',
     "l0prune.prune(model, inputs, target_sparsity='half')": '"Literal[\'half\']" is not assignable to "float"',
     "l0prune.load(3)": '"Literal[3]"',
     "l0prune.compress('speech', steps=3)": 'No parameter named "steps"',

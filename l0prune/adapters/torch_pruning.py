@@ -32,7 +32,7 @@ from l0prune.importance import checked_scores
 from l0prune.measuring import macs, parameters
 from l0prune.pruner import L0Pruner, wrap
 from l0prune.removal import RemovalPlan, plan_of
-from l0prune.support import evaluating, is_inside, path_of, several
+from l0prune.support import evaluating, is_inside, own_modules, path_of, several
 from l0prune.workflows import prune
 
 __all__ = ["L0Importance", "Pruner", "groups_of_graph", "without_gates"]
@@ -462,7 +462,7 @@ def _become(model: nn.Module, pruned: nn.Module) -> None:
         state = vars(new)
         if type(old) is type(new):
             state = {key: value for key, value in state.items() if key not in vars(old) or isinstance(value, _PLAIN)}
-        children = {name: stays.get(id(child), child) for name, child in new._modules.items()}
+        children = {name: stays.get(id(child), child) for name, child in own_modules(new).items()}
         old.__class__ = new.__class__
         old.__dict__ = {**vars(old), **state, **{key: vars(new)[key] for key in _TENSORS}, "_modules": children}
     for path, module in model.named_modules():

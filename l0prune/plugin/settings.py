@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from l0prune.config import RunConfig, StageConfig
 from l0prune.errors import ConfigError, nearest
 from l0prune.plugin.protocols import Plugin
-from l0prune.size import Wish, metric_named
 from l0prune.support import build, fields_of, merge, table_of, to_mapping
+
+if TYPE_CHECKING:
+    from l0prune.size import Wish
+
 
 STAGES: Mapping[str, str] = {
     "joint": "joint stage (distil and prune)",
@@ -59,12 +62,17 @@ def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = Non
     # Checked here, so that a wrong key is found before anything is loaded.
     values["options"] = to_mapping(build(plugin.options, options, where=plugin.name))
     config = build(RunConfig, values)
+    # Only here: settings are read before anything heavy is imported.
+    from l0prune.size import metric_named
+
     metric_named(config.metric).check(wish_of(config))
     return config if steps is None else in_steps(config, steps)
 
 
-def wish_of(config: RunConfig) -> Wish:
+def wish_of(config: RunConfig) -> "Wish":
     """What a run's settings ask for."""
+    from l0prune.size import Wish
+
     return Wish(sparsity=config.target_sparsity, speedup=config.target_speedup, ms=config.target_ms)
 
 
