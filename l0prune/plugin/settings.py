@@ -62,7 +62,7 @@ def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = Non
     # Checked here, so that a wrong key is found before anything is loaded.
     values["options"] = to_mapping(build(plugin.options, options, where=plugin.name))
     config = build(RunConfig, values)
-    # Only here: settings are read before anything heavy is imported.
+    # Imported here, because settings are read before anything heavy is loaded.
     from l0prune.size import metric_named
 
     metric_named(config.metric).check(wish_of(config))

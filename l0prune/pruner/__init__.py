@@ -2,8 +2,9 @@
 
 from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Inspection, inspect
 from l0prune.pruner.preparing import prepared
-from l0prune.pruner.pruner import GATED_SHARE, L0Pruner, scheduled, wrap
+from l0prune.pruner.pruner import L0Pruner, wrap
 from l0prune.pruner.report import PruningReport
+from l0prune.pruner.schedule import GATED_SHARE, scheduled
 
 __all__ = [
     "ANY_MODEL_TOLERANCE",

@@ -91,16 +91,13 @@ def prepared(
     earlier = remembered(model)
     if earlier is not None:
         earlier.check_next(found.groups)
-    known = {"params": found.parameter_model}
-    if found.mac_model is not None:
-        known["macs"] = found.mac_model
-    elif metric.name != "params":
-        raise ConfigError("metric cannot be counted", got=repr(metric.name), hint="; ".join(found.notes))
     subject = Subject(
         model=model,
         groups=found.groups,
         observe=observation(model, example_inputs, forward_fn, output_transform),
-        known=known,
+        parameters=found.parameter_model,
+        macs=found.mac_model,
+        time_limit=time_limit,
         round_to=round_to,
         cache=(latency_cache(model, found.groups),),
     )

@@ -22,18 +22,12 @@ from l0prune.proof import compare, objection, tolerance_for
 from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.report import PruningReport
+from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import PrunerState, SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
 from l0prune.size import Metric, Wish
 from l0prune.support import copied, evaluating, tree_map
 
-CONTROLLER = ControllerConfig(kind="projected", warmup_steps=100)
-"""What `wrap` starts from where it is not told how long the run is."""
-GATED_SHARE = 0.5
-"""Share of `total_steps` after which the choice of units is final."""
-LOOK_SHARE = 0.08
-"""Share of `total_steps` that measures before the first unit closes; no more steps than `look_steps`."""
-_LEAST_STEPS = 10
 _TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
 """Arguments of torch-pruning's pruners, and what they are called here."""
 _LOOK_EVERY = 10
@@ -122,7 +116,7 @@ class L0Pruner:
             raise _no_such_argument(name)
         wish = Wish.of(target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup)
         gates = gates or GateConfig(round_to=round_to)
-        controller = _controller(total_steps, controller)
+        controller = controller_for(total_steps, controller)
         if start is not None:
             check_importance(start, batches=batches, loss=loss)
         for name, given, kind in (("gates", gates, GateConfig), ("controller", controller, ControllerConfig)):
@@ -420,37 +414,6 @@ def wrap(
             groups=groups,
             **settings,
         )
-
-
-def scheduled(total_steps: int, share: float = GATED_SHARE) -> ControllerConfig:
-    """The default controller with a schedule in shares of a run.
-
-    Args:
-        total_steps: Optimizer steps of the whole run.
-        share: Of them, after which the choice of units is final.
-
-    Raises:
-        ConfigError: They are too few, or no whole number.
-    """
-    if not isinstance(total_steps, int) or total_steps < _LEAST_STEPS:
-        raise ConfigError("total_steps out of range", got=repr(total_steps), expected=f"{_LEAST_STEPS} or more")
-    gated = int(total_steps * share)
-    look = min(CONTROLLER.look_steps, max(1, int(total_steps * LOOK_SHARE)))
-    # Longer runs may look further back, and choose with less noise.
-    memory = min(0.98, max(0.9, 1 - 5 / max(gated, 1)))
-    return replace(
-        CONTROLLER, warmup_steps=max(gated - 1, look + 1), settle_steps=gated, look_steps=look, memory=memory
-    )
-
-
-def _controller(total_steps: int | None, controller: ControllerConfig | None) -> ControllerConfig:
-    """The controller's settings, from the length of the run if that is given."""
-    if total_steps is None:
-        return CONTROLLER if controller is None else controller
-    if controller is not None:
-        got = f"total_steps={total_steps} and controller=..."
-        raise ConfigError("two schedules", got=got, hint="give controller its warmup_steps and settle_steps instead")
-    return scheduled(total_steps)
 
 
 def _no_such_argument(name: str) -> ConfigError:

@@ -9,6 +9,7 @@ from typing import Any
 
 from l0prune.plugin import STAGES
 from l0prune.report.read import Run
+from l0prune.size import noun_of
 from l0prune.support import counted, duration, quantity, score
 
 
@@ -20,7 +21,6 @@ class Measure:
     text: str
 
 
-_METRICS = {"params": "parameters", "macs": "multiply-accumulates", "latency": "latency"}
 _MOMENTS = {"before_removal": "before the cut", "after_removal": "after the cut", "final": "at the end"}
 
 
@@ -112,7 +112,7 @@ def _ends(parts: tuple[str, ...], ending: tuple[str, ...]) -> bool:
 
 def _target(metric: str, sparsity: object) -> Iterator[tuple[str, str]]:
     if isinstance(sparsity, float):
-        yield "to remove", f"{sparsity:.1%} of the {_METRICS.get(metric, metric)}"
+        yield "to remove", f"{sparsity:.1%} of the {noun_of(metric)}"
 
 
 def _times(number: int) -> str:

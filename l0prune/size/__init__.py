@@ -2,7 +2,7 @@
 
 from l0prune.size.latency import Latency
 from l0prune.size.macs import mac_size
-from l0prune.size.metric import Metric, Subject, Target, Wish, metric_named, register_metric
+from l0prune.size.metric import Metric, Subject, Target, Wish, metric_named, noun_of, register_metric
 from l0prune.size.parameters import parameter_size
 from l0prune.size.polynomial import SizeModel, unit_sizes
 from l0prune.size.selection import budget_for, kept_indices, select, split_by_group
@@ -18,6 +18,7 @@ __all__ = [
     "kept_indices",
     "mac_size",
     "metric_named",
+    "noun_of",
     "parameter_size",
     "register_metric",
     "select",

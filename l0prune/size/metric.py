@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from l0prune.discovery import Trace, trace
-from l0prune.errors import ConfigError, L0PruneError
+from l0prune.errors import ConfigError, GroupError, L0PruneError, TraceError
 from l0prune.example import Observe
 from l0prune.groups import PruneGroup
 from l0prune.size.macs import mac_size
@@ -33,12 +33,16 @@ class Subject:
     groups: tuple[PruneGroup, ...]
     observe: Observe
     """Runs a model on the input whose cost matters."""
-    known: Mapping[str, SizeModel] = field(default_factory=dict)
-    """Sizes that were counted already, by the names of their metrics."""
+    parameters: SizeModel | None = None
+    """The number of parameters, where it was counted already."""
+    macs: SizeModel | None = None
+    """The number of multiply-accumulates, where it was counted already."""
     deploy: Callable[[nn.Module], nn.Module] | None = None
     """Gives a model the form in which it will run."""
     round_to: int | None = None
     """What widths are to be multiples of; None where the metric may choose."""
+    time_limit: float = 60.0
+    """Seconds that following a forward pass may take."""
     cache: Sequence[Path] = ()
     """Files that keep what is measured."""
     note: Callable[[str], None] = lambda text: None
@@ -47,7 +51,7 @@ class Subject:
     @cached_property
     def trace(self) -> Trace:
         """One forward pass, operator by operator."""
-        return trace(self.model, self.observe, training=False)
+        return trace(self.model, self.observe, training=False, time_limit=self.time_limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +182,7 @@ class Metric:
 
     def _checked(self, subject: Subject) -> SizeModel:
         try:
-            size = subject.known.get(self.name) or self.size(subject)
+            size = self.size(subject)
         except L0PruneError:
             raise
         except Exception as error:
@@ -197,14 +201,17 @@ class _Parameters(Metric):
     name, noun = "params", "parameters"
 
     def size(self, subject: Subject) -> SizeModel:
-        return parameter_size(subject.model, subject.groups)
+        return subject.parameters or parameter_size(subject.model, subject.groups)
 
 
 class _MultiplyAccumulates(Metric):
     name, noun = "macs", "multiply-accumulates"
 
     def size(self, subject: Subject) -> SizeModel:
-        return mac_size(subject.model, subject.groups, subject.trace)
+        try:
+            return subject.macs or mac_size(subject.model, subject.groups, subject.trace)
+        except (TraceError, GroupError) as error:
+            raise ConfigError("metric cannot be counted", got=repr(self.name), hint=str(error)) from error
 
     def left(self, target: Target, kept: np.ndarray, facts: Mapping[str, Any]) -> float:
         if "macs_after" in facts:
@@ -248,6 +255,11 @@ def metric_named(name: object) -> Metric:
         return _METRICS[name]
     known = list(_METRICS)
     raise ConfigError("unknown metric", got=name, expected=f"{', '.join(known[:-1])} or {known[-1]}")
+
+
+def noun_of(name: str) -> str:
+    """What a metric counts, in sentences; its name where this process does not know it."""
+    return _METRICS[name].noun if name in _METRICS else name
 
 
 register_metric(_Parameters())

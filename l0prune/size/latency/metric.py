@@ -17,7 +17,7 @@ from l0prune.size.polynomial import SizeModel
 class Latency(Metric):
     """Milliseconds of the subject's input on the model's device."""
 
-    name, noun = "latency", "time"
+    name, noun = "latency", "latency"
     measured_at_cut = True
 
     def check(self, wish: Wish) -> None:

@@ -1,6 +1,6 @@
 """Metrics by name: the built-in ones, those of one's own, and time in one's own loop."""
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import Any
 
 import numpy as np
@@ -115,7 +115,7 @@ def test_time_is_a_target_in_ones_own_loop(monkeypatch: pytest.MonkeyPatch, tmp_
     pruner = l0prune.wrap(model, x, target_speedup=1.5, metric="latency", controller=FAST)
     assert pruner.target.asked == pytest.approx(1 / 3)
     optimizer = torch.optim.AdamW(pruner.parameter_groups(lr=1e-3))
-    for _ in range(3):
+    for _ in range(15):
         (model(x).square().mean() + pruner.penalty()).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -132,3 +132,27 @@ def test_time_is_a_target_in_ones_own_loop(monkeypatch: pytest.MonkeyPatch, tmp_
     with pytest.raises(TargetError, match="latency target cannot be met"):
         l0prune.wrap(Slow(), x, target_speedup=1e6, metric="latency")
     assert np.isfinite(facts["speedup"])
+
+
+def test_a_metric_that_needs_no_forward_pass_serves_a_model_that_cannot_be_followed() -> None:
+    index = l0prune.consecutive(16)
+    produced = [
+        l0prune.Place(tensor=f"up.{t}", dim=0, role=l0prune.Role.PRODUCES, index=index) for t in ("weight", "bias")
+    ]
+    consumed = l0prune.Place(tensor="down.weight", dim=1, role=l0prune.Role.CONSUMES, index=index)
+    groups = [l0prune.PruneGroup(name="up", kind="unit", units=16, places=(*produced, consumed))]
+    model, x = nn.Sequential(OrderedDict(up=nn.Linear(6, 16), act=nn.ReLU(), down=nn.Linear(16, 3))), torch.randn(2, 6)
+    pruned = l0prune.prune(model, x, target_sparsity=0.5, metric=HiddenWidth(), groups=groups, time_limit=0.0)
+    assert l0prune.plan_of(pruned).kept_counts == {"up": 8}
+    with pytest.raises(ConfigError, match=r"metric cannot be counted \(got 'macs'"):
+        l0prune.prune(model, x, target_sparsity=0.5, metric="macs", groups=groups, time_limit=0.0)
+
+
+def test_a_metric_may_take_the_place_of_a_built_in_one() -> None:
+    class Units(HiddenWidth):
+        name = "params"
+
+    register_metric(Units(), replace=True)
+    pruned = l0prune.prune(Net(), batch()[0], target_sparsity=0.25)
+    units = sum(group.units for group in l0prune.plan_of(pruned).groups)
+    assert sum(l0prune.plan_of(pruned).kept_counts.values()) == int(units * 0.75)
