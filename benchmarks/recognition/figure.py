@@ -46,6 +46,9 @@ def draw(rows: Sequence[Row], dense: Row | None, key: str, path: Path) -> None:
             handles[label] = axes.errorbar(at, means, spread, marker="o", capsize=3, color=colours[label])
         axes.set_title(f"{steps} steps, objective {objective}")
         axes.set_xlabel("parameters left (%)")
+        if rows:
+            # The same for all panels, also for one with a single size.
+            axes.set_xlim(94 - max(row["size"] for row in rows), 106 - min(row["size"] for row in rows))
         axes.set_ylabel(title)
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=6)
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=120))
