@@ -13,9 +13,15 @@ import soundfile
 import torch
 from hypothesis import HealthCheck, settings
 
+from l0prune.discovery.rules import registry as rules
+from l0prune.layers import registry as layers
+from l0prune.size import metric
+
 _SLOW = [HealthCheck.too_slow]
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.load_profile("repeatable")
+
+REGISTRIES: tuple[dict[Any, Any], ...] = (metric._METRICS, layers._LAYERS, rules.RULES, rules.MODULE_RULES)
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +34,17 @@ def _seeded() -> Iterator[None]:
     yield
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _registries() -> Iterator[None]:
+    """What a test registers is gone after it: no test meets another's metrics, layers or rules."""
+    kept = [(registry, registry.copy()) for registry in REGISTRIES]
+    yield
+    for registry, before in kept:
+        if registry != before:
+            registry.clear()
+            registry.update(before)
 
 
 RATE = 16_000

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import l0prune
 from l0prune import ConfigError, TargetError
-from l0prune.size import Metric, SizeModel, Subject, Wish, metric, metric_named, register_metric
+from l0prune.size import Metric, SizeModel, Subject, Wish, metric_named, register_metric
 from l0prune.size.latency import meet
 
 
@@ -22,11 +22,6 @@ class HiddenWidth(Metric):
 
     def size(self, subject: Subject) -> SizeModel:
         return SizeModel(subject.groups, {((g, 1),): 1 for g in range(len(subject.groups))}, counts=self.noun)
-
-
-@pytest.fixture(autouse=True)
-def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metric, "_METRICS", dict(metric._METRICS))
 
 
 def test_a_metric_of_ones_own_is_met_exactly_in_ones_own_loop() -> None:
