@@ -102,7 +102,7 @@ def one_thread() -> None:
 
 def commit_of(*paths: str) -> str:
     """The short commit of this checkout; with a `+` where one of the paths has changes of its own."""
-    folder = Path(__file__).parents[1]
+    folder = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)

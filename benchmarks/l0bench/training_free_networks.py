@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 import timm
 import torch
@@ -14,7 +13,6 @@ from torch.nn import functional as F
 
 from l0prune.measuring import parameters
 
-ROOT = Path(__file__).parents[1]
 DENSE_STEPS, BATCH, RATE = 800, 64, 1e-3
 
 

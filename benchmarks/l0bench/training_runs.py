@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from provenance import where
 
 import l0prune
+from l0bench.provenance import where
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 SPARSITY = 0.75
 """Of the compacted steps that `project` reads."""
 RHYTHMS: dict[str, dict[str, Any]] = {

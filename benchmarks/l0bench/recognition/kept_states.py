@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from l0bench.recognition.prompt_sets import Window
+from l0bench.recognition.recogniser import Recogniser
 from l0prune import DataError, assembled, write_json
-from recognition.prompt_sets import Window
-from recognition.recogniser import Recogniser
 
 _AT_ONCE = 8
 

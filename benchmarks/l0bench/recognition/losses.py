@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recognition.kept_states import Windows
-from recognition.recogniser import Recogniser
+from l0bench.recognition.kept_states import Windows
+from l0bench.recognition.recogniser import Recogniser
 
 OBJECTIVES = ("task", "last", "all")
 """The last layer and half of the recogniser's own loss; the last layer, which is all that the decoder reads; all."""

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from one_shot_scores import by_activation, by_chance, by_magnitude, by_taylor
 from torch import nn
 
+from l0bench.one_shot_scores import by_activation, by_chance, by_magnitude, by_taylor
+from l0bench.recognition.problem import Problem
 from l0prune import apply_plan
 from l0prune.removal import make_plan
 from l0prune.size import kept_indices, select
 from l0prune.support import model_shapes
-from recognition.problem import Problem
 
 _DROPOUT = 0.1
 Score = Callable[[Problem], np.ndarray]

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from recognition.trial import TRIAL_SEED, Trial
+from l0bench.recognition.trial import TRIAL_SEED, Trial
 
 Row = dict[str, Any]
 SIZES, SEEDS = (25, 50, 75), (0, 1, 2)

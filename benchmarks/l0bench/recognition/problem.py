@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from real_material.speech import prompts
 from torch import Tensor, nn
 
 import l0prune
+from l0bench.real_material.speech import prompts
+from l0bench.recognition.evaluation import nats_of
+from l0bench.recognition.kept_states import Windows, kept
+from l0bench.recognition.losses import Loss, Objective
+from l0bench.recognition.prompt_sets import joined, split
+from l0bench.recognition.recogniser import Recogniser
+from l0bench.recognition.trial import Trial
 from l0prune import PruneGroup
 from l0prune.size import budget_for
-from recognition.evaluation import nats_of
-from recognition.kept_states import Windows, kept
-from recognition.losses import Loss, Objective
-from recognition.prompt_sets import joined, split
-from recognition.recogniser import Recogniser
-from recognition.trial import Trial
 
 BATCH = 2
 POOL = 256

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from real_material.speech import SAMPLE_RATE, Prompt
 
-from recognition.scoring import spoken, words
+from l0bench.real_material.speech import SAMPLE_RATE, Prompt
+from l0bench.recognition.scoring import spoken, words
 
 SECONDS = 10
 TESTED, VALIDATED = 120, 40

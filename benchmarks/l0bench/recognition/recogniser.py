@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recognition.prompt_sets import SECONDS
-from recognition.scoring import words
+from l0bench.recognition.prompt_sets import SECONDS
+from l0bench.recognition.scoring import words
 
 _IGNORED = -100
 MOST_NEW_TOKENS = 100

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from real_material.whisper_tiny import whisper_tiny
-from students.low_rank import factored
 from torch import nn
 
+from l0bench.real_material.whisper_tiny import whisper_tiny
+from l0bench.recognition import gated, one_shot, torch_pruning_beginning
+from l0bench.recognition.evaluation import evaluate
+from l0bench.recognition.problem import Problem, Sets, open_sets
+from l0bench.recognition.recogniser import Recogniser
+from l0bench.recognition.training import train
+from l0bench.recognition.trial import Trial
+from l0bench.students.low_rank import factored
 from l0prune import L0PruneError
 from l0prune.measuring import parameters, processor
 from l0prune.support import versions
-from recognition import gated, one_shot, torch_pruning_beginning
-from recognition.evaluation import evaluate
-from recognition.problem import Problem, Sets, open_sets
-from recognition.recogniser import Recogniser
-from recognition.training import train
-from recognition.trial import Trial
 
 Begin = Callable[[Problem], nn.Module]
 

@@ -54,7 +54,7 @@ def write(rows: Sequence[Row], results: Path) -> list[Path]:
         rows: All.
         results: The file that they are in.
     """
-    from recognition.figure import draw
+    from l0bench.recognition.figure import draw
 
     there, dense = shown(rows), next((row for row in rows if row["method"] == "dense"), None)
     table = results.with_suffix(".md")

@@ -5,9 +5,9 @@ from typing import Any
 import torch_pruning
 from torch import nn
 
+from l0bench.recognition.problem import Problem
 from l0prune import TargetError
 from l0prune.measuring import parameters
-from recognition.problem import Problem
 
 _ROUNDS = 400
 """Small ones, so that the budget is missed by little: the pruner counts channels, not parameters."""

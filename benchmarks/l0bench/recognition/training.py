@@ -3,11 +3,11 @@
 import math
 
 import torch
-from learning_rate import rate_at, set_rate
 from torch import nn
 
+from l0bench.learning_rate import rate_at, set_rate
+from l0bench.recognition.problem import Problem
 from l0prune import TrainingError
-from recognition.problem import Problem
 
 
 def train(encoder: nn.Module, problem: Problem, *, done: int = 0) -> float:

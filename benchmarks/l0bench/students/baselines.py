@@ -13,14 +13,14 @@ from l0prune_speech.distillation import Distillation, set_dropout
 from l0prune_speech.formats import from_encoder, to_dphubert
 from l0prune_speech.options import SpeechOptions
 
+from l0bench.students import low_rank, narrow, one_shot
+from l0bench.students.beginnings import Begin, Beginning, objective_of
 from l0prune import Plugin, RunConfig, StageConfig, Task, TrainingError, build, parameter_size
 from l0prune.measuring import macs, parameters
 from l0prune.size import budget_for
 from l0prune.storage import newest_checkpoint, save_checkpoint
 from l0prune.support import write_atomic
 from l0prune.training import Stage, evaluate
-from students import low_rank, narrow, one_shot
-from students.beginnings import Begin, Beginning, objective_of
 
 BEGINNINGS: Mapping[str, Begin] = {
     "distilhubert": narrow.first_layers,

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import l0prune
+from l0bench.students.entries import Entry
+from l0bench.students.making import Comparison
 from l0prune import DataError, RunError
 from l0prune.support import read_json
-from students.entries import Entry
-from students.making import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)

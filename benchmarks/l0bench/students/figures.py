@@ -5,11 +5,11 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+from l0bench.students.entries import BASELINES, METHOD
+from l0bench.students.scoring import NORMALISED, RANDOM
+from l0bench.students.summary import best_baseline, is_plain
 from l0prune.report.figures import legend_below
 from l0prune.support import write_atomic
-from students.entries import BASELINES, METHOD
-from students.scoring import NORMALISED, RANDOM
-from students.summary import best_baseline, is_plain
 
 _COLUMNS = 2
 _NAMES = {METHOD: "gates learned with the weights"}

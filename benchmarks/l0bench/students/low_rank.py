@@ -11,9 +11,9 @@ from l0prune_speech.encoder import SpeechEncoder
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from l0bench.students.beginnings import Beginning, student_of
 from l0prune import RunConfig, TargetError, Task
 from l0prune.measuring import parameters
-from students.beginnings import Beginning, student_of
 
 _HALVINGS = 40
 

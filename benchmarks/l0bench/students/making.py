@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provenance import where
-
 import l0prune
+from l0bench.provenance import where
+from l0bench.students.baselines import make_baseline
+from l0bench.students.entries import Entry
+from l0bench.students.thinning import Thinned
 from l0prune import ConfigError, RunConfig, RunError
 from l0prune.support import merge, read_json, write_json
-from students.baselines import make_baseline
-from students.entries import Entry
-from students.thinning import Thinned
 
 PLUGIN = "speech"
 FACTS = "facts.json"

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from l0prune_speech.encoder import SpeechEncoder, build_encoder, encoder_groups
 
+from l0bench.students.beginnings import Beginning, dense_config, objective_of, size_of, student_of
+from l0bench.students.one_shot import magnitudes
 from l0prune import PruneGroup, RemovalPlan, RunConfig, SizeModel, TargetError, Task, apply_plan, parameter_size
 from l0prune.support import model_shapes
-from students.beginnings import Beginning, dense_config, objective_of, size_of, student_of
-from students.one_shot import magnitudes
 
 _LEAST_LAYERS = 2
 _HALVINGS = 40

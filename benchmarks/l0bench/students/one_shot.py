@@ -13,11 +13,11 @@ import torch_pruning
 from l0prune_speech.encoder import SpeechEncoder
 from torch import nn
 
+from l0bench.students.beginnings import Beginning, student_of
 from l0prune import ConfigError, PruneGroup, Role, RunConfig, Task, apply_plan, parameter_size
 from l0prune.removal import make_plan
 from l0prune.size import kept_indices, select
 from l0prune.support import model_shapes
-from students.beginnings import Beginning, student_of
 
 _BATCHES = 16
 """Over which gradients are summed for the Taylor expansion."""

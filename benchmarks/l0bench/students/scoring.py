@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provenance import where
-
 import l0prune
+from l0bench.provenance import where
+from l0bench.students.making import PLUGIN, Note
 from l0prune.support import read_json, write_json
-from students.making import PLUGIN, Note
 
 FILTERBANKS, NORMALISED, RANDOM = "filterbanks", "filterbanks:cmvn", "random:"
 SCORES = "scores.json"

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from students.entries import METHOD, Entry
-from students.scoring import scores_by_task
+from l0bench.students.entries import METHOD, Entry
+from l0bench.students.scoring import scores_by_task
 
 Rows = Sequence[Mapping[str, Any]]
 _LEFT_OUT = ("name", "settings", "start", "data_every", "versions", "file", "path")
