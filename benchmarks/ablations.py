@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from provenance import where
-from students.earlier import Earlier
-from students.entries import all_entries, chosen
-from students.figures import draw_methods, draw_sizes
-from students.making import Comparison, is_made, make
-from students.scoring import SCORES, Probes, kept, reference_place, references, scored, tasks_of
-from students.summary import aligned, cells, lead, markdown, reference_row, row, seed_row
+from l0bench.provenance import where
+from l0bench.students.earlier import Earlier
+from l0bench.students.entries import all_entries, chosen
+from l0bench.students.figures import draw_methods, draw_sizes
+from l0bench.students.making import Comparison, is_made, make
+from l0bench.students.scoring import SCORES, Probes, kept, reference_place, references, scored, tasks_of
+from l0bench.students.summary import aligned, cells, lead, markdown, reference_row, row, seed_row
 
 import l0prune
 from l0prune.support import write_json, write_text

@@ -19,18 +19,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from digit_pruning import running, table
-from digit_pruning.methods import METHODS
-from digit_pruning.networks import NETWORKS
-from digit_pruning.trial import IDENTITY, Trial
-from result_rows import ResultRows, commit_of, in_processes, one_thread
-from wrap_settings import parsed
+from l0bench.digit_pruning import running, table
+from l0bench.digit_pruning.methods import METHODS
+from l0bench.digit_pruning.networks import NETWORKS
+from l0bench.digit_pruning.trial import IDENTITY, Trial
+from l0bench.result_rows import ResultRows, commit_of, in_processes, one_thread
+from l0bench.wrap_settings import parsed
 
 from l0prune import ConfigError, L0PruneError
 
 ROOT = Path(__file__).parents[1]
 SIZES, STEPS, SEEDS = (50, 75, 90, 95), (100, 300, 1000), (0, 1, 2, 3, 4)
-SOURCES = ("l0prune", "benchmarks/*.py", "benchmarks/digit_pruning")
+SOURCES = ("l0prune", "benchmarks/digits.py", ":(glob)benchmarks/l0bench/*.py", "benchmarks/l0bench/digit_pruning")
 """What a row's commit speaks for."""
 
 

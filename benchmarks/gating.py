@@ -12,11 +12,10 @@ import argparse
 import json
 import platform
 import statistics
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from l0bench.gated_steps import WIDTHS, encoder_config, run_step
 from l0prune_speech.distillation import Distillation, matched_layers
 from l0prune_speech.encoder import build_encoder, encoder_groups
 from torch import Tensor
@@ -25,30 +24,6 @@ from l0prune import GatedModel, StageConfig
 from l0prune.training import Stage
 
 ROOT = Path(__file__).parents[1]
-WIDTHS = {"base": (512, 768, 128, 12, 12, 3072), "small": (128, 256, 64, 6, 8, 1024)}
-
-
-def encoder_config(model: str) -> dict[str, object]:
-    """A HuBERT encoder in the Base layout."""
-    conv, width, kernel, layers, heads, units = WIDTHS[model]
-    return {
-        "extractor_mode": "group_norm",
-        "extractor_conv_layer_config": [(conv, 10, 5)] + [(conv, 3, 2)] * 4 + [(conv, 2, 2)] * 2,
-        "extractor_conv_bias": False,
-        "encoder_embed_dim": width,
-        "encoder_projection_dropout": 0.1,
-        "encoder_pos_conv_kernel": kernel,
-        "encoder_pos_conv_groups": 16,
-        "encoder_num_layers": layers,
-        "encoder_num_heads": heads,
-        "encoder_attention_dropout": 0.1,
-        "encoder_ff_interm_features": units,
-        "encoder_ff_interm_dropout": 0.0,
-        "encoder_dropout": 0.1,
-        "encoder_layer_norm_first": False,
-        "encoder_layer_drop": 0.0,
-        "aux_num_out": None,
-    }
 
 
 def make_stage(config: dict[str, object], *, gated: bool, precision: str) -> Stage:
@@ -59,16 +34,6 @@ def make_stage(config: dict[str, object], *, gated: bool, precision: str) -> Sta
     objective = Distillation(student, teacher, layers=layers)
     gates = GatedModel(student, encoder_groups(student), target_sparsity=0.75) if gated else None
     return Stage("joint", objective, StageConfig(steps=10**6, learning_rate=1e-5), precision=precision, gated=gates)
-
-
-def run_step(stage: Stage, batches: Iterator[Tensor]) -> float:
-    """Seconds of one optimizer step."""
-    began = time.perf_counter()
-    stage.objective.train()
-    stage.update(batches)
-    if stage.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def saved_bytes(stage: Stage, seconds: float, rate: int = 16_000) -> int:

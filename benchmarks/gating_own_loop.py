@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import where
+from l0bench.provenance import where
 from torch import Tensor, nn
 from torch.nn import functional as F
 

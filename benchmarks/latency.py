@@ -17,21 +17,17 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
-import torchaudio
+from l0bench.hubert_base import BASE, SECONDS, make_student, unit_costs
 from l0prune_speech.deploy import for_inference
 from l0prune_speech.encoder import SpeechEncoder, build_encoder, encoder_groups
 from l0prune_speech.formats import from_encoder, to_onnx
 
-from l0prune import Contender, GatedModel, Load, PruneGroup, SizeModel, mac_size, measure, parameter_size
+from l0prune import Contender, Load, mac_size, measure, parameter_size
 from l0prune.discovery import trace
-from l0prune.size import budget_for, select
 from l0prune.size.latency import measure_latency
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 10
-BASE = {**torchaudio.pipelines.HUBERT_BASE._params, "normalize_waveform": False}
 PUBLISHED = {
     "DistilHuBERT (2 layers)": {"encoder_num_layers": 2},
     "FitHuBERT (12 thin layers)": {"encoder_embed_dim": 480, "encoder_ff_interm_features": 480},
@@ -46,35 +42,6 @@ PUBLISHED = {
         "encoder_ff_interm_features": [338, 338, 338, 1200, 338, 338, 338, 1200, 338, 338, 338, 1192],
     },
 }
-
-
-def unit_costs(size: SizeModel, groups: list[PruneGroup]) -> np.ndarray:
-    """What a unit costs in the dense network: (N,), the same for the units of a group."""
-    one = np.eye(len(groups), dtype=np.int64)
-    by_group = [size.exact(size.units) - size.exact(size.units - row) for row in one]
-    return np.repeat(np.array(by_group, dtype=float), size.units)
-
-
-def make_student(
-    dense: SpeechEncoder,
-    groups: list[PruneGroup],
-    parameters: SizeModel,
-    costs: np.ndarray,
-    sparsity: float,
-    round_to: int = 1,
-) -> SpeechEncoder:
-    """A student with a share of the parameters removed, where units that cost much for their size go first."""
-    relative = costs / unit_costs(parameters, groups)
-    importance = np.random.default_rng(0).exponential(size=len(costs))
-    worth = importance / (relative / relative.mean())
-    keep = 1 - np.exp(-worth / worth.mean())
-    kept = select(keep, groups, parameters, budget_for(parameters, sparsity), round_to=round_to)
-    gated = GatedModel(dense, groups, target_sparsity=1e-9).eval()
-    with gated.gates.fixed(torch.from_numpy(kept.astype(np.float32))):
-        student, _ = gated.pruned()
-    gated.detach()
-    assert isinstance(student, SpeechEncoder)
-    return student
 
 
 def make_contender(encoder: SpeechEncoder, workspace: Path, name: str) -> Contender:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from l0bench.hubert_base import BASE, SECONDS
 from l0prune_speech.deploy import for_inference
 from l0prune_speech.encoder import build_encoder, encoder_groups
 from l0prune_speech.formats import load_teacher
-from latency import BASE, ROOT, SECONDS
 
 from l0prune import mac_size
 from l0prune.discovery import trace
@@ -23,6 +23,7 @@ from l0prune.measuring import processor
 from l0prune.size.latency import TICKS, Samples, measure_latency
 from l0prune.support import versions
 
+ROOT = Path(__file__).parents[1]
 PLANS = 50
 
 

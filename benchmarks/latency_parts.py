@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from l0bench.hubert_base import BASE, SECONDS, make_student, unit_costs
 from l0prune_speech.deploy import for_inference
 from l0prune_speech.encoder import SpeechEncoder, build_encoder, encoder_groups
 from l0prune_speech.formats import folded, from_encoder
-from latency import BASE, ROOT, SECONDS, make_student, unit_costs
 from torch import Tensor, nn
 
 from l0prune import parameter_size, relative_difference
@@ -25,6 +25,7 @@ from l0prune.measuring import freed_memory_kept, macs, processor
 from l0prune.size.latency import clocks
 from l0prune.support import versions
 
+ROOT = Path(__file__).parents[1]
 _WARMUP = 3
 
 

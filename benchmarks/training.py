@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gating import WIDTHS, encoder_config, run_step
+from l0bench.gated_steps import WIDTHS, encoder_config, run_step
+from l0bench.provenance import where
+from l0bench.training_runs import RESULTS, SPARSITY, project, runs
 from l0prune_speech.distillation import Distillation, TargetCache, matched_layers
 from l0prune_speech.encoder import build_encoder, encoder_groups
-from provenance import where
 from torch import Tensor
-from training_runs import RESULTS, SPARSITY, project, runs
 
 import l0prune
 from l0prune import GatedModel, StageConfig

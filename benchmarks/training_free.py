@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import training_free_networks as digits
-from provenance import where
+from l0bench import training_free_networks as digits
+from l0bench.provenance import where
+from l0bench.training_free_networks import Data, cuts_by_torch_pruning, squared_gradients, trained
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training_free_networks import ROOT, Data, cuts_by_torch_pruning, squared_gradients, trained
 
 import l0prune
 from l0prune.config import IMPORTANCES
 from l0prune.measuring import parameters
 
+ROOT = Path(__file__).parents[1]
 TARGETS = (0.25, 0.5, 0.75, 0.9)
 BATCHES = 16
 THEIRS = ("magnitude", "taylor", "hessian")

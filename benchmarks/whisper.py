@@ -17,21 +17,22 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from recognition import plan, running, table
-from recognition.losses import OBJECTIVES
-from recognition.trial import IDENTITY, Trial
-from result_rows import ResultRows, commit_of, in_processes, one_thread
-from wrap_settings import parsed
+from l0bench.recognition import plan, running, table
+from l0bench.recognition.losses import OBJECTIVES
+from l0bench.recognition.trial import IDENTITY, Trial
+from l0bench.result_rows import ResultRows, commit_of, in_processes, one_thread
+from l0bench.wrap_settings import parsed
 
 from l0prune import ConfigError, L0PruneError
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
     "l0prune",
-    "benchmarks/*.py",
-    "benchmarks/recognition",
-    "benchmarks/real_material",
-    "benchmarks/students/low_rank.py",
+    "benchmarks/whisper.py",
+    ":(glob)benchmarks/l0bench/*.py",
+    "benchmarks/l0bench/recognition",
+    "benchmarks/l0bench/real_material",
+    "benchmarks/l0bench/students/low_rank.py",
 )
 """What a row's commit speaks for."""
 

@@ -1,7 +1,8 @@
 """Prune any PyTorch network to an exact budget with Hard Concrete gates.
 
-The names below are the public surface. They are imported at first use, so that importing the package is instant.
-Rules for operators and modules are registered in `l0prune.discovery`, layers of one's own in `l0prune.layers`.
+What `__all__` names is what most programs need; it is imported at first use, so that importing the package is instant.
+Everything else is public in the folder of its subject, for example `l0prune.config.StageConfig`, `l0prune.plugin.Task`
+or `l0prune.size.Metric`, and `import l0prune` is enough to reach it.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +10,28 @@ from typing import TYPE_CHECKING
 from l0prune.support import lazy_names
 
 if TYPE_CHECKING:
-    from l0prune import discovery, layers
+    from l0prune import (
+        adapters,
+        calibration,
+        config,
+        discovery,
+        errors,
+        gates,
+        groups,
+        importance,
+        layers,
+        measuring,
+        plugin,
+        proof,
+        pruner,
+        removal,
+        report,
+        size,
+        storage,
+        support,
+        training,
+        workflows,
+    )
     from l0prune.adapters.dependency_graphs import groups_of_graph
     from l0prune.calibration import Repaired, repair
     from l0prune.config import ControllerConfig, GateConfig, OneShotConfig, RunConfig, StageConfig
@@ -84,116 +106,62 @@ if TYPE_CHECKING:
     )
 
     __all__ = [
-        "Attribute",
-        "Benchable",
-        "Bypass",
-        "Bypassed",
-        "CompressionReport",
-        "ConfigError",
-        "Contender",
-        "ControllerConfig",
-        "DataError",
-        "Discovery",
-        "Evaluation",
-        "EvaluationSettings",
-        "EvaluationTask",
-        "Evaluator",
-        "Export",
-        "ExportFormat",
-        "Exporter",
-        "GateConfig",
-        "GatedModel",
-        "GroupError",
-        "Inspection",
-        "Interrupted",
         "L0PruneError",
         "L0Pruner",
-        "LayerComparison",
-        "Load",
-        "Losses",
-        "Measurement",
-        "Norm",
-        "Objective",
-        "Observer",
-        "OneShotConfig",
-        "Place",
-        "PlanError",
-        "Plugin",
-        "PluginError",
-        "ProofError",
-        "PruneGroup",
-        "PruningReport",
-        "Record",
-        "RemovalPlan",
-        "Repaired",
-        "Report",
-        "Role",
-        "RunConfig",
-        "RunError",
-        "Score",
-        "SizeModel",
-        "StageConfig",
-        "TargetError",
-        "Task",
-        "TraceError",
-        "TrainingError",
-        "apply_plan",
-        "assembled",
-        "build",
-        "check_variants",
-        "check_writable",
+        "__version__",
         "compress",
-        "consecutive",
-        "counted",
-        "describe",
         "discover",
-        "draw_evaluation",
-        "draw_measurement",
-        "duration",
         "evaluate",
         "export",
-        "get_plugin",
-        "groups_of_graph",
-        "importances",
         "inspect",
-        "inspect_groups",
-        "listed",
         "load",
-        "mac_size",
         "measure",
-        "nearest",
-        "parameter_size",
-        "pick_device",
-        "plan_of",
-        "plugin_names",
-        "prove_groups",
         "prune",
-        "quantity",
-        "read_report",
-        "read_toml",
-        "relative_difference",
-        "repair",
-        "resolve",
         "save",
-        "summarise_kinds",
         "wrap",
-        "write_atomic",
-        "write_json",
         "write_report",
-        "write_toml",
     ]
 
 _HOMES = {
+    "discovery": ("discover",),
+    "errors": ("L0PruneError",),
+    "measuring": ("measure",),
+    "pruner": (
+        "L0Pruner",
+        "inspect",
+        "wrap",
+    ),
+    "report": ("write_report",),
+    "storage": (
+        "load",
+        "save",
+    ),
+    "workflows": (
+        "compress",
+        "evaluate",
+        "export",
+        "prune",
+    ),
+}
+_MORE = {
     "adapters.dependency_graphs": ("groups_of_graph",),
-    "calibration": ("Repaired", "repair"),
-    "config": ("ControllerConfig", "GateConfig", "OneShotConfig", "RunConfig", "StageConfig"),
-    "discovery": ("Discovery", "discover"),
+    "calibration": (
+        "Repaired",
+        "repair",
+    ),
+    "config": (
+        "ControllerConfig",
+        "GateConfig",
+        "OneShotConfig",
+        "RunConfig",
+        "StageConfig",
+    ),
+    "discovery": ("Discovery",),
     "errors": (
         "ConfigError",
         "DataError",
         "GroupError",
         "Interrupted",
-        "L0PruneError",
         "PlanError",
         "PluginError",
         "ProofError",
@@ -204,9 +172,23 @@ _HOMES = {
         "nearest",
     ),
     "gates": ("GatedModel",),
-    "groups": ("Attribute", "Bypass", "Norm", "Place", "PruneGroup", "Role", "consecutive"),
+    "groups": (
+        "Attribute",
+        "Bypass",
+        "Norm",
+        "Place",
+        "PruneGroup",
+        "Role",
+        "consecutive",
+    ),
     "importance": ("importances",),
-    "measuring": ("Contender", "Load", "Measurement", "check_variants", "measure", "pick_device"),
+    "measuring": (
+        "Contender",
+        "Load",
+        "Measurement",
+        "check_variants",
+        "pick_device",
+    ),
     "plugin": (
         "Benchable",
         "Evaluation",
@@ -225,13 +207,31 @@ _HOMES = {
         "plugin_names",
         "resolve",
     ),
-    "proof": ("prove_groups", "relative_difference"),
-    "pruner": ("Inspection", "L0Pruner", "PruningReport", "inspect", "wrap"),
-    "removal": ("Bypassed", "RemovalPlan", "apply_plan", "plan_of"),
-    "report": ("Report", "write_report"),
-    "report.figures": ("draw_evaluation", "draw_measurement"),
-    "size": ("SizeModel", "mac_size", "parameter_size"),
-    "storage": ("load", "read_report", "save"),
+    "proof": (
+        "prove_groups",
+        "relative_difference",
+    ),
+    "pruner": (
+        "Inspection",
+        "PruningReport",
+    ),
+    "removal": (
+        "Bypassed",
+        "RemovalPlan",
+        "apply_plan",
+        "plan_of",
+    ),
+    "report": ("Report",),
+    "report.figures": (
+        "draw_evaluation",
+        "draw_measurement",
+    ),
+    "size": (
+        "SizeModel",
+        "mac_size",
+        "parameter_size",
+    ),
+    "storage": ("read_report",),
     "support": (
         "assembled",
         "build",
@@ -245,18 +245,43 @@ _HOMES = {
         "write_json",
         "write_toml",
     ),
-    "training": ("Losses", "Objective", "Record"),
+    "training": (
+        "Losses",
+        "Objective",
+        "Record",
+    ),
     "workflows": (
         "CompressionReport",
         "Observer",
-        "compress",
-        "evaluate",
-        "export",
         "inspect_groups",
-        "prune",
         "summarise_kinds",
     ),
 }
-if not TYPE_CHECKING:
-    __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES, folders=("discovery", "layers"))
+"""Names of other folders that can be imported from here, too, and are not part of the list."""
+_FOLDERS = (
+    "adapters",
+    "calibration",
+    "config",
+    "discovery",
+    "errors",
+    "gates",
+    "groups",
+    "importance",
+    "layers",
+    "measuring",
+    "plugin",
+    "proof",
+    "pruner",
+    "removal",
+    "report",
+    "size",
+    "storage",
+    "support",
+    "training",
+    "workflows",
+)
+
 __version__ = "0.1.0"
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES, more=_MORE, folders=_FOLDERS)
+    __all__ = sorted([*__all__, "__version__"])

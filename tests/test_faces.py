@@ -1,6 +1,9 @@
 """Each folder has a face: others import what its `__init__.py` gives, never from the files behind it."""
 
 import ast
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -91,12 +94,47 @@ def test_what_type_checkers_see_of_a_lazy_face_is_what_it_gives(package: str) ->
         if isinstance(node, ast.ImportFrom) and node.module and node.module != package
         for alias in node.names
     }
-    assert seen == {(module, name) for module, names in face._HOMES.items() for name in names}
+    homes = [*face._HOMES.items(), *getattr(face, "_MORE", {}).items()]
+    assert seen == {(module, name) for module, names in homes for name in names}
     # In a package that says it is typed, a name that `__all__` lacks is private to type checkers.
     listed = next(node.value for node in block.body if isinstance(node, ast.Assign))
     assert sorted(ast.literal_eval(listed)) == face.__all__
 
 
+def test_the_first_page_of_the_package_is_short() -> None:
+    """Every other public name is on the face of a folder, and the folders need no import of their own."""
+    import l0prune
+
+    assert l0prune.__all__ == [
+        *("L0PruneError", "L0Pruner", "__version__", "compress", "discover", "evaluate", "export", "inspect", "load"),
+        *("measure", "prune", "save", "wrap", "write_report"),
+    ]
+    for module, names in l0prune._MORE.items():
+        face = import_module(f"l0prune.{module}")
+        for name in names:
+            assert getattr(l0prune, name) is getattr(face, name)
+    program = "import l0prune; [getattr(l0prune, name) for name in l0prune._FOLDERS]"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    folders = {path.parent.name for path in (ROOT / "l0prune").glob("*/__init__.py")}
+    assert set(l0prune._FOLDERS) == folders | {"config", "errors", "groups"}
+
+
 def test_a_lazy_face_has_no_other_names() -> None:
     with pytest.raises(AttributeError, match="module 'l0prune' has no attribute 'nothing'"):
         _ = import_module("l0prune").nothing
+
+
+def test_the_page_of_names_is_right() -> None:
+    """Each folder of the reference has the names beside it, and what the package lists is in it."""
+    page = (ROOT / "docs/reference/python.md").read_text(encoding="utf-8")
+    subjects, errors = page.partition("## By subject")[2].split("## Errors")
+    rows = [re.findall(r"`([\w.]+)`", cell) for line in subjects.splitlines() for cell in line.split("|")[1:3]]
+    pairs = [(folders, names) for folders, names in zip(rows[::2], rows[1::2], strict=True) if names]
+    assert len(pairs) >= 15
+    for folders, names in pairs:
+        faces_of_row = [import_module(folder) for folder in folders]
+        assert [name for name in names if not any(hasattr(face, name) for face in faces_of_row)] == []
+    kinds = re.findall(r"^\| `(\w+)`", errors, re.MULTILINE)
+    assert all(issubclass(getattr(import_module("l0prune.errors"), name), Exception) for name in kinds)
+    listed = set(import_module("l0prune").__all__) - {"__version__"}
+    assert {name for name in listed if not re.search(rf"\b{name}\b", page)} == set()

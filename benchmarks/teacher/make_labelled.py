@@ -22,6 +22,7 @@ import json
 import random
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -30,8 +31,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from make_speech import SAMPLE_RATE, Voice, make_voices, speak
-from sentences import sentence
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from l0bench.teacher.sentences import sentence
+from l0bench.teacher.voices import SAMPLE_RATE, Voice, make_voices, speak
 
 SEED = 25
 KEYWORDS = """bridge castle garden hammer window river shadow kettle orange purple forward backward seven zero stop

@@ -4,7 +4,7 @@ from l0prune.plugin.find import get_plugin, plugin_names
 from l0prune.plugin.protocols import Benchable, Evaluator, Export, Exporter, ExportFormat, Plugin
 from l0prune.plugin.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
 from l0prune.plugin.settings import STAGES, describe, may_change, resolve, wish_of
-from l0prune.plugin.task import OwnTask, Task
+from l0prune.plugin.task import OwnTask, Task, UnitKind
 
 __all__ = [
     "STAGES",
@@ -21,6 +21,7 @@ __all__ = [
     "Plugin",
     "Score",
     "Task",
+    "UnitKind",
     "describe",
     "get_plugin",
     "may_change",

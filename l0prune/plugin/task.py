@@ -6,7 +6,6 @@ network, its prune groups, an objective and data. Nothing else is needed to comp
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from l0prune.config import RunConfig
@@ -16,8 +15,17 @@ if TYPE_CHECKING:
     from torch import nn
 
     from l0prune.groups import PruneGroup
-    from l0prune.removal import RemovalPlan
     from l0prune.training import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitKind:
+    """What pictures call a kind of unit."""
+
+    title: str
+    """For example "Attention heads"."""
+    axis: str
+    """What the first number in a group's name counts, for example "transformer layer"; it is shown from 1 on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +67,8 @@ class Task:
     """Gives a network the form whose latency matters (norms folded, say), with the same names for its blocks."""
     packages: Sequence[str] = ()
     """Distributions, beside those that the core needs, whose versions the report is to tell."""
-    draw: "Callable[[RemovalPlan, Path], None] | None" = None
-    """Draws the pruned architecture into a PNG file; by default what each group keeps."""
+    kinds: Mapping[str, UnitKind] = field(default_factory=dict)
+    """What pictures call the kinds of unit, by the name of a group's `kind`, in the order of their panels."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from l0prune.plugin import STAGES
 from l0prune.removal import RemovalPlan
 from l0prune.report.curves import Curves, read_curves
-from l0prune.report.figures import KeptUnits
+from l0prune.report.figures import KeptUnits, kept_units
 from l0prune.report.measures import Measure, measures
 from l0prune.report.parts import Parts, network_parts
 from l0prune.report.read import Run, read_run
@@ -71,7 +71,7 @@ def run_facts(path: Path, name: str) -> RunFacts:
         recipe=str(run.settings.get("recipe", "")),
         report=run.report,
         measures=measures(run),
-        kept=_kept(run.description) if run.description else (),
+        kept=kept_units(RemovalPlan.from_json(run.description.get("plan", {}))) if run.description else (),
         parts=network_parts(run.description, path) if run.description else None,
         curves=read_curves(run.metrics),
         probes=run.probes,
@@ -89,15 +89,6 @@ def _progress(run: Run) -> str:
     last = run.metrics[-1]
     stage = STAGES.get(last["stage"], last["stage"])
     return f"on record are {last['step']:,} of {last['steps']:,} steps of the {stage}"
-
-
-def _kept(description: Mapping[str, Any]) -> tuple[KeptUnits, ...]:
-    plan = RemovalPlan.from_json(description.get("plan", {}))
-    counts = plan.kept_counts
-    return tuple(
-        KeptUnits(group=group.name, kind=group.kind, units=group.units, kept=counts[group.name])
-        for group in plan.groups
-    )
 
 
 def _command(run: Run, plugin: str) -> str:

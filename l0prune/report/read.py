@@ -8,6 +8,7 @@ from typing import Any
 
 from l0prune.errors import RunError
 from l0prune.plugin import STAGES
+from l0prune.report.figures import score_rows
 from l0prune.storage import RunDirectory, read_description
 from l0prune.support import NUMBER, NUMBER_OR_NOTHING, checked, read_json, read_toml, rows_of
 
@@ -30,6 +31,7 @@ _REPORT = {
 """What the page cannot do without."""
 _MORE = {
     **dict.fromkeys(("metric", "run_directory"), str),
+    "kinds": {str: {"title": str, "axis": str}},
     "compactions": list,
     **{key: {str: NUMBER} for key in ("losses_final", "stage_seconds", "step_seconds")},
     **dict.fromkeys(("distill_loss_before_removal", "distill_loss_after_removal"), NUMBER_OR_NOTHING),
@@ -65,7 +67,7 @@ class Run:
     description: Mapping[str, Any] | None
     """model.json."""
     probes: Sequence[Mapping[str, Any]]
-    """Rows of evaluation.json: model, task, metric, mean, and deviation where there is one."""
+    """Rows of evaluation.json: model, task, metric, mean; where known also deviation, higher_is_better, chance."""
     layers: Sequence[Mapping[str, Any]]
     """Rows of evaluation.json: model, layer, and measures beside a layer of the teacher's."""
     bench: Mapping[str, Any] | None
@@ -163,7 +165,8 @@ def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 _PROBE = {"model": str, "task": str, "metric": str, "mean": NUMBER}
-_MORE_PROBE = {"deviation": NUMBER_OR_NOTHING}
+_TASK = {"higher_is_better": (bool, None), "chance": NUMBER_OR_NOTHING}
+_MORE_PROBE = {"deviation": NUMBER_OR_NOTHING, **_TASK}
 _LAYER = {"model": str, "layer": int, "measures": dict}
 _BENCH_ROW = {"model": str, "load": str, "dtype": str, "backend": str, "latency_ms": NUMBER}
 _MORE_BENCH_ROW = {
@@ -207,16 +210,11 @@ def read_layers(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 def _scores(evaluation: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
-    """Each score with its task's metric; numbers of shuffled labels must not pass for others."""
-    tasks, shuffled = evaluation.get("tasks", {}), ", labels shuffled" if evaluation.get("shuffled_labels") else ""
-    scores = rows_of(evaluation["scores"], path, {"model": str, "task": str, "mean": NUMBER})
-    return [
-        {
-            **{key: score.get(key) for key in ("model", "task", "mean", "deviation")},
-            "metric": f"{tasks.get(score['task'], {}).get('metric', '')}{shuffled}",
-        }
-        for score in scores
-    ]
+    """Each score with what is known of its task."""
+    for name, task in evaluation.get("tasks", {}).items():
+        checked(task, {}, f"{path}, task {name}", {"metric": str, **_TASK})
+    rows_of(evaluation["scores"], path, {"model": str, "task": str, "mean": NUMBER})
+    return score_rows(evaluation)
 
 
 def read_bench(path: Path) -> Mapping[str, Any] | None:
@@ -230,5 +228,7 @@ def read_bench(path: Path) -> Mapping[str, Any] | None:
     """
     if not path.is_file():
         return None
-    content = checked(read_json(path), {"models": dict, "rows": list}, path)
+    content = checked(read_json(path), {"models": {str: dict}, "rows": list}, path, {"against": (str, None)})
+    for name, facts in content["models"].items():
+        checked(facts, {}, f"{path}, model {name}", {"parameters": (int, None)})
     return {**content, "rows": rows_of(content["rows"], path, _BENCH_ROW, _MORE_BENCH_ROW)}

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+from l0prune.plugin import UnitKind
 from l0prune.report import figures
 from l0prune.report.facts import RunFacts
 from l0prune.report.figures import Curve, Drawing
 from l0prune.report.markup import Markup, Section, table, tag
 from l0prune.report.parts import Part, short_names
-from l0prune.support import counted, quantity, score, shortest_endings, write_toml
+from l0prune.support import quantity, score, write_toml
 
 
 def run_sections(run: RunFacts, prefix: str) -> list[Section]:
@@ -32,9 +32,8 @@ def run_sections(run: RunFacts, prefix: str) -> list[Section]:
 
 
 def _architecture(run: RunFacts, prefix: str) -> Iterator[Drawing]:
-    for number, kind in enumerate(dict.fromkeys(unit.kind for unit in run.kept), start=1):
-        groups = [unit for unit in run.kept if unit.kind == kind]
-        yield figures.kept_figure(f"{prefix}kept-{number}", kind, groups)
+    kinds = (run.report or {}).get("kinds", {})
+    return figures.kept_figures(run.kept, {kind: UnitKind(**words) for kind, words in kinds.items()}, prefix)
 
 
 def _training(run: RunFacts, prefix: str) -> Iterator[Drawing]:
@@ -148,45 +147,19 @@ def probe_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
         run: The run.
         prefix: Makes the names of its figures unique on the page.
     """
-    rows, short = run.probes, _short_names(run)
-    layers = tuple(_layers(run, prefix, short))
+    rows = run.probes
+    drawings = tuple(figures.evaluation_figures(rows, run.layers, prefix))
     if not rows:
-        if layers:
-            yield Section(title="Probes", content=(), drawings=layers)
+        if drawings:
+            yield Section(title="Probes", content=(), drawings=drawings)
         return
     tasks = list(dict.fromkeys((row["task"], row["metric"]) for row in rows))
     models = list(dict.fromkeys(row["model"] for row in rows))
     cells = {(row["model"], row["task"], row["metric"]): score(row["mean"], row.get("deviation")) for row in rows}
     headings = ["model", *(f"{task}, {metric}" for task, metric in tasks)]
     body = [[model, *(cells.get((model, *task), "") for task in tasks)] for model in models]
-    drawings = []
-    for number, (task, metric) in enumerate(tasks, start=1):
-        points = [
-            (short[row["model"]], row["mean"], row.get("deviation"))
-            for row in rows
-            if (row["task"], row["metric"]) == (task, metric)
-        ]
-        drawings.append(figures.score_figure(f"{prefix}probe-{number}", f"{task}, {metric}", points))
     caption = "Probe results: mean and standard deviation"
-    content = (table(caption, headings, body, kind="numbers"),)
-    yield Section(title="Probes", content=content, drawings=(*drawings, *layers))
-
-
-def _short_names(run: RunFacts) -> dict[str, str]:
-    """What figures call the models that were evaluated."""
-    return shortest_endings([*dict.fromkeys(row["model"] for row in (*run.probes, *run.layers))])
-
-
-def _layers(run: RunFacts, prefix: str, short: Mapping[str, str]) -> Iterator[Drawing]:
-    """How much alike each layer is to the teacher's, a figure a measure."""
-    measures = dict.fromkeys(name for row in run.layers for name in row["measures"])
-    for number, measure in enumerate(measures, start=1):
-        lines: dict[str, list[tuple[int, float]]] = {}
-        for row in run.layers:
-            if row["measures"].get(measure) is not None:
-                lines.setdefault(short[row["model"]], []).append((row["layer"], row["measures"][measure]))
-        if lines:
-            yield figures.layer_figure(f"{prefix}layers-{number}", f"Layers beside the teacher's: {measure}", lines)
+    yield Section(title="Probes", content=(table(caption, headings, body, kind="numbers"),), drawings=drawings)
 
 
 def latency_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
@@ -211,23 +184,8 @@ def latency_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
         for row in rows
     ]
     where = f"Latency on {bench.get('processor') or bench.get('device', 'an unnamed device')}"
-    short = shortest_endings([*dict.fromkeys(row["model"] for row in rows)])
-    last = [(_variant(row, short), row["latency_ms"], None) for row in rows if _load(row) == _load(rows[-1])]
-    title = f"Latency in ms, {_load(rows[-1])}"
-    drawing = figures.score_figure(f"{prefix}latency", title, last, from_zero=True)
-    yield Section(title="Latency", content=(table(where, headings, body, kind="numbers"),), drawings=(drawing,))
-
-
-def _load(row: Mapping[str, Any]) -> str:
-    """What rows must have in common to stand in one figure."""
-    batch, threads = row.get("batch"), row.get("threads")
-    words = [row["load"], f"batch {batch}" if batch else "", counted(threads, "thread") if threads else ""]
-    return ", ".join(filter(None, words))
-
-
-def _variant(row: Mapping[str, Any], short: Mapping[str, str]) -> str:
-    words = [short[row["model"]], row["dtype"], *([row["backend"]] if row["backend"] != "eager" else [])]
-    return ", ".join(words)
+    content = (table(where, headings, body, kind="numbers"),)
+    yield Section(title="Latency", content=content, drawings=tuple(figures.bench_figures(bench, prefix)))
 
 
 def _ratio(ratio: Mapping[str, float] | None) -> str:

@@ -99,16 +99,11 @@ def figure_label(name: str, most_letters: int = _MOST_LETTERS) -> str:
     return f" {short}" if short.startswith("_") else short
 
 
-def figure_names(names: Sequence[str]) -> dict[str, str]:
-    """What a figure calls each of several models: short, and no two alike.
-
-    Args:
-        names: Each once.
-    """
-    labels = {name: figure_label(short) for name, short in shortest_endings(names).items()}
-    seen: Counter[str] = Counter()
-    for name, label in labels.items():
+def figure_labels(names: Sequence[str], most_letters: int = _MOST_LETTERS) -> list[str]:
+    """Names as a figure has room for them; what would be alike once it is cut gets a number."""
+    labels, seen = [figure_label(name, most_letters) for name in names], Counter[str]()
+    for i, label in enumerate(labels):
         seen[label] += 1
         if seen[label] > 1:
-            labels[name] = f"{label} ({seen[label]})"
+            labels[i] = f"{label} ({seen[label]})"
     return labels

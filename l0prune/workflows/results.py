@@ -23,6 +23,8 @@ class CompressionReport:
     """Multiply-accumulates, per `macs_per`."""
     macs_after: int
     macs_per: str
+    kinds: dict[str, dict[str, str]]
+    """What pictures call the kinds of unit: `title` and `axis`."""
     kept_units: dict[str, dict[str, int]]
     """By group: its kind's name is in the plan; `units` and `kept`."""
     max_relative_difference: float

@@ -4,7 +4,7 @@ import copy
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import isfinite
 from typing import Any
 
@@ -264,6 +264,7 @@ class CompressionRun:
             sparsity=1 - self.target.metric.left(self.target, counts, measured),
             macs_after=macs_after,
             macs_per=task.macs_per,
+            kinds={name: asdict(kind) for name, kind in task.kinds.items()},
             kept_units={g.name: {"units": g.units, "kept": plan.kept_counts[g.name]} for g in plan.groups},
             distill_loss_final=loss,
             losses_final=parts,
@@ -283,8 +284,7 @@ class CompressionRun:
         # A network that came pruned is described from its own dense network on.
         whole = self.earlier.then(plan) if self.earlier else plan
         save(student, whole, self.folder.path, **description)
-        draw = task.draw or draw_kept_units
-        write_atomic(self.folder.picture, lambda temporary: draw(whole, temporary))
+        draw_kept_units(whole, self.folder.picture, task.kinds)
         # Last: a run with a report is complete.
         write_json(self.folder.report, report.to_json())
         self.observer.finished(report)

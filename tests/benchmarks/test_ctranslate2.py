@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from real_material.ctranslate2 import read_variables
-from real_material.whisper_tiny import transformers_state
+from l0bench.real_material.ctranslate2 import read_variables
+from l0bench.real_material.whisper_tiny import transformers_state
 from torch import Tensor
 
 from l0prune import DataError

@@ -3,14 +3,15 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import digits
 import pytest
-from digit_pruning import data, running, table
-from digit_pruning.methods import METHODS
-from digit_pruning.networks import NETWORKS
-from digit_pruning.trial import Trial
+from commands import command
+from l0bench.digit_pruning import data, running, table
+from l0bench.digit_pruning.methods import METHODS
+from l0bench.digit_pruning.networks import NETWORKS
+from l0bench.digit_pruning.trial import Trial
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+digits = command("digits")
 TRIAL = Trial(network="transformer", method="wrap", label="wrap", size=75, steps=12, rate=1e-3, seed=0)
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from real_material.speech import SAMPLE_RATE, Prompt
-from recognition.prompt_sets import SECONDS, TESTED, VALIDATED, Window, joined, split
-from recognition.scoring import words
+from l0bench.real_material.speech import SAMPLE_RATE, Prompt
+from l0bench.recognition.prompt_sets import SECONDS, TESTED, VALIDATED, Window, joined, split
+from l0bench.recognition.scoring import words
 
 LENGTHS = st.lists(st.integers(1, SECONDS * SAMPLE_RATE), min_size=1, max_size=12)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recognition import losses, running
-from recognition.evaluation import evaluate
-from recognition.kept_states import kept
-from recognition.problem import Problem, Sets
-from recognition.recogniser import Recogniser
-from recognition.trial import Trial
+from l0bench.recognition import losses, running
+from l0bench.recognition.evaluation import evaluate
+from l0bench.recognition.kept_states import kept
+from l0bench.recognition.problem import Problem, Sets
+from l0bench.recognition.recogniser import Recogniser
+from l0bench.recognition.trial import Trial
 from tiny_whisper import tiny_recogniser, tiny_sets
 
 from l0prune.measuring.count import parameters

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from result_rows import ResultRows, in_processes
+from l0bench.result_rows import ResultRows, in_processes
 
 from l0prune import RunError
 

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recognition.scoring import interval, mean_interval, share, spoken, word_errors, words
+from l0bench.recognition.scoring import interval, mean_interval, share, spoken, word_errors, words
 from torchaudio.functional import edit_distance
 
 SAID = st.lists(st.sampled_from("abc"), max_size=6)

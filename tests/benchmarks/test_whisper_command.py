@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import whisper
-from real_material import packages, speech
-from recognition import plan, running
-from recognition.trial import Trial
+from commands import command as script
+from l0bench.real_material import packages, speech
+from l0bench.recognition import plan, running
+from l0bench.recognition.trial import Trial
 
 from l0prune import DataError
 
 BEST = 1e-4
+whisper = script("whisper")
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from recognition.kept_states import kept
-from recognition.problem import Sets
-from recognition.prompt_sets import Window
-from recognition.recogniser import Recogniser
+from l0bench.recognition.kept_states import kept
+from l0bench.recognition.problem import Sets
+from l0bench.recognition.prompt_sets import Window
+from l0bench.recognition.recogniser import Recogniser
 
 VOCABULARY, END = 40, 39
 

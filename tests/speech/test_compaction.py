@@ -7,8 +7,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from l0prune_speech.distillation.objective import Distillation
-from l0prune_speech.encoder.groups import UNITS, encoder_groups
+from l0prune_speech.encoder.groups import encoder_groups
 from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune_speech.units import UNITS
 
 from l0prune import GatedModel, relative_difference
 from l0prune.config import CompactionConfig

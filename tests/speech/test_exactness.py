@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from l0prune_speech.encoder.groups import UNITS, encoder_groups
+from l0prune_speech.encoder.groups import encoder_groups
 from l0prune_speech.encoder.modules import SpeechEncoder, build_encoder
+from l0prune_speech.units import UNITS
 from torch import Tensor
 
 from l0prune import GatedModel
@@ -72,7 +73,7 @@ def make_pattern(gated: GatedModel, seed: int) -> Tensor:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @settings(max_examples=40, deadline=None)
-@given(config=encoder_configs(), seed=st.integers(0, 2**31), units=st.sets(st.sampled_from(UNITS), min_size=1))
+@given(config=encoder_configs(), seed=st.integers(0, 2**31), units=st.sets(st.sampled_from([*UNITS]), min_size=1))
 def test_gated_equals_pruned(
     dtype: torch.dtype, tolerance: float, config: dict[str, object], seed: int, units: set[str]
 ) -> None:

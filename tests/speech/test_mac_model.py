@@ -9,13 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from l0prune_speech.encoder.groups import encoder_groups
 from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune_speech.units import UNITS
 from torch import nn
 
 from l0prune import GatedModel, mac_size
 from l0prune.discovery.follow import trace
 from l0prune.measuring.count import macs
-
-UNITS = ("conv", "head", "ffn", "attention", "feed_forward")
 
 
 def observe(encoder: nn.Module) -> list[torch.Tensor]:

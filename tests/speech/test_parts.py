@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from l0prune_speech.encoder.groups import UNITS, encoder_groups
+from l0prune_speech.encoder.groups import encoder_groups
 from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune_speech.units import UNITS
 
 import l0prune
 from l0prune.measuring.count import macs, parameters

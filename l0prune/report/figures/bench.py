@@ -1,23 +1,116 @@
-"""A benchmark as a picture: latency against length, and parameters against speed-up."""
+"""A benchmark as pictures: latency by load, and how many times faster each model is for its size."""
 
-from math import ceil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from l0prune.measuring import Measurement, Row
-from l0prune.report.figures.style import legend_below, picture
-from l0prune.support import counted, figure_names, write_atomic
+from l0prune.measuring import Measurement
+from l0prune.report.figures.panels import score_figure
+from l0prune.report.figures.style import SERIES, Drawing, drawing, write_sheet
+from l0prune.support import counted, figure_label, figure_labels, shortest_endings
 
 _MARKERS = {"float32": "o", "bfloat16": "s", "int8": "^"}
 _LINES = {"eager": "-", "compile": "-.", "onnxruntime": "--", "openvino": ":"}
 _FILLS = {"eager": "full", "compile": "left", "onnxruntime": "none", "openvino": "bottom"}
 """In which a point differs by backend, where there is no line."""
-_COLUMNS = 3
-"""Of the legend."""
-_LETTERS = 180
-"""That a line of the legend has room for."""
 _APART = 0.012
 """Between the variants of a model, which has one size, as a share of the largest."""
+
+_LETTERS = 40
+"""Of a variant's name in the legend."""
+
+_Row = Mapping[str, Any]
+
+
+def bench_figures(bench: Mapping[str, Any], prefix: str = "") -> Iterator[Drawing]:
+    """Latency by load; and times faster against parameters, where something is compared.
+
+    Args:
+        bench: A measurement's JSON object; of several batch sizes or numbers of threads the first ones are drawn.
+        prefix: Makes the names of the figures unique on a page.
+    """
+    first = bench["rows"][0]
+    rows = [row for row in bench["rows"] if all(row.get(key) == first.get(key) for key in ("batch", "threads"))]
+    loads = list(dict.fromkeys(row["load"] for row in rows))
+    short = shortest_endings([*dict.fromkeys(row["model"] for row in bench["rows"])])
+    title = ", ".join(["Latency in ms", *(loads if len(loads) == 1 else ()), *_setting(first)])
+    if len(loads) == 1:
+        points = [(_variant(row, short), row["latency_ms"], None) for row in rows]
+        yield score_figure(f"{prefix}latency", title, points, from_zero=True)
+    else:
+        yield _latency(f"{prefix}latency", title, rows, loads, short)
+    sizes = {model: facts.get("parameters") for model, facts in bench["models"].items()}
+    compared = [row for row in rows if row["load"] == loads[-1] and row.get("speedup") and sizes.get(row["model"])]
+    if compared:
+        than = bench.get("against")
+        against = f" than {figure_label(short.get(than, than))}" if than else ""
+        yield _speedup(f"{prefix}speedup", f"Times faster{against}, {loads[-1]}", compared, sizes, short)
+
+
+def _setting(row: _Row) -> list[str]:
+    batch, threads = row.get("batch"), row.get("threads")
+    return [*([f"batch {batch}"] if batch else []), *([counted(threads, "thread")] if threads else [])]
+
+
+def _variant(row: _Row, short: Mapping[str, str]) -> str:
+    words = [short[row["model"]], row["dtype"], *([row["backend"]] if row["backend"] != "eager" else [])]
+    return ", ".join(words)
+
+
+def _look(row: _Row, short: Mapping[str, str]) -> dict[str, Any]:
+    """A colour for each model, a marker for each dtype, a kind of line and of point for each backend."""
+    return {
+        "color": SERIES[list(short).index(row["model"]) % len(SERIES)],
+        "marker": _MARKERS.get(row["dtype"], "o"),
+        "fillstyle": _FILLS.get(row["backend"], "full"),
+        "linestyle": _LINES.get(row["backend"], "-"),
+    }
+
+
+def _latency(name: str, title: str, rows: Sequence[_Row], loads: Sequence[str], short: Mapping[str, str]) -> Drawing:
+    by_variant: dict[str, list[_Row]] = {}
+    for row in rows:
+        by_variant.setdefault(_variant(row, short), []).append(row)
+    ends = (f"{v} from {own[0]['latency_ms']:.4g} to {own[-1]['latency_ms']:.4g}" for v, own in by_variant.items())
+    alt = f"{title}, from {loads[0]} to {loads[-1]}: {'; '.join(ends)}."
+
+    def paint(axes: Any) -> None:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        for label, own in zip(figure_labels([*by_variant], _LETTERS), by_variant.values(), strict=True):
+            places = [loads.index(row["load"]) for row in own]
+            axes.plot(places, [row["latency_ms"] for row in own], label=label, **_look(own[0], short))
+        axes.set_xticks(range(len(loads)), loads)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylabel("latency (ms)")
+
+    return drawing(name, title, alt, paint, legend=True, height=3.0)
+
+
+def _speedup(
+    name: str, title: str, rows: Sequence[_Row], sizes: Mapping[str, int], short: Mapping[str, str]
+) -> Drawing:
+    variants = [_variant(row, short) for row in rows]
+    found = (f"{variant} {row['speedup']['median']:.2f}" for variant, row in zip(variants, rows, strict=True))
+    alt = f"{title}: {'; '.join(found)}."
+
+    def paint(axes: Any) -> None:
+        largest = max(sizes[row["model"]] for row in rows)
+        for label, row in zip(figure_labels(variants, _LETTERS), rows, strict=True):
+            own = [other for other in rows if other["model"] == row["model"]]
+            aside = _APART * largest * (own.index(row) - (len(own) - 1) / 2)
+            ratio, place = row["speedup"], (sizes[row["model"]] + aside) / 1e6
+            error = [[ratio["median"] - ratio["low"]], [ratio["high"] - ratio["median"]]]
+            look = _look(row, short) | {"linestyle": ""}
+            axes.errorbar([place], [ratio["median"]], error, capsize=2, label=label, **look)
+        axes.set_xlim(0, 1.1 * largest / 1e6)
+        axes.set_xlabel("million parameters")
+        axes.set_ylabel("times faster")
+
+    return drawing(name, title, alt, paint, legend=True, height=3.0)
 
 
 def draw_measurement(measurement: Measurement, path: Path) -> None:
@@ -27,65 +120,4 @@ def draw_measurement(measurement: Measurement, path: Path) -> None:
         measurement: What to draw.
         path: A PNG file to write.
     """
-    write_atomic(path, lambda temporary: _draw(measurement, temporary))
-
-
-def _draw(measurement: Measurement, path: Path) -> None:
-    first = measurement.rows[0]
-    rows = [row for row in measurement.rows if (row.batch, row.threads) == (first.batch, first.threads)]
-    names = figure_names([*measurement.models])
-    variants = len({_variant(row, names) for row in rows})
-    with picture(path, 10, 4.2 + 0.18 * ceil(variants / _COLUMNS)) as figure:
-        left, right = figure.subplots(1, 2)
-        _latency(left, rows, measurement, names)
-        _speedup(right, rows, measurement, names)
-        legend_below(figure, [left], columns=_COLUMNS, letters=_LETTERS)
-        threads = counted(first.threads, "thread")
-        figure.suptitle(f"{measurement.processor}, {threads}, batch {first.batch}", fontsize=10)
-
-
-def _variant(row: Row, names: dict[str, str]) -> str:
-    return f"{names[row.model]}, {row.dtype}" + ("" if row.backend == "eager" else f", {row.backend}")
-
-
-def _style(row: Row, measurement: Measurement) -> dict[str, Any]:
-    """A colour for each model, a marker for each dtype, a kind of line and of point for each backend."""
-    colour = f"C{list(measurement.models).index(row.model) % 10}"
-    fill = _FILLS[row.backend]
-    return {"color": colour, "marker": _MARKERS[row.dtype], "fillstyle": fill, "linestyle": _LINES[row.backend]}
-
-
-def _latency(axes: Any, rows: list[Row], measurement: Measurement, names: dict[str, str]) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    loads = list(dict.fromkeys(row.load for row in rows))
-    for variant in dict.fromkeys(_variant(row, names) for row in rows):
-        own = [row for row in rows if _variant(row, names) == variant]
-        places = [loads.index(row.load) for row in own]
-        axes.plot(places, [row.latency_ms for row in own], label=variant, **_style(own[0], measurement))
-    axes.set_xticks(range(len(loads)), loads)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylabel("latency (ms)")
-    axes.grid(alpha=0.3, which="both")
-
-
-def _speedup(axes: Any, rows: list[Row], measurement: Measurement, names: dict[str, str]) -> None:
-    load = rows[-1].load
-    largest = max(facts["parameters"] or 0 for facts in measurement.models.values())
-    drawn = [r for r in rows if r.load == load and r.speedup and measurement.models[r.model]["parameters"]]
-    for row in drawn:
-        own = [other for other in drawn if other.model == row.model]
-        aside = _APART * largest * (own.index(row) - (len(own) - 1) / 2)
-        place, ratio = (measurement.models[row.model]["parameters"] + aside) / 1e6, row.speedup
-        assert ratio is not None
-        error = [[ratio.median - ratio.low], [ratio.high - ratio.median]]
-        axes.errorbar([place], [ratio.median], error, capsize=2, **_style(row, measurement) | {"linestyle": ""})
-    if largest:
-        axes.set_xlim(0, 1.1 * largest / 1e6)
-    axes.set_xlabel("parameters (million), variants of a model side by side")
-    against = f" than {names[measurement.against]}" if measurement.against else ""
-    axes.set_ylabel(f"times faster{against}, {load}", fontsize=9)
-    axes.grid(alpha=0.3)
+    write_sheet(path, [*bench_figures(measurement.to_json())], columns=2, heading=measurement.processor)

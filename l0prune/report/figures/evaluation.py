@@ -1,87 +1,67 @@
-"""An evaluation as a picture: each task's scores over seeds, and how much alike each layer is to the teacher's."""
+"""An evaluation as pictures: each task's scores, and how much alike each layer is to the teacher's."""
 
-from math import nan
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from l0prune.plugin import Evaluation
-from l0prune.report.figures.style import legend_below, picture
-from l0prune.support import figure_names, write_atomic
+from l0prune.report.figures.panels import layer_figure, score_figure
+from l0prune.report.figures.style import Drawing, write_sheet
+from l0prune.support import shortest_endings
 
-_COLUMNS = 2
-_LEAST_ROWS = 3
-_DASHES = ("-", "--", ":", "-.")
-_COLOURS = 10
-"""Of matplotlib, before they begin anew; then the line differs."""
+_BETTER = {True: ", higher is better", False: ", lower is better", None: ""}
+
+
+def evaluation_figures(
+    scores: Sequence[Mapping[str, Any]], layers: Sequence[Mapping[str, Any]], prefix: str = ""
+) -> Iterator[Drawing]:
+    """A figure for each task, and one for each measure of the layers.
+
+    Args:
+        scores: Rows of model, task, metric and mean; deviation, higher_is_better and chance where they are known.
+        layers: Rows of model, layer and measures.
+        prefix: Makes the names of the figures unique on a page.
+    """
+    short = shortest_endings([*dict.fromkeys(row["model"] for row in (*scores, *layers))])
+    tasks = dict.fromkeys((row["task"], row["metric"]) for row in scores)
+    for number, (task, metric) in enumerate(tasks, start=1):
+        own = [row for row in scores if (row["task"], row["metric"]) == (task, metric)]
+        points = [(short[row["model"]], row["mean"], row.get("deviation")) for row in own]
+        title = f"{task}, {metric}{_BETTER[own[0].get('higher_is_better')]}"
+        yield score_figure(f"{prefix}probe-{number}", title, points, chance=own[0].get("chance"))
+    measures = dict.fromkeys(name for row in layers for name in row["measures"])
+    for number, measure in enumerate(measures, start=1):
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for row in layers:
+            if row["measures"].get(measure) is not None:
+                lines.setdefault(short[row["model"]], []).append((row["layer"], row["measures"][measure]))
+        if lines:
+            yield layer_figure(f"{prefix}layers-{number}", f"Layers beside the teacher's: {measure}", lines)
+
+
+def score_rows(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each score of an evaluation's JSON object with what is known of its task.
+
+    Args:
+        evaluation: At least `scores`, rows of model, task and mean.
+    """
+    # Numbers of shuffled labels must not pass for others.
+    shuffled = ", labels shuffled" if evaluation.get("shuffled_labels") else ""
+    rows = []
+    for score in evaluation["scores"]:
+        task = evaluation.get("tasks", {}).get(score["task"], {})
+        row = {key: score.get(key) for key in ("model", "task", "mean", "deviation")}
+        row |= {"metric": f"{task.get('metric', '')}{shuffled}"}
+        rows.append(row | {key: task.get(key) for key in ("higher_is_better", "chance")})
+    return rows
 
 
 def draw_evaluation(evaluation: Evaluation, path: Path) -> None:
-    """Draw a panel a task, and one for each measure of the layers.
+    """Draw a panel for each task, and one for each measure of the layers.
 
     Args:
         evaluation: What to draw.
         path: A PNG file to write.
     """
-    write_atomic(path, lambda temporary: _draw(evaluation, temporary))
-
-
-def _draw(evaluation: Evaluation, path: Path) -> None:
-    measures = list(dict.fromkeys(name for layer in evaluation.layers for name in layer.measures))
-    rows = -(-(len(evaluation.tasks) + len(measures)) // _COLUMNS)
-    against = [evaluation.against] if evaluation.against else []
-    models = list(dict.fromkeys([*evaluation.models, *against]))
-    names = figure_names(models)
-    # Bars and lines of the legend need their room whatever the number of models.
-    height = rows * max(3.2, 1.2 + 0.25 * len(models)) + 0.3 + 0.16 * len(models) / _COLUMNS
-    with picture(path, 5 * _COLUMNS, height) as figure:
-        panels = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
-        axes = iter(panels)
-        for task in evaluation.tasks:
-            _scores(next(axes), evaluation, task, names)
-        for measure in measures:
-            _layers(next(axes), evaluation, measure, names)
-        for unused in axes:
-            unused.set_visible(False)
-        legend_below(figure, panels, columns=3, letters=150)
-
-
-def _look(model: str, names: dict[str, str]) -> dict[str, Any]:
-    number = list(names).index(model)
-    return {"color": f"C{number % _COLOURS}", "linestyle": _DASHES[number // _COLOURS % len(_DASHES)]}
-
-
-def _scores(axes: Any, evaluation: Evaluation, task: str, names: dict[str, str]) -> None:
-    scores = [score for score in evaluation.scores if score.task == task]
-    facts = evaluation.tasks[task]
-    places = range(len(scores))
-    axes.barh(
-        places,
-        [100 * score.mean for score in scores],
-        # A single seed has no deviation, and gets no bar.
-        xerr=[nan if score.deviation is None else 100 * score.deviation for score in scores],
-        color=[_look(score.model, names)["color"] for score in scores],
-        capsize=3,
-    )
-    axes.axvline(100 * facts["chance"], color="black", linestyle=":", linewidth=1, label="chance")
-    axes.set_yticks(places, [names[score.model] for score in scores], fontsize=8)
-    # From above; a single bar would be as high as the panel.
-    axes.set_ylim(max(len(scores), _LEAST_ROWS) - 0.5, -0.5)
-    better = "higher" if facts["higher_is_better"] else "lower"
-    axes.set_title(f"{task}: {facts['metric']} (%), {better} is better", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _layers(axes: Any, evaluation: Evaluation, measure: str, names: dict[str, str]) -> None:
-    for model in evaluation.models:
-        own = [layer for layer in evaluation.layers if layer.model == model]
-        values = [layer.measures[measure] for layer in own]
-        if own and None not in values:
-            axes.plot([layer.layer for layer in own], values, marker="o", label=names[model], **_look(model, names))
-    beside = f" with the layer of {names[evaluation.against]}" if evaluation.against else ""
-    axes.set_title(f"{measure}{beside}", fontsize=9)
-    axes.set_xlabel("layer", fontsize=8)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    content = evaluation.to_json()
+    write_sheet(path, [*evaluation_figures(score_rows(content), content["layers"])], columns=2)

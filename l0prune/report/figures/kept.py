@@ -1,49 +1,20 @@
-"""A pruned architecture as a picture, whatever the network: what each group keeps."""
+"""A pruned architecture as a picture, whatever the network: what each group keeps, a panel for each kind of unit."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from l0prune.plugin import UnitKind
 from l0prune.removal import RemovalPlan
-from l0prune.report.figures.style import INK, PALE, SERIES, Drawing, draw, picture
+from l0prune.report.figures.style import INK, PALE, SERIES, Drawing, drawing, write_sheet
 from l0prune.support import figure_label
 
-_MOST_ROWS = 150
-"""Of a larger network the bars get thinner, and only some are named."""
-_MOST_LETTERS = 48
-_MOST_LABELS = 12
-_KEPT, _REMOVED = "#2b6cb0", "#e2e8f0"
-
-
-def draw_kept_units(plan: RemovalPlan, path: Path) -> None:
-    """Draw the kept share of each group as a bar, in the network's order.
-
-    Shares, as widths of groups are far apart: a layer may have 12 heads and 3,072 hidden units.
-
-    Args:
-        plan: The removal plan.
-        path: A PNG file to write.
-    """
-    kept, places = plan.kept_counts, range(len(plan.groups))
-    named = places[:: -(-len(places) // _MOST_ROWS)]
-    with picture(path, 7, 1 + 0.22 * min(len(places), _MOST_ROWS)) as figure:
-        axes = figure.subplots()
-        axes.barh(places, [1] * len(places), color=_REMOVED)
-        axes.barh(places, [kept[group.name] / group.units for group in plan.groups], color=_KEPT)
-        axes.set_yticks(named, [figure_label(plan.groups[i].name, _MOST_LETTERS) for i in named])
-        counts = axes.secondary_yaxis("right")
-        counts.set_yticks(named, [f"{kept[plan.groups[i].name]:,} of {plan.groups[i].units:,}" for i in named])
-        for side in (axes, counts):
-            side.tick_params(axis="y", labelsize=7, length=0)
-        axes.set_ylim(len(places) - 0.4, -0.6)
-        axes.set_xlim(0, 1)
-        axes.xaxis.set_major_formatter(lambda share, _place: f"{share:.0%}")
-        axes.tick_params(axis="x", labelsize=8)
-        units = sum(group.units for group in plan.groups)
-        axes.set_title(f"Kept units: {sum(kept.values()):,} of {units:,}", fontsize=10)
-        for spine in (*axes.spines.values(), *counts.spines.values()):
-            spine.set_visible(False)
+_COLUMNS = 3
+_MOST_LABELS, _MOST_COUNTS = 12, 48
+"""Bars of a panel of which each has its name, and its number."""
+_NAME_LETTERS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,28 +27,73 @@ class KeptUnits:
     kept: int
 
 
-def kept_figure(name: str, kind: str, groups: Sequence[KeptUnits]) -> Drawing:
-    """What is left of each group of a kind, over what was there.
+def kept_units(plan: RemovalPlan) -> tuple[KeptUnits, ...]:
+    """What is left of each group of a plan, in the network's order."""
+    counts = plan.kept_counts
+    return tuple(
+        KeptUnits(group=group.name, kind=group.kind, units=group.units, kept=counts[group.name])
+        for group in plan.groups
+    )
+
+
+def kept_figures(
+    groups: Sequence[KeptUnits], kinds: Mapping[str, UnitKind] | None = None, prefix: str = ""
+) -> Iterator[Drawing]:
+    """For each kind of unit, what each group keeps over what was there.
 
     Args:
-        name: Unique on the page.
-        kind: Kind of unit.
         groups: In the network's order.
+        kinds: What kinds of unit are called; their names by default.
+        prefix: Makes the names of the figures unique on a page.
     """
+    kinds = kinds or {}
+    present = dict.fromkeys(group.kind for group in groups)
+    # In the order of whoever named them; others follow in the network's order.
+    for number, kind in enumerate(sorted(present, key=[*kinds, *present].index), start=1):
+        yield _kept_figure(f"{prefix}kept-{number}", kind, kinds.get(kind), [g for g in groups if g.kind == kind])
+
+
+def _kept_figure(name: str, kind: str, words: UnitKind | None, groups: Sequence[KeptUnits]) -> Drawing:
     kept, units = [group.kept for group in groups], [group.units for group in groups]
-    title = f"{kind}: {sum(kept):,} of {sum(units):,} kept"
-    each = ", ".join(f"{group.kept} of {group.units}" for group in groups)
-    alt = f"{title}. By group, in the network's order: {each}."
+    title = f"{words.title if words else kind}: {sum(kept):,} of {sum(units):,} kept"
+    places = _numbers(groups) if words else range(1, len(groups) + 1)
+    each = (f"{p if words else g.group}: {g.kept} of {g.units}" for p, g in zip(places, groups, strict=True))
+    alt = f"{title}. By {words.axis if words else 'group'}, in the network's order: {', '.join(each)}."
 
     def paint(axes: Any) -> None:
-        numbers = range(1, len(groups) + 1)
-        axes.bar(numbers, units, color=PALE)
-        bars = axes.bar(numbers, kept, color=SERIES[0])
-        if len(groups) <= _MOST_LABELS:
-            axes.bar_label(bars, fontsize=8.5 if len(groups) < 9 else 7, padding=1, color=INK)
-            axes.set_xticks(list(numbers))
-        axes.set_xlabel("group")
+        axes.bar(places, units, color=PALE)
+        bars = axes.bar(places, kept, color=SERIES[0])
+        few = len(groups) <= _MOST_LABELS
+        if len(groups) <= _MOST_COUNTS:
+            axes.bar_label(bars, fontsize=7 if few else 5.5, rotation=0 if few else 90, padding=2, color=INK)
+        if words is None:
+            named = range(0, len(groups), -(-len(groups) // _MOST_LABELS))
+            labels = [figure_label(groups[i].group, _NAME_LETTERS) for i in named]
+            axes.set_xticks([places[i] for i in named], labels, rotation=90, fontsize=7)
+        else:
+            axes.set_xlabel(words.axis)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            if few:
+                axes.set_xticks(places)
+        axes.yaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel("units")
-        axes.set_ylim(0, 1.1 * max(units))
+        axes.set_ylim(0, 1.12 * max(units))
 
-    return draw(name, title, alt, paint)
+    return drawing(name, title, alt, paint, height=2.6 if words else 3.4)
+
+
+def _numbers(groups: Sequence[KeptUnits]) -> Sequence[int]:
+    """The numbers of groups, from 1 on, by their names: where a block is absent, others keep their numbers."""
+    firsts = {int(number[0]) + 1 for group in groups if (number := re.findall(r"(?<![^.])\d+(?![^.])", group.group))}
+    return sorted(firsts) if len(firsts) == len(groups) else range(1, len(groups) + 1)
+
+
+def draw_kept_units(plan: RemovalPlan, path: Path, kinds: Mapping[str, UnitKind] | None = None) -> None:
+    """Draw what each group of a plan keeps, a panel for each kind of unit.
+
+    Args:
+        plan: The removal plan.
+        path: A PNG file to write.
+        kinds: What kinds of unit are called; their names by default.
+    """
+    write_sheet(path, [*kept_figures(kept_units(plan), kinds)], columns=_COLUMNS)

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from l0prune.report.figures.style import MUTED, PALE, SERIES, Drawing, draw
-from l0prune.support import figure_label, plain, quantity, score
+from l0prune.report.figures.style import MUTED, PALE, SERIES, Drawing, drawing
+from l0prune.support import figure_label, figure_labels, plain, quantity, score
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1)), (0, (6, 1, 1.5, 1)))
-_LEGEND_LETTERS = 56
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +33,13 @@ def curve_figure(name: str, title: str, curves: Sequence[Curve], *, cut_at: floa
     last = max(curve.steps[-1] for curve in curves)
     alt = f"{title} over {last:,.0f} steps: {'; '.join(ends)}."
 
+    labels = figure_labels([curve.name for curve in curves])
+
     def paint(axes: Any) -> None:
-        for number, curve in enumerate(curves):
+        for number, (label, curve) in enumerate(zip(labels, curves, strict=True)):
             # A single point is no line.
             marker = "o" if len(curve.steps) == 1 else ""
-            axes.plot(curve.steps, curve.values, marker=marker, label=figure_label(curve.name), **_line(number))
+            axes.plot(curve.steps, curve.values, marker=marker, label=label, **line_look(number))
         if cut_at is not None and last > cut_at:
             axes.axvline(cut_at, color=MUTED, linewidth=0.8)
             place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
@@ -46,21 +47,14 @@ def curve_figure(name: str, title: str, curves: Sequence[Curve], *, cut_at: floa
         axes.set_xlabel("optimizer step")
         axes.locator_params(axis="x", nbins=6)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        if len(curves) > 1:
-            _legend(axes)
 
-    return draw(name, title, alt, paint)
+    return drawing(name, title, alt, paint, legend=len(curves) > 1)
 
 
-def _line(number: int) -> dict[str, Any]:
-    return {"color": SERIES[number % len(SERIES)], "linestyle": _DASHES[number % len(_DASHES)]}
-
-
-def _legend(axes: Any) -> None:
-    """Above the axes, where no line can be; in as many columns as the longest name allows."""
-    longest = max(len(name) for name in axes.get_legend_handles_labels()[1])
-    columns = max(1, _LEGEND_LETTERS // (longest + 5))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, columnspacing=1.2)
+def line_look(number: int) -> dict[str, Any]:
+    """Colour and dashes of a line: neighbours differ in both, and 24 lines have 24 looks."""
+    dashes = _DASHES[(number + number // 12) % len(_DASHES)]
+    return {"color": SERIES[number % len(SERIES)], "linestyle": dashes}
 
 
 def size_figure(name: str, title: str, rows: Sequence[tuple[str, int, int]]) -> Drawing:
@@ -88,14 +82,18 @@ def size_figure(name: str, title: str, rows: Sequence[tuple[str, int, int]]) -> 
         axes.invert_yaxis()
         axes.set_xlabel(word)
         axes.locator_params(axis="x", nbins=5)
-        _legend(axes)
         _sideways(axes)
 
-    return draw(name, title, alt, paint, height=0.8 + 0.3 * len(shown))
+    return drawing(name, title, alt, paint, legend=True, height=0.8 + 0.3 * len(shown))
 
 
 def score_figure(
-    name: str, title: str, rows: Sequence[tuple[str, float, float | None]], *, from_zero: bool = False
+    name: str,
+    title: str,
+    rows: Sequence[tuple[str, float, float | None]],
+    *,
+    from_zero: bool = False,
+    chance: float | None = None,
 ) -> Drawing:
     """Points, with their deviations where they have one, one row each.
 
@@ -104,21 +102,25 @@ def score_figure(
         title: Above the figure.
         rows: Label, mean and deviation.
         from_zero: Whether the axis begins at 0.
+        chance: What a guess would score; a line.
     """
-    alt = f"{title}: {'; '.join(f'{label} {score(mean, spread)}' for label, mean, spread in rows)}."
+    beside = "" if chance is None else f" Chance is {chance:.4g}."
+    alt = f"{title}: {'; '.join(f'{label} {score(mean, spread)}' for label, mean, spread in rows)}.{beside}"
 
     def paint(axes: Any) -> None:
         places = range(len(rows))
         means, spreads = [mean for _, mean, _ in rows], [spread or 0.0 for _, _, spread in rows]
         axes.errorbar(means, places, xerr=spreads, fmt="o", color=SERIES[0], capsize=3, markersize=5)
-        axes.set_yticks(places, [figure_label(label) for label, _, _ in rows])
+        if chance is not None:
+            axes.axvline(chance, color=MUTED, linestyle=":", linewidth=1, label="chance")
+        axes.set_yticks(places, figure_labels([label for label, _, _ in rows]))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         if from_zero:
             axes.set_xlim(left=0)
         axes.locator_params(axis="x", nbins=5)
         _sideways(axes)
 
-    return draw(name, title, alt, paint, height=0.6 + 0.3 * len(rows))
+    return drawing(name, title, alt, paint, legend=chance is not None, height=0.6 + 0.3 * len(rows))
 
 
 def layer_figure(name: str, title: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> Drawing:
@@ -132,15 +134,16 @@ def layer_figure(name: str, title: str, lines: Mapping[str, Sequence[tuple[int, 
     ends = [f"{label} from {plain(points[0][1])} to {plain(points[-1][1])}" for label, points in lines.items()]
     alt = f"{title}, by layer: {'; '.join(ends)}."
 
+    labels = figure_labels(list(lines))
+
     def paint(axes: Any) -> None:
-        for number, (label, points) in enumerate(lines.items()):
+        for number, (label, points) in enumerate(zip(labels, lines.values(), strict=True)):
             layers, values = zip(*points, strict=True)
-            axes.plot(layers, values, marker="o", markersize=4, label=figure_label(label), **_line(number))
+            axes.plot(layers, values, marker="o", markersize=4, label=label, **line_look(number))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("layer")
-        _legend(axes)
 
-    return draw(name, title, alt, paint)
+    return drawing(name, title, alt, paint, legend=True)
 
 
 def _sideways(axes: Any) -> None:
@@ -164,12 +167,13 @@ def scatter_figure(
     """
     alt = f"{title}: {'; '.join(f'{label} at {x:.4g} {across}, {y:.4g} {up}' for label, x, y in points)}."
 
+    labels = figure_labels([label for label, _, _ in points])
+
     def paint(axes: Any) -> None:
-        for number, (label, x, y) in enumerate(points):
-            axes.plot([x], [y], marker="o", linestyle="", label=figure_label(label), color=SERIES[number % len(SERIES)])
+        for number, (label, (_, x, y)) in enumerate(zip(labels, points, strict=True)):
+            axes.plot([x], [y], marker="o", linestyle="", label=label, color=SERIES[number % len(SERIES)])
         axes.margins(0.15)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
-        _legend(axes)
 
-    return draw(name, title, alt, paint)
+    return drawing(name, title, alt, paint, legend=True)

@@ -3,14 +3,16 @@
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 from xml.etree import ElementTree
 
-from l0prune.support import printable
+from l0prune.support import figure_label, printable, write_atomic
 
 _SAMPLE_LETTERS = 8
 """What a line's sample in a legend, and the space beside it, take."""
@@ -28,6 +30,13 @@ MARK = "l0prune report"
 """In every PNG file: what has it was drawn for a report."""
 _WIDTH = 4.0
 """Inches. Small, so that text stays readable when a figure is as wide as a phone."""
+_TITLE, _LEGEND_LINE = 0.25, 0.15
+"""Inches that a panel's title and a line of a sheet's legend take."""
+_LETTERS_PER_INCH, _LEGEND_LETTERS = 17, 56
+"""That a legend has room for: of a sheet, and of a figure of its own."""
+_TITLE_LETTERS = 38
+"""Of a line: beside the names of rows a panel is narrow."""
+_DPI = 150
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -57,42 +66,6 @@ _STYLE: dict[Any, Any] = {
     "legend.handlelength": 1.6,
     "axes.formatter.useoffset": False,
 }
-
-
-@contextmanager
-def picture(path: Path, width: float, height: float) -> Iterator[Any]:
-    """A matplotlib figure to draw on, which then becomes a file.
-
-    Args:
-        path: A PNG file to write.
-        width: Inches.
-        height: Inches.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    # A dollar in a name begins no formula; letters that the font lacks are boxes, and no reason to warn.
-    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure
-        figure.savefig(path, dpi=150, format="png")
-
-
-def legend_below(figure: Any, panels: Iterable[Any], *, columns: int, letters: int) -> None:
-    """One legend for all panels, below them: within a panel it would cover some of what is drawn.
-
-    Args:
-        figure: The figure.
-        panels: Those with named lines.
-        columns: Of the legend, at most.
-        letters: As many as a line of the legend has room for.
-    """
-    named = {name: handle for panel in panels for handle, name in zip(*panel.get_legend_handles_labels(), strict=True)}
-    if named:
-        fit = letters // (max(map(len, named)) + _SAMPLE_LETTERS)
-        columns = max(1, min(columns, fit))
-        figure.legend([*named.values()], [*named], loc="outside lower center", ncols=columns, fontsize=7)
 
 
 def inline_svg(text: str, name: str, alt: str) -> str:
@@ -132,39 +105,127 @@ def _attribute(key: str, value: str, name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A finished figure."""
+    """A figure: one painter, whose axes stand on a page, in a PNG file or in a sheet of several."""
 
     name: str
     """Unique on its page; also the PNG's."""
     title: str
     alt: str
     """What it shows, for those who do not see it."""
-    svg: str = field(repr=False)
-    png: bytes = field(repr=False)
+    paint: Callable[[Any], None] = field(repr=False)
+    """Draws on matplotlib's axes; neither title nor legend."""
+    legend: bool = False
+    """Whether the names of what is drawn are shown."""
+    height: float = 2.6
+    """Inches."""
+
+    @cached_property
+    def svg(self) -> str:
+        """An `svg` element for HTML."""
+        text = io.StringIO()
+        with _canvas(self.name, _WIDTH, self.height) as figure:
+            self._alone(figure)
+            nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            figure.savefig(text, format="svg", transparent=True, metadata=nothing, dpi=_DPI)
+        return inline_svg(text.getvalue(), self.name, self.alt)
+
+    @cached_property
+    def png(self) -> bytes:
+        """The content of a PNG file."""
+        content = io.BytesIO()
+        with _canvas(self.name, _WIDTH, self.height) as figure:
+            self._alone(figure)
+            figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": MARK})
+        return content.getvalue()
+
+    def _alone(self, figure: Any) -> None:
+        axes = figure.subplots()
+        self.paint(axes)
+        if self.legend:
+            _legend_above(axes)
 
 
-def draw(name: str, title: str, alt: str, paint: Callable[[Any], None], *, height: float = 2.6) -> Drawing:
-    """Make a figure.
+def drawing(
+    name: str, title: str, alt: str, paint: Callable[[Any], None], *, legend: bool = False, height: float = 2.6
+) -> Drawing:
+    """A figure whose words can be shown, whatever the names in them are.
 
     Args:
         name: Unique on the page, of letters, digits and hyphens.
-        title: Above the figure on the page; not drawn.
+        title: Above the figure.
         alt: What the figure shows.
         paint: Draws on matplotlib's axes.
+        legend: Whether the names of what is drawn are shown.
         height: Inches.
     """
+    return Drawing(name=name, title=printable(title), alt=printable(alt), paint=paint, legend=legend, height=height)
+
+
+def write_sheet(path: Path, drawings: Sequence[Drawing], *, columns: int, heading: str = "") -> None:
+    """Several figures as the panels of one PNG file, each below its title, with one legend for all.
+
+    Args:
+        path: The file; one that is there is replaced whole.
+        drawings: In the order of reading.
+        columns: Panels beside each other, at most.
+        heading: Above all.
+    """
+    columns = min(columns, len(drawings))
+    heights = [max(one.height for one in drawings[i : i + columns]) for i in range(0, len(drawings), columns)]
+    width, height = _WIDTH * columns, sum(heights) + _TITLE * len(heights)
+    with _canvas("sheet", width, height) as figure:
+        panels = list(figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights).flat)
+        for axes, one in zip(panels, drawings, strict=False):
+            one.paint(axes)
+            axes.set_title(fill(figure_label(one.title, 2 * _TITLE_LETTERS), _TITLE_LETTERS))
+        for unused in panels[len(drawings) :]:
+            unused.set_visible(False)
+        named = [axes for axes, one in zip(panels, drawings, strict=False) if one.legend]
+        lines = legend_below(figure, named, columns=3, letters=round(_LETTERS_PER_INCH * width))
+        figure.set_size_inches(width, height + _LEGEND_LINE * lines)
+        if heading:
+            figure.suptitle(printable(heading), fontsize=10)
+        write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", dpi=_DPI))
+
+
+@contextmanager
+def _canvas(name: str, width: float, height: float) -> Iterator[Any]:
+    """A matplotlib figure of our style; equal pictures have equal bytes."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        # A browser finds letters that matplotlib's font lacks.
+        # A browser finds letters that matplotlib's font lacks; in a PNG file they are boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        paint(figure.subplots())
-        vector, raster = io.StringIO(), io.BytesIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(vector, format="svg", transparent=True, metadata=nothing)
-        figure.savefig(raster, format="png", dpi=150, metadata={"Software": MARK})
-    title, alt = printable(title), printable(alt)
-    svg = inline_svg(vector.getvalue(), name, alt)
-    return Drawing(name=name, title=title, alt=alt, svg=svg, png=raster.getvalue())
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def _legend_above(axes: Any) -> None:
+    """Above the axes, where no line can be; in as many columns as the longest name allows."""
+    longest = max(map(len, axes.get_legend_handles_labels()[1]), default=0)
+    columns = max(1, _LEGEND_LETTERS // (longest + 5))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, columnspacing=1.2)
+
+
+def legend_below(figure: Any, panels: Iterable[Any], *, columns: int, letters: int) -> int:
+    """One legend for all panels, below them: within a panel it would cover some of what is drawn.
+
+    Args:
+        figure: The figure.
+        panels: Those with named lines.
+        columns: Of the legend, at most.
+        letters: As many as a line of the legend has room for.
+
+    Returns:
+        The number of its lines.
+    """
+    named: dict[str, Any] = {}
+    for panel in panels:
+        for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
+            named.setdefault(name, handle)
+    if not named:
+        return 0
+    fit = letters // (max(map(len, named)) + _SAMPLE_LETTERS)
+    columns = max(1, min(columns, fit))
+    figure.legend([*named.values()], [*named], loc="outside lower center", ncols=columns, fontsize=7)
+    return -(-len(named) // columns)

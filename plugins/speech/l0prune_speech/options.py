@@ -6,6 +6,7 @@ from typing import Annotated
 
 from l0prune import ConfigError
 from l0prune.support import Setting, check_fields
+from l0prune_speech.units import DEFAULT_UNITS, UNITS
 
 Seconds = Annotated[float, Setting(gt=0)]
 Weight = Annotated[float, Setting(ge=0)]
@@ -23,7 +24,7 @@ class SpeechOptions:
     or a hub id."""
     data: tuple[str, ...] = ()
     """Training data: audio files, folders or tsv manifests; the embedded clips by default."""
-    units: Annotated[tuple[str, ...], Setting(separator=",")] = ("conv", "head", "ffn")
+    units: Annotated[tuple[str, ...], Setting(separator=",")] = DEFAULT_UNITS
     """Kinds of unit to prune: conv, head, ffn, attention, feed_forward."""
     matched_layers: tuple[int, ...] = ()
     """Teacher layers to match; 0 and each third of the depth by default."""
@@ -66,7 +67,7 @@ class SpeechOptions:
             where = "data" if self.teacher else "teacher"
             raise ConfigError(f"{where} is empty", got='""', expected="the name of a file, a folder or a teacher")
         if not self.units:
-            raise ConfigError("no units to prune", expected="conv, head, ffn, attention or feed_forward")
+            raise ConfigError("no units to prune", expected=f"some of {', '.join(UNITS)}")
         check_fields(self)
         weights = {name: getattr(self, name) for name in ("l1_weight", "l2_weight", "cosine_weight")}
         for name, weight in weights.items():

@@ -29,10 +29,10 @@ from l0prune_speech.distillation import (
     set_dropout,
     teacher_digest,
 )
-from l0prune_speech.encoder import UNITS, SpeechEncoder, encoder_groups
-from l0prune_speech.figure import draw_architecture
+from l0prune_speech.encoder import SpeechEncoder, encoder_groups
 from l0prune_speech.formats import load_teacher
 from l0prune_speech.options import PACKAGES, SpeechOptions
+from l0prune_speech.units import UNITS
 
 _MACS_SECONDS = 10
 
@@ -95,7 +95,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         macs_scale=1 / _MACS_SECONDS,
         packages=PACKAGES,
         deploy=_deployed,
-        draw=draw_architecture,
+        kinds=UNITS,
     )
 
 

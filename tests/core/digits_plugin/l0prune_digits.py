@@ -10,6 +10,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy, kl_div
 
 import l0prune
+from l0prune.measuring import pick_device
+from l0prune.plugin import Task
+from l0prune.training import Losses, Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,14 +20,14 @@ class Options:
     width: int = 32
 
 
-class Distill(l0prune.Objective):
+class Distill(Objective):
     def __init__(self, teacher):
         super().__init__(student=copy.deepcopy(teacher))
         self.teacher = teacher.eval().requires_grad_(False)
 
     def forward(self, images):
         told, said = (net(images).log_softmax(1) for net in (self.teacher, self.student))
-        return l0prune.Losses(total=kl_div(said, told, log_target=True, reduction="batchmean"), amount=len(images))
+        return Losses(total=kl_div(said, told, log_target=True, reduction="batchmean"), amount=len(images))
 
 
 class DigitsPlugin:
@@ -41,7 +44,7 @@ class DigitsPlugin:
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * wide, 10))
 
     def prepare(self, options, run):
-        device = l0prune.pick_device(run.device)
+        device = pick_device(run.device)
         images = torch.tensor(load_digits().images, dtype=torch.float32, device=device)[:, None] / 16
         labels = torch.tensor(load_digits().target, device=device)
 
@@ -56,7 +59,7 @@ class DigitsPlugin:
             cross_entropy(teacher(images[chosen]), labels[chosen]).backward()
             optimizer.step()
         objective, observe = Distill(teacher), lambda net: net(images[:8])
-        return l0prune.Task(
+        return Task(
             objective=objective,
             groups=l0prune.discover(objective.student, observe).groups,
             batches=lambda position: (images[chosen] for chosen in batches(position)),

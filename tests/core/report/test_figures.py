@@ -7,8 +7,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from l0prune.report.figures.kept import KeptUnits, kept_figure
-from l0prune.report.figures.panels import Curve, curve_figure, layer_figure, scatter_figure, score_figure, size_figure
+from l0prune.plugin import UnitKind
+from l0prune.report.figures.bench import bench_figures
+from l0prune.report.figures.evaluation import evaluation_figures
+from l0prune.report.figures.kept import KeptUnits, kept_figures
+from l0prune.report.figures.panels import Curve, curve_figure, line_look, scatter_figure, score_figure, size_figure
 from l0prune.report.figures.style import VARIABLES, Drawing
 
 ODD = "_$x$ <b> 模型"
@@ -22,16 +25,23 @@ def curves(count: int) -> list[Curve]:
 
 @pytest.fixture(scope="module")
 def drawings() -> list[Drawing]:
-    kept = [KeptUnits(group=f"g{i}", kind=ODD, units=4, kept=i % 5) for i in range(5)]
+    kept = [KeptUnits(group=f"{ODD} {i}", kind=ODD, units=4, kept=i % 5) for i in range(5)]
+    models = ["a", f"runs/{ODD}"]
+    scores = [{"model": model, "task": ODD, "metric": "accuracy", "mean": 0.5, "chance": 0.1} for model in models]
+    layers = [{"model": model, "layer": layer, "measures": {"cka": 0.5}} for model in models for layer in (0, 1)]
+    variant = {"dtype": "float32", "backend": "eager", "speedup": {"median": 2.0, "low": 1.5, "high": 2.5}}
+    rows = [{**variant, "model": model, "load": f"{n} s", "latency_ms": n} for model in models for n in (1, 2)]
+    bench = {"models": {model: {"parameters": 10} for model in models}, "rows": rows, "against": models[1]}
     return [
         curve_figure("lines", ODD, curves(7), cut_at=2.0),
         curve_figure("point", "one", [Curve(name="a", steps=(1.0,), values=(2.0,))]),
-        kept_figure("kept", ODD, kept),
-        kept_figure("many", "unit", kept * 20),
+        *kept_figures(kept),
+        *kept_figures(kept * 20, {ODD: UnitKind(title=ODD, axis=ODD)}, "many-"),
         size_figure("size", ODD, [(ODD, 3_000_000, 1), ("small", 1, 0), ("none", 0, 0)]),
         score_figure("score", ODD, [(ODD, 0.5, 0.1), ("b", 0.4, None)], from_zero=True),
         scatter_figure("scatter", ODD, [(ODD, 0.5, 0.1), ("b", 0.4, 0.2)], across=ODD, up="b"),
-        layer_figure("layers", ODD, {ODD: [(0, 0.5), (1, 0.7)], "b": [(0, 0.4)]}),
+        *evaluation_figures(scores, layers),
+        *bench_figures(bench),
     ]
 
 
@@ -45,7 +55,12 @@ def test_they_are_pictures_with_words(drawings: list[Drawing]) -> None:
         # A line, bar or marker beside the axes.
         assert len(list(root.iter("path"))) > 3
     texts = ["".join(ElementTree.fromstring(drawing.svg).itertext()) for drawing in drawings]
-    assert all(ODD in texts[i] for i in (0, 4, 5, 6, 7))
+    assert len(texts) == 11
+    assert all(ODD in texts[i] for i in range(11) if i != 1)
+
+
+def test_lines_look_different() -> None:
+    assert len({str(line_look(number)) for number in range(24)}) == 24
 
 
 def test_long_names_leave_room() -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l0prune.support.text import figure_label, figure_names, shortest_endings
+from l0prune.support.text import figure_label, figure_labels, shortest_endings
 
 NAMES = st.lists(st.text("ab/:.", min_size=1, max_size=7), unique=True, max_size=6)
 
@@ -42,4 +42,4 @@ def test_a_long_name_keeps_both_its_ends() -> None:
 def test_long_names_that_are_cut_alike_are_numbered() -> None:
     names = [f"{'a' * 9}{letter * 30}{'z' * 18}" for letter in "bcd"]
     label = f"{'a' * 9}…{'z' * 18}"
-    assert [*figure_names([*names, "e"]).values()] == [label, f"{label} (2)", f"{label} (3)", "e"]
+    assert figure_labels([*names, "e"]) == [label, f"{label} (2)", f"{label} (3)", "e"]

@@ -150,5 +150,4 @@ def test_long_and_odd_names_leave_room_for_what_is_drawn(models: list[str], tmp_
     bars = figure.axes[0]
     assert len({text.get_text() for text in bars.get_yticklabels()}) == len(models)
     assert all(axes.get_legend() is None for axes in figure.axes)
-    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[1].get_lines()}
-    assert len(looks) == len(models)
+    assert len(figure.axes[1].get_lines()) == len(models)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 import l0prune
+from l0prune.plugin import UnitKind
 
 SETTINGS: dict[str, Any] = {
     "target_sparsity": 0.6,
@@ -112,7 +113,6 @@ def test_whole_run(tmp_path: Path) -> None:
     assert report.distill_loss_after_removal == pytest.approx(report.distill_loss_before_removal, rel=1e-5)
     assert report.max_relative_difference <= 1e-5
     assert json.loads((tmp_path / "run" / "report.json").read_text()) == report.to_json()
-    # The task draws none of its own.
     assert (tmp_path / "run" / "architecture.png").read_bytes().startswith(b"\x89PNG")
     student = l0prune.load(tmp_path / "run", network)
     inputs = torch.randn(3, 10)
@@ -122,12 +122,13 @@ def test_whole_run(tmp_path: Path) -> None:
         l0prune.load(tmp_path / "run")
 
 
-def test_a_task_may_draw_its_own_picture(tmp_path: Path) -> None:
-    def draw(plan: l0prune.RemovalPlan, path: Path) -> None:
-        path.write_text(f"{plan.kept_counts['hidden']} units")
-
-    report = l0prune.compress(make_task(draw=draw), settings=SETTINGS, out=tmp_path / "run")
-    assert (tmp_path / "run" / "architecture.png").read_text() == f"{report.kept_units['hidden']['kept']} units"
+def test_a_task_names_its_kinds_of_unit_in_all_pictures(tmp_path: Path) -> None:
+    kind = UnitKind(title="Hidden units", axis="layer")
+    report = l0prune.compress(make_task(kinds={"unit": kind}), settings=SETTINGS, out=tmp_path / "run")
+    assert report.kinds == {"unit": {"title": "Hidden units", "axis": "layer"}}
+    first = l0prune.write_report([tmp_path / "run"]).figures[0]
+    kept = report.kept_units["hidden"]
+    assert first["title"] == f"Hidden units: {kept['kept']} of {kept['units']} kept"
 
 
 def test_the_cut_goes_by_what_was_learned(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from l0prune_speech.encoder.groups import UNITS, encoder_groups
+from l0prune_speech.encoder.groups import encoder_groups
 from l0prune_speech.encoder.modules import SpeechEncoder
+from l0prune_speech.units import UNITS
 from torch import Tensor
 
 from l0prune import Bypassed, GateConfig, GatedModel, prove_groups

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from l0bench.students.entries import all_entries
+from l0bench.students.making import Comparison
+from l0bench.students.thinning import Thinned
 from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.formats.checkpoint import from_encoder
 from l0prune_speech.formats.dphubert import to_dphubert
 from l0prune_speech.options import SpeechOptions
-from students.entries import all_entries
-from students.making import Comparison
-from students.thinning import Thinned
 
 import l0prune
 from l0prune import RunConfig, Task

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from l0bench.students.baselines import BEGINNINGS
+from l0bench.students.beginnings import size_of
+from l0bench.students.entries import BASELINES, all_entries
+from l0bench.students.low_rank import Pair, factored, multiplied_out, truncated
+from l0bench.students.making import Comparison, make
+from l0bench.students.one_shot import magnitudes, taylor_terms
 from l0prune_speech.encoder.groups import encoder_groups
 from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.formats.teachers import load_teacher
-from students.baselines import BEGINNINGS
-from students.beginnings import size_of
-from students.entries import BASELINES, all_entries
-from students.low_rank import Pair, factored, multiplied_out, truncated
-from students.making import Comparison, make
-from students.one_shot import magnitudes, taylor_terms
 from torch import nn
 
 import l0prune

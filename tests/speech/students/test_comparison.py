@@ -7,23 +7,24 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import ablations
 import pytest
 import torch
-from ablations import compare
-from students.baselines import schedule
-from students.earlier import Earlier
-from students.entries import BASELINES, SPARSITIES, all_entries, chosen
-from students.figures import draw_methods, draw_sizes
-from students.making import Comparison, make
-from students.scoring import Probes, reference_place, scored
-from students.summary import aligned, best_baseline, cells, lead, markdown
+from commands import command
+from l0bench.students.baselines import schedule
+from l0bench.students.earlier import Earlier
+from l0bench.students.entries import BASELINES, SPARSITIES, all_entries, chosen
+from l0bench.students.figures import draw_methods, draw_sizes
+from l0bench.students.making import Comparison, make
+from l0bench.students.scoring import Probes, reference_place, scored
+from l0bench.students.summary import aligned, best_baseline, cells, lead, markdown
 
 import l0prune
 from l0prune import ConfigError, DataError, RunConfig, RunError, Task
 from l0prune.support.files import read_json, write_json
 from l0prune.training.stage import Stage
 
+ablations = command("ablations")
+compare = ablations.compare
 Prepared = Callable[..., tuple[Task, RunConfig]]
 
 

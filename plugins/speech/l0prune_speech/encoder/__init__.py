@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from l0prune_speech.encoder import modules
-from l0prune_speech.encoder.groups import UNITS, encoder_groups
+from l0prune_speech.encoder.groups import encoder_groups
 from l0prune_speech.encoder.modules import SpeechEncoder, build_encoder, normalized, slim_config
 
 CODE = Path(modules.__file__)
 """The file with the classes of encoders, which needs nothing else of this package."""
 
-__all__ = ["CODE", "UNITS", "SpeechEncoder", "build_encoder", "encoder_groups", "normalized", "slim_config"]
+__all__ = ["CODE", "SpeechEncoder", "build_encoder", "encoder_groups", "normalized", "slim_config"]

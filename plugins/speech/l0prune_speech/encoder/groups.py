@@ -3,21 +3,19 @@
 Legend: D residual width, C channels of a convolution, H heads of width d, I units of a feed-forward block.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import nn
 
 from l0prune.errors import ConfigError, nearest
 from l0prune.groups import Attribute, Bypass, Norm, Place, PruneGroup, Role, consecutive
 from l0prune_speech.encoder.modules import WavLMAttention
-
-UNITS = ("conv", "head", "ffn", "attention", "feed_forward")
-"""Kinds of unit: conv channels, attention heads, FFN intermediate units, whole attention and whole FFN blocks."""
+from l0prune_speech.units import DEFAULT_UNITS, UNITS
 
 _LAYER = "encoder.transformer.layers"
 
 
-def encoder_groups(model: nn.Module, units: Sequence[str] = ("conv", "head", "ffn")) -> list[PruneGroup]:
+def encoder_groups(model: nn.Module, units: Sequence[str] = DEFAULT_UNITS) -> list[PruneGroup]:
     """The prune groups of an encoder in torchaudio's layout.
 
     Args:
@@ -34,14 +32,8 @@ def encoder_groups(model: nn.Module, units: Sequence[str] = ("conv", "head", "ff
     groups: list[PruneGroup] = []
     if "conv" in units:
         groups += _conv_groups(model)
-    makers = {
-        "head": ("attention", _head_group),
-        "attention": ("attention", _attention_block),
-        "ffn": ("feed_forward", _ffn_group),
-        "feed_forward": ("feed_forward", _feed_forward_block),
-    }
     for i in range(len(model.get_submodule(_LAYER))):  # type: ignore[arg-type]
-        for unit, (block, make) in makers.items():
+        for unit, (block, make) in _OF_A_LAYER.items():
             path = f"{_LAYER}.{i}.{block}"
             if unit in units and any(True for _ in model.get_submodule(path).parameters()):
                 groups.append(make(model, path))
@@ -137,3 +129,12 @@ def _block(model: nn.Module, path: str, kind: str, last: str, bypass: Bypass) ->
     names = [f"{path}.{name}" for name, _ in model.get_submodule(path).named_parameters()]
     places = [_place(name, None, 1, consumes=name.startswith(f"{last}.")) for name in names]
     return PruneGroup(name=path, kind=kind, units=1, places=tuple(places), bypass=bypass)
+
+
+_OF_A_LAYER: dict[str, tuple[str, Callable[[nn.Module, str], PruneGroup]]] = {
+    "head": ("attention", _head_group),
+    "attention": ("attention", _attention_block),
+    "ffn": ("feed_forward", _ffn_group),
+    "feed_forward": ("feed_forward", _feed_forward_block),
+}
+"""Kinds of unit of which a transformer layer has one group: the block that they are in, and how it is found."""

@@ -1,0 +1,1 @@
+"""What is said in the embedded speech, and by whom."""
