@@ -26,8 +26,10 @@ if TYPE_CHECKING:
         owners,
         path_of,
         several,
+        without_values,
     )
     from l0prune.support.packages import versions
+    from l0prune.support.processes import python, safe_children
     from l0prune.support.signals import catch_signals
     from l0prune.support.tables import merge, read_toml, to_mapping, write_toml
     from l0prune.support.text import (
@@ -134,6 +136,7 @@ if TYPE_CHECKING:
         "plain_attention",
         "pre_hooks",
         "printable",
+        "python",
         "quantity",
         "random_state",
         "random_state_kept",
@@ -144,6 +147,7 @@ if TYPE_CHECKING:
         "refuse_fused_attention",
         "restore_random_state",
         "rows_of",
+        "safe_children",
         "saving_hooks",
         "schema_of",
         "score",
@@ -158,6 +162,7 @@ if TYPE_CHECKING:
         "unflattened",
         "version_of",
         "versions",
+        "without_values",
         "words_of",
         "write_atomic",
         "write_json",
@@ -193,8 +198,10 @@ _HOMES = {
         "owners",
         "path_of",
         "several",
+        "without_values",
     ),
     "packages": ("versions",),
+    "processes": ("python", "safe_children"),
     "signals": ("catch_signals",),
     "tables": (
         "merge",
