@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from l0prune import Contender, Load, RunError
-from l0prune.support import python
+from l0prune.support import check_stamp, python
 from l0prune_speech.data import SAMPLE_RATE, Framing
 from l0prune_speech.deploy.inference import for_inference
 from l0prune_speech.formats import from_encoder, load_teacher, to_onnx
@@ -62,6 +62,7 @@ def contender(source: str, workspace: Path) -> Contender:
     """
     path = Path(source)
     if path.suffix == ".onnx" and path.is_file():
+        check_stamp(path)
         return Contender(onnx=lambda: path, facts={"file_bytes": path.stat().st_size})
     encoder = load_teacher(source).encoder
     checkpoint = from_encoder(encoder)
