@@ -29,6 +29,7 @@ from torch.nn import functional as F
 import l0prune
 from l0prune.config import IMPORTANCES
 from l0prune.measuring import parameters
+from l0prune.support import safe_children
 
 ROOT = Path(__file__).parents[1]
 TARGETS = (0.25, 0.5, 0.75, 0.9)
@@ -90,7 +91,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     cells = [(network, seed) for network in args.networks for seed in range(args.seeds)]
-    with ProcessPoolExecutor(args.jobs, get_context("spawn")) as workers:
+    with safe_children(), ProcessPoolExecutor(args.jobs, get_context("spawn")) as workers:
         for (network, seed), found in zip(cells, workers.map(one, *zip(*cells, strict=True)), strict=True):
             rows += found
             print(f"{network}, seed {seed}: dense {found[-1]['accuracy']:.3f}", flush=True)

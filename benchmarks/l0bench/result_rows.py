@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from l0prune import RunError
+from l0prune.support import safe_children
 
 Row = dict[str, Any]
 
@@ -85,7 +86,7 @@ def in_processes(work: Callable[[Row], Row], wishes: Sequence[Row], jobs: int) -
         yield from map(work, wishes)
         return
     waiting = list(wishes)[::-1]
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=one_thread) as pool:
+    with safe_children(), ProcessPoolExecutor(jobs, get_context("spawn"), initializer=one_thread) as pool:
         running: set[Future[Row]] = set()
         while waiting or running:
             while waiting and len(running) < jobs:

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from l0prune.errors import FailedElsewhere, Interrupted, L0PruneError
+from l0prune.support import safe_children
 from l0prune_cli import bench, compress, evaluate, export, groups, options, plugin_flags, plugins, report
 
 _OF_PLUGINS = {"compress": compress.command, "groups": groups.command}
@@ -56,7 +57,8 @@ def main() -> None:
     """
     arguments = sys.argv[1:] or ["--help"]
     try:
-        status = make_app(arguments)(arguments, prog_name="l0prune", standalone_mode=False)
+        with safe_children():
+            status = make_app(arguments)(arguments, prog_name="l0prune", standalone_mode=False)
     except Interrupted as error:
         # All processes of a run stop together: one says so.
         if options.is_main_process():

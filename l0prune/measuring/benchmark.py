@@ -15,7 +15,7 @@ from l0prune.measuring.machine import processor
 from l0prune.measuring.onnx_files import EXTRAS
 from l0prune.measuring.timing import Ratio, Timing, interleave, speedup
 from l0prune.measuring.variants import Contender, Inputs, Load, Variant, check_variants, make_variants
-from l0prune.support import copied, counted, versions
+from l0prune.support import copied, counted, safe_children, versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,7 @@ class Measurement:
         return asdict(self)
 
 
+@safe_children()
 def measure(
     models: Mapping[str, nn.Module | Contender],
     example_inputs: Inputs | Tensor | Sequence[Load],

@@ -16,6 +16,8 @@ from typing import Any, TextIO
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from l0prune.support import python
+
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 """What OpenVINO calls the dtypes that are measured in it."""
 _TELEMETRY = "openvino_telemetry"
@@ -34,7 +36,7 @@ class OpenVinoProcess:
     """
 
     def __init__(self, path: Path, dtype: str, threads: int) -> None:
-        command = [sys.executable, "-m", __name__, str(path), PRECISIONS[dtype], str(threads)]
+        command = python("-m", __name__, str(path), PRECISIONS[dtype], str(threads))
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
         )

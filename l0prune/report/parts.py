@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from l0prune.errors import GroupError, L0PruneError, RunError
@@ -21,6 +20,7 @@ from l0prune.measuring import macs_by_module
 from l0prune.plugin import Benchable, get_plugin
 from l0prune.removal import RemovalPlan, apply_plan
 from l0prune.storage import build_dense
+from l0prune.support import without_values
 
 _SECONDS = 10.0
 """Length of the input on which MACs are counted, where a plugin's inputs have a length."""
@@ -138,7 +138,7 @@ def network_parts(description: Mapping[str, Any], folder: Path) -> Parts:
 
 def _skeleton(description: Mapping[str, Any], folder: Path) -> nn.Module:
     """The dense network without weights: shapes and a forward pass that computes nothing."""
-    with torch.device("meta"):
+    with without_values():
         return build_dense(description, folder).eval()
 
 

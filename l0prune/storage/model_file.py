@@ -1,19 +1,35 @@
 """Pruned networks on disk: weights as safetensors, plan and architecture as JSON; no pickle."""
 
+import json
+import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import safetensors
 from safetensors.torch import load_model, save_model
-from torch import nn
+from torch import Tensor, nn
 
 from l0prune.errors import ConfigError, L0PruneError, PlanError, RunError
 from l0prune.plugin import get_plugin
 from l0prune.removal import RemovalPlan, apply_plan, remember
-from l0prune.support import model_shapes, read_json, write_atomic, write_json
+from l0prune.support import (
+    check_finite,
+    check_kinds,
+    file_digest,
+    json_digest,
+    model_shapes,
+    named_weights,
+    read_json,
+    write_atomic,
+    write_json,
+)
 
 FORMAT, VERSION = "l0prune", 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+DIGESTS = "sha256"
+"""Entry of the description: by file name the SHA-256 of what stands beside it, and that of all its other entries."""
 
 
 def save(module: nn.Module, plan: RemovalPlan, path: str | Path, **description: Any) -> None:
@@ -27,7 +43,7 @@ def save(module: nn.Module, plan: RemovalPlan, path: str | Path, **description: 
 
     Raises:
         PlanError: The plan did not make this network; nothing is written then.
-        RunError: The folder cannot be written.
+        RunError: A weight is not finite, or the folder cannot be written.
     """
     if (got := model_shapes(module)) != (planned := plan.pruned_shapes()):
         name = next(name for name in (*planned, *got) if got.get(name) != planned.get(name))
@@ -38,9 +54,19 @@ def save(module: nn.Module, plan: RemovalPlan, path: str | Path, **description: 
             expected=planned.get(name, "no such tensor"),
             hint="save what finalize() returns, not the model that has gates, is compiled or is dense",
         )
-    folder = Path(path)
-    write_atomic(folder / "model.safetensors", lambda temporary: save_model(module, str(temporary)))
-    write_json(folder / "model.json", {"format": FORMAT, "version": VERSION, **description, "plan": plan.to_json()})
+    folder, digests = Path(path), dict[str, str]()
+    # As it will be read: JSON has no tuples, and no numbers for keys.
+    written = {"format": FORMAT, "version": VERSION, **description, "plan": plan.to_json()}
+    content = json.loads(json.dumps(written, allow_nan=False))
+    check_finite(named_weights(module).items(), where=folder / WEIGHTS)
+
+    def write(temporary: Path) -> None:
+        save_model(module, str(temporary))
+        digests[WEIGHTS] = file_digest(temporary)
+
+    write_atomic(folder / WEIGHTS, write)
+    digests[DESCRIPTION] = json_digest(content)
+    write_json(folder / DESCRIPTION, {**content, DIGESTS: digests})
 
 
 def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.Module:
@@ -55,7 +81,8 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
 
     Raises:
         ConfigError: `build` is no function that returns a network.
-        RunError: Files are missing, damaged or of another version.
+        RunError: Files are missing, of another version, or not what was saved, by their checksums; weights are
+            quantised or not finite. What was saved before there were checksums is opened with a warning.
         PlanError: `build` makes another network than the one that was pruned; names the first difference.
         L0PruneError: The run's plugin is missing, or `build` is.
     """
@@ -63,24 +90,73 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
         expected = "a function that makes the dense network"
         raise ConfigError("build has the wrong type", got=type(build).__name__, expected=expected)
     folder = Path(path)
-    if not (folder / "model.json").is_file():
+    if not (folder / DESCRIPTION).is_file():
         if (folder / "config.toml").is_file():
             raise RunError("the run has no model yet", where=folder, hint="finish it with --resume")
         raise RunError("no pruned model here", where=folder, expected="a folder with model.json and model.safetensors")
     description = read_description(folder)
-    dense = build() if build else build_dense(description, folder)
-    if not isinstance(dense, nn.Module):
-        raise ConfigError("build returned no network", got=type(dense).__name__, expected="a torch.nn.Module")
-    plan = RemovalPlan.from_json(description.get("plan", {}))
-    pruned = remember(apply_plan(dense, plan), plan)
-    weights = folder / "model.safetensors"
+    weights = folder / WEIGHTS
+    # The network is built meanwhile, which takes longer.
+    with ThreadPoolExecutor(1) as beside:
+        checked = beside.submit(_check_weights, weights, _stated(description, WEIGHTS))
+        dense = build() if build else build_dense(description, folder)
+        if not isinstance(dense, nn.Module):
+            raise ConfigError("build returned no network", got=type(dense).__name__, expected="a torch.nn.Module")
+        plan = RemovalPlan.from_json(description.get("plan", {}))
+        pruned = remember(apply_plan(dense, plan), plan)
     try:
+        checked.result()
+        check_kinds(_mapped(weights), pruned.state_dict(), weights)
         load_model(pruned, weights)
     except (OSError, safetensors.SafetensorError) as error:
         raise RunError("damaged or missing weights", where=weights, got=error) from error
     except RuntimeError as error:
         raise PlanError("weights do not fit the plan", where=weights, got=" ".join(str(error).split())) from error
+    if not check_description(description, folder):
+        said = f"{folder}: saved before there were checksums, so that damage cannot be seen; save it again to have them"
+        warnings.warn(said, stacklevel=2)
     return pruned.eval()
+
+
+def _stated(description: Mapping[str, Any], name: str) -> str | None:
+    """The digest that a description states of a file; None in one of before there were any."""
+    digests = description.get(DIGESTS)
+    return str(digests.get(name)) if isinstance(digests, Mapping) else None
+
+
+def _check_weights(weights: Path, stated: str | None) -> None:
+    if stated is not None and (got := file_digest(weights)) != stated:
+        hint = "copy it again from where it was made"
+        what = "damaged or missing weights"
+        raise RunError(what, where=weights, got=f"SHA-256 {got}", expected=stated, hint=hint)
+    check_finite(_mapped(weights).items(), weights)
+
+
+def _mapped(weights: Path) -> dict[str, Tensor]:
+    """The tensors of a file, none of which is read before it is looked at."""
+    with safetensors.safe_open(weights, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def check_description(description: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a description states a checksum of itself.
+
+    Args:
+        description: What `read_description` returns.
+        folder: Where it was read.
+
+    Raises:
+        RunError: It states one, of another content.
+    """
+    stated = _stated(description, DESCRIPTION)
+    if stated is None:
+        return False
+    got = json_digest({key: value for key, value in description.items() if key != DIGESTS})
+    if got != stated:
+        hint = f"if you have changed it yourself, remove its entry {DIGESTS!r}"
+        what = "damaged description: its checksum is wrong"
+        raise RunError(what, where=folder / DESCRIPTION, got=got, expected=stated, hint=hint)
+    return True
 
 
 def read_description(folder: Path) -> Mapping[str, Any]:
@@ -89,10 +165,10 @@ def read_description(folder: Path) -> Mapping[str, Any]:
     Raises:
         RunError: It is missing, damaged or of another version.
     """
-    description = read_json(folder / "model.json")
+    description = read_json(folder / DESCRIPTION)
     got = (description.get("format"), description.get("version")) if isinstance(description, dict) else None
     if got != (FORMAT, VERSION):
-        raise RunError("not a pruned model", where=folder / "model.json", got=got, expected=(FORMAT, VERSION))
+        raise RunError("not a pruned model", where=folder / DESCRIPTION, got=got, expected=(FORMAT, VERSION))
     return description
 
 

@@ -6,6 +6,7 @@ from l0prune.support.lazy import lazy_names
 
 if TYPE_CHECKING:
     from l0prune.support.assignments import read_assignments, read_value
+    from l0prune.support.digests import STAMP, check_archive, check_stamp, file_digest, json_digest, stamp
     from l0prune.support.fields import Field, Setting, alternatives, check_fields, fields_of, table_of, words_of
     from l0prune.support.files import (
         assembled,
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
         owners,
         path_of,
         several,
+        without_values,
     )
     from l0prune.support.packages import versions
+    from l0prune.support.processes import python, safe_children
     from l0prune.support.signals import catch_signals
     from l0prune.support.tables import merge, read_toml, to_mapping, write_toml
     from l0prune.support.text import (
@@ -80,11 +83,13 @@ if TYPE_CHECKING:
         version_of,
     )
     from l0prune.support.typed import build
+    from l0prune.support.weights import check_finite, check_kinds, named_weights
 
     __all__ = [
         "DDP_IGNORES",
         "NUMBER",
         "NUMBER_OR_NOTHING",
+        "STAMP",
         "BatchNorm",
         "Convolution",
         "Field",
@@ -97,7 +102,11 @@ if TYPE_CHECKING:
         "base_of",
         "build",
         "catch_signals",
+        "check_archive",
         "check_fields",
+        "check_finite",
+        "check_kinds",
+        "check_stamp",
         "check_writable",
         "checked",
         "compiled_from",
@@ -110,15 +119,18 @@ if TYPE_CHECKING:
         "fields_of",
         "figure_label",
         "figure_labels",
+        "file_digest",
         "flat_weight_names",
         "flattened",
         "free_bytes",
         "in_backward",
         "in_checkpoint",
         "is_inside",
+        "json_digest",
         "listed",
         "merge",
         "model_shapes",
+        "named_weights",
         "one_line",
         "operator_name",
         "operators_are_plain",
@@ -134,6 +146,7 @@ if TYPE_CHECKING:
         "plain_attention",
         "pre_hooks",
         "printable",
+        "python",
         "quantity",
         "random_state",
         "random_state_kept",
@@ -144,6 +157,7 @@ if TYPE_CHECKING:
         "refuse_fused_attention",
         "restore_random_state",
         "rows_of",
+        "safe_children",
         "saving_hooks",
         "schema_of",
         "score",
@@ -151,6 +165,7 @@ if TYPE_CHECKING:
         "several",
         "share_hooks",
         "shortest_endings",
+        "stamp",
         "table_of",
         "to_mapping",
         "tree_leaves",
@@ -158,6 +173,7 @@ if TYPE_CHECKING:
         "unflattened",
         "version_of",
         "versions",
+        "without_values",
         "words_of",
         "write_atomic",
         "write_json",
@@ -167,6 +183,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "assignments": ("read_assignments", "read_value"),
+    "digests": ("STAMP", "check_archive", "check_stamp", "file_digest", "json_digest", "stamp"),
     "fields": ("Field", "Setting", "alternatives", "check_fields", "fields_of", "table_of", "words_of"),
     "files": (
         "assembled",
@@ -193,8 +210,10 @@ _HOMES = {
         "owners",
         "path_of",
         "several",
+        "without_values",
     ),
     "packages": ("versions",),
+    "processes": ("python", "safe_children"),
     "signals": ("catch_signals",),
     "tables": (
         "merge",
@@ -252,6 +271,7 @@ _HOMES = {
         "version_of",
     ),
     "typed": ("build",),
+    "weights": ("check_finite", "check_kinds", "named_weights"),
 }
 
 if not TYPE_CHECKING:

@@ -1,11 +1,13 @@
 """Modules: their names, their modes, copies of them, and what they hold."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from l0prune.errors import GroupError, nearest
 from l0prune.support.torch_internals import own_buffers, own_parameters, pre_hooks, tree_leaves
@@ -55,6 +57,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Networks that are built meanwhile have shapes and no values: they cost no memory and next to no time."""
+    with torch.device("meta"), _NormsOfNothing():
+        yield
+
+
+class _NormsOfNothing(TorchFunctionMode):
+    """Gives weight norm the shape of its lengths: to work it out, torch would import its compiler, for seconds."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.norm_except_dim and not kwargs and len(args) == 3 and args[2] >= 0:
+            weight, _power, dim = args
+            return weight.new_empty([extent if d == dim else 1 for d, extent in enumerate(weight.shape)])
+        return func(*args, **(kwargs or {}))
 
 
 def copied(module: M) -> M:

@@ -10,7 +10,7 @@ from l0prune.distributed import joined, together
 from l0prune.errors import ConfigError, PluginError
 from l0prune.plugin import OwnTask, Plugin, Task, describe, get_plugin, may_change, resolve
 from l0prune.storage import RunDirectory, free_run_directory
-from l0prune.support import build, random_state_kept, read_toml
+from l0prune.support import build, random_state_kept, read_toml, safe_children
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.results import CompressionReport
 from l0prune.workflows.run import CompressionRun
@@ -46,7 +46,7 @@ def compress(
         L0PruneError: A setting, the data, the target or the run directory cannot be used.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    with random_state_kept(), joined() as processes:
+    with random_state_kept(), safe_children(), joined() as processes:
         watcher = observer if observer and processes.is_main else Observer()
 
         def prepare() -> CompressionRun:

@@ -1,11 +1,15 @@
 """Pruned networks on disk: bit for bit back again, and one clear line when they cannot be read."""
 
+import hashlib
 import json
+import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
 
 import l0prune
@@ -140,3 +144,87 @@ def test_a_network_that_the_plan_did_not_make_is_refused_before_anything_is_writ
         with pytest.raises(PlanError, match=r"not the network that the plan leaves: [\w.]+ \(got .*finalize\(\)"):
             l0prune.save(wrong, plan, tmp_path / "model")  # type: ignore[arg-type]
     assert not (tmp_path / "model").exists()
+
+
+def without_checksums(folder: Path) -> None:
+    """As folders were before there were any."""
+    path = folder / "model.json"
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    path.write_text(json.dumps(content))
+
+
+def test_every_changed_byte_is_noticed(pruned: tuple[nn.Module, RemovalPlan], build: Build, tmp_path: Path) -> None:
+    l0prune.save(*pruned, tmp_path, note="as it was")
+    stated = json.loads((tmp_path / "model.json").read_text())["sha256"]
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    assert stated["model.safetensors"] == hashlib.sha256(whole).hexdigest()
+    for place in random.sample(range(len(whole)), 60):
+        weights.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(RunError, match=rf"damaged or missing weights: .* expected {stated['model.safetensors']}"):
+            l0prune.load(tmp_path, build)
+    weights.write_bytes(whole)
+    l0prune.load(tmp_path, build)
+    edit(tmp_path, note="as it was not")
+    with pytest.raises(RunError, match=r"damaged description: .*model\.json.*remove its entry 'sha256'"):
+        l0prune.load(tmp_path, build)
+
+
+def test_what_json_changes_has_the_same_checksum(
+    pruned: tuple[nn.Module, RemovalPlan], build: Build, tmp_path: Path
+) -> None:
+    l0prune.save(*pruned, tmp_path, pair=(1, 2), numbers={2: 0.1, 10: 1e-30}, text="é")
+    l0prune.load(tmp_path, build)
+
+
+def test_a_folder_without_checksums_opens_with_a_warning(
+    pruned: tuple[nn.Module, RemovalPlan], build: Build, x: Tensor, tmp_path: Path
+) -> None:
+    l0prune.save(*pruned, tmp_path)
+    without_checksums(tmp_path)
+    with pytest.warns(UserWarning, match=f"{tmp_path}: saved before there were checksums"):
+        assert torch.equal(l0prune.load(tmp_path, build)(x), pruned[0](x))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
+    pruned: tuple[nn.Module, RemovalPlan], build: Build, tmp_path: Path, value: float
+) -> None:
+    module, plan = pruned
+    l0prune.save(module, plan, tmp_path)
+    name, tensor = list(module.named_parameters())[-1]
+    tensor.data.view(-1)[-1] = value
+    message = rf"weights are not finite: .*model\.safetensors: {name} \(got 1 of {tensor.numel()} values"
+    with pytest.raises(RunError, match=message):
+        l0prune.save(module, plan, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    without_checksums(tmp_path)
+    save_model(module, str(tmp_path / "model.safetensors"))
+    with pytest.raises(RunError, match=message):
+        l0prune.load(tmp_path, build)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_quantised_weights_are_not_read_as_numbers(
+    pruned: tuple[nn.Module, RemovalPlan], build: Build, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    l0prune.save(*pruned, tmp_path)
+    without_checksums(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = list(tensors)[-1]
+    save_file({**tensors, name: tensors[name].to(dtype)}, tmp_path / "model.safetensors")
+    with pytest.raises(
+        RunError, match=rf"weights of another kind: .*: {name} \(got {str(dtype)[6:]}, expected float32"
+    ):
+        l0prune.load(tmp_path, build)
+
+
+@pytest.mark.filterwarnings("ignore:.*saved before there were checksums")
+def test_half_the_precision_is_read(pruned: tuple[nn.Module, RemovalPlan], build: Build, tmp_path: Path) -> None:
+    l0prune.save(*pruned, tmp_path)
+    without_checksums(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({name: tensor.half() for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    for name, tensor in l0prune.load(tmp_path, build).named_parameters():
+        assert torch.equal(tensor, tensors[name].half().float())

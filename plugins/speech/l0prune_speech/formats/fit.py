@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from l0prune import DataError, listed
+from l0prune.support import check_finite, check_kinds, without_values
 from l0prune_speech.encoder import build_encoder
 
 Said = Mapping[str, tuple[str, Any]]
@@ -44,13 +44,13 @@ def check_fit(config: Mapping[str, Any], tensors: Mapping[str, Tensor], said: Sa
         where: The file, for messages.
 
     Raises:
-        DataError: The configuration makes no encoder, or its tensors are others.
+        DataError: The configuration makes no encoder, or its tensors are others, quantised or not finite.
     """
     stated = {key: (key, value) for key, value in config.items()} | dict(said)
     _check_depth(tensors, *stated.get("encoder_num_layers", ("encoder_num_layers", "none")), where)
     try:
         _check_shares(config)
-        with torch.device("meta"):
+        with without_values():
             expected = build_encoder(config).state_dict()
     except _REFUSALS as error:
         got = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -73,6 +73,8 @@ def check_fit(config: Mapping[str, Any], tensors: Mapping[str, Tensor], said: Sa
             got=f"missing: {listed(missing)}; left over: {listed(left)}",
             expected=f"those for {key} = {value}",
         )
+    check_kinds(tensors, expected, where, DataError)
+    check_finite(tensors.items(), where, DataError)
 
 
 def _check_depth(tensors: Mapping[str, Tensor], key: str, depth: Any, where: object) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import ConfigError
+from l0prune.support import STAMP, stamp
 from l0prune_speech.data import SAMPLE_RATE
 from l0prune_speech.encoder import SpeechEncoder
 from l0prune_speech.formats.checkpoint import Checkpoint, folded
@@ -92,7 +93,10 @@ def to_onnx(checkpoint: Checkpoint, path: Path) -> list[str]:
             verbose=False,
         )
     assert program is not None
+    # Room for the checksum of the file, which follows when it is whole.
+    program.model.metadata_props[STAMP] = "0" * 64
     program.save(str(path), external_data=False)
+    stamp(path)
     return [f"opset {OPSET}"]
 
 

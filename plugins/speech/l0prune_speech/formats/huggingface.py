@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from l0prune import ConfigError, DataError, listed
+from l0prune.support import file_digest
 from l0prune_speech.encoder import SpeechEncoder, normalized
 from l0prune_speech.formats.checkpoint import (
     PARAMETRIZED,
@@ -92,6 +93,8 @@ _NAMES_BACK = (
     (r"^encoder\.rel_attn_embed\.", "encoder.layers.0.attention.rel_attn_embed."),
 )
 _MASK = "masked_spec_embed"
+_WEIGHTS = "model.safetensors"
+_MARK = {"written_by": "l0prune"}
 
 
 def from_huggingface(folder: Path) -> Checkpoint:
@@ -116,10 +119,44 @@ def from_huggingface(folder: Path) -> Checkpoint:
     pruned = values.get("l0prune") or {}
     said = {ours: (theirs, values.get(theirs)) for ours, theirs in _SAID.items()}
     said |= {ours: (f"l0prune.{theirs}", pruned[theirs]) for ours, theirs in _PRUNED.items() if theirs in pruned}
+    check_digests(folder, stated)
     tensors, left_out = _encoder_only(_tensors(folder), kind)
     tensors.pop(_MASK, None)
     notes = (f"left out what is not the encoder: {listed(left_out)}",) if left_out else ()
     return Checkpoint(config=config, tensors=renamed(tensors, *_NAMES), notes=notes, said=said)
+
+
+def check_digests(folder: Path, stated: Mapping[str, Any]) -> bool:
+    """Whether config.json states checksums of the weights beside it, which hold.
+
+    transformers keeps them in config.json where it saves the network again after more training, with other weights:
+    these lack the mark that l0prune leaves in its own.
+
+    Args:
+        folder: The directory.
+        stated: Its config.json.
+
+    Raises:
+        DataError: A checksum is wrong.
+    """
+    ours = stated.get("l0prune")
+    digests = ours.get("sha256") if isinstance(ours, Mapping) else None
+    path = folder / _WEIGHTS
+    if not isinstance(digests, Mapping) or not path.is_file() or not _is_ours(path):
+        return False
+    got, expected = file_digest(path), digests.get(_WEIGHTS)
+    if got != expected:
+        hint = "copy or export it again"
+        raise DataError("damaged or missing weights", where=path, got=f"SHA-256 {got}", expected=expected, hint=hint)
+    return True
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return _MARK.items() <= (file.metadata() or {}).items()
+    except (safetensors.SafetensorError, OSError):
+        return True
 
 
 def _from_config(values: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -237,7 +274,7 @@ def to_huggingface(checkpoint: Checkpoint, folder: Path, card: str) -> list[str]
     }
     if pruned:
         name = f"Pruned{_CLASSES[kind]}Model"
-        theirs |= {"architectures": [name], "auto_map": {"AutoModel": f"modeling_l0prune.{name}"}, "l0prune": pruned}
+        theirs |= {"architectures": [name], "auto_map": {"AutoModel": f"modeling_l0prune.{name}"}}
         shutil.copyfile(Path(__file__).with_name("modeling_l0prune.py"), folder / "modeling_l0prune.py")
     preprocessor = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
@@ -249,7 +286,8 @@ def to_huggingface(checkpoint: Checkpoint, folder: Path, card: str) -> list[str]
         "return_attention_mask": True,
     }
     tensors = {name: tensor.contiguous() for name, tensor in renamed(checkpoint.tensors, *_NAMES_BACK).items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt", **_MARK})
+    theirs["l0prune"] = {**pruned, "sha256": {_WEIGHTS: file_digest(folder / _WEIGHTS)}}
     for name, value in (("config.json", theirs), ("preprocessor_config.json", preprocessor)):
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -16,6 +16,7 @@ from typing import IO, Any
 import torch
 
 from l0prune import DataError
+from l0prune.support import check_archive
 
 _FRAMEWORKS = ("fairseq", "omegaconf", "hydra", "argparse", "numpy", "typing", "enum")
 """Packages whose objects stand in checkpoints and are not needed to read the weights."""
@@ -95,6 +96,7 @@ def _pickles(path: Path) -> Iterator[IO[bytes]]:
     with path.open("rb") as file:
         is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE
     if is_archive:
+        check_archive(path)
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 if name.endswith("data.pkl"):

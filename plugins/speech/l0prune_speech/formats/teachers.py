@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -90,10 +91,13 @@ def _made(name: str, checkpoint: Checkpoint, where: object) -> Teacher:
 
 def _from_folder(folder: Path, name: str) -> Teacher:
     if (folder / "model.json").is_file() or (folder / "config.toml").is_file():
-        encoder = l0prune.load(folder)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            encoder = l0prune.load(folder)
         if not isinstance(encoder, SpeechEncoder):
             raise DataError("not a speech encoder", where=folder, got=type(encoder).__name__)
-        return Teacher(name=name, encoder=encoder.float().requires_grad_(False), config=encoder.config)
+        notes = tuple(str(warning.message) for warning in said)
+        return Teacher(name=name, encoder=encoder.float().requires_grad_(False), config=encoder.config, notes=notes)
     if (folder / "config.json").is_file():
         return _made(name, from_huggingface(folder), folder)
     raise DataError(
