@@ -68,7 +68,8 @@ class TestFinished:
             assert Path(figure["png"]).read_bytes().startswith(b"\x89PNG")
         assert text.count("<svg") == len(found["figures"])
         titles = {figure["title"].split(":")[0] for figure in found["figures"]}
-        assert {"conv", "head", "ffn", "Loss", "Loss by part", "Multiplier λ1", "Parameters by part"} < titles
+        assert {"Convolution channels", "Attention heads", "FFN units"} < titles
+        assert {"Loss", "Loss by part", "Multiplier λ1", "Parameters by part"} < titles
         assert "MACs by part, per second of a 10 s input" in titles
         assert text.count('<th scope="col">must stay</th>') == 2
 
