@@ -22,8 +22,8 @@ def command(
         list[str], typer.Argument(help="Run directories, teachers, ONNX files, or module:factory in Python.")
     ],
     against: Annotated[str | None, typer.Option(help="The model that the others are compared with.")] = None,
-    lengths: Annotated[str, typer.Option(help="Seconds of audio, comma-separated.")] = _LENGTHS,
-    batch_sizes: Annotated[str, typer.Option(help="Clips a batch, comma-separated.")] = _BATCH_SIZES,
+    lengths: Annotated[str, typer.Option(help="Seconds that an input lasts, comma-separated.")] = _LENGTHS,
+    batch_sizes: Annotated[str, typer.Option(help="Inputs a batch, comma-separated.")] = _BATCH_SIZES,
     threads: Annotated[str | None, typer.Option(help="CPU threads, comma-separated; torch's own by default.")] = None,
     dtypes: Annotated[str, typer.Option(help="float32, bfloat16, int8.")] = "float32",
     backends: Annotated[str, typer.Option(help="eager, compile, onnxruntime, openvino.")] = "eager",

@@ -21,7 +21,7 @@ def command(
     data: Annotated[list[str] | None, typer.Option(help="Labelled sets; may be repeated. The embedded one.")] = None,
     against: Annotated[str | None, typer.Option(help="Compare layers with this model; a run's teacher.")] = None,
     seeds: Annotated[int, typer.Option(help="Probes to train for each model and task.", min=1)] = 3,
-    max_minutes: Annotated[float, typer.Option(help="Most audio in each split of each task.")] = 30.0,
+    max_minutes: Annotated[float, typer.Option(help="Most data in each split of each task.")] = 30.0,
     shuffle_labels: Annotated[bool, typer.Option("--shuffle-labels", help="Check that this gives chance.")] = False,
     device: Annotated[str, typer.Option(help="A torch device; by default a GPU where there is one.")] = "auto",
     out: Annotated[

@@ -36,7 +36,7 @@ class Row:
     real_time_factor: float | None
     """Seconds it takes for a second of input; None for what does not last."""
     throughput: float | None
-    """Seconds of input a second."""
+    """Seconds of input a second; None for what does not last."""
     speedup: Ratio | None
     """Over the model that is compared with, in float32, eager; with its 95 % confidence interval."""
     rounds: int

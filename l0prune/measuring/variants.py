@@ -53,6 +53,8 @@ class Load:
     """Inputs of an ONNX file by name; by default those of the module in its order."""
     seconds: float | None = None
     """How long each input lasts; None for inputs that do not last."""
+    unit: str = "second"
+    """What a second of an input is called, for example "second of video"."""
     batch: int = 1
 
 

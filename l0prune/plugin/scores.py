@@ -33,7 +33,7 @@ class EvaluationSettings:
     """A probe is trained from each."""
     device: str = "auto"
     max_minutes: float = 30.0
-    """Most audio in each split of each task."""
+    """Most data in each split of each task, where data last."""
     shuffle_labels: bool = False
     """A check of the probes: what is learnt from shuffled labels is chance."""
 
@@ -69,7 +69,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerComparison:
-    """A layer of a model beside one of the teacher's, on the same audio."""
+    """A layer of a model beside one of the teacher's, on the same inputs."""
 
     model: str
     layer: int

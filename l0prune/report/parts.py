@@ -132,7 +132,7 @@ def network_parts(description: Mapping[str, Any], folder: Path) -> Parts:
         note = f"Multiply-accumulates of parts could not be counted: {' '.join(str(error).split())[:200]}"
         return Parts(rows=_rows(sizes), note=note)
     # Of inputs that do not last there is no second.
-    per = f"second of a {load.seconds:g} s input" if load.seconds else load.name
+    per = f"{load.unit}, in an input of {load.seconds:g} s" if load.seconds else load.name
     return Parts(rows=_rows(sizes, macs, load.seconds or 1.0), macs_per=per)
 
 

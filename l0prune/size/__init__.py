@@ -2,12 +2,13 @@
 
 from l0prune.size.latency import Latency
 from l0prune.size.macs import mac_size
-from l0prune.size.metric import Metric, Subject, Target, Wish, metric_named, noun_of, register_metric
+from l0prune.size.metric import Cut, Metric, Subject, Target, Wish, metric_named, noun_of, register_metric
 from l0prune.size.parameters import parameter_size
 from l0prune.size.polynomial import SizeModel, unit_sizes
 from l0prune.size.selection import budget_for, kept_indices, select, split_by_group
 
 __all__ = [
+    "Cut",
     "Latency",
     "Metric",
     "SizeModel",

@@ -77,7 +77,7 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
         build: Makes the dense network; a plugin's run directory needs none.
 
     Returns:
-        The pruned network: for a speech run a module with torchaudio's interface.
+        The pruned network, with the interface that its plugin gives it.
 
     Raises:
         ConfigError: `build` is no function that returns a network.

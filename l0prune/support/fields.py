@@ -17,7 +17,7 @@ from l0prune.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What may be said of a field of a settings class: `workers: Annotated[int, Setting(ge=0)] = 1`."""
+    """What may be said of a field of a settings class: `steps: Annotated[int, Setting(ge=0)] = 1`."""
 
     gt: float | None = None
     """Values are above this."""

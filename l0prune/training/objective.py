@@ -21,7 +21,7 @@ class Losses:
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     """Scalars to report, by name."""
     amount: float = 1.0
-    """How much data the batch holds, in the task's unit (seconds of audio, examples)."""
+    """How much data the batch holds, in the unit that the task names, for example images."""
 
 
 class Objective(nn.Module):

@@ -30,7 +30,7 @@ class Record:
     gradient_norm: float
     """Of the weights at this step, before clipping."""
     amount_per_second: float
-    """Data in the task's unit (seconds of audio, examples) a second, all processes together."""
+    """Data in the unit that the task names, a second, all processes together."""
     step_seconds: float
     """Mean since the last record."""
     seconds_left: float

@@ -110,7 +110,7 @@ class Trainer:
             # Comes at any moment, the middle of a step too: the last checkpoint must do.
             if _DEAD_WORKER not in str(error):
                 raise
-            hint = "memory may be short: use fewer workers, then go on with --resume"
+            hint = "memory may be short: let fewer processes read data, then go on with --resume"
             where = f"{stage.name} step {stage.step}"
             raise TrainingError("a process that reads data died", where=where, got=error, hint=hint) from error
         self.results["stage_seconds"][stage.name] = stage.seconds

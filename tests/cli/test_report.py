@@ -68,8 +68,9 @@ class TestFinished:
             assert Path(figure["png"]).read_bytes().startswith(b"\x89PNG")
         assert text.count("<svg") == len(found["figures"])
         titles = {figure["title"].split(":")[0] for figure in found["figures"]}
-        assert {"conv", "head", "ffn", "Loss", "Loss by part", "Multiplier λ1", "Parameters by part"} < titles
-        assert "MACs by part, per second of a 10 s input" in titles
+        assert {"Convolution channels", "Attention heads", "FFN units"} < titles
+        assert {"Loss", "Loss by part", "Multiplier λ1", "Parameters by part"} < titles
+        assert "MACs by part, per second of audio, in an input of 10 s" in titles
         assert text.count('<th scope="col">must stay</th>') == 2
 
     def test_it_is_made_again_in_place_of_an_earlier_one(self, run, tmp_path: Path, l0prune_call: Call) -> None:

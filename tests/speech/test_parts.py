@@ -48,4 +48,4 @@ def test_they_add_up(
     # Whole blocks can go, what stands between them cannot.
     assert attention.params_least == alike["encoder.transformer.layers.*.feed_forward"].params_least == 0
     assert sum(part.params_least for part in parts.rows) == gated.parameter_model.floor
-    assert parts.macs_per == "second of a 10 s input"
+    assert parts.macs_per == "second of audio, in an input of 10 s"

@@ -6,15 +6,17 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import l0prune
+from l0prune.errors import TargetError
 
 HERE = Path(__file__).parent
-PACKAGES = ("fused_linear", "maxout")
+PACKAGES = ("activation_memory", "fused_linear", "maxout")
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def package(site: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """An installed package; importing it registers what it adds."""
+    """An installed package; importing it registers what it adds, until the test is over."""
     monkeypatch.syspath_prepend(str(site))
+    monkeypatch.delitem(sys.modules, f"l0prune_{request.param}", raising=False)
     return import_module(f"l0prune_{request.param}")
 
 
@@ -45,7 +48,9 @@ def test_an_extension_is_one_file_and_takes_no_private_name(name: str) -> None:
     ]
     assert ours
     for node in ours:
-        assert {alias.name for alias in node.names} <= set(import_module(str(node.module)).__all__)
+        home, names = import_module(str(node.module)), {alias.name for alias in node.names}
+        # A file has no list: what begins with no underscore is public.
+        assert names <= set(getattr(home, "__all__", [name for name in dir(home) if not name.startswith("_")]))
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert [a for a in attributes if a.startswith("_") and not a.startswith("__")] == []
 
@@ -106,3 +111,49 @@ def test_a_layer_class_with_units_of_its_own(package: ModuleType) -> None:
     first, second, last = student
     assert first.units == second.inputs == len(first.weight) // 3 == second.weight.shape[1]
     assert second.units == last.in_features == len(second.weight) // 2
+
+
+def peak_of(model: nn.Module, x: Tensor) -> int:
+    """The most bytes that a layer reads and writes, by walking through a chain of layers."""
+    most = 0
+    for layer in model.children():
+        y = layer(x)
+        most, x = max(most, x.nbytes + y.nbytes), y
+    return most
+
+
+def chain() -> nn.Sequential:
+    """Its peak is between the second and third layer, and moves once their units go."""
+    convolutions = nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 24, 3, padding=1), nn.ReLU()
+    return nn.Sequential(*convolutions, nn.MaxPool2d(4), nn.Conv2d(24, 32, 1), nn.Flatten(), nn.Linear(128, 4))
+
+
+@pytest.mark.parametrize("package", ["activation_memory"], indirect=True)
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_metric_of_ones_own_is_met_without_training(package: ModuleType, by_name: bool) -> None:
+    model, x = chain(), torch.randn(2, 3, 8, 8)
+    assert peak_of(model, x) == 2 * (24 + 24) * 64 * 4
+    metric = package.PeakActivationMemory()
+    asked: dict[str, Any] = {"target_sparsity": 0.4, "importance": "magnitude"}
+    pruned = l0prune.prune(model, (x,), metric=metric.name if by_name else metric, **asked)
+    # A channel of the convolution before the peak is 2 * 64 * 4 bytes, read and written by the activation.
+    assert 0.6 * peak_of(model, x) - 2 * 512 <= peak_of(pruned, x) <= 0.6 * peak_of(model, x)
+    with pytest.raises(TargetError, match="peak cannot be lowered so far"):
+        l0prune.prune(model, (x,), metric=metric, **{**asked, "target_sparsity": 0.95})
+
+
+@pytest.mark.parametrize("package", ["activation_memory"], indirect=True)
+def test_a_metric_of_ones_own_is_met_by_gates(package: ModuleType) -> None:
+    model, x = chain(), torch.randn(2, 3, 8, 8)
+    pruner = l0prune.wrap(model, (x,), target_sparsity=0.4, metric=package.PeakActivationMemory.name, total_steps=20)
+    optimizer = torch.optim.Adam(pruner.parameter_groups(lr=1e-3))
+    for _ in range(20):
+        optimizer.zero_grad()
+        (pruner.model(x).square().mean() + pruner.penalty()).backward()
+        optimizer.step()
+        pruner.step()
+    student = pruner.finalize()
+    before, after = peak_of(chain(), x), peak_of(student, x)
+    assert 0.6 * before - 2 * 512 <= after <= 0.6 * before
+    with torch.no_grad():
+        torch.testing.assert_close(student.eval()(x), pruner.model.eval()(x), rtol=1e-5, atol=1e-6)

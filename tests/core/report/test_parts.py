@@ -75,7 +75,7 @@ def test_macs_are_per_second_where_inputs_last(saved: tuple[Path, nn.Module], la
     folder, smaller = saved
     parts = network_parts(read_description(folder), folder)
     assert parts.note == ""
-    assert parts.macs_per == ("second of a 5 s input" if lasting else "3 rows")
+    assert parts.macs_per == ("second, in an input of 5 s" if lasting else "3 rows")
     for moment, network in (("before", Encoder()), ("after", smaller)):
         counted = macs(lambda network=network: network(torch.randn(3, 4)))
         shown = sum(getattr(part, f"macs_{moment}") for part in parts.rows)

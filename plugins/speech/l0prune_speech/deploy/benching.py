@@ -87,7 +87,9 @@ def load(seconds: float, batch: int) -> Load:
     samples = round(seconds * SAMPLE_RATE)
     waveforms = torch.randn(batch, samples, generator=torch.Generator().manual_seed(0))
     feeds = {"waveforms": waveforms, "lengths": torch.full((batch,), samples)}
-    return Load(name=f"{seconds:g} s", inputs=(waveforms,), feeds=feeds, seconds=seconds, batch=batch)
+    return Load(
+        name=f"{seconds:g} s", inputs=(waveforms,), feeds=feeds, seconds=seconds, unit="second of audio", batch=batch
+    )
 
 
 def _size(path: Path) -> int | None:
