@@ -31,7 +31,7 @@ from torch import Tensor
 import l0prune
 from l0prune import GatedModel, StageConfig
 from l0prune.measuring import has_fast_bfloat16, macs, peak_memory_bytes
-from l0prune.training import Stage, compact
+from l0prune.training import Stage
 
 VARIANTS = {
     "dense, float32": {"gated": False},
@@ -68,7 +68,8 @@ def make_stage(
         with torch.no_grad():
             # Importances that no group is favoured by: all shrink about alike.
             gates.gates.log_alpha.copy_(torch.randn(len(gates.here), generator=torch.Generator().manual_seed(0)))
-        compact(gates, gates.gates.select(), stage.optimizer)
+        assert stage.controller is not None
+        stage.controller.cut(gates.gates.select(), [stage.optimizer])
         stage.weights = stage.optimizer.param_groups[0]["params"]
         with torch.no_grad():
             gates.gates.log_alpha.fill_(3.0)

@@ -155,7 +155,8 @@ class GatedModel(nn.Module):
         """
         plan = self.next_plan(kept)
         remaining = plan.remaining_groups()
-        before = dict(self.detach().named_parameters())
+        self._take_off()
+        before = dict(self.model.named_parameters())
         after = dict(apply_plan(self.model, plan).named_parameters())
         # Around one emptied block all groups go.
         kept = np.concatenate([np.isin(np.arange(group.units), plan.kept[group.name]) for group in self.groups])
@@ -241,6 +242,10 @@ class GatedModel(nn.Module):
 
     def detach(self) -> nn.Module:
         """Take the gates off again, without folding them in; returns the dense model."""
+        self._take_off()
+        return self.model
+
+    def _take_off(self) -> None:
         for hook in self._hooks:
             hook.remove()
         for module, name in self._gated:
@@ -255,7 +260,6 @@ class GatedModel(nn.Module):
         for module in self._nested:
             module.use_nested_tensor = True
         self._gated, self._orders, self._norms, self._hooks, self._nested = [], [], [], [], []
-        return self.model
 
 
 def _layer_hooks(module: nn.Module) -> list[RemovableHandle]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.config import ControllerConfig
-from l0prune.gates.controller import Controller
 from l0prune.gates.gates import Gates
+from l0prune.gates.size_controllers import SizeController, reading_waits
 
 _OPEN = 10.0
 """log_alpha of gates that are open for certain."""
@@ -30,7 +30,7 @@ _LARGEST_MOVE = 2.0
 """How far a group's slope may lie from the mean, in mean slopes, before it is cut off."""
 
 
-class ProjectedController(Controller):
+class ProjectedController(SizeController):
     """Ranks units by how much the loss changes for each parameter that they cost, and opens as many as fit.
 
     The gates are deterministic in training, so that they add no noise, and their gradient passes straight through:
@@ -224,7 +224,7 @@ class ProjectedController(Controller):
         low, high = -ranking.max() - reach, -ranking.min() + reach
         shift, rise = torch.minimum(torch.maximum(self.shift, low), high), self.rise.clone()
         before: tuple[Tensor, Tensor] | None = None
-        on_device = shift.device.type != "cpu"
+        on_device = reading_waits(shift)
         for _ in range(_ROUNDS_ON_DEVICE if on_device else _ROUNDS):
             kept = torch.sigmoid(_located(ranking + shift, sharpness) + opened)
             gap = size.expected(kept) / size.total - left

@@ -5,16 +5,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from typing import Any, NamedTuple, Never
+from typing import Any, Never
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from l0prune.config import ControllerConfig, GateConfig
+from l0prune.config import CompactionConfig, ControllerConfig, GateConfig
 from l0prune.errors import ConfigError, ProofError, TrainingError, nearest
 from l0prune.example import observation
-from l0prune.gates import GatedModel, make_controller
+from l0prune.gates import Controller, GatedModel, Sparsity
 from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
 from l0prune.measuring import parameters
@@ -23,24 +24,13 @@ from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.report import PruningReport
 from l0prune.pruner.schedule import controller_for
-from l0prune.pruner.state import PrunerState, SelfDrawingModel
+from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
 from l0prune.size import Metric, Wish
 from l0prune.support import copied, evaluating, tree_map
 
 _TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
 """Arguments of torch-pruning's pruners, and what they are called here."""
-_LOOK_EVERY = 10
-"""Steps between looks at what only the device knows."""
-
-
-class Sparsity(NamedTuple):
-    """Share of the size that is gone, in [0, 1]."""
-
-    expected: float
-    """Expected under the gates as they are now."""
-    target: float
-    """What the controller asks for at this step."""
 
 
 class L0Pruner:
@@ -75,6 +65,8 @@ class L0Pruner:
         loss: `loss(model, batch)`, where `start` needs one.
         gates: Gate settings.
         controller: Which controller, its schedule and rates; instead of `total_steps`.
+        compaction: Let units that have closed for good leave the network while it trains, so that steps get faster:
+            True, or when they leave. `step` then needs your optimizers.
         time_limit: Seconds that following the forward pass may take.
         tolerance: Largest relative difference that the proof of a group allows.
 
@@ -108,6 +100,7 @@ class L0Pruner:
         loss: Callable[[nn.Module, Any], Any] | None = None,
         gates: GateConfig | None = None,
         controller: ControllerConfig | None = None,
+        compaction: CompactionConfig | bool | None = None,
         time_limit: float = 60.0,
         tolerance: float = ANY_MODEL_TOLERANCE,
         **unknown: Never,
@@ -119,7 +112,12 @@ class L0Pruner:
         controller = controller_for(total_steps, controller)
         if start is not None:
             check_importance(start, batches=batches, loss=loss)
-        for name, given, kind in (("gates", gates, GateConfig), ("controller", controller, ControllerConfig)):
+        compaction = CompactionConfig(enabled=bool(compaction)) if isinstance(compaction, bool | None) else compaction
+        for name, given, kind in (
+            ("gates", gates, GateConfig),
+            ("controller", controller, ControllerConfig),
+            ("compaction", compaction, CompactionConfig),
+        ):
             if not isinstance(given, kind):
                 raise ConfigError(f"{name} has the wrong type", got=repr(given), expected=f"{kind.__name__}(...)")
         if round_to not in (None, gates.round_to):
@@ -154,11 +152,8 @@ class L0Pruner:
             config=replace(gates, round_to=self.target.round_to),
             size_model=self.target.size,
         )
-        self._state = PrunerState(
-            self._gated.gates,
-            make_controller(self.target.sparsity, controller, self._gated.gates, start=scores, prior=prior),
-        )
-        self._gated.carry(self._state, total_steps)
+        self._controller = Controller(self._gated, controller, compaction=compaction, start=scores, prior=prior)
+        self._gated.carry(self._controller, total_steps)
         self._placed = self._place()
         self._plan: RemovalPlan | None = None
         self._report: PruningReport | None = None
@@ -175,10 +170,7 @@ class L0Pruner:
 
     def penalty(self) -> Tensor:
         """What to add to the loss for the expected sparsity; float32 scalar, 0 where gates are moved without one."""
-        controller = self._state.controller
-        if not controller.has_penalty:
-            return controller.penalty(torch.zeros(()), self._state.step).float()
-        return controller.penalty(self._gated.expected_sparsity(), self._state.step).float()
+        return self._controller.penalty().float()
 
     def parameter_groups(self, *, adaptive: bool = True, **options: Any) -> list[dict[str, Any]]:
         """Parameter groups for any torch optimizer: the model's own, and the gates and multipliers it is to train.
@@ -190,67 +182,35 @@ class L0Pruner:
                 multipliers then get the larger rates that their small gradients need.
             options: Of the optimizer, for the model's own parameters: `lr=1e-3, weight_decay=0.01`, say.
         """
-        special, trained = self._state.controlled(), self._state.controller.trained(self._gated.gates)
-        own = [p for p in self.model.parameters() if p.requires_grad and not any(p is other for other in special)]
-        rates = [self.controller.learning_rate] * len(trained)
-        if not adaptive:
-            # The expected sparsity's gradient is shared out among the units; the multipliers' is the gap itself.
-            rates = [rate * factor for rate, factor in zip(rates, (len(special[0]), 10), strict=False)]
-        # Momentum would carry the controller past its target.
-        fixed: dict[str, Any] = (
-            {"weight_decay": 0.0} if adaptive else {"weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
-        )
-        others = [{"params": [p], "lr": rate, **fixed} for p, rate in zip(trained, rates, strict=True)]
-        return [{"params": own, **options}, *others]
+        return self._controller.parameter_groups(self.model.parameters(), adaptive=adaptive, **options)
 
-    def step(self) -> None:
+    def step(self, *optimizers: Optimizer) -> bool:
         """Count an optimizer step; call it after the optimizer's, before the gradients of the next one.
+
+        Args:
+            optimizers: All that train the model; with `compaction` alone they are needed.
+
+        Returns:
+            Whether units have left the network. Its parameters are new ones then: those in the optimizers have been
+            exchanged, but an average of weights, DistributedDataParallel or a list of your own must be made anew.
 
         Raises:
             TrainingError: The optimizer has made gates or multipliers non-finite; they are put back as they were. Or
-                gates have had no finite gradient for ten steps.
+                gates have had no finite gradient for ten steps. Or units cannot leave the optimizers that are given.
         """
-        self._check_gates()
-        self._state.count()
-        if self.total_steps is not None and self._state.step == self.total_steps + 1:
+        self._controller.step()
+        if self.total_steps is not None and self._controller.made == self.total_steps + 1:
             warnings.warn(
                 f"more steps than total_steps ({self.total_steps}): the schedule of the gates is over, the choice of "
                 "units stays as it is; tell `wrap` how long the run is",
                 stacklevel=2,
             )
-
-    def _check_gates(self) -> None:
-        state = self._state
-        now = state.controlled_now()
-        fine = torch.stack([torch.isfinite(tensor).all() for tensor in now]).all()
-        on_cpu = fine.device.type == "cpu"
-        # A look waits for the device: there it is taken now and then, and good values come back without one.
-        with torch.no_grad():
-            for tensor, current, good in zip(state.controlled(), now, state.good, strict=True):
-                tensor.copy_(torch.where(fine, current, good))
-        state.good = [tensor.detach().clone() for tensor in state.controlled()]
-        state.bad = state.bad + (~fine).double()
-        if (on_cpu or state.step % _LOOK_EVERY == 0) and float(state.bad):
-            state.bad = torch.zeros_like(state.bad)
-            raise TrainingError(
-                "the optimizer made the gates non-finite: the loss was NaN or infinite",
-                where=f"step {state.step}",
-                hint="gates and multipliers are as they were before it; skip a step whose loss is not finite",
-            )
-        if state.step % _LOOK_EVERY == 0 and (bad := state.controller.steps_without_gradient()) >= _LOOK_EVERY:
-            raise TrainingError(
-                "the gates get no finite gradient",
-                where=f"step {state.step}",
-                got=f"{bad} such steps in a row",
-                hint="is the loss NaN or infinite? Call step() after backward() and before gradients are set to zero",
-            )
+        return self._controller.compact(optimizers) is not None
 
     @property
     def sparsity(self) -> Sparsity:
-        """Expected sparsity, and the target at this step."""
-        with torch.no_grad():
-            expected = float(self._gated.expected_sparsity())
-        return Sparsity(expected, self._state.controller.target_at(self._state.step))
+        """Expected sparsity, and the target at this step; waits for the device."""
+        return self._controller.sparsity
 
     @property
     def settled(self) -> bool:
@@ -289,7 +249,7 @@ class L0Pruner:
             ProofError: The copy is not exact: it does not run on the example inputs, or its outputs or size differ from
                 what the gates promise.
         """
-        if self._state.step == 0:
+        if self._controller.made == 0:
             hint = "train with penalty() added to the loss, and call step() after the optimizer's"
             raise TrainingError("finalize() before any step: the gates have learned nothing", hint=hint)
         if behind := self._gated.behind():
@@ -321,7 +281,7 @@ class L0Pruner:
 
     def _place(self) -> tuple[torch.device, torch.dtype] | None:
         """Device and dtype of the model's first weight."""
-        special = {id(tensor) for tensor in self._state.controlled()}
+        special = {id(tensor) for tensor in self._controller.controlled()}
         weights = (p for p in self.model.parameters() if p.is_floating_point() and id(p) not in special)
         return next(((p.device, p.dtype) for p in weights), None)
 
@@ -345,13 +305,13 @@ class L0Pruner:
     def _reported(
         self, pruned: nn.Module, plan: RemovalPlan, difference: float, facts: dict[str, Any]
     ) -> PruningReport:
-        kept = np.array([len(plan.kept[group.name]) for group in self._gated.groups])
+        kept = np.array([len(plan.kept[group.name]) for group in plan.groups])
         macs = self.inspection.mac_model
         return PruningReport(
             metric=self.target.metric.name,
             target_sparsity=self.target.asked,
             sparsity=1 - self.target.metric.left(self.target, kept, facts),
-            params_before=self._gated.parameter_model.total,
+            params_before=self.inspection.parameter_model.total,
             params_after=parameters(pruned),
             macs_before=macs.total if macs else None,
             macs_after=macs.exact(kept) if macs else None,
@@ -359,10 +319,10 @@ class L0Pruner:
             target_at_cut=self.sparsity.target,
             forced_units=self._gated.gates.forced(),
             max_relative_difference=difference,
-            steps=self._state.step,
+            steps=self._controller.made,
             kept_units={
                 group.name: {"kept": count, "units": group.units}
-                for group, count in zip(self._gated.groups, kept.tolist(), strict=True)
+                for group, count in zip(plan.groups, kept.tolist(), strict=True)
             },
             left_alone=self.inspection.refused,
             measured=facts,

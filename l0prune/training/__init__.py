@@ -1,6 +1,5 @@
-"""Training with gates: objective, stages, records, compaction."""
+"""Training with gates: objective, stages, records."""
 
-from l0prune.training.compaction import compact
 from l0prune.training.compiling import compiler_settings_kept
 from l0prune.training.objective import Losses, Objective, evaluate
 from l0prune.training.records import Record
@@ -12,7 +11,6 @@ __all__ = [
     "Objective",
     "Record",
     "Stage",
-    "compact",
     "compiler_settings_kept",
     "evaluate",
     "shared",

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from l0prune.config import CompactionConfig, ControllerConfig, StageConfig
 from l0prune.distributed import agree, average, world
 from l0prune.errors import TrainingError
-from l0prune.gates import Controller, GatedModel, make_controller
+from l0prune.gates import Controller, GatedModel
 from l0prune.measuring import has_fast_bfloat16, parameters
 from l0prune.removal import RemovalPlan
 from l0prune.support import random_state, restore_random_state
-from l0prune.training.compaction import Compactor
 from l0prune.training.compiling import compile_layers
 from l0prune.training.objective import Losses, Objective
 from l0prune.training.records import Meter, Record
@@ -64,18 +63,12 @@ class Stage:
         """Of each step, in this process."""
         self.weights = [p for p in objective.parameters() if p.requires_grad]
         self.device = self.weights[0].device
-        groups: list[dict[str, Any]] = [
-            {"params": self.weights, "lr": config.learning_rate, "weight_decay": config.weight_decay}
-        ]
+        rates: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        groups: list[dict[str, Any]] = [{"params": self.weights, **rates}]
         self.controller: Controller | None = None
-        self.compactor: Compactor | None = None
         if gated is not None:
-            settings = controller or ControllerConfig()
-            self.controller = make_controller(gated.target_sparsity, settings, gated.gates, prior=prior)
-            own = {"lr": settings.learning_rate, "weight_decay": 0.0}
-            groups += [{"params": [parameter], **own} for parameter in self.controller.trained(gated.gates)]
-            if compaction is not None and compaction.enabled:
-                self.compactor = Compactor(gated, compaction)
+            self.controller = Controller(gated, controller or ControllerConfig(), compaction=compaction, prior=prior)
+            groups = self.controller.parameter_groups(self.weights, **rates)
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         use_bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(self.device))
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=use_bfloat16)
@@ -171,15 +164,15 @@ class Stage:
             error = failure
         signal_number = self._meet(error, stopped() or 0, all_losses)
         loss = sum(losses.total.detach() for losses in all_losses)
-        if self.gated is not None and self.controller is not None and self.controller.has_penalty:
-            self.controller.penalty(self.gated.expected_sparsity(), self.step).backward()
+        if self.controller is not None and self.controller.has_penalty:
+            self.controller.penalty().backward()
         norm = nn.utils.clip_grad_norm_(self.weights, self.config.max_gradient_norm)
         bad = (~(torch.isfinite(norm) & torch.isfinite(loss))).float()  # pyright: ignore[reportArgumentType]
         # The fused kernel leaves everything as it is where this is 1, as under a gradient scaler.
         self.optimizer.found_inf = bad  # pyright: ignore[reportAttributeAccessIssue]
         self.optimizer.step()
-        if self.gated is not None and self.controller is not None:
-            self.controller.after_step(self.gated.gates, self.step + 1, skipped=bad)
+        if self.controller is not None:
+            self.controller.step(skipped=bad)
         self._skipped, self._bad_in_a_row = self._skipped + bad, (self._bad_in_a_row + 1) * bad
         self.optimizer.zero_grad()
         return all_losses, norm, signal_number
@@ -225,31 +218,13 @@ class Stage:
 
     def _compact(self, on_cut: Callable[[RemovalPlan], None]) -> None:
         """Cut what has closed for good."""
-        if self.compactor is None or self.controller is None or self.gated is None:
-            return
         # The last step is followed by the cut proper.
-        if self.step % self.compactor.config.every_steps or self.step == self.config.steps:
+        if self.controller is None or self.step == self.config.steps:
             return
-        kept = self.compactor.look(self.controller.target_at(self.step))
-        if kept is not None:
-            self._cut(kept)
-            on_cut(self._gone())
-
-    def _cut(self, kept: np.ndarray) -> None:
-        assert self.compactor is not None
-        assert self.controller is not None
-        assert self.gated is not None
-        units, groups = self.gated.here, [group.name for group in self.gated.groups]
-        self.compactor.cut(kept, self.optimizer)
-        left = {group.name for group in self.gated.groups}
-        numbers = [g for g, name in enumerate(groups) if name in left]
-        self.controller.shrink(np.flatnonzero(np.isin(units, self.gated.here)), numbers)
-        self.weights = self.optimizer.param_groups[0]["params"]
-
-    def _gone(self) -> RemovalPlan:
-        """What compaction has cut so far, in the dense model's indices."""
-        assert self.gated is not None
-        return self.gated.plan(np.ones(len(self.gated.here), dtype=bool))
+        gone = self.controller.compact([self.optimizer])
+        if gone is not None:
+            self.weights = self.optimizer.param_groups[0]["params"]
+            on_cut(gone)
 
     def _check_finite(self) -> None:
         if int(self._bad_in_a_row) >= _MAX_BAD_STEPS:
@@ -264,10 +239,9 @@ class Stage:
     def _record(self, meter: Meter) -> Record:
         more: dict[str, Any] = {}
         if self.gated is not None and self.controller is not None:
-            more["sparsity"] = self.gated.expected_sparsity().item()
-            more["target"] = self.controller.target_at(self.step)
+            more["sparsity"], more["target"] = self.controller.sparsity
             more["forced_units"] = self.gated.gates.forced()
-            if multipliers := self.controller.multiplier_values():
+            if multipliers := self.controller.controller.multiplier_values():
                 more["multipliers"] = tuple(multipliers)
         means = meter.means()
         return Record(
@@ -291,29 +265,38 @@ class Stage:
             "skipped_steps": self.skipped_steps,
             "bad_in_a_row": int(self._bad_in_a_row),
             "objective": self.objective.state_dict(),
-            "gates": self.gated.gates.state_dict() if self.gated else {},
-            # Under this name since there were no other controllers.
-            "lagrangian": self.controller.state_dict() if self.controller else {},
-            "compaction": self._gone().to_json() if self.compactor else {},
-            "looks": self.compactor.state() if self.compactor else {},
+            "controller": self.controller.state_dict() if self.controller else {},
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned, in a stage built the same way."""
-        if self.compactor is not None:
-            assert self.gated is not None
-            kept = RemovalPlan.from_json(state["compaction"]).kept
-            self._cut(np.concatenate([np.isin(np.arange(g.units), kept[g.name]) for g in self.gated.groups]))
-            self.compactor.restore(state["looks"])
+        if self.controller is not None:
+            mine = state["controller"] if "controller" in state else _in_parts(state)
+            self.controller.restore(mine, [self.optimizer])
+            self.weights = self.optimizer.param_groups[0]["params"]
         self.step, self.seconds = state["step"], state["seconds"]
         self._skipped.fill_(state["skipped_steps"])
         self._bad_in_a_row.fill_(state["bad_in_a_row"])
         self.objective.load_state_dict(state["objective"])
-        if self.gated is not None and self.controller is not None:
-            self.gated.gates.load_state_dict(state["gates"])
-            self.controller.load_state_dict(state["lagrangian"])
-            self.gated.gates.settled = self.controller.settled_at(self.step)
         self.optimizer.load_state_dict(state["optimizer"])
         restore_random_state(state["random"])
+
+
+def _in_parts(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The controller's state in a stage's that was saved before there was one: gates, multipliers, what has left."""
+    made = {
+        "steps": torch.tensor(state["step"]),
+        **{f"gates.{name}": value for name, value in state["gates"].items()},
+        **{f"controller.{name}": value for name, value in state["lagrangian"].items()},
+    }
+    if state["compaction"]:
+        plan, looks = RemovalPlan.from_json(state["compaction"]), state["looks"]
+        here = np.concatenate([np.isin(np.arange(group.units), plan.kept[group.name]) for group in plan.groups])
+        made |= {
+            "compactor.here": torch.from_numpy(np.flatnonzero(here)),
+            "compactor.looks": torch.tensor(looks["looks"], dtype=torch.int64),
+            "compactor.reached": torch.tensor(int(looks["reached"])),
+        }
+    return made

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0prune import ControllerConfig, L0Pruner, wrap
-from l0prune.gates import Gates
-from l0prune.pruner.state import PrunerState
+from l0prune.gates import Controller, Gates
 
 FAST = ControllerConfig(kind="projected", warmup_steps=5, look_steps=2)
 PUBLISHED = ControllerConfig(learning_rate=0.1, warmup_steps=5, quadratic_start=20.0)
@@ -49,16 +48,16 @@ def train(pruner: L0Pruner, optimizer: torch.optim.Optimizer, steps: int, call: 
         optimizer.zero_grad()
         (F.cross_entropy(model(x), y) + pruner.penalty()).backward()
         optimizer.step()
-        pruner.step()
+        pruner.step(optimizer)
 
 
 def adam(pruner: L0Pruner, **options: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(pruner.parameter_groups(lr=1e-3, **options))
 
 
-def state_of(pruner: L0Pruner) -> PrunerState:
-    """What the model carries of its pruner: gates, controller, steps made."""
-    return next(module for module in pruner.model.modules() if isinstance(module, PrunerState))
+def controller_of(pruner: L0Pruner) -> Controller:
+    """What the model carries of its pruner: gates, what brings their size to the target, steps made."""
+    return next(module for module in pruner.model.modules() if isinstance(module, Controller))
 
 
 def gates_of(pruner: L0Pruner) -> Gates:

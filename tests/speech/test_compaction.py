@@ -12,9 +12,9 @@ from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.units import UNITS
 
 from l0prune import GatedModel, relative_difference
-from l0prune.config import CompactionConfig
+from l0prune.config import CompactionConfig, ControllerConfig
+from l0prune.gates.controller import Controller
 from l0prune.measuring.count import parameters
-from l0prune.training.compaction import Compactor
 
 Make = Callable[..., SpeechEncoder]
 LAYOUTS = {
@@ -35,15 +35,18 @@ def test_outputs_are_those_of_before(layout: str, make_encoder: Make, seed: int,
         noise = torch.randn(len(gated.here), generator=torch.Generator().manual_seed(seed))
         gated.gates.log_alpha.copy_(3 + 5 * noise)
     optimizer = torch.optim.AdamW([{"params": [*encoder.parameters()]}, {"params": [gated.gates.log_alpha]}])
-    compactor = Compactor(gated, CompactionConfig(patience=1, closed_below=0.6, least_share=0.0))
+    config = CompactionConfig(patience=1, closed_below=0.6, least_share=0.0)
+    controller = Controller(gated, ControllerConfig(), compaction=config)
+    compactor = controller.compactor
+    assert compactor is not None
     waveforms, lengths = torch.randn(2, 900), torch.tensor([900, 500])
     with torch.no_grad():
         before, plan, size = encoder.hidden_states(waveforms, None, lengths), gated.plan(), parameters(encoder)
-        compactor.reached = True
+        compactor.reached.fill_(1)
         kept = compactor.look(target)
         if kept is None:
             return
-        compactor.cut(kept, optimizer)
+        controller.cut(kept, [optimizer])
         assert parameters(encoder) < size
         assert parameters(encoder) == gated.parameter_model.exact(gated.parameter_model.units)
         assert relative_difference(before, encoder.hidden_states(waveforms, None, lengths)) < 1e-5

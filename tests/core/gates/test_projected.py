@@ -9,7 +9,7 @@ import schedulefree
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_training import Net, batch, make, state_of, train
+from small_training import Net, batch, controller_of, make, train
 from torch import nn
 from torch.nn import functional as F
 
@@ -171,7 +171,7 @@ def test_a_run_without_gradients_is_told() -> None:
 def test_steps_that_are_not_finite_teach_nothing() -> None:
     pruner = make(controller=ControllerConfig(kind="projected", warmup_steps=8, look_steps=2))
     train(pruner, torch.optim.AdamW(pruner.parameter_groups(lr=1e-3)), 4)
-    controller = state_of(pruner).controller
+    controller = controller_of(pruner).controller
     before = controller.worth.clone()
     (pruner.model(batch()[0]).sum() * float("nan")).backward()
     pruner.step()

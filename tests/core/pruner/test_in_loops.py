@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import FAST, PUBLISHED, Net, adam, batch, gates_of, make, state_of, train
+from small_training import FAST, PUBLISHED, Net, adam, batch, controller_of, gates_of, make, train
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -202,7 +202,7 @@ def test_the_gated_model_compiles(controller: ControllerConfig) -> None:
     pruner.model.eval(), eager.model.eval()
     torch.testing.assert_close(compiled(x), eager.model(x))
     train(pruner, adam(pruner), 10, call=compiled)
-    assert not torch.equal(state_of(pruner).controlled()[0], state_of(eager).controlled()[0])
+    assert not torch.equal(controller_of(pruner).controlled()[0], controller_of(eager).controlled()[0])
     pruned = pruner.finalize()
     torch.testing.assert_close(compiled.eval()(x), pruned(x), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(torch.compile(pruned, backend="aot_eager")(x), pruned(x), atol=1e-5, rtol=1e-5)

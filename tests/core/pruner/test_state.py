@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import FAST, PUBLISHED, adam, batch, make, state_of, train
+from small_training import FAST, PUBLISHED, adam, batch, controller_of, make, train
 from torch import nn
 from torch.nn import functional as F
 
@@ -93,16 +93,16 @@ def test_a_nan_right_after_loading_goes_back_to_what_was_loaded() -> None:
     optimizer.step()
     with pytest.raises(TrainingError, match="NaN or infinite: step 3"):
         resumed.step()
-    for mine, theirs in zip(state_of(resumed).controlled(), state_of(trained).controlled(), strict=True):
+    for mine, theirs in zip(controller_of(resumed).controlled(), controller_of(trained).controlled(), strict=True):
         assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_a_model_may_change_its_dtype_after_it_is_wrapped(dtype: torch.dtype) -> None:
     pruner = make()
-    before = state_of(pruner).controlled_now()
+    before = controller_of(pruner).controlled_now()
     pruner.model.to(dtype)
-    for now, then in zip(state_of(pruner).controlled(), before, strict=True):
+    for now, then in zip(controller_of(pruner).controlled(), before, strict=True):
         assert now.dtype == then.dtype
         assert torch.equal(now, then)
     optimizer, (x, y) = adam(pruner), batch()
@@ -124,7 +124,7 @@ def test_parameters_may_be_replaced_by_loading() -> None:
 
     x = torch.randn(5, 8)
     one, other = build(1.0), build(2.0)
-    state_of(other).count()
+    controller_of(other).step()
     one.model.load_state_dict(other.model.state_dict(), assign=True)
     torch.testing.assert_close(one.finalize()(x), other.finalize()(x))
 

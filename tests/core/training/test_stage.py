@@ -159,8 +159,8 @@ def test_multipliers_ascend_while_the_target_is_missed(make_network: Make) -> No
     def note(_: int) -> None:
         assert stage.controller is not None
         assert stage.gated is not None
-        target = stage.controller.target_at(stage.step - 1)
-        seen.append((stage.gated.expected_sparsity().item() - target, stage.controller.multiplier_values()))
+        target = stage.controller.controller.target_at(stage.step - 1)
+        seen.append((stage.gated.expected_sparsity().item() - target, stage.controller.controller.multiplier_values()))
 
     run(stage, after_step=note)
     gaps, multipliers = zip(*seen[2:], strict=True)

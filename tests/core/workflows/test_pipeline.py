@@ -97,6 +97,20 @@ class Watch(l0prune.Observer):
         self.at_the_cut = {"kept": self.gated.gates.select(), "scores": self.gated.gates.log_alpha.detach().clone()}
 
 
+def test_a_projected_run_is_at_its_target_at_each_step_and_shrinks_meanwhile(tmp_path: Path) -> None:
+    projected = {"kind": "projected", "warmup_steps": 12, "look_steps": 3, "settle_steps": 16}
+    compaction = {"every_steps": 2, "patience": 2, "least_share": 0.0}
+    settings = SETTINGS | {"controller": projected, "compaction": compaction}
+    watch = Watch()
+    report = l0prune.compress(make_task(), settings=settings, out=tmp_path / "run", observer=watch)
+    gaps = [abs(record.sparsity - record.target) for record in watch.records if record.stage == "joint"]
+    assert len(gaps) == 30
+    assert max(gaps) < 2e-3
+    assert report.compactions
+    assert report.sparsity >= 0.6
+    assert report.expected_sparsity_at_cut == pytest.approx(0.6, abs=2e-3)
+
+
 def test_whole_run(tmp_path: Path) -> None:
     task, watch = make_task(), Watch()
     report = l0prune.compress(task, settings=SETTINGS, out=tmp_path / "run", observer=watch)

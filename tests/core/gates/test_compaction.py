@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from l0prune import ControllerConfig, GateConfig, GatedModel, Losses, Objective, PruneGroup, RemovalPlan, StageConfig
+from l0prune import ControllerConfig, GateConfig, GatedModel, Losses, Objective, PruneGroup, StageConfig
 from l0prune.config import CompactionConfig
+from l0prune.gates.compaction import Compactor, compact
+from l0prune.gates.controller import Controller
 from l0prune.measuring.count import parameters
 from l0prune.removal.apply import apply_plan
-from l0prune.training.compaction import Compactor, compact
 from l0prune.training.stage import Stage
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
@@ -38,6 +39,12 @@ def make_optimizer(gated: GatedModel) -> torch.optim.Optimizer:
         (gated.model(inputs).square().mean() + gated.expected_sparsity()).backward()
         optimizer.step()
     return optimizer
+
+
+def make_compactor(gated: GatedModel, config: CompactionConfig) -> tuple[Controller, Compactor]:
+    controller = Controller(gated, ControllerConfig(), compaction=config)
+    assert controller.compactor is not None
+    return controller, controller.compactor
 
 
 def close(gated: GatedModel, closed: list[int], far: float = -8.0) -> None:
@@ -153,8 +160,8 @@ def test_a_block_stays_while_all_that_reads_another_group_is_in_it(make_network:
     close(gated, [4, 5, 6, 7, 8, 9])
     with torch.no_grad():
         gated.gates.log_alpha[:4] += 20
-    compactor = Compactor(gated, CompactionConfig(patience=1, least_share=0.0))
-    compactor.reached = True
+    _, compactor = make_compactor(gated, CompactionConfig(patience=1, least_share=0.0))
+    compactor.reached.fill_(1)
     kept = compactor.look(0.6)
     assert kept is not None
     # All of its own units are closed; the cut at the target would take the last one, too.
@@ -167,7 +174,7 @@ def test_only_units_closed_long_enough_go_once_the_target_was_reached(make_netwo
     closed = [0, 1, 5, 6, 7]
     close(gated, closed)
     assert gated.expected_sparsity().item() > 0.4
-    compactor = Compactor(gated, CompactionConfig(patience=3, least_share=0.02))
+    controller, compactor = make_compactor(gated, CompactionConfig(patience=3, least_share=0.02))
     # Before its end the warm-up's target may be met by chance.
     assert compactor.look(0.1) is None
     assert not compactor.reached
@@ -180,7 +187,7 @@ def test_only_units_closed_long_enough_go_once_the_target_was_reached(make_netwo
     selected = gated.gates.select()
     assert np.flatnonzero(~kept).tolist() == [u for u in (0, 1, 5, 7) if not selected[u]]
     optimizer = torch.optim.AdamW([{"params": [*gated.model.parameters()]}, {"params": [gated.gates.log_alpha]}])
-    compactor.cut(kept, optimizer)
+    controller.cut(kept, [optimizer])
     assert compactor.looks.tolist() == [3 * (u in closed and u != 6) for u in gated.here]
     assert compactor.look(0.4) is None
 
@@ -190,11 +197,11 @@ def test_what_is_left_allows_the_same_choice_under_rounding(make_network: Make, 
     gated = make_gated(make_network, target=0.35, round_to=round_to)
     close(gated, [0, 2, 4, 5, 6, 8])
     before = gated.plan()
-    compactor = Compactor(gated, CompactionConfig(patience=1, least_share=0.0))
-    compactor.reached = True
+    controller, compactor = make_compactor(gated, CompactionConfig(patience=1, least_share=0.0))
+    compactor.reached.fill_(1)
     kept = compactor.look(0.35)
     assert kept is not None
-    compactor.cut(kept, torch.optim.AdamW([*gated.model.parameters(), gated.gates.log_alpha]))
+    controller.cut(kept, [torch.optim.AdamW([*gated.model.parameters(), gated.gates.log_alpha])])
     assert gated.plan().kept == before.kept
     assert all(group.units % round_to == 0 or len(before.kept[group.name]) == group.units for group in gated.groups)
 
@@ -259,7 +266,7 @@ def test_a_stage_shrinks_and_goes_on_bit_for_bit_after_a_cut(kind: str, make_net
         with pytest.raises(Stop):
             begun.run(batches(), log_every=10, on_record=lambda record: None, after_step=stop)
         state = copy.deepcopy(begun.state())
-        assert RemovalPlan.from_json(state["compaction"]).kept_counts
+        assert (len(state["controller"]["compactor.here"]) < UNITS) == (stop_at >= cuts[0][0])
         resumed = make_stage(make_network, CONTROLLERS[kind])
         resumed.restore(state)
         resumed.run(batches(stop_at), log_every=10, on_record=lambda record: None)

@@ -1,22 +1,22 @@
-"""Controllers by the name that settings give them."""
+"""Size controllers by the name that settings give them."""
 
 import numpy as np
 
 from l0prune.config import ControllerConfig
 from l0prune.errors import ConfigError
-from l0prune.gates.controller import AugmentedLagrangian, Controller, ProportionalIntegral
 from l0prune.gates.gates import Gates
 from l0prune.gates.projected import ProjectedController
+from l0prune.gates.size_controllers import AugmentedLagrangian, ProportionalIntegral, SizeController
 
 
-def make_controller(
+def size_controller(
     target_sparsity: float,
     config: ControllerConfig,
     gates: Gates,
     *,
     start: np.ndarray | None = None,
     prior: np.ndarray | None = None,
-) -> Controller:
+) -> SizeController:
     """The controller that the settings name, on the gates' device, with the gates prepared for it.
 
     Args:
@@ -33,7 +33,7 @@ def make_controller(
         raise ConfigError("the controller takes no start", got=config.kind, expected="projected")
     if config.kind == "projected":
         units = [group.units for group in gates.groups]
-        controller: Controller = ProjectedController(target_sparsity, config, units, start=start, prior=prior)
+        controller: SizeController = ProjectedController(target_sparsity, config, units, start=start, prior=prior)
     else:
         kinds = {"lagrangian": AugmentedLagrangian, "pi": ProportionalIntegral}
         controller = kinds[config.kind](target_sparsity, config)
