@@ -2,12 +2,12 @@
 
 from l0prune.storage.checkpoint import newest_checkpoint, save_checkpoint
 from l0prune.storage.model_file import build_dense, load, read_description, save
-from l0prune.storage.run_directory import RunDirectory, free_run_directory, read_report
+from l0prune.storage.run_directory import RunDirectory, claim_free, read_report
 
 __all__ = [
     "RunDirectory",
     "build_dense",
-    "free_run_directory",
+    "claim_free",
     "load",
     "newest_checkpoint",
     "read_description",
