@@ -112,10 +112,10 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
         checked = beside.submit(_check_weights, weights, _stated(description, WEIGHTS))
         try:
             _check_header(weights, plan)
-        except PlanError:
-            # Where the file is damaged, that is the reason.
-            checked.result()
-            raise
+        except L0PruneError as error:
+            # Where the file has changed, that is the reason.
+            reason = checked.exception()
+            raise reason if isinstance(reason, L0PruneError) else error from error
         if build is None:
             # As shapes alone, before anything is allocated.
             check_shapes(plan.shapes, model_shapes(skeleton(description, plan, folder)))
