@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+_MOST_LETTERS = 1000
+"""Of a fact in a message."""
+
 
 class L0PruneError(Exception):
     """Base of every error that a user can cause; the command line prints it and exits with status 2.
@@ -19,10 +22,16 @@ class L0PruneError(Exception):
         self, what: str, *, where: object = None, got: object = None, expected: object = None, hint: str | None = None
     ) -> None:
         self.what, self.where, self.got, self.expected, self.hint = what, where, got, expected, hint
-        line = what if where is None else f"{what}: {where}"
-        facts = [f"{name} {value}" for name, value in (("got", got), ("expected", expected)) if value is not None]
+        line = what if where is None else f"{what}: {_shown(where)}"
+        facts = [f"{name} {_shown(fact)}" for name, fact in (("got", got), ("expected", expected)) if fact is not None]
         line = f"{line} ({', '.join(facts)})" if facts else line
         super().__init__(f"{line}; {hint}" if hint else line)
+
+
+def _shown(fact: object) -> str:
+    """A fact as text, without its middle where a file has made it long."""
+    text = str(fact)
+    return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS // 2]} ... {text[-_MOST_LETTERS // 4 :]}"
 
 
 class ConfigError(L0PruneError):

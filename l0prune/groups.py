@@ -162,14 +162,20 @@ class PruneGroup:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "PruneGroup":
+    def from_json(cls, data: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> "PruneGroup":
         """Read `to_json`'s object.
 
+        Args:
+            data: The object.
+            shapes: Of every tensor of the model, by name.
+
         Raises:
-            PlanError: A key is missing or has the wrong type, or the group contradicts itself.
+            PlanError: A key is missing or has the wrong type, the group contradicts itself or does not fit the shapes.
         """
         if not conforms(data, _GROUP_SCHEMA):
             raise PlanError("malformed prune group", where=data.get("name", "?") if isinstance(data, Mapping) else "?")
+        for place in data["places"]:
+            _check_extent(place, data, shapes)
         try:
             return cls(
                 name=data["name"],
@@ -183,6 +189,19 @@ class PruneGroup:
             )
         except (TypeError, ValueError, GroupError) as error:
             raise PlanError("malformed prune group", where=data["name"], got=error) from error
+
+
+def _check_extent(place: Mapping[str, Any], group: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise a `PlanError` where consecutive indices, which take no room in a file, would not fit their tensor."""
+    shape, dim, index = shapes.get(place["tensor"]), place["dim"], place["index"]
+    where = f"{group['name']}, {place['tensor']}"
+    if shape is None or not 0 <= (dim or 0) < max(len(shape), 1):
+        got = "no such tensor" if shape is None else f"dimension {dim}"
+        raise PlanError("units lie outside the tensor", where=where, got=got)
+    extent = 1 if dim is None else shape[dim]
+    if isinstance(index, dict) and not index["offset"] + group["units"] * index["width"] <= extent:
+        got = f"{group['units']} units of width {index['width']} from {index['offset']} on"
+        raise PlanError("units lie outside the tensor", where=where, got=got, expected=f"at most {extent}")
 
 
 _INDEX_SCHEMA = ({"offset": int, "width": int}, [[int]])

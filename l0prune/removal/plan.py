@@ -13,6 +13,8 @@ from l0prune.groups import Place, PruneGroup, check_groups
 from l0prune.support import conforms, is_inside, model_shapes
 
 PLAN_VERSION = 1
+_MOST_EXTENT = 10**8
+"""Of all dimensions of all tensors together: a network of 70 billion parameters has 30 million."""
 
 _SAME_UNITS = "prune again in the units of the first: `groups=plan.remaining_groups()` of its plan"
 
@@ -142,6 +144,15 @@ class RemovalPlan:
         shapes = model_shapes(model)
         check_shapes(self.shapes, shapes)
         check_groups(self.groups, shapes)
+        for group in self.groups:
+            for attribute in group.attributes:
+                # Set by name after the cut: a plan from a file must set nothing else.
+                found = getattr(_module(model, attribute.module, group), attribute.name, None)
+                if type(found) is not int:
+                    where = f"{group.name}, {attribute.module}.{attribute.name}"
+                    raise PlanError("not a number of units", where=where, got=type(found).__name__)
+            if group.bypass:
+                _module(model, group.bypass.module, group)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
@@ -165,11 +176,23 @@ class RemovalPlan:
         for key, form in (("groups", [dict]), ("kept", {str: [int]}), ("shapes", {str: [int]})):
             if not conforms(data.get(key), form):
                 raise PlanError("malformed plan", where=key)
+        for name, shape in data["shapes"].items():
+            if min(shape, default=1) < 0:
+                raise PlanError("malformed plan", where=f"shapes: {name}", got=shape)
+        if (extent := sum(map(sum, data["shapes"].values()))) > _MOST_EXTENT:
+            raise PlanError("malformed plan", where="shapes", got=f"{extent:,} in sum", expected=f"{_MOST_EXTENT:,}")
         return cls(
-            groups=tuple(PruneGroup.from_json(group) for group in data["groups"]),
+            groups=tuple(PruneGroup.from_json(group, data["shapes"]) for group in data["groups"]),
             kept={name: tuple(kept) for name, kept in data["kept"].items()},
             shapes={name: tuple(shape) for name, shape in data["shapes"].items()},
         )
+
+
+def _module(model: nn.Module, path: str, group: PruneGroup) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise PlanError("no such module in the model", where=f"{group.name}, {path}") from error
 
 
 class _Origins:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.plugin import STAGES
-from l0prune.removal import RemovalPlan
 from l0prune.report.curves import Curves, read_curves
 from l0prune.report.figures import KeptUnits, kept_units
 from l0prune.report.measures import Measure, measures
 from l0prune.report.parts import Parts, network_parts
 from l0prune.report.read import Run, read_run
+from l0prune.storage import read_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def run_facts(path: Path, name: str) -> RunFacts:
         recipe=str(run.settings.get("recipe", "")),
         report=run.report,
         measures=measures(run),
-        kept=kept_units(RemovalPlan.from_json(run.description.get("plan", {}))) if run.description else (),
+        kept=kept_units(read_plan(run.description, path)) if run.description else (),
         parts=network_parts(run.description, path) if run.description else None,
         curves=read_curves(run.metrics),
         probes=run.probes,

@@ -12,15 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from l0prune.errors import GroupError, L0PruneError, RunError
-from l0prune.groups import check_groups
+from l0prune.errors import L0PruneError
 from l0prune.measuring import macs_by_module
 from l0prune.plugin import Benchable, get_plugin
-from l0prune.removal import RemovalPlan, apply_plan
-from l0prune.storage import build_dense
-from l0prune.support import without_values
+from l0prune.removal import apply_plan
+from l0prune.storage import read_plan, skeleton
 
 _SECONDS = 10.0
 """Length of the input on which MACs are counted, where a plugin's inputs have a length."""
@@ -106,16 +102,12 @@ def network_parts(description: Mapping[str, Any], folder: Path) -> Parts:
     Raises:
         L0PruneError: The plan is damaged.
     """
-    plan = RemovalPlan.from_json(description.get("plan", {}))
-    try:
-        check_groups(plan.groups, plan.shapes)
-    except GroupError as error:
-        raise RunError("damaged plan", where=folder / "model.json", got=error) from error
+    plan = read_plan(description, folder)
     least = replace(plan, kept={group.name: tuple(range(group.least_units)) for group in plan.groups})
     sizes = [_sizes(shapes) for shapes in (plan.shapes, plan.pruned_shapes(), least.pruned_shapes())]
     try:
-        dense = _skeleton(description, folder)
-        pruned = apply_plan(_skeleton(description, folder), plan)
+        dense = skeleton(description, plan, folder)
+        pruned = apply_plan(skeleton(description, plan, folder), plan)
     except L0PruneError as error:
         return Parts(rows=_rows(sizes), note=f"Counted from the plan alone, buffers among the parameters: {error}.")
     parameters = {name for name, _ in dense.named_parameters()}
@@ -134,12 +126,6 @@ def network_parts(description: Mapping[str, Any], folder: Path) -> Parts:
     # Of inputs that do not last there is no second.
     per = f"{load.unit}, in an input of {load.seconds:g} s" if load.seconds else load.name
     return Parts(rows=_rows(sizes, macs, load.seconds or 1.0), macs_per=per)
-
-
-def _skeleton(description: Mapping[str, Any], folder: Path) -> nn.Module:
-    """The dense network without weights: shapes and a forward pass that computes nothing."""
-    with without_values():
-        return build_dense(description, folder).eval()
 
 
 def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

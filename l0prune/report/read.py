@@ -1,6 +1,5 @@
 """What a run's folder holds, read without building a network; an unfinished run holds less."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from l0prune.errors import RunError
 from l0prune.plugin import STAGES
 from l0prune.report.figures import score_rows
 from l0prune.storage import RunDirectory, read_description
-from l0prune.support import NUMBER, NUMBER_OR_NOTHING, checked, read_json, read_toml, rows_of
+from l0prune.support import NUMBER, NUMBER_OR_NOTHING, checked, parse_json, read_json, read_toml, rows_of
 
 _SETTINGS = {
     **dict.fromkeys(("plugin", "recipe", "metric"), str),
@@ -154,7 +153,7 @@ def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
         if line.endswith(b"\n"):
             where = f"{path}, line {number}"
             try:
-                row = json.loads(line)
+                row = parse_json(line.decode("utf-8"))
             except ValueError as error:
                 raise RunError("damaged line", where=where, got=error, hint="remove it") from error
             rows.append(checked(row, _METRICS, where, _MORE_METRICS))

@@ -9,7 +9,7 @@ from l0prune.errors import RunError
 from l0prune.report.facts import RunFacts, run_facts
 from l0prune.report.figures import MARK
 from l0prune.report.page import make_page
-from l0prune.support import shortest_endings, write_atomic, write_text
+from l0prune.support import check_inside, shortest_endings, write_atomic, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,7 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> R
         raise RunError("cannot write", where=page_path, got=error.strerror, hint="choose another place") from error
     page, drawings = make_page(facts)
     folder = page_path.with_name(f"{page_path.stem}-figures")
+    check_inside(folder, page_path.parent)
     figures = []
     for drawing in drawings:
         place = folder / f"{drawing.name}.png"

@@ -3,21 +3,34 @@
 import hashlib
 import pickle
 import warnings
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
 from l0prune.errors import DamagedCheckpoint, RunError
-from l0prune.support import write_atomic
+from l0prune.support import pickled_names, write_atomic
 
 CHECKPOINT_VERSION = 2
 _SEAL = b"l0prune sha256 "
 """Stands behind torch's own content, before the digest of that content."""
+_MOST_OPERATIONS = 20_000_000
+"""Of a checkpoint's pickle: a plan lists every unit that is kept."""
 _DAMAGE = (
-    *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError),
-    pickle.UnpicklingError,
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(TypeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile),
 )
+
+
+class Origin(TypedDict):
+    """Which run a checkpoint is of."""
+
+    run: str | None
+    """The run's name; None of a run that earlier versions began."""
+    settings: str
+    """Digest of those on which the student depends."""
 
 
 def save_checkpoint(folder: Path, position: int, state: dict[str, Any], *, keep: int = 2) -> Path:
@@ -29,7 +42,7 @@ def save_checkpoint(folder: Path, position: int, state: dict[str, Any], *, keep:
         state: What `load_checkpoint` will give back.
         keep: How many checkpoints are left: older ones are deleted.
     """
-    path = folder / f"step-{position:08d}.pt"
+    path = folder / _name(position)
 
     def write(temporary: Path) -> None:
         torch.save({"version": CHECKPOINT_VERSION, **state}, temporary)
@@ -57,6 +70,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         sealed = _is_sealed(path)
+        pickled_names(path, _MOST_OPERATIONS)
         with warnings.catch_warnings():
             # What torch warns of in a file that it then refuses is of no use.
             warnings.simplefilter("ignore")
@@ -101,24 +115,50 @@ def _digest(path: Path, size: int) -> bytes:
     return digest.digest()
 
 
-def newest_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+def newest_checkpoint(folder: Path, origin: Origin | None = None) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest checkpoint that is whole, or None where none was saved yet.
+
+    Args:
+        folder: The checkpoint folder.
+        origin: What the run's checkpoints hold as `origin`; not looked at by default.
 
     Returns:
         The state, and a word on each newer one that is damaged.
 
     Raises:
         DamagedCheckpoint: All there are are damaged.
-        RunError: The newest whole one is of another version.
+        RunError: The newest whole one is of another version, another run or another step than its name says.
     """
     notes: list[str] = []
     error: DamagedCheckpoint | None = None
     for path in reversed(checkpoints(folder)):
         try:
-            return load_checkpoint(path), notes
+            state = load_checkpoint(path)
         except DamagedCheckpoint as damaged:
             error = error or damaged
             notes.append(f"{damaged}: going on from the one before")
+        else:
+            _check_place(path, state, origin)
+            return state, notes
     if error is not None:
         raise error
     return None, []
+
+
+def _check_place(path: Path, state: Mapping[str, Any], origin: Origin | None) -> None:
+    """Raise a `RunError` where a file has come from elsewhere: another run, or another step of this one."""
+    found = state.get("origin")
+    # Earlier versions named no runs, and marked no checkpoints.
+    if origin is not None and found != (None if found is None and origin["run"] is None else origin):
+        if isinstance(found, Mapping) and found.get("run") == origin["run"]:
+            hint = "put config.toml back as it was"
+            raise RunError("the settings of the run have changed since its checkpoint", where=path, hint=hint)
+        hint = "move it away, and resume from one of this run's own"
+        raise RunError("checkpoint of another run", where=path, hint=hint)
+    position = state.get("position")
+    if position is not None and path.name != (_name(position) if isinstance(position, int) else ""):
+        raise RunError("checkpoint of another step", where=path, got=f"step {position}", hint="give it its name back")
+
+
+def _name(position: int) -> str:
+    return f"step-{position:08d}.pt"

@@ -1,19 +1,28 @@
 """Pruned networks on disk: weights as safetensors, plan and architecture as JSON; no pickle."""
 
 import json
+import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 import safetensors
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
-from l0prune.errors import ConfigError, L0PruneError, PlanError, RunError
+from l0prune.errors import ConfigError, GroupError, L0PruneError, PlanError, RunError
+from l0prune.groups import check_groups
 from l0prune.plugin import get_plugin
-from l0prune.removal import RemovalPlan, apply_plan, remember
+from l0prune.removal import RemovalPlan, apply_plan, check_shapes, remember
 from l0prune.support import (
     check_finite,
     check_kinds,
@@ -22,6 +31,7 @@ from l0prune.support import (
     model_shapes,
     named_weights,
     read_json,
+    without_values,
     write_atomic,
     write_json,
 )
@@ -90,19 +100,28 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
         expected = "a function that makes the dense network"
         raise ConfigError("build has the wrong type", got=type(build).__name__, expected=expected)
     folder = Path(path)
-    if not (folder / DESCRIPTION).is_file():
-        if (folder / "config.toml").is_file():
+    if not isfile(folder / DESCRIPTION):
+        if isfile(folder / "config.toml"):
             raise RunError("the run has no model yet", where=folder, hint="finish it with --resume")
         raise RunError("no pruned model here", where=folder, expected="a folder with model.json and model.safetensors")
     description = read_description(folder)
+    plan = read_plan(description, folder)
     weights = folder / WEIGHTS
     # The network is built meanwhile, which takes longer.
     with ThreadPoolExecutor(1) as beside:
         checked = beside.submit(_check_weights, weights, _stated(description, WEIGHTS))
+        try:
+            _check_header(weights, plan)
+        except L0PruneError as error:
+            # Where the file has changed, that is the reason.
+            reason = checked.exception()
+            raise reason if isinstance(reason, L0PruneError) else error from error
+        if build is None:
+            # As shapes alone, before anything is allocated.
+            check_shapes(plan.shapes, model_shapes(skeleton(description, plan, folder)))
         dense = build() if build else build_dense(description, folder)
         if not isinstance(dense, nn.Module):
             raise ConfigError("build returned no network", got=type(dense).__name__, expected="a torch.nn.Module")
-        plan = RemovalPlan.from_json(description.get("plan", {}))
         pruned = remember(apply_plan(dense, plan), plan)
     try:
         checked.result()
@@ -191,5 +210,75 @@ def build_dense(description: Mapping[str, Any], folder: Path) -> nn.Module:
         return plugin.build(description["architecture"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(
-            "damaged architecture", where=folder / "model.json", got=f"{type(error).__name__}: {error}"
+            "damaged architecture", where=folder / DESCRIPTION, got=f"{type(error).__name__}: {error}"
         ) from error
+
+
+def read_plan(description: Mapping[str, Any], folder: Path) -> RemovalPlan:
+    """The plan of a pruned network, found to agree with itself.
+
+    Args:
+        description: What `read_description` returns.
+        folder: Where it was read, for messages.
+
+    Raises:
+        PlanError: It is malformed.
+        RunError: Its groups do not fit its shapes.
+    """
+    plan = RemovalPlan.from_json(description.get("plan", {}))
+    try:
+        check_groups(plan.groups, plan.shapes)
+    except GroupError as error:
+        raise RunError("damaged plan", where=folder / DESCRIPTION, got=error) from error
+    return plan
+
+
+def skeleton(description: Mapping[str, Any], plan: RemovalPlan, folder: Path) -> nn.Module:
+    """The dense network of a plugin's run without weights: shapes, and a forward pass that computes nothing.
+
+    Args:
+        description: What `read_description` returns.
+        plan: Its plan. The network may not have many more modules than this has tensors.
+        folder: Where it was read, for messages.
+
+    Raises:
+        L0PruneError: As `build_dense`, or the architecture is larger than the plan.
+    """
+    with without_values(), _at_most(1000 + 20 * len(plan.shapes), folder):
+        return build_dense(description, folder).eval()
+
+
+@contextmanager
+def _at_most(most: int, folder: Path) -> Iterator[None]:
+    """Refuse to go on with building a network that has more modules and parameters than `most`."""
+    numbers = count()
+
+    def check(*_registered: object) -> None:
+        if next(numbers) > most:
+            got, where = "a network of more modules than its plan has tensors", folder / DESCRIPTION
+            raise RunError("damaged architecture", where=where, got=got)
+
+    with ExitStack() as stack:
+        for register in (register_module_module_registration_hook, register_module_parameter_registration_hook):
+            stack.callback(register(check).remove)
+        yield
+
+
+def _check_header(weights: Path, plan: RemovalPlan) -> None:
+    """Compare the names and shapes that a file's header gives with those that the plan leaves."""
+    try:
+        with safetensors.safe_open(weights, "pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RunError("damaged or missing weights", where=weights, got=error) from error
+    planned = plan.pruned_shapes()
+    for name, shape in found.items():
+        if planned.get(name) != shape:
+            expected = planned.get(name, "no such tensor")
+            raise PlanError("weights do not fit the plan", where=weights, got=f"{name} {shape}", expected=expected)
+    # Tied tensors are stored once, and some buffers not at all: no more than that may be missing.
+    absent = {name: math.prod(shape) for name, shape in planned.items() if name not in found}
+    if sum(absent.values()) > 10**6 + 2 * sum(map(math.prod, found.values())):
+        name = max(absent, key=absent.__getitem__)
+        expected = f"{name} {planned[name]}"
+        raise PlanError("weights do not fit the plan", where=weights, got="no such tensor", expected=expected)

@@ -1,17 +1,31 @@
 """A run's folder: its settings, metrics, checkpoints and results."""
 
+import hashlib
 import json
 import math
-import shutil
-from collections.abc import Container, Mapping
-from contextlib import suppress
+import secrets
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 from l0prune.errors import RunError
-from l0prune.storage.checkpoint import checkpoints, newest_checkpoint
-from l0prune.support import free_bytes, read_json, read_toml, write_text, write_toml
+from l0prune.storage.checkpoint import Origin, checkpoints, newest_checkpoint
+from l0prune.support import (
+    Busy,
+    check_inside,
+    free_bytes,
+    locked,
+    parse_json,
+    read_json,
+    read_toml,
+    remove,
+    write_json,
+    write_text,
+    write_toml,
+)
 
 
 class RunDirectory:
@@ -36,6 +50,29 @@ class RunDirectory:
         self.picture = path / "architecture.png"
         self.latency = path / "latency.json"
         self.checkpoints = path / "checkpoints"
+        self.identity = path / "run.json"
+        self.lock = path / "run.lock"
+        self.origin: Origin = {"run": None, "settings": ""}
+        """What marks the checkpoints of the run; known once it has begun or is resumed."""
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder to this process; one that is made for it and stays empty is removed again.
+
+        Raises:
+            Busy: Another process writes to it.
+            RunError: It cannot be made or written.
+        """
+        made = [folder for folder in (self.path, *self.path.absolute().parents) if not folder.exists()]
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.callback(_remove_empty, made)
+                stack.enter_context(locked(self.lock, self.path))
+            except OSError as error:
+                hint = "choose another --out"
+                raise RunError("cannot write", where=self.path, got=error.strerror, hint=hint) from error
+            yield
 
     def check_free(self) -> None:
         """Raise a `RunError` where something is already there."""
@@ -44,11 +81,15 @@ class RunDirectory:
         if self.settings.exists():
             hint = "choose another --out" if self.report.exists() else "go on with --resume or choose another --out"
             raise RunError("folder holds another run", where=self.path, hint=hint)
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and any(path != self.lock for path in self.path.iterdir()):
             raise RunError("folder is not empty", where=self.path, hint="choose another --out")
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder and record the settings.
+    def begin(self, settings: Mapping[str, Any], may_change: Container[str] = ()) -> None:
+        """Make the folder and record the settings, and what tells this run from all others.
+
+        Args:
+            settings: Nested tables.
+            may_change: As `resume` takes it.
 
         Raises:
             RunError: The folder is taken or cannot be written.
@@ -56,13 +97,34 @@ class RunDirectory:
         self.check_free()
         existed = self.path.exists()
         try:
+            write_json(self.identity, {"run": secrets.token_hex(16)})
+            # Last: a folder with settings holds a run.
             write_text(self.settings, write_toml(settings))
         except RunError:
+            self.identity.unlink(missing_ok=True)
             if not existed:
-                with suppress(OSError):
-                    self.path.rmdir()
+                _remove_empty([self.path])
             raise
         self.checkpoints.mkdir(exist_ok=True)
+        self.origin = self._origin(may_change)
+
+    def _origin(self, may_change: Container[str]) -> Origin:
+        """What the checkpoints of this run say of it; a run of earlier versions has no name."""
+        name = read_json(self.identity) if isfile(self.identity) else {"run": None}
+        run = name.get("run") if isinstance(name, dict) else name
+        if not isinstance(run, str | None):
+            raise RunError("damaged file", where=self.identity, got=repr(run), expected="the name of a run")
+        began = sorted(
+            (key, value) for key, value in _flatten(read_toml(self.settings)).items() if key not in may_change
+        )
+        return {"run": run, "settings": hashlib.sha256(repr(began).encode()).hexdigest()}
+
+    def check_begun(self) -> None:
+        """Raise a `RunError` where there is nothing to resume."""
+        if not isfile(self.settings):
+            raise RunError("nothing to resume", where=self.path, hint="start the run without --resume")
+        if isfile(self.report):
+            raise RunError("nothing to resume: the run is complete", where=self.path, hint="choose another --out")
 
     def resume(
         self, settings: Mapping[str, Any], may_change: Container[str] = ()
@@ -74,12 +136,12 @@ class RunDirectory:
             may_change: Dotted names of settings that may differ from those the run began with.
 
         Raises:
-            RunError: There is nothing to resume, or the settings differ from those the run began with.
+            RunError: There is nothing to resume, the settings differ from those the run began with, the newest
+                checkpoint is another run's, or what would be written leaves the folder.
         """
-        if not self.settings.exists():
-            raise RunError("nothing to resume", where=self.path, hint="start the run without --resume")
-        if self.report.exists():
-            raise RunError("nothing to resume: the run is complete", where=self.path, hint="choose another --out")
+        self.check_begun()
+        for path in (self.metrics, self.latency, self.checkpoints):
+            check_inside(path, self.path)
         began, now = _flatten(read_toml(self.settings)), _flatten(json.loads(json.dumps(settings)))
         for key in sorted({*began, *now}):
             if key.startswith("one_shot.") and key not in began:
@@ -92,7 +154,8 @@ class RunDirectory:
                     expected=began.get(key),
                     hint="resume with the same settings, or choose another --out",
                 )
-        return newest_checkpoint(self.checkpoints)
+        self.origin = self._origin(may_change)
+        return newest_checkpoint(self.checkpoints, self.origin)
 
     def check_space(self, state_bytes: int) -> None:
         """Check that the checkpoints of a run will fit on the disk.
@@ -125,10 +188,8 @@ class RunDirectory:
     def sweep(self) -> None:
         """Delete what a killed process was about to write."""
         for leftover in [*self.path.rglob(".*.partial*")]:
-            if leftover.is_dir() and not leftover.is_symlink():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+            with suppress(OSError):
+                remove(leftover)
 
     def rewind_metrics(self, position: int) -> None:
         """Drop lines that were written after optimizer step `position`, to be written again, and damaged ones."""
@@ -141,7 +202,7 @@ class RunDirectory:
 def _position(line: str) -> float:
     """Of a line of metrics.jsonl; infinite where the line is damaged."""
     try:
-        position = json.loads(line)["position"]
+        position = parse_json(line)["position"]
     except (ValueError, LookupError, TypeError):
         return math.inf
     return position if isinstance(position, int) else math.inf
@@ -165,12 +226,23 @@ def read_report(folder: str | Path) -> Mapping[str, Any] | None:
     return content
 
 
-def free_run_directory(base: Path) -> Path:
-    """`base`, or `base-2`, `base-3`, ...: the first that does not exist."""
-    candidate, number = base, 2
-    while candidate.exists():
-        candidate, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return candidate
+def claim_free(base: Path, claims: ExitStack) -> RunDirectory:
+    """`base`, or `base-2`, `base-3`, ...: the first that does not exist, held as long as `claims` are."""
+    for number in count(1):
+        folder = RunDirectory(base if number == 1 else base.with_name(f"{base.name}-{number}"))
+        if not folder.path.exists():
+            # Another process may have taken it since.
+            with suppress(Busy):
+                claims.enter_context(folder.held())
+                return folder
+    raise AssertionError("there is always another number")
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the innermost first, up to one that holds something."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _finite(value: Any) -> Any:

@@ -10,14 +10,17 @@ if TYPE_CHECKING:
     from l0prune.support.fields import Field, Setting, alternatives, check_fields, fields_of, table_of, words_of
     from l0prune.support.files import (
         assembled,
+        check_inside,
         check_writable,
         free_bytes,
         read_json,
+        remove,
         write_atomic,
         write_json,
         write_text,
     )
     from l0prune.support.forms import NUMBER, NUMBER_OR_NOTHING, checked, conforms, rows_of
+    from l0prune.support.locks import Busy, locked
     from l0prune.support.modules import (
         copied,
         evaluating,
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
         without_values,
     )
     from l0prune.support.packages import versions
+    from l0prune.support.parsing import parse_json
+    from l0prune.support.pickles import pickled_names
     from l0prune.support.processes import python, safe_children
     from l0prune.support.signals import catch_signals
     from l0prune.support.tables import merge, read_toml, to_mapping, write_toml
@@ -91,6 +96,7 @@ if TYPE_CHECKING:
         "NUMBER_OR_NOTHING",
         "STAMP",
         "BatchNorm",
+        "Busy",
         "Convolution",
         "Field",
         "NormWithStatistics",
@@ -105,6 +111,7 @@ if TYPE_CHECKING:
         "check_archive",
         "check_fields",
         "check_finite",
+        "check_inside",
         "check_kinds",
         "check_stamp",
         "check_writable",
@@ -128,6 +135,7 @@ if TYPE_CHECKING:
         "is_inside",
         "json_digest",
         "listed",
+        "locked",
         "merge",
         "model_shapes",
         "named_weights",
@@ -141,7 +149,9 @@ if TYPE_CHECKING:
         "owners",
         "padding_of",
         "parametrizations_cached",
+        "parse_json",
         "path_of",
+        "pickled_names",
         "plain",
         "plain_attention",
         "pre_hooks",
@@ -155,6 +165,7 @@ if TYPE_CHECKING:
         "read_toml",
         "read_value",
         "refuse_fused_attention",
+        "remove",
         "restore_random_state",
         "rows_of",
         "safe_children",
@@ -187,9 +198,11 @@ _HOMES = {
     "fields": ("Field", "Setting", "alternatives", "check_fields", "fields_of", "table_of", "words_of"),
     "files": (
         "assembled",
+        "check_inside",
         "check_writable",
         "free_bytes",
         "read_json",
+        "remove",
         "write_atomic",
         "write_json",
         "write_text",
@@ -201,6 +214,7 @@ _HOMES = {
         "conforms",
         "rows_of",
     ),
+    "locks": ("Busy", "locked"),
     "modules": (
         "copied",
         "evaluating",
@@ -214,6 +228,8 @@ _HOMES = {
     ),
     "packages": ("versions",),
     "processes": ("python", "safe_children"),
+    "parsing": ("parse_json",),
+    "pickles": ("pickled_names",),
     "signals": ("catch_signals",),
     "tables": (
         "merge",

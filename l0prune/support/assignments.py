@@ -1,11 +1,11 @@
 """Settings in the form KEY=VALUE, as a command line gives them."""
 
 import datetime
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from l0prune.errors import ConfigError
+from l0prune.support.parsing import parse_toml
 from l0prune.support.tables import merge
 
 _EXPECTED = "KEY=VALUE, for example joint.steps=100"
@@ -45,8 +45,8 @@ def read_value(text: str, *, where: object) -> Any:
     """
     text = text.strip()
     try:
-        found = tomllib.loads(f"value = {text}") if "\n" not in text else {}
-    except tomllib.TOMLDecodeError as error:
+        found = parse_toml(f"value = {text}") if "\n" not in text else {}
+    except ValueError as error:
         if text.startswith(("[", "{", '"', "'")):
             raise ConfigError("not a TOML value", where=where, got=text, hint=_why(error)) from error
         return text
@@ -63,8 +63,8 @@ def _assignment(text: str, where: str) -> dict[str, Any]:
         hint = "two quotes stand for an empty string"
         raise ConfigError("setting has no value", where=where, got=repr(text), expected=_EXPECTED, hint=hint)
     try:
-        table = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError as error:
+        table = parse_toml(f"{key} = 0")
+    except ValueError as error:
         raise ConfigError("not a setting", where=where, got=repr(text), expected=_EXPECTED) from error
     return _filled(table, read_value(value, where=f"{where} {key.strip()}"))
 
@@ -91,5 +91,5 @@ def _is_date(value: Any) -> bool:
     return isinstance(value, datetime.date | datetime.time)
 
 
-def _why(error: tomllib.TOMLDecodeError) -> str:
+def _why(error: ValueError) -> str:
     return " ".join(str(error).split())

@@ -4,15 +4,18 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from l0prune.errors import RunError
+from l0prune.support.locks import locked
+from l0prune.support.parsing import parse_json, read_text
 
 _REFUSALS = ("No space left", "write failed", "unexpected pos", "cannot be opened", "I/O error", "os error")
 
@@ -63,16 +66,27 @@ def check_writable(path: Path) -> None:
 def assembled(path: Path) -> Iterator[Path]:
     """A free place beside `path` to make a file or folder at; without an error it becomes `path` in one step.
 
+    Until then no other process makes it. What a process that was killed has left of it is removed.
+
     Args:
         path: The file or folder to make.
 
     Raises:
-        RunError: Something is there already, or the disk is full or not writable.
+        RunError: Something is there already, another process makes it, or the disk is full or not writable.
     """
-    if os.path.lexists(path):
-        raise RunError("already there", where=path, hint="choose another place or remove it")
-    with _beside(path) as temporary:
-        yield temporary
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(path.with_name(f".{path.name}.lock"), path))
+            if os.path.lexists(path):
+                raise RunError("already there", where=path, hint="choose another place or remove it")
+            leftover = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.partial{re.escape(path.suffix)}")
+            for other in path.parent.iterdir():
+                if leftover.fullmatch(other.name):
+                    remove(other)
+        except OSError as error:
+            raise _refused(path, error) from error
+        yield stack.enter_context(_beside(path))
 
 
 @contextmanager
@@ -86,9 +100,7 @@ def _beside(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _synchronise(path.parent)
     except OSError as error:
-        raise RunError(
-            "cannot write", where=path, got=error.strerror or error, hint="free some space or choose another folder"
-        ) from error
+        raise _refused(path, error) from error
     except (RuntimeError, SafetensorError) as error:
         # torch and safetensors report the operating system's refusal as errors of their own.
         if not any(sign in str(error) for sign in _REFUSALS):
@@ -97,9 +109,36 @@ def _beside(path: Path) -> Iterator[Path]:
     finally:
         # What prevented the writing may prevent this too, and is the error worth telling.
         with suppress(OSError):
-            if temporary.is_dir():
-                shutil.rmtree(temporary)
-            temporary.unlink(missing_ok=True)
+            remove(temporary)
+
+
+def _refused(path: Path, error: OSError) -> RunError:
+    hint = "free some space or choose another folder"
+    return RunError("cannot write", where=path, got=error.strerror or error, hint=hint)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if it is there.
+
+    Raises:
+        OSError: It cannot be deleted.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def check_inside(path: Path, folder: Path) -> None:
+    """Check that what is written to a path stays within a folder, whichever links lie there.
+
+    Raises:
+        RunError: A link leads elsewhere.
+    """
+    if os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), "")):
+        return
+    hint = "remove the link, and move what it leads to into the folder"
+    raise RunError("a link leads out of the folder", where=path, got=os.path.realpath(path), hint=hint)
 
 
 def _temporary(path: Path) -> Path:
@@ -140,13 +179,13 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        RunError: It is missing or not JSON.
+        RunError: It is missing, not JSON, or larger or deeper than any such file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_text(path, "JSON"))
     except OSError as error:
         raise RunError("cannot read", where=path, got=error.strerror) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RunError("not a JSON file", where=path, got=error) from error
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import Enum
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.errors import ConfigError
+from l0prune.support.parsing import parse_toml, read_text
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:
@@ -41,10 +41,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: It cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(read_text(path, "TOML"))
     except OSError as error:
         raise ConfigError("cannot read the configuration", where=path, got=error.strerror) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError("not a TOML file", where=path, got=str(error)) from error
 
 

@@ -1,10 +1,12 @@
 """Networks into other stacks' formats, through the plugin that knows them."""
 
+from os.path import isfile
 from pathlib import Path
 
 from l0prune.errors import ConfigError, nearest
 from l0prune.plugin import Export, Exporter, get_plugin
 from l0prune.storage import read_description
+from l0prune.support import check_inside
 
 
 def export(source: str | Path, *, to: str, out: str | Path | None = None, plugin: str | None = None) -> Export:
@@ -24,7 +26,7 @@ def export(source: str | Path, *, to: str, out: str | Path | None = None, plugin
             the place is taken, or what was written behaves otherwise; nothing is left at `out` then.
     """
     folder = Path(source)
-    is_run = (folder / "model.json").is_file()
+    is_run = isfile(folder / "model.json")
     if is_run:
         plugin = read_description(folder).get("plugin") or plugin
     if plugin is None:
@@ -40,4 +42,5 @@ def export(source: str | Path, *, to: str, out: str | Path | None = None, plugin
         if not is_run:
             raise ConfigError("where to?", where=source, expected="--out PATH")
         out = folder / "exports" / f"{to}{chosen.formats[to].suffix}"
+        check_inside(out, folder)
     return chosen.export(str(source), to, Path(out))

@@ -1,6 +1,7 @@
 """compress(): from what a caller gives to a run that is ready to begin."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from l0prune.distributed import joined, together
 from l0prune.errors import ConfigError, PluginError
 from l0prune.plugin import OwnTask, Plugin, Task, describe, get_plugin, may_change, resolve
-from l0prune.storage import RunDirectory, free_run_directory
+from l0prune.storage import RunDirectory, claim_free
 from l0prune.support import build, random_state_kept, read_toml, safe_children
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.results import CompressionReport
@@ -46,7 +47,7 @@ def compress(
         L0PruneError: A setting, the data, the target or the run directory cannot be used.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    with random_state_kept(), safe_children(), joined() as processes:
+    with random_state_kept(), safe_children(), joined() as processes, ExitStack() as claims:
         watcher = observer if observer and processes.is_main else Observer()
 
         def prepare() -> CompressionRun:
@@ -57,16 +58,19 @@ def compress(
                 raise PluginError("not a plugin", got=repr(plugin), expected=expected)
             layers = [read_toml(Path(config))] if config else []
             run = resolve(chosen, *layers, settings or {}, recipe=recipe)
-            if out is None and (resume or processes.size > 1):
+            if not out and (resume or processes.size > 1):
                 what = "--resume needs the run directory" if resume else "several processes need the run directory"
                 raise ConfigError(what, expected="--out DIR")
-            free = free_run_directory(Path("runs") / f"{run.plugin}-{run.recipe}")
-            folder = RunDirectory(Path(out) if out else free)
+            if not out:
+                folder = claim_free(Path("runs") / f"{run.plugin}-{run.recipe}", claims)
+            else:
+                folder = RunDirectory(Path(out))
+                (folder.check_begun if resume else folder.check_free)()
+                if processes.is_main:
+                    claims.enter_context(folder.held())
             state, notes = folder.resume(describe(run), may_change(chosen)) if resume else (None, [])
             for note in notes:
                 watcher.note(note)
-            if not resume:
-                folder.check_free()
             torch.manual_seed(run.seed)
             task = chosen.prepare(build(chosen.options, run.options), run)
             return CompressionRun(chosen, task, run, folder, watcher, resume=resume, state=state)

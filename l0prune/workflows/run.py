@@ -18,7 +18,7 @@ from l0prune.errors import ProofError, RunError, TrainingError
 from l0prune.gates import GatedModel
 from l0prune.importance import importances
 from l0prune.measuring import macs, parameters, peak_memory_bytes
-from l0prune.plugin import OwnTask, Plugin, Task, describe, wish_of
+from l0prune.plugin import OwnTask, Plugin, Task, describe, may_change, wish_of
 from l0prune.proof import RUN_TOLERANCE, compare, objection, prove_groups
 from l0prune.removal import RemovalPlan, apply_plan, remembered
 from l0prune.report.figures import draw_kept_units
@@ -181,7 +181,7 @@ class CompressionRun:
         state_bytes = 3 * 4 * parameters(self.task.objective)
         self.folder.check_space(state_bytes * (self.config.keep_checkpoints + 1))
         if not self.resume:
-            self.folder.begin(describe(self.config))
+            self.folder.begin(describe(self.config), may_change(self.plugin))
             if not self.config.joint.steps:
                 # A run without a step has no records, but the same files.
                 self.folder.metrics.touch()

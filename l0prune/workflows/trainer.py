@@ -143,6 +143,6 @@ class Trainer:
         position = stage.step + (0 if stage.name == "joint" else self.config.joint.steps)
         plan = self.plan.to_json() if self.plan else None
         state = {**stage.state(), "position": position, "plan": plan, "results": self.results, "split": self.split}
-        state["data_digest"] = self.task.data_digest
+        state |= {"data_digest": self.task.data_digest, "origin": dict(self.folder.origin)}
         save_checkpoint(self.folder.checkpoints, position, state, keep=self.config.keep_checkpoints)
         self._saved_at = time.monotonic()

@@ -50,7 +50,7 @@ class SpeechOptions:
     """Longer clips are cropped to this."""
     evaluation_seconds: Seconds = 60.0
     """Audio held out from training, on which the reported losses are measured."""
-    workers: Annotated[int, Setting(ge=0, may_change=True)] = 1
+    workers: Annotated[int, Setting(ge=0, le=1024, may_change=True)] = 1
     """Processes that decode audio."""
     crop_epochs: Annotated[int, Setting(ge=0)] = 0
     """After this many epochs the same crops come again, in another order; 0 for new ones each epoch."""

@@ -21,7 +21,7 @@ def make_plan(names: list[str]) -> RemovalPlan:
     for number, name in enumerate(names):
         parts = {"name": name, "kind": "unit", "units": 1 + number % 4, "places": GROUP}
         more: dict[str, Any] = {"norms": [], "attributes": [], "alive_with": [], "bypass": None}
-        groups.append(PruneGroup.from_json(parts | more))
+        groups.append(PruneGroup.from_json(parts | more, {"w": [4]}))
         kept[name] = (0,)
     return RemovalPlan(groups=tuple(groups), kept=kept, shapes={})
 

@@ -31,7 +31,11 @@ def test_one(text: str, expected: dict) -> None:
     assert read_assignments([text]) == expected
 
 
-@given(st.lists(st.integers() | st.floats(allow_nan=False) | st.booleans() | st.text(max_size=9), min_size=1))
+@given(
+    st.lists(
+        st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.booleans() | st.text(max_size=9), min_size=1
+    )
+)
 def test_what_toml_holds_is_read_as_it_is_written(values: list) -> None:
     for value in (values, values[0]):
         text = write_toml({"x": value}).strip("\n").removeprefix("x = ")

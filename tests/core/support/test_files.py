@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from l0prune import RunError
+from l0prune.support import Busy, assembled, check_inside
 from l0prune.support.files import check_writable, write_text
 
 
@@ -43,3 +44,30 @@ def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, name: str, reas
             attempt(tmp_path / name)
         if attempt is check_writable:
             assert sorted(file.name for file in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_one_process_assembles_and_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / ".model.77.partial.onnx").write_text("half")
+    (tmp_path / ".folder.77.partial" / "deep").mkdir(parents=True)
+    others = [tmp_path / name for name in (".model.b.77.partial.onnx", ".model.77.partial.pt", "model.77.partial.onnx")]
+    for other in others:
+        other.write_text("of others")
+    with assembled(tmp_path / "model.onnx") as place, assembled(tmp_path / "folder") as folder:
+        place.write_text("whole")
+        folder.mkdir()
+        said = r"another process writes here: .*model\.onnx"
+        with pytest.raises(Busy, match=said), assembled(tmp_path / "model.onnx"):
+            pass
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "model.onnx", tmp_path / "folder"])
+    with pytest.raises(RunError, match="already there"), assembled(tmp_path / "model.onnx"):
+        pass
+
+
+def test_a_link_out_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "out").symlink_to(tmp_path)
+    (tmp_path / "run" / "in").symlink_to("deep")
+    check_inside(tmp_path / "run" / "in" / "file", tmp_path / "run")
+    for path in (tmp_path / "run" / "out" / "file", tmp_path / "run" / ".." / "file"):
+        with pytest.raises(RunError, match="a link leads out of the folder"):
+            check_inside(path, tmp_path / "run")

@@ -4,8 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os.path import exists, isdir
 from pathlib import Path
 
+import numpy as np
 import soundfile
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ _MAX_RATIO = 1000
 # early and dropping the lead gives the samples of a whole decode, and decoding is hundreds of times real time.
 _LOSSY, _LEAD_SECONDS = ("OGG", "MP3"), 10
 _DECODE_ERRORS = (soundfile.SoundFileError, OSError, UnicodeError)
+_BLOCK_FRAMES = 2**20
 _SHOWN = 5
 _REMOVE = "replace the file, or begin anew without it"
 
@@ -187,16 +190,28 @@ def _decode(clip: Clip, start_frame: int, stop_frame: int) -> Tensor:
             seek_frame = max(0, start_frame - lead) if file.seekable() else 0
             if seek_frame:
                 file.seek(seek_frame)
-            frames = file.read(stop_frame - seek_frame, dtype="float32", always_2d=True)[start_frame - seek_frame :]
+            # In pieces: a header may claim any length.
+            blocks = [block.mean(axis=1) for block in _blocks(file, stop_frame - seek_frame)]
+            frames = np.concatenate(blocks)[start_frame - seek_frame :]
     except _DECODE_ERRORS as error:
         raise DataError("clip cannot be decoded", where=clip.path, got=error, hint=_REMOVE) from error
     if len(frames) < stop_frame - start_frame:
         got, expected = f"{start_frame + len(frames)} frames", f"{clip.frames} as its header says"
         raise DataError("clip ends early", where=clip.path, got=got, expected=expected, hint=_REMOVE)
-    waveform = torch.from_numpy(frames.mean(axis=1))
+    waveform = torch.from_numpy(frames)
     if not waveform.isfinite().all():
         raise DataError("clip holds values that are not finite", where=clip.path, hint=_REMOVE)
     return waveform
+
+
+def _blocks(file: soundfile.SoundFile, frames: int) -> Iterator[np.ndarray]:
+    """The next `frames` of a file, or all there are, in blocks (frames, channels) of float32."""
+    while True:
+        block = file.read(min(frames, _BLOCK_FRAMES), dtype="float32", always_2d=True)
+        yield block
+        frames -= len(block)
+        if frames <= 0 or len(block) < _BLOCK_FRAMES:
+            return
 
 
 def _ratio(sample_rate: int) -> tuple[int, int]:
@@ -237,12 +252,12 @@ def _why_unreadable(path: Path) -> str:
 
 def _files_under(path: Path) -> Iterator[Path]:
     """The candidate files that a path stands for."""
-    if path.is_dir():
+    if isdir(path):
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
         if not files:
             raise DataError("no audio in this folder", where=path, expected=f"files ending in {', '.join(SUFFIXES)}")
         yield from files
-    elif not path.exists():
+    elif not exists(path):
         raise DataError("no such file or folder", where=path, hint="check the path")
     elif path.suffix.lower() == ".tsv":
         yield from _manifest_files(path)
@@ -260,17 +275,21 @@ def _manifest_files(manifest: Path) -> Iterator[Path]:
     except (OSError, UnicodeError) as error:
         raise DataError("manifest cannot be read", where=manifest, got=error, expected="UTF-8 text") from error
     root = manifest.parent / root_line.strip()
-    if not root_line.strip() or not root.is_dir():
+    if not root_line.strip() or not isdir(root):
         raise DataError(
             "manifest names no root folder", where=f"{manifest}:1", got=repr(root_line), expected="an existing folder"
         )
     for number, line in enumerate(lines, start=2):
         name, tab, num_samples = line.partition("\t")
+        where = f"{manifest}:{number}"
         if name.strip() and tab and num_samples.strip().isdecimal():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                got, expected = repr(name), f"a path below {root}"
+                raise DataError("manifest leads out of its folder", where=where, got=got, expected=expected)
             yield root / name
         elif line.strip():
             expected = "relative_path<TAB>num_samples"
-            raise DataError("malformed manifest line", where=f"{manifest}:{number}", got=repr(line), expected=expected)
+            raise DataError("malformed manifest line", where=where, got=repr(line), expected=expected)
 
 
 def _reasons(skipped: Sequence[Skipped]) -> str:

@@ -273,6 +273,10 @@ def build_encoder(config: Mapping[str, Any]) -> SpeechEncoder:
     channel_scale = arguments.pop("extractor_channel_scale", False)
     buckets, distance = (arguments.pop(f"encoder_{name}", None) for name in ("num_buckets", "max_distance"))
     heads = arguments.pop("encoder_remaining_heads", None)
+    for _channels, kernel, stride in arguments["extractor_conv_layer_config"]:
+        # The shapes of weights say nothing of strides; larger ones would pass over samples.
+        if not 1 <= stride <= kernel:
+            raise ValueError(f"a convolution of stride {stride} and kernel {kernel}")
     widths = arguments["encoder_ff_interm_features"]
     if not isinstance(widths, int):
         arguments["encoder_ff_interm_features"] = max([1, *widths])
@@ -302,7 +306,7 @@ def _narrow(encoder: SpeechEncoder, heads: Sequence[Sequence[int]] | None, width
 
 
 def _with_heads(attention: SelfAttention, heads: Sequence[int]) -> SelfAttention:
-    if not set(heads) <= set(range(attention.num_heads)):
+    if not all(0 <= head < attention.num_heads for head in heads):
         raise ValueError(f"heads {list(heads)} of {attention.num_heads}")
     width = len(heads) * attention.head_dim
     attention.num_heads = len(heads)

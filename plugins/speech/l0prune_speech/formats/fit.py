@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from l0prune import DataError, listed
@@ -105,11 +106,15 @@ def named_tensors(content: Any, where: object) -> dict[str, Tensor]:
     """What a file calls its weights, found to be tensors by name.
 
     Raises:
-        DataError: They are something else.
+        DataError: They are something else, or repeat what their file holds once.
     """
     if not isinstance(content, Mapping):
         raise DataError("not a state dict", where=where, got=type(content).__name__)
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise DataError("not a tensor with a name", where=where, got=f"{name!r}: {type(tensor).__name__}")
+        plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        # Strides of 0 make a tensor of any size out of one number.
+        if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise DataError("not a plain tensor", where=where, got=f"{name} of shape {list(tensor.shape)}")
     return dict(content)

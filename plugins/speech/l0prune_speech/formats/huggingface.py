@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from l0prune import ConfigError, DataError, listed
-from l0prune.support import file_digest
+from l0prune import ConfigError, DataError, RunError, listed
+from l0prune.support import file_digest, read_json
 from l0prune_speech.encoder import SpeechEncoder, normalized
 from l0prune_speech.formats.checkpoint import (
     PARAMETRIZED,
@@ -26,6 +26,7 @@ from l0prune_speech.formats.checkpoint import (
     renamed,
 )
 from l0prune_speech.formats.fit import named_tensors
+from l0prune_speech.formats.parts import parts_of
 from l0prune_speech.formats.pickled import read_pickled
 from l0prune_speech.formats.way import Outputs, Run, Way
 
@@ -113,7 +114,7 @@ def from_huggingface(folder: Path) -> Checkpoint:
     values = {**DEFAULTS, **(WAVLM_DEFAULTS if kind == "wavlm" else {}), **stated}
     try:
         config = _from_config(values, kind)
-    except (AttributeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise DataError("cannot read", where=folder / "config.json", got=error) from error
     config["normalize_waveform"] = _normalizes(folder, values)
     pruned = values.get("l0prune") or {}
@@ -204,8 +205,9 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
             return _read_tensors(folder / name)
         index = folder / f"{name}.index.json"
         if index.is_file():
-            parts = sorted({*_read_json(index).get("weight_map", {}).values()})
-            return {key: value for part in parts for key, value in _read_tensors(folder / part).items()}
+            return {
+                key: value for part in parts_of(_read_json(index), index) for key, value in _read_tensors(part).items()
+            }
     raise DataError("no weights beside config.json", where=folder, expected="model.safetensors or pytorch_model.bin")
 
 
@@ -229,9 +231,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError("cannot read", where=path, got=" ".join(str(error).split())) from error
+        value = read_json(path)
+    except RunError as error:
+        raise DataError("cannot read", where=path, got=error.got) from error
     if not isinstance(value, Mapping):
         raise DataError("not a JSON object", where=path, got=type(value).__name__)
     return value

@@ -5,27 +5,26 @@ dictionaries) becomes inert; any other name is refused.
 """
 
 import pickle
-import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from l0prune import DataError
-from l0prune.support import check_archive
+from l0prune.support import check_archive, pickled_names
 
 _FRAMEWORKS = ("fairseq", "omegaconf", "hydra", "argparse", "numpy", "typing", "enum")
 """Packages whose objects stand in checkpoints and are not needed to read the weights."""
 _TYPES = ("dict", "list", "tuple", "int", "float", "str", "bool", "object")
 """Of Python itself: omegaconf's nodes say of which type they are."""
-_ARCHIVE = b"PK\x03\x04"
-"""How a zip archive begins."""
-_LEGACY_PICKLES = 4
-"""Before the weights of a file in torch's old format: magic number, version, system, content."""
+
+_DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(TypeError, ValueError, zipfile.BadZipFile),
+)
+"""What torch and Python raise over a file that is not what was written."""
 
 
 class Inert:
@@ -64,13 +63,16 @@ def read_pickled(path: Path) -> Any:
     """
     hint = "if you trust it, load it yourself and save its state_dict and config again"
     try:
-        stubs = [_stub(name) for name in sorted(_named(path)) if name.partition(".")[0] in _FRAMEWORKS]
+        names = pickled_names(path)
+        if zipfile.is_zipfile(path):
+            check_archive(path)
+        stubs = [_stub(name) for name in sorted(names) if name.partition(".")[0] in _FRAMEWORKS]
         stubs += [_stub(f"builtins.{name}") for name in _TYPES]
         with torch.serialization.safe_globals([*stubs, (_plain_dict, "collections.defaultdict")]):  # type: ignore[arg-type]
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError("file refused: it holds more than data", where=path, got=_reason(error), hint=hint) from error
-    except (EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         got = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError("damaged checkpoint, or not one of torch", where=path, got=got) from error
 
@@ -80,31 +82,6 @@ def _reason(error: pickle.UnpicklingError) -> str:
     said = " ".join(str(error).split())
     named = re.search(r"GLOBAL (\S+)", said)
     return named[1] if named else said.rpartition("WeightsUnpickler error: ")[2][:160]
-
-
-def _named(path: Path) -> set[str]:
-    """Every class and function that the file's pickles name, without unpickling any."""
-    names = set()
-    for stream in _pickles(path):
-        for operation, argument, _position in pickletools.genops(stream):
-            if operation.name == "GLOBAL":
-                names.add(str(argument).replace(" ", "."))
-    return names
-
-
-def _pickles(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as file:
-        is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE
-    if is_archive:
-        check_archive(path)
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith("data.pkl"):
-                    yield BytesIO(archive.read(name))
-    else:
-        with path.open("rb") as file:
-            for _ in range(_LEGACY_PICKLES):
-                yield file
 
 
 def _plain_dict(*_factory: object) -> dict[object, object]:

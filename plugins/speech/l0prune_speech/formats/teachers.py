@@ -1,6 +1,5 @@
 """Where a teacher comes from: the embedded one, a bundle, a hub, or a file or folder whose content tells its format."""
 
-import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ import safetensors
 
 import l0prune
 from l0prune import ConfigError, DataError, L0PruneError, nearest
+from l0prune.support import parse_json
 from l0prune_speech.encoder import SpeechEncoder
 from l0prune_speech.formats.checkpoint import Checkpoint, to_encoder
 from l0prune_speech.formats.dphubert import from_dphubert
@@ -141,7 +141,7 @@ def _from_safetensors(path: Path) -> Checkpoint:
         raise DataError("damaged teacher file", where=path, got=" ".join(str(error).split())) from error
     if metadata.get("format") == FILE_FORMAT:
         try:
-            config = dict(json.loads(metadata["config"]))
+            config = dict(parse_json(metadata["config"]))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError("damaged teacher file", where=path, got=f"{type(error).__name__}: {error}") from error
         config["normalize_waveform"] = metadata.get("normalize_waveform") == "true"

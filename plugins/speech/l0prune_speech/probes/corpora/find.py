@@ -1,11 +1,11 @@
 """Where labelled sets come from: the embedded one, or folders whose layout tells what they are."""
 
-import json
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from l0prune import DataError
+from l0prune import DataError, RunError
+from l0prune.support import read_json
 from l0prune_speech.probes.corpora import librispeech, speech_commands, voxceleb
 from l0prune_speech.probes.corpora.manifest import FORMAT, read_manifest
 from l0prune_speech.probes.labelled import LabelledSet
@@ -51,9 +51,9 @@ def _open(folder: Path) -> dict[str, LabelledSet]:
 
 def _content(path: Path) -> dict[str, object]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError("manifest cannot be read", where=path, got=error) from error
+        content = read_json(path)
+    except RunError as error:
+        raise DataError("manifest cannot be read", where=path, got=error.got) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         got = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise DataError("not a manifest of labelled speech", where=path, got=got, expected=f"format {FORMAT}")
