@@ -150,9 +150,9 @@ def test_a_format_and_a_distillation_term_on_the_command_line(site: Path, tmp_pa
     arrays = {name: tensor.detach().numpy() for name, tensor in checkpoint.tensors.items()}
     np.savez(tmp_path / "teacher.npz", **arrays, **{"config.json": np.array(json.dumps(dict(checkpoint.config)))})
     own = [part for setting in SHORT for part in ("--set", f"speech.{setting}")]
-    compress = (*COMPRESS, "--teacher", tmp_path / "teacher.npz", "--out", tmp_path / "run", *own)
+    compress = (*COMPRESS, "--teacher", tmp_path / "teacher.npz", *own)
 
-    done = command(*compress, site=site)
+    done = command(*compress, "--out", tmp_path / "run", site=site)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     # No other term has a weight.
@@ -169,7 +169,7 @@ def test_a_format_and_a_distillation_term_on_the_command_line(site: Path, tmp_pa
     assert "opened again by l0prune_npz" in written["notes"]
 
     # Where the packages are not installed, nobody knows the names.
-    done = command(*compress, site=None)
+    done = command(*compress, "--out", tmp_path / "other", site=None)
     assert done.returncode == 2
     assert "no such term: speech.terms.smooth_l1" in done.stderr
     done = command("export", tmp_path / "run", "--to", "npz", site=None)

@@ -170,7 +170,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def _claims(source: Source) -> bool:
-    return source.holds(model=Mapping) or source.holds(model_weight=Mapping, model_cfg=object)
+    return source.holds(model=Mapping) or source.holds(model_weight=Mapping, model_cfg=Mapping)
 
 
 def _read(source: Source) -> Checkpoint:

@@ -406,7 +406,7 @@ register_format(
         holds="a folder for transformers: dense encoders for its own classes, pruned ones with their classes beside",
         write=to_huggingface,
         open=_open_huggingface,
-        opened_by="transformers, and of pruned encoders by the classes that the folder brings along",
+        opened_by="transformers (a pruned encoder: with the classes in its folder)",
         expected=_huggingface_outputs,
         needs=_needs,
     )
