@@ -190,11 +190,14 @@ class TestTeacherFile:
     @pytest.mark.parametrize(
         ("damage", "words"),
         [
-            (lambda data: b"", ["damaged teacher file"]),
-            (lambda data: data[:1000], ["damaged teacher file"]),
-            (lambda data: data[:-100], ["damaged teacher file"]),
-            (lambda data: os.urandom(5000), ["damaged teacher file"]),
-            (lambda data: data.replace(b"l0prune-speech-teacher", b"another-kind-of-thing!"), ["not a teacher file"]),
+            (lambda data: b"", ["damaged safetensors file"]),
+            (lambda data: data[:1000], ["damaged safetensors file"]),
+            (lambda data: data[:-100], ["damaged safetensors file"]),
+            (lambda data: os.urandom(5000), ["damaged safetensors file"]),
+            (
+                lambda data: data.replace(b"l0prune-speech-teacher", b"another-kind-of-thing!"),
+                ["not a checkpoint of a known format", "another-kind-of-thing!"],
+            ),
             (lambda data: data.replace(b"encoder_num_heads", b"encoder_num_xxxxx"), ["no encoder has", "num_xxxxx"]),
             (lambda data: data.replace(b"encoder_num_layers", b"encoder_num_lllers"), ["contradicts", "layers = none"]),
             (

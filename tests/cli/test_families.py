@@ -137,6 +137,8 @@ class TestExport:
         l0prune_call("export", finished.folder, "--to", "dphubret").refused("no such format", "'dphubert'")
         l0prune_call("export", finished.folder).refused("--to FORMAT", "export --list")
         l0prune_call("export").refused("--to FORMAT", "export --list")
-        l0prune_call("export", tmp_path, "--to", "onnx", "--out", tmp_path / "x").refused("neither a run nor")
+        l0prune_call("export", tmp_path, "--to", "onnx", "--out", tmp_path / "x").refused(
+            "no checkpoint of a known format in the folder"
+        )
         l0prune_call("export", "embeded", "--to", "onnx", "--out", tmp_path / "x").refused("'embedded'")
         assert not (tmp_path / "x").exists()

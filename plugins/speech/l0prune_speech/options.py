@@ -1,8 +1,9 @@
 """The speech plugin's own settings."""
 
 import math
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from l0prune import ConfigError
 from l0prune.support import Setting, check_fields
@@ -36,8 +37,11 @@ class SpeechOptions:
     """Of their mean squared distance."""
     cosine_weight: Weight = 1.0
     """Of one minus their cosine similarity."""
-    cosine_form: str = "linear"
-    """ "linear" or "log_sigmoid"."""
+    cosine_form: Literal["linear", "log_sigmoid"] = "linear"
+    """1 - cos, or -log sigmoid(cos) (DistilHuBERT's)."""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """Weights of distillation terms by name: l1, l2, cosine, cosine_log_sigmoid, gram, or your own. They take the
+    place of the weights above."""
     dropout: bool = True
     """Train the student with its teacher's dropout rates."""
     layer_drop: Annotated[float, Setting(ge=0, lt=1)] = 0.0
@@ -69,15 +73,21 @@ class SpeechOptions:
         if not self.units:
             raise ConfigError("no units to prune", expected=f"some of {', '.join(UNITS)}")
         check_fields(self)
-        weights = {name: getattr(self, name) for name in ("l1_weight", "l2_weight", "cosine_weight")}
+        names = ("l1_weight", "l2_weight", "cosine_weight")
+        weights = {name: getattr(self, name) for name in names} | {f"terms.{name}": w for name, w in self.terms.items()}
         for name, weight in weights.items():
-            if weight == math.inf:
+            if not 0 <= weight < math.inf:
                 raise ConfigError(f"{name} out of range", got=weight, expected="0 or more")
-        if not any(weights.values()):
-            raise ConfigError(
-                "nothing to minimise", got="weights of 0", expected=f"one of {', '.join(weights)} above 0"
-            )
+        if not any(self.term_weights().values()):
+            expected = f"one of {', '.join(names)}, or of terms, above 0"
+            raise ConfigError("nothing to minimise", got="weights of 0", expected=expected)
         if self.cache and not self.crop_epochs:
             raise ConfigError(
                 "a cache needs crops that come again", got="crop_epochs 0", hint="set crop_epochs to 1 or more"
             )
+
+    def term_weights(self) -> dict[str, float]:
+        """The weight of each distillation term, by name."""
+        cosine = "cosine" if self.cosine_form == "linear" else "cosine_log_sigmoid"
+        weights = {"l1": self.l1_weight, "l2": self.l2_weight, cosine: self.cosine_weight}
+        return weights | dict(self.terms)

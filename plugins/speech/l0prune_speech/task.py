@@ -21,10 +21,10 @@ from l0prune_speech.data import (
 )
 from l0prune_speech.deploy import for_inference
 from l0prune_speech.distillation import (
-    DistanceWeights,
     Distillation,
     TargetCache,
     check_room,
+    check_weights,
     matched_layers,
     set_dropout,
     teacher_digest,
@@ -43,6 +43,8 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
     for kind in run.gates.drop_rates:
         if kind not in UNITS:
             raise ConfigError("no such kind of unit", where=f"gates.drop_rates.{kind}", hint=nearest(kind, UNITS))
+    weights = options.term_weights()
+    check_weights(weights)
     teacher = load_teacher(options.teacher)
     layers = _layers(options, depth=int(teacher.config["encoder_num_layers"]))
     _check_lengths(options, teacher.config["extractor_conv_layer_config"])
@@ -67,7 +69,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         teacher.encoder.to(device),
         layers=layers,
         mode=options.mode,
-        weights=_weights(options),
+        weights=weights,
         cache=cache,
     ).to(device)
     probe = torch.randn(2, SAMPLE_RATE // 2, generator=torch.Generator().manual_seed(0)).to(device)
@@ -123,15 +125,6 @@ def _cache(
     if whole > most:
         fact += f", of which {options.cache_gigabytes:g} GB are kept"
     return TargetCache(folder, teacher_digest(teacher, layers), round(most)), {"teacher's cache": fact}
-
-
-def _weights(options: SpeechOptions) -> DistanceWeights:
-    return DistanceWeights(
-        l1=options.l1_weight,
-        l2=options.l2_weight,
-        cosine=options.cosine_weight,
-        cosine_form=options.cosine_form,
-    )
 
 
 def _hidden_states(model: nn.Module, waveforms: torch.Tensor) -> list[torch.Tensor]:

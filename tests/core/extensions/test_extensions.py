@@ -1,6 +1,8 @@
 """What other distributions add by one registration each: installed by pip, in one file, with public names alone."""
 
 import ast
+import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -8,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +19,7 @@ import l0prune
 from l0prune.errors import TargetError
 
 HERE = Path(__file__).parent
-PACKAGES = ("activation_memory", "fused_linear", "maxout")
+PACKAGES = ("activation_memory", "fused_linear", "maxout", "npz", "smooth_l1")
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +160,69 @@ def test_a_metric_of_ones_own_is_met_by_gates(package: ModuleType) -> None:
     assert 0.6 * before - 2 * 512 <= after <= 0.6 * before
     with torch.no_grad():
         torch.testing.assert_close(student.eval()(x), pruner.model.eval()(x), rtol=1e-5, atol=1e-6)
+
+
+SMALL = {
+    "extractor_mode": "group_norm",
+    "extractor_conv_layer_config": [(8, 10, 5), *[(8, 3, 2)] * 4, *[(8, 2, 2)] * 2],
+    "extractor_conv_bias": False,
+    "encoder_embed_dim": 32,
+    "encoder_projection_dropout": 0.1,
+    "encoder_pos_conv_kernel": 8,
+    "encoder_pos_conv_groups": 4,
+    "encoder_num_layers": 2,
+    "encoder_num_heads": 4,
+    "encoder_attention_dropout": 0.1,
+    "encoder_ff_interm_features": 64,
+    "encoder_ff_interm_dropout": 0.1,
+    "encoder_dropout": 0.1,
+    "encoder_layer_norm_first": False,
+    "encoder_layer_drop": 0.0,
+    "aux_num_out": None,
+    "family": "hubert",
+}
+COMPRESS = "compress --plugin speech --steps 4 --target-sparsity 0.5 --device cpu --json".split()
+SHORT = ("batch_seconds=4", "evaluation_seconds=5", "workers=0", "l1_weight=0", "cosine_weight=0", "terms.smooth_l1=1")
+
+
+def command(*arguments: object, site: Path | None) -> subprocess.CompletedProcess[str]:
+    """Run the command line where packages are installed, or are not."""
+    folders = [os.environ.get("PYTHONPATH", ""), *([str(site)] if site else [])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders)), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-P", "-m", "l0prune_cli", *map(str, arguments)]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_format_and_a_distillation_term_on_the_command_line(site: Path, tmp_path: Path) -> None:
+    from l0prune_speech.encoder import build_encoder
+    from l0prune_speech.formats import from_encoder
+
+    checkpoint = from_encoder(build_encoder(SMALL))
+    arrays = {name: tensor.detach().numpy() for name, tensor in checkpoint.tensors.items()}
+    np.savez(tmp_path / "teacher.npz", **arrays, **{"config.json": np.array(json.dumps(dict(checkpoint.config)))})
+    own = [part for setting in SHORT for part in ("--set", f"speech.{setting}")]
+    compress = (*COMPRESS, "--teacher", tmp_path / "teacher.npz", *own)
+
+    done = command(*compress, "--out", tmp_path / "run", site=site)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    # No other term has a weight.
+    assert report["distill_loss_final"] > 0
+    assert 0.4 < report["params_after"] / report["params_before"] <= 0.5
+    assert "smooth_l1 = 1" in (tmp_path / "run" / "config.toml").read_text()
+
+    done = command("export", tmp_path / "run", "--to", "npz", "--json", site=site)
+    assert done.returncode == 0, done.stderr
+    written = json.loads(done.stdout)
+    assert written["path"] == str(tmp_path / "run" / "exports" / "npz.npz")
+    assert written["parameters"] == report["params_after"]
+    assert written["max_relative_difference"] <= 1e-6
+    assert "opened again by l0prune_npz" in written["notes"]
+
+    # Where the packages are not installed, nobody knows the names.
+    done = command(*compress, "--out", tmp_path / "other", site=None)
+    assert done.returncode == 2
+    assert "no such term: speech.terms.smooth_l1" in done.stderr
+    done = command("export", tmp_path / "run", "--to", "npz", site=None)
+    assert done.returncode == 2
+    assert "no such format: npz" in done.stderr

@@ -1,6 +1,7 @@
 """Small encoders of each family and layout, dense and pruned."""
 
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,18 @@ def make_student(make_dense: Make) -> Make:
             return gated.pruned()[0].eval()  # type: ignore[return-value]
 
     return make
+
+
+@pytest.fixture
+def modules_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where transformers copies the code that folders bring along, for this test alone."""
+    from transformers.dynamic_module_utils import HF_MODULES_CACHE
+
+    for home in ("dynamic_module_utils", "utils.hub", "utils"):
+        module = __import__(f"transformers.{home}", fromlist=["HF_MODULES_CACHE"])
+        if getattr(module, "HF_MODULES_CACHE", None) == HF_MODULES_CACHE:
+            monkeypatch.setattr(module, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    return tmp_path / "modules"
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 import torch
 from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.formats.checkpoint import from_encoder, to_encoder
-from l0prune_speech.formats.dphubert import from_dphubert, to_diarizen, to_dphubert
+from l0prune_speech.formats.diarizen import to_diarizen
+from l0prune_speech.formats.dphubert import from_dphubert, to_dphubert
 from l0prune_speech.formats.pickled import read_pickled
 from torch import Tensor
 
@@ -54,7 +55,7 @@ def test_a_student_is_what_the_published_class_holds_and_comes_back_the_same(
     shapes = published_shapes(content["config"], weight_norm=NAMES[to])
     assert {name: tuple(tensor.shape) for name, tensor in content["state_dict"].items()} == shapes
     relative = kind.startswith("wavlm")
-    layerwise = ["use_layerwise_prune"] if relative and to == "diarizen" else []
+    layerwise = ["use_layerwise_prune"] if to == "diarizen" else []
     assert sorted(content["config"]) == sorted([*ARGUMENTS, *(WAVLM_HEADS if relative else HEADS), *layerwise])
     channels = content["config"]["extractor_conv_layer_config"][-1][0]
     assert sum(map(prod, shapes.values())) == sum(p.numel() for p in student.parameters()) + channels

@@ -14,6 +14,7 @@ from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.formats.checkpoint import to_encoder
 from l0prune_speech.formats.fairseq import from_fairseq
 from l0prune_speech.formats.pickled import read_pickled
+from l0prune_speech.formats.teachers import load_teacher
 from torch import Tensor
 
 from l0prune import DataError
@@ -195,3 +196,19 @@ def test_missing_settings_are_said(make_dense: Make) -> None:
     tensors, _ = to_fairseq(make_dense("hubert-base"))
     with pytest.raises(DataError, match="settings of a fairseq checkpoint are missing"):
         from_fairseq({"model": tensors, "cfg": None}, "here")
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_checkpoints_that_s3prl_converted_load(
+    make_dense: Make, states: States, tmp_path: Path, kind: str, normalize: bool
+) -> None:
+    encoder = make_dense(kind, normalize_waveform=normalize)
+    tensors, settings = to_fairseq(encoder)
+    converted = {"task_cfg": {"normalize": normalize}, "model_cfg": settings, "model_weight": tensors}
+    if kind.startswith("hubert"):
+        converted["dictionaries_symbols"] = [["<s>", "0", "1"]]
+    torch.save(converted, tmp_path / "converted.pt")
+    teacher = load_teacher(str(tmp_path / "converted.pt"))
+    assert all(torch.equal(*pair) for pair in zip(states(encoder), states(teacher.encoder), strict=True))
+    assert teacher.encoder.normalize_waveform is normalize
+    assert teacher.config["family"] == kind.partition("-")[0]

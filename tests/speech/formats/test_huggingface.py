@@ -14,7 +14,6 @@ from l0prune_speech.formats.checkpoint import from_encoder, to_encoder
 from l0prune_speech.formats.huggingface import DEFAULTS, WAVLM_DEFAULTS, from_huggingface, to_huggingface
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.dynamic_module_utils import HF_MODULES_CACHE
 
 from l0prune import DataError
 
@@ -76,7 +75,9 @@ def test_transformers_own_models_load_and_agree(
     model.save_pretrained(tmp_path)  # type: ignore[operator]
     checkpoint = from_huggingface(tmp_path)
     encoder = to_encoder(checkpoint, tmp_path)
-    assert checkpoint.notes == ()
+    how = "are" if layout else "are not"
+    missing = "neither processor_config.json nor preprocessor_config.json says so"
+    assert checkpoint.notes == (f"assumed that waveforms {how} normalised: {missing}",)
     assert checkpoint.config["family"] == family
     assert encoder.normalize_waveform is bool(layout)
     theirs = run_theirs(model, clips, normalize=bool(layout))
@@ -96,7 +97,7 @@ def test_a_task_model_gives_its_encoder_with_a_word(tmp_path: Path, family: str)
     model = make_theirs(family, "ForCTC", vocab_size=7)
     model.save_pretrained(tmp_path)  # type: ignore[operator]
     checkpoint = from_huggingface(tmp_path)
-    assert checkpoint.notes == ("left out what is not the encoder: lm_head.bias, lm_head.weight",)
+    assert checkpoint.notes[0] == "left out what is not the encoder: lm_head.bias, lm_head.weight"
     inner = getattr(model, family).encoder.layers[2].final_layer_norm.weight
     assert torch.equal(checkpoint.tensors["encoder.transformer.layers.2.final_layer_norm.weight"], inner)
     to_encoder(checkpoint, tmp_path)
@@ -140,7 +141,33 @@ def test_defaults_are_those_of_transformers() -> None:
 def test_the_preprocessor_says_whether_waveforms_are_normalised(tmp_path: Path, stated: bool) -> None:
     make_theirs("hubert", **({} if stated else LARGE)).save_pretrained(tmp_path)  # type: ignore[operator]
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": stated}))
+    checkpoint = from_huggingface(tmp_path)
+    assert checkpoint.config["normalize_waveform"] is stated
+    assert checkpoint.notes == ()
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_the_processor_that_transformers_writes_says_it_too(
+    tmp_path: Path, clips: tuple[Tensor, Tensor], stated: bool
+) -> None:
+    model = make_theirs("hubert", **({} if stated else LARGE))
+    model.save_pretrained(tmp_path)  # type: ignore[operator]
+    (tmp_path / "vocab.json").write_text(json.dumps({"<pad>": 0, "<unk>": 1, "|": 2, "a": 3}))
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=stated, return_attention_mask=True)
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"))
+    transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(tmp_path)
+    assert not (tmp_path / "preprocessor_config.json").exists()
+    checkpoint = from_huggingface(tmp_path)
+    assert checkpoint.notes == ()
+    encoder = to_encoder(checkpoint, tmp_path)
+    theirs = run_theirs(model, clips, normalize=stated)
+    for one, other in zip(run_ours(encoder, clips), theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    # Where both files are there, transformers takes this one.
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": not stated}))
     assert from_huggingface(tmp_path).config["normalize_waveform"] is stated
+    taken = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
+    assert taken.do_normalize is stated
 
 
 def test_a_dense_encoder_goes_to_transformers_own_class_and_back(
@@ -165,17 +192,13 @@ def test_a_student_brings_its_class_along(
     states: States,
     clips: tuple[Tensor, Tensor],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    modules_cache: Path,
     kind: str,
     emptied: tuple[str, ...],
 ) -> None:
     student = make_student(kind, emptied)
     (tmp_path / "student").mkdir()
     to_huggingface(from_encoder(student), tmp_path / "student", "card")
-    for home in ("dynamic_module_utils", "utils.hub", "utils"):
-        module = __import__(f"transformers.{home}", fromlist=["HF_MODULES_CACHE"])
-        if getattr(module, "HF_MODULES_CACHE", None) == HF_MODULES_CACHE:
-            monkeypatch.setattr(module, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     model = transformers.AutoModel.from_pretrained(tmp_path / "student", trust_remote_code=True)
     assert type(model).__name__ == f"Pruned{CLASSES[kind.partition('-')[0]]}Model"
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in student.parameters())

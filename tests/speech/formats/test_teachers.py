@@ -10,17 +10,21 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchaudio
+from l0prune_speech.encoder import encoder_groups
 from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.formats import teachers
 from l0prune_speech.formats.checkpoint import from_encoder
-from l0prune_speech.formats.dphubert import to_diarizen, to_dphubert
+from l0prune_speech.formats.diarizen import to_diarizen
+from l0prune_speech.formats.dphubert import to_dphubert
 from l0prune_speech.formats.huggingface import to_huggingface
+from l0prune_speech.formats.s3prl import to_s3prl
 from l0prune_speech.formats.teachers import load_teacher
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchaudio.models import wav2vec2_model, wavlm_model
 from torchaudio.pipelines import Wav2Vec2ASRBundle, Wav2Vec2Bundle
 
+import l0prune
 from l0prune import ConfigError, DataError, RunError
 
 Make = Callable[..., SpeechEncoder]
@@ -111,15 +115,15 @@ def test_foreign_and_damaged_files_are_refused(tmp_path: Path) -> None:
     foreign, damaged = tmp_path / "foreign.safetensors", tmp_path / "damaged.safetensors"
     save_file({"x": torch.zeros(2)}, foreign)
     damaged.write_bytes(b"\x00" * 100)
-    with pytest.raises(DataError, match="not a teacher file"):
+    with pytest.raises(DataError, match=r"not a checkpoint of a known format: .*got safetensors of format none"):
         load_teacher(str(foreign))
-    with pytest.raises(DataError, match="damaged teacher file"):
+    with pytest.raises(DataError, match="damaged safetensors file"):
         load_teacher(str(damaged))
     with pytest.raises(ConfigError, match="no such teacher"):
         load_teacher(str(tmp_path / "missing.safetensors"))
 
 
-FORMS = ("teacher", "dphubert", "diarizen", "huggingface")
+FORMS = ("teacher", "dphubert", "diarizen", "huggingface", "s3prl")
 
 
 def write(encoder: SpeechEncoder, form: str, path: Path) -> None:
@@ -129,6 +133,9 @@ def write(encoder: SpeechEncoder, form: str, path: Path) -> None:
             config = {key: value for key, value in encoder.config.items() if key != "normalize_waveform"}
             metadata = {"format": "l0prune-speech-teacher", "config": json.dumps(config), "normalize_waveform": "true"}
             save_file(encoder.state_dict(), path, metadata=metadata)
+        case "s3prl":
+            path.mkdir()
+            to_s3prl(checkpoint, path)
         case "dphubert":
             to_dphubert(checkpoint, path)
         case "diarizen":
@@ -151,9 +158,63 @@ def test_the_format_is_told_by_content(make_encoder: Make, tmp_path: Path, form:
     assert teacher.encoder.normalize_waveform is True
 
 
-def test_weights_of_a_hugging_face_directory_find_their_config(make_encoder: Make, tmp_path: Path) -> None:
-    write(make_encoder(), "huggingface", tmp_path / "hf")
-    assert load_teacher(str(tmp_path / "hf" / "model.safetensors")).config["encoder_num_heads"] == 2
+def same(encoder: SpeechEncoder, path: Path) -> bool:
+    """Whether a path holds the same network."""
+    other, waveforms = load_teacher(str(path)).encoder, torch.randn(1, 1_600)
+    with torch.no_grad():
+        pairs = zip(encoder.hidden_states(waveforms), other.hidden_states(waveforms), strict=True)
+        return all(torch.equal(*pair) for pair in pairs)
+
+
+def test_files_of_a_hugging_face_folder_find_what_is_beside_them(make_encoder: Make, tmp_path: Path) -> None:
+    encoder, folder = make_encoder(3), tmp_path / "hf"
+    write(encoder, "huggingface", folder)
+    assert same(encoder, folder / "model.safetensors")
+    assert same(encoder, folder / "config.json")
+    tensors = load_file(folder / "model.safetensors")
+    torch.save(tensors, folder / "pytorch_model.bin")
+    assert same(encoder, folder / "pytorch_model.bin")
+    # The file that is named is the one that is read.
+    other = make_encoder(4)
+    write(other, "huggingface", tmp_path / "other")
+    torch.save(load_file(tmp_path / "other" / "model.safetensors"), folder / "best.bin")
+    assert same(other, folder / "best.bin")
+    assert same(encoder, folder)
+    (folder / "config.json").unlink()
+    hint = r"bare weights say nothing of heads and strides: put the config\.json of transformers beside them"
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        with pytest.raises(DataError, match=hint):
+            load_teacher(str(folder / name))
+
+
+def test_files_of_a_run_find_what_is_beside_them(make_encoder: Make, tmp_path: Path) -> None:
+    encoder = make_encoder(3)
+    gated = l0prune.GatedModel(encoder, encoder_groups(encoder), target_sparsity=0.2).eval()
+    student, plan = gated.pruned()
+    l0prune.save(student, plan, tmp_path / "run", plugin="speech", architecture=encoder.config)
+    for name in ("", "model.safetensors", "model.json"):
+        assert same(student.eval(), tmp_path / "run" / name)  # type: ignore[arg-type]
+
+
+def test_files_of_an_s3prl_export_are_read(make_encoder: Make, tmp_path: Path) -> None:
+    encoder = make_encoder(3)
+    write(encoder, "s3prl", tmp_path / "upstream")
+    assert same(encoder, tmp_path / "upstream" / "model.pt")
+    (tmp_path / "upstream" / "model.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(DataError, match=r"damaged checkpoint, or not one of torch: .*model\.pt"):
+        load_teacher(str(tmp_path / "upstream"))
+    torch.save({"config": {}}, tmp_path / "upstream" / "model.pt")
+    with pytest.raises(DataError, match=r"not the model\.pt of an s3prl export"):
+        load_teacher(str(tmp_path / "upstream"))
+
+
+def test_settings_without_weights_say_what_to_give(tmp_path: Path) -> None:
+    for name in ("config.json", "config.toml"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(DataError, match="not an encoder of these families"):
+        load_teacher(str(tmp_path / "config.json"))
+    with pytest.raises(DataError, match=r"a file of settings holds no weights: .*config\.toml; give its folder"):
+        load_teacher(str(tmp_path / "config.toml"))
 
 
 @pytest.fixture
@@ -191,11 +252,11 @@ def test_what_is_no_teacher_is_one_line(tmp_path: Path) -> None:
     torch.save({"encoder.weight": torch.zeros(2)}, tmp_path / "bare.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"not a checkpoint of a known format.*got encoder\.weight.*a bare state dict"):
+    with pytest.raises(DataError, match=r"not a checkpoint of a known.*got encoder\.weight.*bare weights say nothing"):
         load_teacher(str(tmp_path / "bare.pt"))
     with pytest.raises(DataError, match=r"not a checkpoint of a known format.*got list"):
         load_teacher(str(tmp_path / "list.pt"))
-    with pytest.raises(DataError, match="neither a run nor a Hugging Face directory"):
+    with pytest.raises(DataError, match=r"no checkpoint of a known format in the folder: .*got nothing"):
         load_teacher(str(tmp_path / "empty"))
     # A run that has only begun.
     (tmp_path / "empty" / "config.toml").write_text("")
@@ -203,5 +264,7 @@ def test_what_is_no_teacher_is_one_line(tmp_path: Path) -> None:
         load_teacher(str(tmp_path / "empty"))
     with pytest.raises(ConfigError, match=r"no such teacher.*did you mean 'HUBERT_BASE'"):
         load_teacher("HUBERT_BAS")
-    with pytest.raises(ConfigError, match="no such teacher"):
-        load_teacher("x" * 5_000)
+    for name in ("x" * 5_000, "nothing", "some/where/else"):
+        with pytest.raises(ConfigError, match="no such teacher") as caught:
+            load_teacher(name)
+        assert len(str(caught.value)) < 400

@@ -3,7 +3,6 @@
 Legend: B batch, T frames, D residual width, L transformer layers.
 """
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -13,21 +12,12 @@ from l0prune_speech.data import SAMPLE_RATE
 from l0prune_speech.encoder import SpeechEncoder
 from l0prune_speech.formats import (
     FORMATS,
-    Way,
+    Format,
+    format_named,
     from_encoder,
-    huggingface_way,
     load_teacher,
     model_card,
-    onnx_way,
-    open_pickled,
-    open_s3prl,
-    plain_way,
-    to_diarizen,
-    to_dphubert,
     to_encoder,
-    to_s3prl,
-    torch_export_way,
-    torchscript_way,
 )
 
 _CLIPS = ((2.0, 1.3), (0.05,), (0.7, 3.07, 1.9))
@@ -47,20 +37,22 @@ def export_network(source: str, to: str, out: Path) -> Export:
         DataError: The source cannot be read.
         ProofError: What was written does not behave as the network does; nothing is left of it.
     """
-    way = _WAYS[to]()
+    form = format_named(to)
+    form.needs()
     teacher = load_teacher(source)
     checkpoint = from_encoder(teacher.encoder)
-    refusal = way.refusal(checkpoint)
+    refusal = form.refuses(checkpoint)
     if refusal:
-        others = ", ".join(name for name in FORMATS if name != to)
+        others = ", ".join(name for name in FORMATS if not format_named(name).refuses(checkpoint))
         raise ConfigError(f"{to} cannot hold this network", where=source, got=refusal, hint=f"these can: {others}")
+    assert form.write is not None
     with assembled(out) as place:
-        if not FORMATS[to].suffix:
+        if not form.suffix:
             place.mkdir()
-        notes = way.write(checkpoint, place, model_card(teacher.name, checkpoint, read_report(source) or {}))
-        difference = _difference(way, place, to_encoder(checkpoint, source))
-        if not difference <= way.tolerance:
-            got, expected = f"a relative difference of {difference:.1e}", f"at most {way.tolerance}"
+        notes = form.write(checkpoint, place, model_card(teacher.name, checkpoint, read_report(source) or {}))
+        difference = _difference(form, place, to_encoder(checkpoint, source))
+        if not difference <= form.tolerance:
+            got, expected = f"a relative difference of {difference:.1e}", f"at most {form.tolerance}"
             raise ProofError(
                 f"the {to} export does not behave as the network", where=source, got=got, expected=expected
             )
@@ -70,32 +62,22 @@ def export_network(source: str, to: str, out: Path) -> Export:
         path=str(out),
         parameters=sum(parameter.numel() for parameter in teacher.encoder.parameters()),
         max_relative_difference=difference,
-        notes=(*teacher.notes, *notes),
+        notes=(*teacher.notes, *notes, f"opened again by {form.opened_by}"),
     )
 
 
-def _difference(way: Way, place: Path, encoder: SpeechEncoder) -> float:
+def _difference(form: Format, place: Path, encoder: SpeechEncoder) -> float:
     """The largest relative difference over batches of several sizes and lengths."""
-    run, generator, largest = way.open(place), torch.Generator().manual_seed(0), 0.0
+    assert form.open is not None
+    run, generator, largest = form.open(place), torch.Generator().manual_seed(0), 0.0
     with torch.no_grad():
         for seconds in _CLIPS:
             lengths = torch.tensor([round(clip * SAMPLE_RATE) for clip in seconds])
             waveforms = 0.1 * torch.randn(len(seconds), int(lengths.max()), generator=generator)
             waveforms[torch.arange(waveforms.shape[1]) >= lengths[:, None]] = 0
             difference = relative_difference(
-                list(way.expected(encoder, waveforms, lengths)), list(run(waveforms, lengths))
+                list(form.expected(encoder, waveforms, lengths)), list(run(waveforms, lengths))
             )
             # A NaN must not pass for small.
             largest = difference if not difference <= largest else largest
     return largest
-
-
-_WAYS: Mapping[str, Callable[[], Way]] = {
-    "dphubert": lambda: plain_way(to_dphubert, open_pickled),
-    "diarizen": lambda: plain_way(to_diarizen, open_pickled),
-    "huggingface": huggingface_way,
-    "onnx": onnx_way,
-    "torchscript": torchscript_way,
-    "torch.export": torch_export_way,
-    "s3prl": lambda: plain_way(to_s3prl, open_s3prl),
-}

@@ -3,8 +3,7 @@
 Legend: B batch, T frames, D student width, E teacher width.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,44 +11,11 @@ from torch import Tensor, nn
 from l0prune import ConfigError, Losses, Objective
 from l0prune_speech.data import SAMPLE_RATE
 from l0prune_speech.distillation.targets import TargetCache, Targets
+from l0prune_speech.distillation.terms import check_weights, distance
 from l0prune_speech.encoder import SpeechEncoder
 
-
-@dataclass(frozen=True, kw_only=True)
-class DistanceWeights:
-    """Weights of the distances between a student's and a teacher's hidden state."""
-
-    l1: float = 1.0
-    l2: float = 0.0
-    cosine: float = 1.0
-    cosine_form: str = "linear"
-    """ "linear" for 1 - cos, "log_sigmoid" for -log sigmoid(cos) (DistilHuBERT)."""
-
-    def __post_init__(self) -> None:
-        if self.cosine_form not in ("linear", "log_sigmoid"):
-            raise ConfigError("unknown cosine form", got=self.cosine_form, expected="linear or log_sigmoid")
-        if min(self.l1, self.l2, self.cosine) < 0 or self.l1 + self.l2 + self.cosine == 0:
-            got = (self.l1, self.l2, self.cosine)
-            raise ConfigError("distance weights out of range", got=got, expected="none negative, one positive")
-
-
-def distance(student: Tensor, teacher: Tensor, weights: DistanceWeights) -> Tensor:
-    """Distance of two hidden states (B, T, E), averaged over batch, frames and, for L1 and L2, features.
-
-    Source: DPHuBERT (arXiv 2305.17651), eq. 1; 1 - cos instead of -cos, so that 0 is a perfect match.
-    """
-    # In float32 at least.
-    student, teacher = (state.to(torch.promote_types(state.dtype, torch.float32)) for state in (student, teacher))
-    total = student.new_zeros(())
-    if weights.l1:
-        total = total + weights.l1 * nn.functional.l1_loss(student, teacher)
-    if weights.l2:
-        total = total + weights.l2 * nn.functional.mse_loss(student, teacher)
-    if weights.cosine:
-        cosine = nn.functional.cosine_similarity(student, teacher, dim=-1)
-        form = 1 - cosine if weights.cosine_form == "linear" else -nn.functional.logsigmoid(cosine)
-        total = total + weights.cosine * form.mean()
-    return total
+PUBLISHED: Mapping[str, float] = {"l1": 1.0, "cosine": 1.0}
+"""Weights of the terms of DPHuBERT's eq. 1."""
 
 
 def matched_layers(depth: int) -> tuple[int, ...]:
@@ -65,7 +31,7 @@ class Distillation(Objective):
         teacher: Frozen; in evaluation mode.
         layers: Teacher layers to match; 0 is the projected CNN output.
         mode: "layers" compares each with the student's own layer; "prediction" predicts all from the student's last.
-        weights: Of the distances.
+        weights: Of the terms, by name (`all_terms()`).
         cache: Keeps the teacher's hidden states on disk.
     """
 
@@ -76,13 +42,14 @@ class Distillation(Objective):
         *,
         layers: Sequence[int],
         mode: str = "layers",
-        weights: DistanceWeights | None = None,
+        weights: Mapping[str, float] = PUBLISHED,
         cache: TargetCache | None = None,
     ) -> None:
         super().__init__(student)
         # No module: hidden from `parameters()`, `train()` and checkpoints.
         self.targets = Targets(teacher, layers, cache)
-        self.layers, self.mode, self.weights = tuple(layers), mode, weights or DistanceWeights()
+        check_weights(weights)
+        self.layers, self.mode, self.weights = tuple(layers), mode, dict(weights)
         own, theirs = _width(student), _width(teacher)
         if mode == "layers":
             # One projection for layer 0 and one shared by the others, as published; both begin as the identity.
@@ -102,16 +69,22 @@ class Distillation(Objective):
         student: SpeechEncoder = self.student  # type: ignore[assignment]
         states = student.hidden_states(waveforms, max(self.layers) if self.mode == "layers" else None)
         parts = {
-            f"layer {layer}": distance(self._predict(states, layer), targets[layer], self.weights)
+            f"layer {layer}": distance(
+                self._own(states, layer), self._predict(states, layer), targets[layer], self.weights
+            )
             for layer in self.layers
         }
         total = torch.stack(list(parts.values())).mean()
         return Losses(total=total, parts=parts, amount=waveforms.numel() / SAMPLE_RATE)
 
+    def _own(self, states: Sequence[Tensor], layer: int) -> Tensor:
+        """The student's state that is compared with the teacher's of a layer."""
+        return states[-1 if self.mode == "prediction" else layer]
+
     def _predict(self, states: Sequence[Tensor], layer: int) -> Tensor:
         if self.mode == "prediction":
-            return self.projections[str(layer)](states[-1])
-        return self.projections["first" if layer == 0 else "others"](states[layer])
+            return self.projections[str(layer)](self._own(states, layer))
+        return self.projections["first" if layer == 0 else "others"](self._own(states, layer))
 
 
 def set_dropout(student: SpeechEncoder, *, dropout: bool, layer_drop: float) -> None:

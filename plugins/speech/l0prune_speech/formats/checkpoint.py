@@ -3,11 +3,15 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import safetensors
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from l0prune import DataError
 from l0prune_speech.encoder import SpeechEncoder, build_encoder, slim_config
 from l0prune_speech.formats.fit import check_fit
 
@@ -66,6 +70,18 @@ def folded(checkpoint: Checkpoint) -> SpeechEncoder:
 def family(config: Mapping[str, Any]) -> str:
     """hubert, wav2vec2 or wavlm; hubert where the configuration leaves it open."""
     return "wavlm" if config.get("encoder_num_buckets") is not None else config.get("family", "hubert")
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise DataError("damaged or missing weights", where=path, got=" ".join(str(error).split())) from error
 
 
 def renamed(tensors: Mapping[str, Tensor], *rules: tuple[str, str]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
-"""DPHuBERT's `.pth` and DiariZen's `.bin`: a dictionary of `state_dict` and `config`, with a width for each layer.
+"""DPHuBERT's `.pth`: a dictionary of `state_dict` and `config`, with a width for each layer.
 
-Source: the published implementations of arXiv 2305.17651 (DPHuBERT) and DiariZen (2025).
+Source: the published implementation of arXiv 2305.17651.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,10 @@ from l0prune_speech.formats.checkpoint import (
 )
 from l0prune_speech.formats.fit import named_tensors
 from l0prune_speech.formats.pickled import read_pickled
-from l0prune_speech.formats.way import Run
+from l0prune_speech.formats.registry import Format, Run, register_format
+from l0prune_speech.formats.source import Source
 
-_PRUNE_FLAGS = (
+PRUNE_FLAGS = (
     "extractor_prune_conv_channels",
     "encoder_prune_attention_heads",
     "encoder_prune_attention_layer",
@@ -35,7 +36,7 @@ _PRUNE_FLAGS = (
 )
 _DEEPEST = 1000
 """No network has more layers."""
-_DIARIZEN_PREFIX = "wavlm_model."
+DIARIZEN_PREFIX = "wavlm_model."
 _SHARED = (
     "extractor_mode",
     "extractor_conv_bias",
@@ -54,10 +55,10 @@ _POSITIONS = ("encoder_num_buckets", "encoder_max_distance")
 
 
 def from_dphubert(content: Mapping[str, Any], where: object) -> Checkpoint:
-    """Read either format.
+    """Read a checkpoint of DPHuBERT, or of DiariZen.
 
     Args:
-        content: What the file holds.
+        content: `state_dict`, `config`.
         where: The file, for messages.
 
     Raises:
@@ -65,10 +66,10 @@ def from_dphubert(content: Mapping[str, Any], where: object) -> Checkpoint:
     """
     state, config = named_tensors(content["state_dict"], where), content["config"]
     notes = []
-    if any(name.startswith(_DIARIZEN_PREFIX) for name in state):
-        others = [name for name in state if not name.startswith(_DIARIZEN_PREFIX)]
-        notes += [f"left out what is not {_DIARIZEN_PREFIX[:-1]}: {len(others)} tensors"] if others else []
-        state = {name.removeprefix(_DIARIZEN_PREFIX): tensor for name, tensor in state.items() if name not in others}
+    if any(name.startswith(DIARIZEN_PREFIX) for name in state):
+        others = [name for name in state if not name.startswith(DIARIZEN_PREFIX)]
+        notes += [f"left out what is not {DIARIZEN_PREFIX[:-1]}: {len(others)} tensors"] if others else []
+        state = {name.removeprefix(DIARIZEN_PREFIX): tensor for name, tensor in state.items() if name not in others}
     try:
         ours = _from_config(config)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -131,25 +132,19 @@ def _each(value: Any, depth: int) -> list[Any]:
     return values
 
 
-def to_dphubert(checkpoint: Checkpoint, path: Path) -> list[str]:
+def to_dphubert(checkpoint: Checkpoint, path: Path, _card: str = "") -> list[str]:
     """Write a file that DPHuBERT's model class loads strictly; returns what had to be supplied."""
-    content, notes = _content(checkpoint)
+    content, notes = published(checkpoint)
     content["state_dict"] = renamed(content["state_dict"], *WEIGHT_NORMED)
     torch.save(content, path)
     return notes
 
 
-def to_diarizen(checkpoint: Checkpoint, path: Path) -> list[str]:
-    """Write a file that DiariZen's model class loads strictly; returns what had to be supplied."""
-    content, notes = _content(checkpoint)
-    if family(checkpoint.config) == "wavlm":
-        # Its class for the other families does not know the setting.
-        content["config"]["use_layerwise_prune"] = False
-    torch.save(content, path)
-    return notes
+def published(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
+    """`state_dict` and `config` as the published classes have them, and what had to be supplied.
 
-
-def _content(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
+    The positional convolution keeps the names of `torch.nn.utils.parametrizations.weight_norm`.
+    """
     ours, tensors = checkpoint.config, dict(checkpoint.tensors)
     depth, total = ours["encoder_num_layers"], ours["encoder_num_heads"]
     heads = [list(left) for left in ours.get("encoder_remaining_heads", [range(total)] * depth)]
@@ -178,7 +173,7 @@ def _content(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
         "encoder_ff_interm_features": widths,
         "aux_num_out": None,
         "normalize_waveform": bool(ours.get("normalize_waveform", False)),
-        **dict.fromkeys(_PRUNE_FLAGS, False),
+        **dict.fromkeys(PRUNE_FLAGS, False),
     }
     return {"state_dict": tensors, "config": config}, notes
 
@@ -201,3 +196,23 @@ def open_pickled(path: Path) -> Run:
     """A pickled student as its users open it: hidden states of waveforms."""
     encoder = to_encoder(from_dphubert(read_pickled(path), path), path)
     return lambda waveforms, lengths: encoder.hidden_states(waveforms, None, lengths)
+
+
+def _claims(source: Source) -> bool:
+    # An s3prl export of ours has the same keys, and says of which family it is.
+    return source.holds(state_dict=Mapping, config=Mapping) and "family" not in source.content["config"]
+
+
+register_format(
+    Format(
+        name="dphubert",
+        reads="a .pth of DPHuBERT or a .bin of DiariZen (state_dict and config)",
+        claims=_claims,
+        read=lambda source: from_dphubert(source.content, source.path),
+        holds="DPHuBERT's checkpoint; a first WavLM layer without attention gets one head that adds nothing",
+        suffix=".pth",
+        write=to_dphubert,
+        open=open_pickled,
+        opened_by="l0prune's own reader, as DPHuBERT is no package",
+    )
+)

@@ -1,6 +1,8 @@
-"""fairseq's `.pt` checkpoints of wav2vec 2.0 and HuBERT, and WavLM's, which follow them; fairseq is not needed.
+"""fairseq's `.pt` checkpoints of wav2vec 2.0 and HuBERT, WavLM's, which follow them, and those that s3prl converts.
 
-Source: fairseq's models wav2vec2, hubert and wav2vec2_asr; microsoft/unilm's WavLM.
+fairseq is not needed.
+
+Source: fairseq's models wav2vec2, hubert and wav2vec2_asr; microsoft/unilm's WavLM; s3prl's `convert.py` of both.
 """
 
 import ast
@@ -11,6 +13,8 @@ from l0prune import DataError, listed
 from l0prune_speech.formats.checkpoint import PARAMETRIZED, Checkpoint, renamed
 from l0prune_speech.formats.fit import named_tensors
 from l0prune_speech.formats.pickled import Inert
+from l0prune_speech.formats.registry import Format, register_format
+from l0prune_speech.formats.source import Source
 
 _FINE_TUNED = "w2v_encoder.w2v_model."
 _PRETRAINING = ("mask_emb", "label_embs_concat", "final_proj.", "quantizer.", "project_q.", "target_glu.")
@@ -119,7 +123,9 @@ def from_fairseq(content: Mapping[str, Any], where: object) -> Checkpoint:
 
 
 def _family(content: Mapping[str, Any], model: Mapping[str, Any]) -> str:
-    hubert = "hubert" in str(model.get("_name") or model.get("arch") or "") or "label_embs_concat" in content["model"]
+    named = "hubert" in str(model.get("_name") or model.get("arch") or "")
+    # s3prl keeps the dictionaries of HuBERT's units, and of wav2vec 2.0 none.
+    hubert = named or "label_embs_concat" in content["model"] or "dictionaries_symbols" in content
     return "hubert" if hubert else "wav2vec2"
 
 
@@ -161,3 +167,25 @@ def _value(node: ast.expr) -> Any:
         case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int(times))) if times <= 1000:
             return _value(left) * times
     raise ValueError("neither list, tuple nor number")
+
+
+def _claims(source: Source) -> bool:
+    return source.holds(model=Mapping) or source.holds(model_weight=Mapping, model_cfg=Mapping)
+
+
+def _read(source: Source) -> Checkpoint:
+    content = source.content
+    if "model_weight" in content:
+        settings = {"model": content["model_cfg"], "task": content.get("task_cfg")}
+        content = {**content, "model": content["model_weight"], "cfg": settings}
+    return from_fairseq(content, source.path)
+
+
+register_format(
+    Format(
+        name="fairseq",
+        reads="a .pt of fairseq or WavLM (model and cfg), or as s3prl converts it (model_weight and model_cfg)",
+        claims=_claims,
+        read=_read,
+    )
+)

@@ -4,6 +4,7 @@ A dense encoder is written for transformers' own classes. A pruned one brings it
 """
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from l0prune import ConfigError, DataError, RunError, listed
@@ -23,15 +24,29 @@ from l0prune_speech.formats.checkpoint import (
     PARAMETRIZED,
     Checkpoint,
     family,
+    read_safetensors,
     renamed,
 )
 from l0prune_speech.formats.fit import named_tensors
 from l0prune_speech.formats.parts import parts_of
 from l0prune_speech.formats.pickled import read_pickled
-from l0prune_speech.formats.way import Outputs, Run, Way
+from l0prune_speech.formats.registry import Format, Outputs, Run, register_format
+from l0prune_speech.formats.source import Source
 
 _MODEL_TYPES = {"hubert": "hubert", "wav2vec2": "wav2vec2", "wavlm": "wavlm"}
 _CLASSES = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}
+_MODELING, _PIPELINE = "modeling_l0prune", "pipeline_l0prune"
+"""Files of this folder that exports bring along."""
+_TASKS = {
+    "AutoModel": "Model",
+    "AutoModelForCTC": "ForCTC",
+    "AutoModelForAudioClassification": "ForSequenceClassification",
+    "AutoModelForAudioFrameClassification": "ForAudioFrameClassification",
+    "AutoModelForAudioXVector": "ForXVector",
+}
+"""Endings of transformers' classes, by the class that chooses among them."""
+_AUTOS = {"hubert": tuple(_TASKS)[:3], "wav2vec2": tuple(_TASKS), "wavlm": tuple(_TASKS)}
+"""What transformers has of each family."""
 _SAME = {
     "extractor_conv_bias": "conv_bias",
     "encoder_embed_dim": "hidden_size",
@@ -96,10 +111,17 @@ _NAMES_BACK = (
 _MASK = "masked_spec_embed"
 _WEIGHTS = "model.safetensors"
 _MARK = {"written_by": "l0prune"}
+_PREPROCESSORS = (("processor_config.json", "feature_extractor"), ("preprocessor_config.json", ""))
+"""Where `do_normalize` stands, and in which table, in the order in which transformers looks."""
+_SHARD = re.compile(r"-\d+-of-\d+\.")
 
 
-def from_huggingface(folder: Path) -> Checkpoint:
+def from_huggingface(folder: Path, weights: Path | None = None) -> Checkpoint:
     """Read a directory that `save_pretrained` or `to_huggingface` wrote.
+
+    Args:
+        folder: Has config.json.
+        weights: A file; by default the one or those that transformers reads.
 
     Raises:
         DataError: A file is missing or damaged, or the model is of another family.
@@ -116,15 +138,18 @@ def from_huggingface(folder: Path) -> Checkpoint:
         config = _from_config(values, kind)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise DataError("cannot read", where=folder / "config.json", got=error) from error
-    config["normalize_waveform"] = _normalizes(folder, values)
+    normalizes, assumed = _normalizes(folder, values)
+    config["normalize_waveform"] = normalizes
     pruned = values.get("l0prune") or {}
     said = {ours: (theirs, values.get(theirs)) for ours, theirs in _SAID.items()}
     said |= {ours: (f"l0prune.{theirs}", pruned[theirs]) for ours, theirs in _PRUNED.items() if theirs in pruned}
-    check_digests(folder, stated)
-    tensors, left_out = _encoder_only(_tensors(folder), kind)
+    if weights is None or weights.name == _WEIGHTS:
+        check_digests(folder, stated)
+    tensors, left_out = _encoder_only(_read_tensors(weights) if weights else _tensors(folder), kind)
     tensors.pop(_MASK, None)
-    notes = (f"left out what is not the encoder: {listed(left_out)}",) if left_out else ()
-    return Checkpoint(config=config, tensors=renamed(tensors, *_NAMES), notes=notes, said=said)
+    notes = [f"left out what is not the encoder: {listed(left_out)}"] if left_out else []
+    notes += [assumed] if assumed else []
+    return Checkpoint(config=config, tensors=renamed(tensors, *_NAMES), notes=tuple(notes), said=said)
 
 
 def check_digests(folder: Path, stated: Mapping[str, Any]) -> bool:
@@ -181,11 +206,19 @@ def _names(kind: str) -> dict[str, str]:
     return {**_SAME, **(_POSITIONS if kind == "wavlm" else {})}
 
 
-def _normalizes(folder: Path, values: Mapping[str, Any]) -> bool:
-    """Whether waveforms are normalised: as the preprocessor says, else as the published models of each layout."""
-    path = folder / "preprocessor_config.json"
-    stated = _read_json(path).get("do_normalize") if path.is_file() else None
-    return bool(stated) if stated is not None else values["feat_extract_norm"] == "layer"
+def _normalizes(folder: Path, values: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether waveforms are normalised, and what to say where no file says so: then as published models of a layout."""
+    for name, inside in _PREPROCESSORS:
+        path = folder / name
+        if path.is_file():
+            stated = _read_json(path)
+            stated = stated.get(inside) if inside else stated
+            if isinstance(stated, Mapping) and stated.get("do_normalize") is not None:
+                return bool(stated["do_normalize"]), ""
+    assumed = values["feat_extract_norm"] == "layer"
+    how = "are normalised" if assumed else "are not normalised"
+    missing = " nor ".join(name for name, _ in _PREPROCESSORS)
+    return assumed, f"assumed that waveforms {how}: neither {missing} says so"
 
 
 def _encoder_only(tensors: Mapping[str, Tensor], kind: str) -> tuple[dict[str, Tensor], list[str]]:
@@ -215,18 +248,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     return named_tensors(read_pickled(path), path)
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file.
-
-    Raises:
-        DataError: The file is missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise DataError("damaged or missing weights", where=path, got=" ".join(str(error).split())) from error
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
@@ -273,11 +294,21 @@ def to_huggingface(checkpoint: Checkpoint, folder: Path, card: str) -> list[str]
         "mask_feature_prob": 0.0,
         **{key: value for key, value in _ONLY.items() if value is not None},
         "dtype": "float32",
+        # transformers' own of this name knows text alone.
+        "custom_pipelines": {
+            "feature-extraction": {"impl": f"{_PIPELINE}.SpeechFeatureExtraction", "pt": ["AutoModel"]}
+        },
     }
+    code = [_PIPELINE]
     if pruned:
-        name = f"Pruned{_CLASSES[kind]}Model"
-        theirs |= {"architectures": [name], "auto_map": {"AutoModel": f"modeling_l0prune.{name}"}}
-        shutil.copyfile(Path(__file__).with_name("modeling_l0prune.py"), folder / "modeling_l0prune.py")
+        named = {auto: f"Pruned{_CLASSES[kind]}{task}" for auto, task in _TASKS.items() if auto in _AUTOS[kind]}
+        theirs |= {
+            "architectures": [named["AutoModel"]],
+            "auto_map": {auto: f"{_MODELING}.{name}" for auto, name in named.items()},
+        }
+        code.append(_MODELING)
+    for name in code:
+        shutil.copyfile(Path(__file__).with_name(f"{name}.py"), folder / f"{name}.py")
     preprocessor = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "feature_size": 1,
@@ -349,11 +380,36 @@ def _transformers() -> Any:
     return transformers
 
 
-def huggingface_way() -> Way:
-    """transformers' folders.
+def _claims(source: Source) -> bool:
+    if not (source.folder / "config.json").is_file():
+        return False
+    if source.path.is_dir() or source.path.name == "config.json" or source.path.name.endswith(".index.json"):
+        return True
+    # Weights that say something of themselves are those of another format.
+    return source.is_bare and (source.metadata or {}).get("format", "pt") == "pt"
 
-    Raises:
-        ConfigError: transformers is missing.
-    """
+
+def _read(source: Source) -> Checkpoint:
+    whole = source.path.is_dir() or source.path.suffix == ".json" or _SHARD.search(source.path.name)
+    return from_huggingface(source.folder, None if whole else source.path)
+
+
+def _needs() -> None:
+    """Raise a `ConfigError` where transformers is missing."""
     _transformers()
-    return Way(write=to_huggingface, open=_open_huggingface, expected=_huggingface_outputs)
+
+
+register_format(
+    Format(
+        name="huggingface",
+        reads="a folder of transformers (config.json and weights)",
+        claims=_claims,
+        read=_read,
+        holds="a folder for transformers: dense encoders for its own classes, pruned ones with their classes beside",
+        write=to_huggingface,
+        open=_open_huggingface,
+        opened_by="transformers (a pruned encoder: with the classes in its folder)",
+        expected=_huggingface_outputs,
+        needs=_needs,
+    )
+)

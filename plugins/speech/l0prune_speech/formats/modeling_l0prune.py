@@ -1,7 +1,7 @@
 """Pruned HuBERT, wav2vec 2.0 and WavLM encoders for Hugging Face transformers.
 
 The file stands alone, beside the config.json whose table "l0prune" gives the widths of each layer. Outputs, masks and
-arguments are those of transformers' own HubertModel, Wav2Vec2Model and WavLMModel.
+arguments are those of transformers' own HubertModel, Wav2Vec2Model and WavLMModel, and of their models for tasks.
 
 Legend: B batch, T frames, D residual width, H heads of width d in the dense network, h heads left.
 """
@@ -11,38 +11,87 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import HubertModel, Wav2Vec2Model, WavLMModel
+from transformers import (
+    HubertForCTC,
+    HubertForSequenceClassification,
+    HubertModel,
+    Wav2Vec2ForAudioFrameClassification,
+    Wav2Vec2ForCTC,
+    Wav2Vec2ForSequenceClassification,
+    Wav2Vec2ForXVector,
+    Wav2Vec2Model,
+    WavLMForAudioFrameClassification,
+    WavLMForCTC,
+    WavLMForSequenceClassification,
+    WavLMForXVector,
+    WavLMModel,
+)
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 # Up to version 4 attention returned a third value.
 _RETURNS = 2 if int(transformers.__version__.partition(".")[0]) >= 5 else 3
 
 
-class PrunedHubertModel(HubertModel):
+class _Pruned:
+    """One of transformers' models whose encoder has a width for each layer."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
+        # A model for a task has its encoder under this name; the encoder itself has nothing there.
+        _narrow(getattr(self, self.base_model_prefix, self), config)  # type: ignore[attr-defined]
+        self.post_init()  # type: ignore[attr-defined]
+
+
+class PrunedHubertModel(_Pruned, HubertModel):
     """transformers' HubertModel with a width for each layer."""
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        _narrow(self, config)
-        self.post_init()
+
+class PrunedHubertForCTC(_Pruned, HubertForCTC):
+    """transformers' HubertForCTC with a width for each layer."""
 
 
-class PrunedWav2Vec2Model(Wav2Vec2Model):
+class PrunedHubertForSequenceClassification(_Pruned, HubertForSequenceClassification):
+    """transformers' HubertForSequenceClassification with a width for each layer."""
+
+
+class PrunedWav2Vec2Model(_Pruned, Wav2Vec2Model):
     """transformers' Wav2Vec2Model with a width for each layer."""
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        _narrow(self, config)
-        self.post_init()
+
+class PrunedWav2Vec2ForCTC(_Pruned, Wav2Vec2ForCTC):
+    """transformers' Wav2Vec2ForCTC with a width for each layer."""
 
 
-class PrunedWavLMModel(WavLMModel):
+class PrunedWav2Vec2ForSequenceClassification(_Pruned, Wav2Vec2ForSequenceClassification):
+    """transformers' Wav2Vec2ForSequenceClassification with a width for each layer."""
+
+
+class PrunedWav2Vec2ForAudioFrameClassification(_Pruned, Wav2Vec2ForAudioFrameClassification):
+    """transformers' Wav2Vec2ForAudioFrameClassification with a width for each layer."""
+
+
+class PrunedWav2Vec2ForXVector(_Pruned, Wav2Vec2ForXVector):
+    """transformers' Wav2Vec2ForXVector with a width for each layer."""
+
+
+class PrunedWavLMModel(_Pruned, WavLMModel):
     """transformers' WavLMModel with a width for each layer."""
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        _narrow(self, config)
-        self.post_init()
+
+class PrunedWavLMForCTC(_Pruned, WavLMForCTC):
+    """transformers' WavLMForCTC with a width for each layer."""
+
+
+class PrunedWavLMForSequenceClassification(_Pruned, WavLMForSequenceClassification):
+    """transformers' WavLMForSequenceClassification with a width for each layer."""
+
+
+class PrunedWavLMForAudioFrameClassification(_Pruned, WavLMForAudioFrameClassification):
+    """transformers' WavLMForAudioFrameClassification with a width for each layer."""
+
+
+class PrunedWavLMForXVector(_Pruned, WavLMForXVector):
+    """transformers' WavLMForXVector with a width for each layer."""
 
 
 class PrunedWavLMAttention(WavLMAttention):

@@ -1,25 +1,157 @@
-"""The formats that speech encoders are exported to, in words."""
+"""The checkpoint formats of speech encoders. Each is one file, which says all of it in one registration.
 
-from collections.abc import Mapping
+Legend: B batch, T frames, D residual width.
+"""
 
-from l0prune import ExportFormat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-FORMATS: Mapping[str, ExportFormat] = {
-    "huggingface": ExportFormat(
-        holds="a folder for transformers: dense encoders for its own classes, pruned ones with their class beside them",
-    ),
-    "dphubert": ExportFormat(
-        holds="DPHuBERT's checkpoint; a first WavLM layer without attention gets one head that adds nothing",
-        suffix=".pth",
-    ),
-    "diarizen": ExportFormat(holds="DiariZen's checkpoint; otherwise as dphubert", suffix=".bin"),
-    "onnx": ExportFormat(
-        holds="an ONNX model; any batch and length, float32, at most 530 million parameters (2 GB)", suffix=".onnx"
-    ),
-    "torchscript": ExportFormat(holds="a TorchScript program for Python and C++; any batch and length", suffix=".pt"),
-    "torch.export": ExportFormat(
-        holds="a torch.export program; any batch, any length from two frames (45 ms) on", suffix=".pt2"
-    ),
-    "s3prl": ExportFormat(holds="a folder that is an s3prl upstream, for SUPERB; needs torch and torchaudio alone"),
-}
-"""By name."""
+from l0prune import ConfigError, ExportFormat, nearest
+from l0prune_speech.extensions import load_extensions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from l0prune_speech.encoder import SpeechEncoder
+    from l0prune_speech.formats.checkpoint import Checkpoint
+    from l0prune_speech.formats.source import Source
+
+Outputs = Sequence["Tensor"]
+Run = Callable[["Tensor", "Tensor"], Outputs]
+"""waveforms (B, samples), lengths (B,) -> outputs such as hidden states (B, T, D)."""
+
+_FILES = (
+    "diarizen",
+    "dphubert",
+    "fairseq",
+    "huggingface",
+    "onnx_model",
+    "s3prl",
+    "torch_export",
+    "torchaudio_names",
+    "torchscript",
+)
+"""Those of this package that register a format."""
+
+
+def _hidden_states(encoder: "SpeechEncoder", waveforms: "Tensor", lengths: "Tensor") -> Outputs:
+    return encoder.hidden_states(waveforms, None, lengths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A checkpoint format: what it reads, writes, opens, expects and refuses.
+
+    One that is only read has no `write`; one that is only written has no `read`.
+    """
+
+    name: str
+    """As in `--to NAME`."""
+    reads: str = ""
+    """What can be a teacher, in words, for messages."""
+    claims: "Callable[[Source], bool] | None" = None
+    """Whether a file or folder is of this format. Later registrations are asked first."""
+    read: "Callable[[Source], Checkpoint] | None" = None
+    """Reads what it claims."""
+    holds: str = ""
+    """What is written, and what it can and cannot hold, in words."""
+    suffix: str = ""
+    """Of the file that is written; a folder has none."""
+    write: "Callable[[Checkpoint, Path, str], list[str]] | None" = None
+    """Checkpoint, a file's path or an empty folder, and the text of a model card -> notes for the user."""
+    open: Callable[[Path], Run] | None = None
+    """Runs what was written as its users would."""
+    opened_by: str = ""
+    """Whose code that is, in words."""
+    expected: "Callable[[SpeechEncoder, Tensor, Tensor], Outputs]" = _hidden_states
+    """What the encoder itself gives for waveforms (B, samples) and lengths (B,), in place of what `open` gives."""
+    tolerance: float = 1e-5
+    """The largest relative difference between the two."""
+    refuses: "Callable[[Checkpoint], str | None]" = lambda _checkpoint: None
+    """Why the format cannot hold a network, or None."""
+    needs: Callable[[], None] = lambda: None
+    """Raises a `ConfigError` where a package is missing that `write` or `open` takes."""
+
+
+_FORMATS: dict[str, Format] = {}
+
+
+def register_format(form: Format, *, replace: bool = False) -> Format:
+    """Let `--teacher` read a format, and `l0prune export --to NAME` write it.
+
+    Args:
+        form: The format.
+        replace: Take the place of one of the same name.
+
+    Raises:
+        ConfigError: It is no format, it neither reads nor writes, a part of it is missing, or its name is taken.
+    """
+    if not isinstance(form, Format):
+        raise ConfigError("not a format", got=repr(form), expected="an instance of l0prune_speech.formats.Format")
+    _load_own()
+    if not form.name:
+        raise ConfigError("the format has no name", got=repr(form.name))
+    reading = (form.read, form.claims, form.reads)
+    writing = (form.write, form.open, form.opened_by, form.holds)
+    if not any(reading) and not any(writing):
+        raise ConfigError("the format neither reads nor writes", where=form.name)
+    if any(reading) and not all(reading):
+        raise ConfigError("the format reads, but not wholly", where=form.name, expected="read, claims and reads")
+    if any(writing) and not all(writing):
+        expected = "write, open, opened_by and holds"
+        raise ConfigError("the format writes, but not wholly", where=form.name, expected=expected)
+    if form.name in _FORMATS and not replace:
+        raise ConfigError("the name of the format is taken", got=form.name, hint="choose another, or replace=True")
+    _FORMATS[form.name] = form
+    return form
+
+
+def formats() -> Mapping[str, Format]:
+    """Every format by name, those of other distributions last."""
+    _load_own()
+    load_extensions()
+    return MappingProxyType(_FORMATS)
+
+
+def format_named(name: str) -> Format:
+    """The format of a name that can be written.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name not in FORMATS:
+        raise ConfigError("no such format", where=name, expected=", ".join(FORMATS), hint=nearest(name, FORMATS))
+    return formats()[name]
+
+
+@cache
+def _load_own() -> None:
+    # A file that is imported on its own registers before this is through, and comes here again: then it has begun
+    # and is passed over.
+    for file in _FILES:
+        import_module(f"l0prune_speech.formats.{file}")
+
+
+class _Written(Mapping[str, ExportFormat]):
+    """What the formats that can be written hold, by name. Loads them at first use: that takes torch."""
+
+    def __getitem__(self, name: str) -> ExportFormat:
+        form = formats()[name]
+        if form.write is None:
+            raise KeyError(name)
+        return ExportFormat(holds=form.holds, suffix=form.suffix)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(name for name, form in formats().items() if form.write is not None))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+FORMATS: Mapping[str, ExportFormat] = _Written()
+"""The formats that encoders are exported to, in words, by name."""

@@ -1,4 +1,4 @@
-"""Where a teacher comes from: the embedded one, a bundle, a hub, or a file or folder whose content tells its format."""
+"""Where a teacher comes from: the embedded one, a bundle, a hub, a run, or a file or folder that some format claims."""
 
 import re
 import warnings
@@ -9,30 +9,28 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-import safetensors
-
 import l0prune
 from l0prune import ConfigError, DataError, L0PruneError, nearest
-from l0prune.support import parse_json
 from l0prune_speech.encoder import SpeechEncoder
 from l0prune_speech.formats.checkpoint import Checkpoint, to_encoder
-from l0prune_speech.formats.dphubert import from_dphubert
-from l0prune_speech.formats.fairseq import from_fairseq
-from l0prune_speech.formats.huggingface import from_huggingface, read_safetensors
-from l0prune_speech.formats.pickled import read_pickled
+from l0prune_speech.formats.registry import formats
+from l0prune_speech.formats.source import Source
 from l0prune_speech.formats.torchaudio_names import from_torchaudio
 
 EMBEDDED = "embedded"
-FILE_FORMAT = "l0prune-speech-teacher"
-_EXPECTED = (
-    "a bundle name, a Hugging Face directory or hub id, a fairseq .pt, a DPHuBERT .pth, a DiariZen .bin, a teacher's "
-    ".safetensors, or a run directory"
-)
+_EXPECTED = 'a path, "embedded", a bundle of torchaudio such as HUBERT_BASE, or a Hugging Face hub id'
+_RUN_FILES = ("model.json", "model.safetensors")
+_SETTINGS = (".json", ".toml", ".yaml", ".yml")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
+_HUB_FILES = (
+    "config.json",
+    "config.toml",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+)
 _HUB_PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
-_HEADER = 8
-"""Bytes of a safetensors file before its JSON header: the header's length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class Teacher:
     config: Mapping[str, Any]
     """What `build_encoder` makes the network from that the plan, or nothing, was applied to."""
     notes: tuple[str, ...] = ()
-    """What was left out or supplied in reading it."""
+    """What was left out, supplied or assumed in reading it."""
 
 
 def load_teacher(name: str, *, also: Iterable[str] = ()) -> Teacher:
@@ -63,94 +61,89 @@ def load_teacher(name: str, *, also: Iterable[str] = ()) -> Teacher:
     path = Path(name)
     if name == EMBEDDED:
         with as_file(files("l0prune_speech") / "assets" / "teacher.safetensors") as embedded:
-            return _made(name, _read_file(embedded), embedded)
-    if _is_folder(path):
-        return _from_folder(path, name)
-    if path.is_file():
-        return _made(name, _read_file(path), path)
+            return _made(name, read_checkpoint(embedded), embedded)
+    if _exists(path):
+        run = _run_of(path)
+        return _from_run(run, name) if run else _made(name, read_checkpoint(path), path)
     bundles = _bundles()
     if name in bundles:
         return _made(name, _from_bundle(name, bundles[name]), name)
     if _HUB_ID.fullmatch(name):
-        return _made(name, from_huggingface(_download(name)), name)
+        return _made(name, read_checkpoint(_download(name)), name)
     hint = nearest(name, [EMBEDDED, *bundles, *also])
-    raise ConfigError("no such teacher", where=name, expected=_EXPECTED, hint=hint)
+    # All of them would be no hint.
+    hint = hint if hint.startswith("did you mean") else None
+    raise ConfigError("no such teacher", where=_shortened(name), expected=_EXPECTED, hint=hint)
 
 
-def _is_folder(path: Path) -> bool:
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a file or folder of whatever format claims it.
+
+    Raises:
+        DataError: None does, or it is damaged.
+    """
+    source, readers = Source(path), [form for form in formats().values() if form.read is not None]
+    for form in reversed(readers):
+        assert form.claims is not None
+        assert form.read is not None
+        if form.claims(source):
+            return form.read(source)
+    expected = ", ".join(sorted(form.reads for form in readers))
+    if path.is_dir():
+        names = sorted(file.name for file in path.iterdir())
+        got = ", ".join(names[:6]) or "nothing"
+        raise DataError("no checkpoint of a known format in the folder", where=path, got=got, expected=expected)
+    if path.suffix in _SETTINGS:
+        raise DataError("a file of settings holds no weights", where=path, hint="give its folder, or the weights")
+    if source.refusal is not None:
+        raise source.refusal
+    hint = None
+    if source.is_bare:
+        hint = "bare weights say nothing of heads and strides: put the config.json of transformers beside them"
+    raise DataError("not a checkpoint of a known format", where=path, got=_seen(source), expected=expected, hint=hint)
+
+
+def _seen(source: Source) -> str:
+    if source.metadata is not None:
+        return f"safetensors of format {source.metadata.get('format', 'none')}"
+    content = source.content
+    return ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
+
+
+def _exists(path: Path) -> bool:
     try:
-        return path.is_dir()
+        return path.exists()
     except OSError as error:
-        raise ConfigError("no such teacher", where=path, got=error.strerror, expected=_EXPECTED) from error
+        where = _shortened(str(path))
+        raise ConfigError("no such teacher", where=where, got=error.strerror, expected=_EXPECTED) from error
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 200 else f"{name[:200]}..."
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run directory that a path is, or that it is the model of."""
+    folder = path.parent if path.name in _RUN_FILES and path.is_file() else path
+    if (folder / "model.json").is_file():
+        return folder
+    # Of a run that has only begun.
+    return path if (path / "config.toml").is_file() and not any(path.glob("*.bin")) else None
+
+
+def _from_run(folder: Path, name: str) -> Teacher:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        encoder = l0prune.load(folder)
+    if not isinstance(encoder, SpeechEncoder):
+        raise DataError("not a speech encoder", where=folder, got=type(encoder).__name__)
+    notes = tuple(str(warning.message) for warning in said)
+    return Teacher(name=name, encoder=encoder.float().requires_grad_(False), config=encoder.config, notes=notes)
 
 
 def _made(name: str, checkpoint: Checkpoint, where: object) -> Teacher:
     encoder = to_encoder(checkpoint, where).requires_grad_(False)
     return Teacher(name=name, encoder=encoder, config=encoder.config, notes=checkpoint.notes)
-
-
-def _from_folder(folder: Path, name: str) -> Teacher:
-    if (folder / "model.json").is_file() or (folder / "config.toml").is_file():
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            encoder = l0prune.load(folder)
-        if not isinstance(encoder, SpeechEncoder):
-            raise DataError("not a speech encoder", where=folder, got=type(encoder).__name__)
-        notes = tuple(str(warning.message) for warning in said)
-        return Teacher(name=name, encoder=encoder.float().requires_grad_(False), config=encoder.config, notes=notes)
-    if (folder / "config.json").is_file():
-        return _made(name, from_huggingface(folder), folder)
-    raise DataError(
-        "neither a run nor a Hugging Face directory", where=folder, expected="model.json, or config.json and weights"
-    )
-
-
-def _read_file(path: Path) -> Checkpoint:
-    """Read a file of whatever format it proves to be."""
-    if _is_safetensors(path):
-        return _from_safetensors(path)
-    content = read_pickled(path)
-    if isinstance(content, Mapping):
-        if isinstance(content.get("state_dict"), Mapping) and isinstance(content.get("config"), Mapping):
-            return from_dphubert(content, path)
-        if isinstance(content.get("model"), Mapping):
-            return from_fairseq(content, path)
-    keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
-    expected = "state_dict and config (DPHuBERT, DiariZen), or model and cfg (fairseq, WavLM)"
-    hint = (
-        "a bare state dict says nothing of heads and strides; a Hugging Face weights file needs its config.json beside"
-    )
-    raise DataError("not a checkpoint of a known format", where=path, got=keys, expected=expected, hint=hint)
-
-
-def _is_safetensors(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            start = file.read(_HEADER + 1)
-    except OSError as error:
-        raise DataError("cannot read", where=path, got=error.strerror) from error
-    return start[_HEADER:] == b"{" or path.suffix == ".safetensors"
-
-
-def _from_safetensors(path: Path) -> Checkpoint:
-    """Read a teacher file, or the weights of the Hugging Face directory that the file stands in."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise DataError("damaged teacher file", where=path, got=" ".join(str(error).split())) from error
-    if metadata.get("format") == FILE_FORMAT:
-        try:
-            config = dict(parse_json(metadata["config"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError("damaged teacher file", where=path, got=f"{type(error).__name__}: {error}") from error
-        config["normalize_waveform"] = metadata.get("normalize_waveform") == "true"
-        return from_torchaudio(read_safetensors(path), config)
-    if (path.parent / "config.json").is_file():
-        return from_huggingface(path.parent)
-    got = f"format {metadata.get('format', 'none')}"
-    hint = "Hugging Face weights need their config.json beside"
-    raise DataError("not a teacher file", where=path, got=got, expected=f"format {FILE_FORMAT}", hint=hint)
 
 
 def _bundles() -> dict[str, Any]:
