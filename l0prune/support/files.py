@@ -148,6 +148,12 @@ def _temporary(path: Path) -> Path:
 
 def _synchronise(path: Path) -> None:
     """Onto the disk, and with the permissions that the user's mask allows: some writers make files for their owner."""
+    if os.name == "nt":
+        # Windows opens no folders, synchronises what is open for writing alone, and has no such permissions.
+        if path.is_file():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+        return
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
