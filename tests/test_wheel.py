@@ -133,7 +133,9 @@ def test_what_an_index_shows_of_it(python: Path) -> None:
     (metadata,) = site.glob("l0prune-*.dist-info/METADATA")
     lines = metadata.read_text(encoding="utf-8").splitlines()
     assert "Author: The l0prune authors" in lines
-    assert next(line for line in lines if line.startswith("Requires-Python:")).endswith((">=3.11,<3.15", "<3.15,>=3.11"))
+    assert next(line for line in lines if line.startswith("Requires-Python:")).endswith(
+        (">=3.11,<3.15", "<3.15,>=3.11")
+    )
     for minor in range(11, 15):
         assert f"Classifier: Programming Language :: Python :: 3.{minor}" in lines
     assert any(line.startswith("Keywords:") and "pruning" in line for line in lines)

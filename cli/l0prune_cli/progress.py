@@ -45,8 +45,8 @@ class TerminalObserver(Observer):
             table.add_row(row["kind"], str(row["groups"]), f"{row['units']:,}", f"{row['parameters']:,}", share)
         self.console.print(table)
         size = gated.size_model
-        must = f"at most {gated.gates.budget:,} will stay, {size.floor:,} at least must"
-        self.console.print(f"{size.total:,} {size.counts}; {must}")
+        must = f"at most {size.shown(gated.gates.budget)} will stay, {size.shown(size.floor)} at least must"
+        self.console.print(f"{size.shown(size.total)} {size.counts}; {must}")
         for name, value in task.facts.items():
             self.console.print(f"{name}: {value}")
         self.console.print(f"recipe: {config.recipe}; every group proved; run directory: {folder}")

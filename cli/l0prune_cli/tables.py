@@ -16,6 +16,7 @@ from l0prune import (
     counted,
     quantity,
 )
+from l0prune.support import plain
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -49,6 +50,9 @@ def report_table(report: CompressionReport) -> Table:
     ratio = report.macs_before / max(1, report.macs_after)
     macs = f"MACs per {report.macs_per.split(',')[0]}"
     table.add_row(macs, quantity(report.macs_before), quantity(report.macs_after), f"{ratio:.2f}x")
+    if report.latency_before_ms and report.latency_after_ms and report.speedup:
+        times = (f"{plain(ms)} ms" for ms in (report.latency_before_ms, report.latency_after_ms))
+        table.add_row("latency, measured at the cut", *times, f"{report.speedup:.2f}x faster")
     losses = (
         ("loss before the cut", report.distill_loss_before_removal),
         ("loss after the cut", report.distill_loss_after_removal),

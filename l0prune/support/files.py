@@ -163,6 +163,16 @@ def _synchronise(path: Path) -> None:
         os.close(number)
 
 
+def cache_folder() -> Path | None:
+    """For what could be made again: `$XDG_CACHE_HOME/l0prune`, else `~/.cache/l0prune`; None without a home."""
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "l0prune"
+    try:
+        return Path.home() / ".cache" / "l0prune"
+    except RuntimeError:
+        return None
+
+
 def free_bytes(path: Path) -> float:
     """Free space on the disk that holds a path, or will; infinite where the disk does not say."""
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
