@@ -10,7 +10,7 @@ from rich.text import Text
 
 from l0prune import CompressionReport, GatedModel, Observer, Record, RunConfig, Task, duration, summarise_kinds
 from l0prune.plugin import STAGES
-from l0prune_cli.tables import report_table
+from l0prune_cli.tables import fitted, report_table
 
 
 class TerminalObserver(Observer):
@@ -38,12 +38,13 @@ class TerminalObserver(Observer):
         self.unit = task.unit
         total = gated.parameter_model.total
         table = Table(title=f"To prune: {task.teacher}", title_justify="left")
-        for heading in ("unit", "groups", "units", "parameters", "share"):
-            table.add_column(heading, justify="left" if heading == "unit" else "right")
+        table.add_column("unit")
+        for heading in ("groups", "units", "parameters", "share"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for row in summarise_kinds(gated):
             share = f"{row['parameters'] / total:.1%}"
             table.add_row(row["kind"], str(row["groups"]), f"{row['units']:,}", f"{row['parameters']:,}", share)
-        self.console.print(table)
+        self.console.print(fitted(table, self.console.width))
         size = gated.size_model
         must = f"at most {size.shown(gated.gates.budget)} will stay, {size.shown(size.floor)} at least must"
         self.console.print(f"{size.shown(size.total)} {size.counts}; {must}")
@@ -95,7 +96,7 @@ class TerminalObserver(Observer):
     def finished(self, report: CompressionReport) -> None:
         """Show what was achieved."""
         self._end_stage()
-        self.console.print(report_table(report))
+        self.console.print(fitted(report_table(report), self.console.width))
         self.console.print(f"files: {report.run_directory}/ (model.safetensors, model.json, report.json, ...)")
         self.console.print(f'open it: l0prune.load("{report.run_directory}")')
 

@@ -38,9 +38,8 @@ class LoggingObserver(Observer):
     def prepared(self, task: Task, gated: GatedModel, config: RunConfig, folder: Path) -> None:
         """Say what will be pruned."""
         size = gated.size_model
-        say(
-            f"{task.teacher}: {size.shown(size.total)} {size.counts}, at most {size.shown(gated.gates.budget)} will stay"
-        )
+        most = size.shown(gated.gates.budget)
+        say(f"{task.teacher}: {size.shown(size.total)} {size.counts}, at most {most} will stay")
         for name, value in task.facts.items():
             say(f"{name}: {value}")
 

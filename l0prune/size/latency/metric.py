@@ -75,7 +75,8 @@ class Latency(Metric):
         if latency.error > POOR:
             subject.note(
                 f"times vary by {latency.error:.0%} from what widths explain, so the prediction is poor: is the "
-                "machine busy, or the input too small? The target is met as measured at the cut; the next run measures again"
+                "machine busy, or the input too small? The target is met as measured at the cut, and the next run "
+                "measures again"
             )
         return latency
 
