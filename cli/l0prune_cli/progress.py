@@ -22,7 +22,7 @@ class TerminalObserver(Observer):
 
     def __init__(self, console: Console) -> None:
         self.console, self.live = console, console.is_terminal
-        self.unit = "batches"
+        self.unit = ""
         self._progress: Progress | None = None
         self._display: Live | None = None
         self._bar = TaskID(0)
@@ -107,12 +107,13 @@ class TerminalObserver(Observer):
 
 
 def _status(record: Record, unit: str) -> str:
-    pieces = [f"loss {record.loss:.4f}"]
+    pieces = [f"training loss {record.loss:.4f}"]
     if record.sparsity is not None and record.target is not None:
         pieces.append(f"sparsity {record.sparsity:.3f} / {record.target:.3f}")
     if record.multipliers is not None:
         pieces.append("lambda {:+.3f} {:+.3f}".format(*record.multipliers))
-    pieces.append(f"{record.amount_per_second:.0f} {unit}/s")
+    # Without a name for what is counted nobody can tell what so many a second are: steps are steps.
+    pieces.append(f"{record.amount_per_second:.0f} {unit}/s" if unit else f"{1 / record.step_seconds:.1f} steps/s")
     return "  ".join(pieces)
 
 

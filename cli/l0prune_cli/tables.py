@@ -115,9 +115,9 @@ def report_table(report: "CompressionReport") -> Table:
         times = (f"{plain(ms)} ms" for ms in (report.latency_before_ms, report.latency_after_ms))
         table.add_row("latency, measured at the cut", *times, f"{report.speedup:.2f}x faster")
     losses = (
-        ("loss before the cut", report.distill_loss_before_removal),
-        ("loss after the cut", report.distill_loss_after_removal),
-        ("loss at the end", report.distill_loss_final),
+        ("held-out loss before the cut", report.distill_loss_before_removal),
+        ("held-out loss after the cut", report.distill_loss_after_removal),
+        ("held-out loss at the end", report.distill_loss_final),
     )
     for name, loss in losses:
         if loss is not None:
