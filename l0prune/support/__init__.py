@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from l0prune.support.forms import NUMBER, NUMBER_OR_NOTHING, checked, conforms, rows_of
     from l0prune.support.locks import Busy, locked
     from l0prune.support.modules import (
+        called,
         copied,
         evaluating,
         is_inside,
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
         "base_of",
         "build",
         "cache_folder",
+        "called",
         "catch_signals",
         "check_archive",
         "check_fields",
@@ -221,6 +223,7 @@ _HOMES = {
     ),
     "locks": ("Busy", "locked"),
     "modules": (
+        "called",
         "copied",
         "evaluating",
         "is_inside",

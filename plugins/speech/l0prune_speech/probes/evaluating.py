@@ -110,7 +110,11 @@ def _thinned(task: str, labelled: LabelledSet, minutes: float) -> LabelledSet:
     except DataError as error:
         got, hint = f"{minutes:g}, which leave {error.what}", "raise --max-minutes"
         raise ConfigError("max_minutes is too small for the task", where=task, got=got, hint=hint) from error
-    return replace(part, notes=labelled.notes)
+    before, after = (len(given.train) + len(given.test) for given in (labelled, part))
+    bounded = (
+        f"{task}: {after:,} of {before:,} clips are used: --max-minutes {minutes:g} bounds the audio of each split"
+    )
+    return replace(part, notes=(*labelled.notes, *([bounded] if after < before else [])))
 
 
 def _check_framings(framings: Mapping[str, Framing], sets: Mapping[str, LabelledSet], against: str | None) -> None:
