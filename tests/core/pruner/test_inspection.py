@@ -221,8 +221,8 @@ class Spare(nn.Module):
 
 
 def test_messages_name_the_model_itself() -> None:
-    recurrent = inspect(nn.GRU(8, 8), torch.randn(2, 3, 8))
-    assert set(recurrent.refused) == {"the model itself"}
+    attention = inspect(nn.MultiheadAttention(8, 2, batch_first=True), [torch.randn(2, 3, 8)] * 3)
+    assert set(attention.refused) == {"the model itself"}
     spare = inspect(Spare(), torch.randn(3, 4))
     assert spare.endangered == ("the model itself",)
     assert any(note.endswith("left alone: the model itself") for note in spare.notes)

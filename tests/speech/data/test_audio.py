@@ -215,7 +215,7 @@ class TestFindClips:
         write(tmp_path / "a.wav", seconds=1.2)
         write(tmp_path / "b.wav", seconds=0.5)
         (tmp_path / "c.wav").touch()
-        expected = r"3 files: 2 shorter than 2\.0 s, 1 zero length.*longest is 1\.2 s: lower `min_seconds`"
+        expected = r"3 files: 2 shorter than 2\.0 s, 1 zero length.*longest is 1\.2 s: lower --min-seconds"
         with pytest.raises(DataError, match=expected):
             find_clips([tmp_path], min_seconds=2)
 
