@@ -45,12 +45,13 @@ def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], 
         kind: A class for the style sheet.
     """
     head = tag("tr", *(tag("th", heading, scope="col") for heading in headings))
-    # On a phone each cell stands in a line of its own, after its heading.
+    # On a phone each cell of a table of numbers stands in a line of its own, after its heading.
+    labels = [{"data_label": heading} if kind == "numbers" else {} for heading in headings[1:]]
     body = [
         tag(
             "tr",
             tag("th", row[0], scope="row"),
-            *(tag("td", cell, data_label=heading) for heading, cell in zip(headings[1:], row[1:], strict=True)),
+            *(tag("td", cell, **label) for label, cell in zip(labels, row[1:], strict=True)),
         )
         for row in rows
     ]

@@ -46,7 +46,7 @@ def test_cells_of_a_table_come_back(cells: list[str]) -> None:
 
 def test_cells_of_a_table_say_their_column() -> None:
     """On a phone they stand below each other."""
-    read = Reader(table("Sizes", ["part", "before", "after"], [["encoder", "12", "3"]]))
+    read = Reader(table("Sizes", ["part", "before", "after"], [["encoder", "12", "3"]], kind="numbers"))
     labels = [attributes["data-label"] for name, attributes in read.elements if name == "td"]
     assert labels == ["before", "after"]
     style = (files("l0prune.report") / "style.css").read_text(encoding="utf-8")
