@@ -126,3 +126,16 @@ def test_the_version_stands_in_one_place(python: Path) -> None:
 def test_each_package_says_that_it_is_typed(python: Path) -> None:
     site = next((python.parents[1] / "lib").glob("python*")) / "site-packages"
     assert [name for name in PACKAGES if not (site / name / "py.typed").is_file()] == []
+
+
+def test_what_an_index_shows_of_it(python: Path) -> None:
+    site = next((python.parents[1] / "lib").glob("python*")) / "site-packages"
+    (metadata,) = site.glob("l0prune-*.dist-info/METADATA")
+    lines = metadata.read_text(encoding="utf-8").splitlines()
+    assert "Author: The l0prune authors" in lines
+    assert next(line for line in lines if line.startswith("Requires-Python:")).endswith(
+        (">=3.11,<3.15", "<3.15,>=3.11")
+    )
+    for minor in range(11, 15):
+        assert f"Classifier: Programming Language :: Python :: 3.{minor}" in lines
+    assert any(line.startswith("Keywords:") and "pruning" in line for line in lines)

@@ -21,16 +21,20 @@ def command(
     models: Annotated[
         list[str], typer.Argument(help="Run directories, teachers, ONNX files, or module:factory in Python.")
     ],
-    against: Annotated[str | None, typer.Option(help="The model that the others are compared with.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="The model that the others are compared with.", show_default="the first")
+    ] = None,
     lengths: Annotated[str, typer.Option(help="Seconds that an input lasts, comma-separated.")] = _LENGTHS,
     batch_sizes: Annotated[str, typer.Option(help="Inputs a batch, comma-separated.")] = _BATCH_SIZES,
-    threads: Annotated[str | None, typer.Option(help="CPU threads, comma-separated; torch's own by default.")] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="CPU threads, comma-separated.", show_default="torch's own number")
+    ] = None,
     dtypes: Annotated[str, typer.Option(help="float32, bfloat16, int8.")] = "float32",
     backends: Annotated[str, typer.Option(help="eager, compile, onnxruntime, openvino.")] = "eager",
     seconds: Annotated[float, typer.Option(help="How long to measure at each length.")] = 10.0,
     device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
-    plot: Annotated[Path | None, typer.Option(help="A PNG file to draw.")] = None,
-    plugin: Annotated[str, typer.Option("--plugin", help="Who reads the models.")] = "speech",
+    plot: Annotated[Path | None, typer.Option(help="A PNG file to draw.", show_default="none")] = None,
+    plugin: options.ReaderFlag = None,
     as_json: options.JsonFlag = False,
 ) -> None:
     """Measure how fast models are on this machine, beside each other."""
@@ -54,7 +58,7 @@ def command(
                 contenders[source], load = _made(source)
                 loads = loads or [load]
         else:
-            chosen = l0prune.get_plugin(plugin)
+            chosen = l0prune.get_plugin(plugin := options.plugin_of(sources, plugin))
             if not isinstance(chosen, l0prune.Benchable):
                 raise l0prune.ConfigError("plugin measures nothing", where=plugin)
             for number, source in enumerate(sources):

@@ -16,15 +16,17 @@ _TIMES = ("target_speedup", "target_ms")
 def command(
     plugin: options.PluginFlag,
     target_sparsity: options.SparsityFlag = None,
-    metric: Annotated[str | None, typer.Option(help="What the target counts: params, macs or latency.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="What the target counts: params, macs, latency or the name of one's own.")
+    ] = None,
     target_speedup: Annotated[float | None, typer.Option(help="Times faster, with --metric latency.")] = None,
     target_ms: Annotated[float | None, typer.Option(help="Milliseconds, with --metric latency.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of both stages together; 0 prunes without training.")] = None,
     recipe: options.RecipeFlag = None,
     config: options.ConfigFlag = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory; by default a new one below runs/.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory.", show_default="a new one below runs/")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")] = False,
-    device: Annotated[str | None, typer.Option(help="A torch device; by default a GPU where there is one.")] = None,
+    device: Annotated[str | None, typer.Option(help="A torch device; auto is a GPU where there is one.")] = None,
     compiled: Annotated[bool | None, typer.Option("--compile", help="Compile training with torch.compile.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings as TOML and stop.")] = False,

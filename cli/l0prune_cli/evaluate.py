@@ -16,19 +16,29 @@ def command(
         ),
     ],
     tasks: Annotated[
-        str | None, typer.Option(help="Comma-separated names of the plugin's tasks; all for which there is data.")
+        str | None,
+        typer.Option(
+            help="Comma-separated names of the plugin's tasks.", show_default="all for which there are labels"
+        ),
     ] = None,
-    data: Annotated[list[str] | None, typer.Option(help="Labelled sets; may be repeated. The embedded one.")] = None,
-    against: Annotated[str | None, typer.Option(help="Compare layers with this model; a run's teacher.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Labelled sets; may be repeated.", show_default="the embedded one")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Compare layers with this model.", show_default="the first run's teacher")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Probes to train for each model and task.", min=1)] = 3,
     max_minutes: Annotated[float, typer.Option(help="Most data in each split of each task.")] = 30.0,
     shuffle_labels: Annotated[bool, typer.Option("--shuffle-labels", help="Check that this gives chance.")] = False,
-    device: Annotated[str, typer.Option(help="A torch device; by default a GPU where there is one.")] = "auto",
+    device: Annotated[str, typer.Option(help="A torch device; auto is a GPU where there is one.")] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="A JSON file to write; evaluation.json in a run's folder gets into its report.")
+        Path | None,
+        typer.Option(
+            help="A JSON file to write; evaluation.json in a run's folder gets into its report.", show_default="none"
+        ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="A PNG file to draw.")] = None,
-    plugin: Annotated[str, typer.Option("--plugin", help="Who reads the models.")] = "speech",
+    plot: Annotated[Path | None, typer.Option(help="A PNG file to draw.", show_default="none")] = None,
+    plugin: options.ReaderFlag = None,
     as_json: options.JsonFlag = False,
 ) -> None:
     """Score frozen encoders on tasks, by small probes trained on their hidden states."""
@@ -47,7 +57,9 @@ def command(
     # Scoring takes long, and what it found would be lost.
     for path in filter(None, (out, plot)):
         l0prune.check_writable(path)
-    found = l0prune.evaluate(models, plugin=plugin, settings=settings, note=make_console(stderr=True).print)
+    found = l0prune.evaluate(
+        models, plugin=options.plugin_of(models, plugin), settings=settings, note=make_console(stderr=True).print
+    )
     if out:
         l0prune.write_json(out, found.to_json())
     if plot:

@@ -10,9 +10,11 @@ from l0prune_cli import options
 
 def command(
     source: Annotated[str | None, typer.Argument(help="A run directory, or anything that --teacher takes.")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="The format: see --list.")] = None,
-    out: Annotated[Path | None, typer.Option(help="File or folder to make; for a run, below its exports/.")] = None,
-    plugin: Annotated[str, typer.Option("--plugin", help="Who reads a source that is no run directory.")] = "speech",
+    to: Annotated[str | None, typer.Option("--to", help="The format: see --list.", show_default="none")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File or folder to make.", show_default="for a run, below its exports/")
+    ] = None,
+    plugin: options.ReaderFlag = None,
     show: Annotated[bool, typer.Option("--list", help="Say what each format can hold, and stop.")] = False,
     as_json: options.JsonFlag = False,
 ) -> None:
@@ -20,6 +22,7 @@ def command(
     import l0prune
     from l0prune_cli.tables import export_lines, format_table, print_result
 
+    plugin = options.plugin_of([source] if source else [], plugin)
     if show:
         chosen = l0prune.get_plugin(plugin)
         formats = chosen.formats if isinstance(chosen, l0prune.Exporter) else {}

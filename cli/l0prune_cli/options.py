@@ -8,14 +8,54 @@ from typing import Annotated, Any
 import typer
 
 PluginFlag = Annotated[str, typer.Option("--plugin", help="What to compress: see `l0prune plugins`.")]
-RecipeFlag = Annotated[str | None, typer.Option("--recipe", help="Named settings: see `l0prune plugins`.")]
-ConfigFlag = Annotated[Path | None, typer.Option("--config", help="TOML file over the recipe.", dir_okay=False)]
+RecipeFlag = Annotated[
+    str | None,
+    typer.Option("--recipe", help="Named settings: see `l0prune plugins`.", show_default="the plugin's first"),
+]
+ConfigFlag = Annotated[
+    Path | None, typer.Option("--config", help="TOML file over the recipe.", dir_okay=False, show_default="none")
+]
 SetFlag = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, joint.steps=100 for example; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any setting, joint.steps=100 for example; may be repeated.",
+        show_default="none",
+    ),
 ]
 SparsityFlag = Annotated[float | None, typer.Option("--target-sparsity", help="Share of the size to remove.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+
+
+ReaderFlag = Annotated[
+    str | None,
+    typer.Option("--plugin", help="Who reads the models.", show_default="that of the run, else speech"),
+]
+_READER = "speech"
+"""Of what is no run."""
+
+
+def plugin_of(sources: Sequence[str], given: str | None) -> str:
+    """Who reads some models: who is named, else the plugin of the runs among them.
+
+    Args:
+        sources: Run directories, and what else a plugin takes.
+        given: By `--plugin`.
+
+    Raises:
+        ConfigError: The runs are of several plugins.
+    """
+    import l0prune
+    from l0prune.storage import run_plugin
+
+    if given is not None:
+        return given
+    of_runs = {plugin: source for source in sources if (plugin := run_plugin(source))}
+    if len(of_runs) > 1:
+        got = " and ".join(f"{source} of {plugin}" for plugin, source in sorted(of_runs.items()))
+        raise l0prune.ConfigError("runs of several plugins", got=got, expected="one", hint="give each its own command")
+    return next(iter(of_runs), _READER)
 
 
 def settings_of(

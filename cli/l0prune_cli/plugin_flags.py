@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from l0prune_cli import options
+from l0prune_cli.defaults import defaults_of, with_defaults
 
 if TYPE_CHECKING:
     from l0prune.support import Field
@@ -18,25 +19,26 @@ if TYPE_CHECKING:
 Command = Callable[..., None]
 
 
-def named_plugin(arguments: Sequence[str]) -> str | None:
-    """The plugin that a command line names, if it does."""
+def named(arguments: Sequence[str], flag: str = "--plugin") -> str | None:
+    """What a command line gives for a flag: the plugin that it names, if it does."""
     name = None
     for argument, following in pairwise([*arguments, None]):
         if argument == "--":
             break
-        if argument == "--plugin":
+        if argument == flag:
             name = following
-        elif argument is not None and argument.startswith("--plugin="):
-            name = argument.removeprefix("--plugin=")
+        elif argument is not None and argument.startswith(f"{flag}="):
+            name = argument.removeprefix(f"{flag}=")
     return name
 
 
-def with_flags_of(command: Command, plugin: str) -> Command:
+def with_flags_of(command: Command, plugin: str, recipe: str | None = None) -> Command:
     """The command with a flag for each option of a plugin that is not a table, `--batch-seconds` for `batch_seconds`.
 
     Args:
         command: Takes what they set as `own`, by the option's name.
         plugin: Its name. Where the command has a flag of an option's name itself, the option is reached by `--set`.
+        recipe: Whose values help shows as defaults; the plugin's first by default.
 
     Raises:
         L0PruneError: There is no such plugin, or it is broken.
@@ -44,10 +46,12 @@ def with_flags_of(command: Command, plugin: str) -> Command:
     import l0prune
     from l0prune.support import fields_of
 
-    fixed = [parameter for parameter in _parameters(command) if parameter.name != "own"]
+    chosen = l0prune.get_plugin(plugin)
+    words = defaults_of(chosen, recipe)
+    fixed = with_defaults(_fixed(command), _of_settings(words[""]))
     taken = {"help", *(flag for parameter in fixed for flag in _flags(parameter))}
     made: dict[str, tuple[Field, Any]] = {}
-    for field in fields_of(l0prune.get_plugin(plugin).options):
+    for field in fields_of(chosen.options):
         flag = field.name.replace("_", "-")
         if flag not in taken and not _has_tables(field.hint):
             made[f"own_{field.name}"] = (field, _annotation(field, flag, plugin))
@@ -64,6 +68,7 @@ def with_flags_of(command: Command, plugin: str) -> Command:
     added = [
         inspect.Parameter(name, keyword, default=None, annotation=annotation) for name, (_, annotation) in made.items()
     ]
+    added = with_defaults(added, {f"own_{name}": default for name, default in words[plugin].items()})
     kept = [parameter.replace(kind=keyword) for parameter in fixed]
     run.__doc__ = command.__doc__
     run.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
@@ -77,11 +82,21 @@ def without_flags(command: Command) -> Command:
     def run(**given: Any) -> None:
         command(**given, own={})
 
-    kept = [parameter for parameter in _parameters(command) if parameter.name != "own"]
+    kept = with_defaults(_fixed(command), _of_settings(defaults_of(None, None)[""]))
     run.__doc__ = f"{command.__doc__}\n\nA plugin has flags of its own, which --plugin NAME --help shows."
     run.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in kept}
     return run
+
+
+def _fixed(command: Command) -> list[inspect.Parameter]:
+    """The command's own parameters."""
+    return [parameter for parameter in _parameters(command) if parameter.name != "own"]
+
+
+def _of_settings(words: Mapping[str, str]) -> dict[str, str]:
+    """Defaults by the names of parameters; `compile` is a function of Python's."""
+    return {{"compile": "compiled"}.get(name, name): word for name, word in words.items()}
 
 
 def _parameters(command: Command) -> list[inspect.Parameter]:

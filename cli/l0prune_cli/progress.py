@@ -10,7 +10,7 @@ from rich.text import Text
 
 from l0prune import CompressionReport, GatedModel, Observer, Record, RunConfig, Task, duration, summarise_kinds
 from l0prune.plugin import STAGES
-from l0prune_cli.tables import report_table
+from l0prune_cli.tables import fitted, report_table
 
 
 class TerminalObserver(Observer):
@@ -22,7 +22,7 @@ class TerminalObserver(Observer):
 
     def __init__(self, console: Console) -> None:
         self.console, self.live = console, console.is_terminal
-        self.unit = "batches"
+        self.unit = ""
         self._progress: Progress | None = None
         self._display: Live | None = None
         self._bar = TaskID(0)
@@ -38,15 +38,16 @@ class TerminalObserver(Observer):
         self.unit = task.unit
         total = gated.parameter_model.total
         table = Table(title=f"To prune: {task.teacher}", title_justify="left")
-        for heading in ("unit", "groups", "units", "parameters", "share"):
-            table.add_column(heading, justify="left" if heading == "unit" else "right")
+        table.add_column("unit")
+        for heading in ("groups", "units", "parameters", "share"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for row in summarise_kinds(gated):
             share = f"{row['parameters'] / total:.1%}"
             table.add_row(row["kind"], str(row["groups"]), f"{row['units']:,}", f"{row['parameters']:,}", share)
-        self.console.print(table)
+        self.console.print(fitted(table, self.console.width))
         size = gated.size_model
-        must = f"at most {gated.gates.budget:,} will stay, {size.floor:,} at least must"
-        self.console.print(f"{size.total:,} {size.counts}; {must}")
+        must = f"at most {size.shown(gated.gates.budget)} will stay, {size.shown(size.floor)} at least must"
+        self.console.print(f"{size.shown(size.total)} {size.counts}; {must}")
         for name, value in task.facts.items():
             self.console.print(f"{name}: {value}")
         self.console.print(f"recipe: {config.recipe}; every group proved; run directory: {folder}")
@@ -95,7 +96,7 @@ class TerminalObserver(Observer):
     def finished(self, report: CompressionReport) -> None:
         """Show what was achieved."""
         self._end_stage()
-        self.console.print(report_table(report))
+        self.console.print(fitted(report_table(report), self.console.width))
         self.console.print(f"files: {report.run_directory}/ (model.safetensors, model.json, report.json, ...)")
         self.console.print(f'open it: l0prune.load("{report.run_directory}")')
 
@@ -106,12 +107,13 @@ class TerminalObserver(Observer):
 
 
 def _status(record: Record, unit: str) -> str:
-    pieces = [f"loss {record.loss:.4f}"]
+    pieces = [f"training loss {record.loss:.4f}"]
     if record.sparsity is not None and record.target is not None:
         pieces.append(f"sparsity {record.sparsity:.3f} / {record.target:.3f}")
     if record.multipliers is not None:
         pieces.append("lambda {:+.3f} {:+.3f}".format(*record.multipliers))
-    pieces.append(f"{record.amount_per_second:.0f} {unit}/s")
+    # Without a name for what is counted nobody can tell what so many a second are: steps are steps.
+    pieces.append(f"{record.amount_per_second:.0f} {unit}/s" if unit else f"{1 / record.step_seconds:.1f} steps/s")
     return "  ".join(pieces)
 
 

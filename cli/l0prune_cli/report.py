@@ -11,7 +11,8 @@ from l0prune_cli import options
 def command(
     runs: Annotated[list[Path], typer.Argument(help="Run directories, finished or not.")],
     out: Annotated[
-        Path | None, typer.Option(help="HTML file; by default report.html in the run, for several in this folder.")
+        Path | None,
+        typer.Option(help="HTML file.", show_default="report.html in the run; of several runs, in this folder"),
     ] = None,
     as_json: options.JsonFlag = False,
 ) -> None:

@@ -1,27 +1,28 @@
 """Results as the terminal shows them."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.table import Column, Table
+from rich.text import Text
 
-from l0prune import (
-    CompressionReport,
-    Evaluation,
-    Export,
-    Measurement,
-    Score,
-    counted,
-    quantity,
-)
+from l0prune.support import counted, plain, quantity
+
+if TYPE_CHECKING:
+    from l0prune import CompressionReport, Evaluation, Export, Measurement, Score
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that shows names as they are and never breaks the lines of a pipe or a log."""
+    """A console that shows names as they are and never breaks the lines of a pipe or a log.
+
+    Where COLUMNS gives a width, tables keep to it in a pipe too.
+    """
     console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
-    if not console.is_terminal:
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
         console.width = _UNBOUNDED
     return console
 
@@ -31,28 +32,92 @@ def print_result(document: Any, *shown: RenderableType, as_json: bool) -> None:
     if as_json:
         print(json.dumps(document, indent=1))
         return
+    console = make_console()
     for part in shown:
-        make_console().print(part)
+        console.print(fitted(part, console.width))
+
+
+def fitted(part: RenderableType, width: int) -> RenderableType:
+    """A table as it is, where words and numbers stay whole in so many columns; else its rows one below the other."""
+    if not isinstance(part, Table) or _least_width(part) <= width:
+        return part
+    return Group(*_stacked(part))
+
+
+def _stacked(table: Table) -> Iterator[Text]:
+    """A line for each value of each row, with its heading; the first value stands above the others."""
+    if table.title:
+        yield Text(str(table.title), style="italic")
+    first, *others = ([str(cell) for cell in column.cells] for column in table.columns)
+    headings = [str(column.header) for column in table.columns[1:]]
+    for name, *values in zip(first, *others, strict=True):
+        yield Text(name, style="bold")
+        for heading, value in zip(headings, values, strict=True):
+            if value:
+                yield Text(f"  {heading}: {value}")
+
+
+def _least_width(table: Table) -> int:
+    """Columns in which no word and no number of a table is broken; a long name may be."""
+    widths = []
+    for column in table.columns:
+        cells = [str(cell) for cell in column.cells]
+        whole = [str(column.header), *cells] if column.no_wrap else []
+        words = [word for cell in (str(column.header), *cells) for word in cell.split()]
+        longest = max(map(cell_len, whole or words), default=0)
+        widths.append(min(longest, _FOLDED) if column.overflow == "fold" else longest)
+    return sum(widths) + 3 * len(widths) + 1
 
 
 _UNBOUNDED = 10_000
 """Columns of a pipe or a log: more than any table needs."""
+_FOLDED = 24
+"""Columns in which a long name that is folded can still be read."""
 
 
-def report_table(report: CompressionReport) -> Table:
+def _number(table: Table, *headings: str) -> None:
+    """Add columns of numbers, which are not broken."""
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+
+
+def doctor_tables(found: Mapping[str, Any]) -> list[RenderableType]:
+    """What is installed, devices, folders, plugins, and what is wrong."""
+    packages = Table("package", "version", title=f"l0prune {found['l0prune']}", title_justify="left")
+    packages.add_row("python", f"{found['python']} ({found['executable']})")
+    for name, number in found["packages"].items():
+        packages.add_row(name, number or "not installed")
+    devices = Table("device", "what it is", title=f"{found['platform']}", title_justify="left")
+    for device in found["devices"]:
+        more = f", {found['threads']} of {found['cores']} threads" if device["name"] == "cpu" else ""
+        devices.add_row(device["name"], device["what"] + more)
+    folders = Table("folder", Column("path", overflow="fold"), "can be written")
+    for folder in found["folders"]:
+        folders.add_row(folder["what"], folder["path"] or "none", "yes" if folder["writable"] else "no")
+    plugins = Table("plugin", "state")
+    for row in found["plugins"]:
+        plugins.add_row(row["name"], row["problem"] or "works")
+    last = [f"to mend: {problem}" for problem in found["problems"]] or ["nothing is wrong"]
+    return [packages, devices, folders, plugins, *last]
+
+
+def report_table(report: "CompressionReport") -> Table:
     """Before and after."""
     table = Table(title=f"{report.teacher} at sparsity {report.sparsity:.4f}", title_justify="left")
-    for heading in ("", "before", "after", "ratio"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    table.add_column("")
+    _number(table, "before", "after", "ratio")
     ratio = report.params_before / report.params_after
     table.add_row("parameters", f"{report.params_before:,}", f"{report.params_after:,}", f"{ratio:.2f}x")
     ratio = report.macs_before / max(1, report.macs_after)
     macs = f"MACs per {report.macs_per.split(',')[0]}"
     table.add_row(macs, quantity(report.macs_before), quantity(report.macs_after), f"{ratio:.2f}x")
+    if report.latency_before_ms and report.latency_after_ms and report.speedup:
+        times = (f"{plain(ms)} ms" for ms in (report.latency_before_ms, report.latency_after_ms))
+        table.add_row("latency, measured at the cut", *times, f"{report.speedup:.2f}x faster")
     losses = (
-        ("loss before the cut", report.distill_loss_before_removal),
-        ("loss after the cut", report.distill_loss_after_removal),
-        ("loss at the end", report.distill_loss_final),
+        ("held-out loss before the cut", report.distill_loss_before_removal),
+        ("held-out loss after the cut", report.distill_loss_after_removal),
+        ("held-out loss at the end", report.distill_loss_final),
     )
     for name, loss in losses:
         if loss is not None:
@@ -66,10 +131,12 @@ def report_table(report: CompressionReport) -> Table:
 def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row a prune group."""
     table = Table(title="Prune groups", title_justify="left")
-    for heading in ("group", "kind", "units", "parameters a unit", "proved"):
-        justify = "right" if heading in ("units", "parameters a unit") else "left"
-        # What a group is called ends in what tells it from the others.
-        table.add_column(heading, justify=justify, overflow="fold" if heading == "group" else "ellipsis")
+    # What a group is called ends in what tells it from the others.
+    table.add_column("group", overflow="fold")
+    table.add_column("kind")
+    _number(table, "units")
+    table.add_column("parameters a unit", justify="right")
+    table.add_column("proved")
     for row in rows:
         proved = "yes" if row["proved"] else row["reason"]
         table.add_row(row["name"], row["kind"], f"{row['units']:,}", f"{row['unit_parameters']:,}", proved)
@@ -92,7 +159,7 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def export_lines(export: Export) -> str:
+def export_lines(export: "Export") -> str:
     """What was written, and how far its outputs are from the network's."""
     first = (
         f"{export.path}: {export.format}, {export.parameters:,} parameters; "
@@ -101,12 +168,11 @@ def export_lines(export: Export) -> str:
     return "\n".join([first, *(f"  {note}" for note in export.notes)])
 
 
-def measurement_tables(measurement: Measurement) -> list[Table]:
+def measurement_tables(measurement: "Measurement") -> list[Table]:
     """What the models are, and a row for each variant of each model under each load."""
     title = f"{measurement.processor}, torch {measurement.versions['torch']}"
     models = Table("model", title=title, title_justify="left")
-    for heading in ("parameters", "MACs", "file", "load", "peak memory"):
-        models.add_column(heading, justify="right")
+    _number(models, "parameters", "MACs", "file", "load", "peak memory")
     for name, facts in measurement.models.items():
         seconds, size, peak = (facts.get(key) for key in ("load_seconds", "file_bytes", "peak_memory_bytes"))
         models.add_row(
@@ -118,16 +184,9 @@ def measurement_tables(measurement: Measurement) -> list[Table]:
             f"{peak / 1e6:.0f} MB" if peak else "",
         )
     rows = Table("load", "model", "dtype", "backend")
-    for heading in (
-        "batch",
-        "threads",
-        "latency",
-        "95 %",
-        "spread",
-        "real-time factor",
-        "times faster (95 % interval)",
-    ):
-        rows.add_column(heading, justify="right")
+    _number(rows, "batch", "threads", "latency", "95 %", "spread")
+    rows.add_column("real-time factor", justify="right")
+    rows.add_column("times faster (95 % interval)", justify="right")
     for row in measurement.rows:
         ratio = row.speedup
         rows.add_row(
@@ -146,20 +205,20 @@ def measurement_tables(measurement: Measurement) -> list[Table]:
     return [models, rows]
 
 
-def evaluation_tables(evaluation: Evaluation) -> list[Table]:
+def evaluation_tables(evaluation: "Evaluation") -> list[Table]:
     """Scores of all models, with chance as the last row, then the layers beside the teacher's."""
     tables = [_scores(evaluation)]
     return [*tables, _layers(evaluation)] if evaluation.layers else tables
 
 
-def _scores(evaluation: Evaluation) -> Table:
+def _scores(evaluation: "Evaluation") -> Table:
     seeds = len(evaluation.seeds)
     title = "Probes on frozen hidden states, "
     title += counted(seeds, "seed") + (": mean ± deviation" if seeds > 1 else "")
     if evaluation.shuffled_labels:
         title += "; labels SHUFFLED"
     table = Table("model", title=title, title_justify="left")
-    table.add_column("parameters", justify="right")
+    _number(table, "parameters")
     for name, facts in evaluation.tasks.items():
         arrow = "↑" if facts["higher_is_better"] else "↓"
         table.add_column(f"{name}, {facts['metric']} {arrow}", justify="right")
@@ -171,17 +230,16 @@ def _scores(evaluation: Evaluation) -> Table:
     return table
 
 
-def _score(score: Score) -> str:
+def _score(score: "Score") -> str:
     spread = "" if score.deviation is None else f" ± {100 * score.deviation:.1f}"
     return f"{100 * score.mean:.1f}{spread} %"
 
 
-def _layers(evaluation: Evaluation) -> Table:
+def _layers(evaluation: "Evaluation") -> Table:
     title = f"Layers beside those of {evaluation.against}"
     table = Table("model", title=title, title_justify="left")
     measures = list(dict.fromkeys(name for layer in evaluation.layers for name in layer.measures))
-    for heading in ("layer", "teacher's", *measures):
-        table.add_column(heading, justify="right")
+    _number(table, "layer", "teacher's", *measures)
     for layer in evaluation.layers:
         values = (layer.measures[name] for name in measures)
         shown = ("" if value is None else f"{value:.3f}" for value in values)

@@ -10,7 +10,7 @@ from l0prune.discovery.found import Discovery, LeftAlone
 from l0prune.discovery.traced import OUTPUT, Trace
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.layers import counting_attributes, layer_units
-from l0prune.support import listed
+from l0prune.support import called, listed
 
 
 def grouped(model: nn.Module, found: Trace) -> Discovery:
@@ -68,7 +68,7 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
     return Discovery(
         groups=tuple(_finished(groups, found, classes, modules)),
         left_alone=tuple(
-            LeftAlone(name=name, kind=kind, units=n, reason=reason, interface=reason.startswith(OUTPUT))
+            LeftAlone(name=called(name), kind=kind, units=n, reason=reason, interface=reason.startswith(OUTPUT))
             for (name, kind, reason), n in alone.items()
         ),
         trace=found,
@@ -103,7 +103,7 @@ def unused_modules(model: nn.Module, found: Trace) -> list[str]:
 
 def _unused(model: nn.Module, found: Trace) -> list[str]:
     unused = unused_modules(model, found)
-    return [f"never used in the forward pass, left alone: {listed(unused)}"] if unused else []
+    return [f"never used in the forward pass, left alone: {listed(map(called, unused))}"] if unused else []
 
 
 def _cost_signatures(found: Trace, classes: np.ndarray) -> dict[int, tuple]:

@@ -11,7 +11,7 @@ from l0prune.discovery.found import Discovery
 from l0prune.discovery.grouping import grouped
 from l0prune.discovery.traced import Trace
 from l0prune.errors import GroupError
-from l0prune.support import is_inside, path_of, several
+from l0prune.support import called, is_inside, path_of, several
 
 
 def discover(
@@ -46,10 +46,13 @@ def discover(
 
 
 def _tie_heads(found: Trace, path: str, heads: int) -> None:
-    atoms = found.leaves.get(f"{path}.weight", [np.zeros(0, int)])[0]
+    atoms = found.leaves.get(f"{path}.weight" if path else "weight", [np.zeros(0, int)])[0]
+    if not len(atoms):
+        expected = "a linear projection that the forward pass uses"
+        raise GroupError("no heads in this module", where=called(path), expected=expected)
     if heads < 1 or len(atoms) % heads:
         raise GroupError(
-            "heads do not divide the outputs", where=path, got=heads, expected=f"a divisor of {len(atoms)}"
+            "heads do not divide the outputs", where=called(path), got=heads, expected=f"a divisor of {len(atoms)}"
         )
     table = atoms.reshape(heads, -1)
     first = np.broadcast_to(table[:, :1], table.shape)

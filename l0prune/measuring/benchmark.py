@@ -15,7 +15,7 @@ from l0prune.measuring.machine import processor
 from l0prune.measuring.onnx_files import EXTRAS
 from l0prune.measuring.timing import Ratio, Timing, interleave, speedup
 from l0prune.measuring.variants import Contender, Inputs, Load, Variant, check_variants, make_variants
-from l0prune.support import copied, counted, safe_children, versions
+from l0prune.support import copied, counted, safe_children, say, versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def measure(
     threads: Sequence[int] = (),
     device: str | torch.device = "cpu",
     seconds: float = 10.0,
-    note: Callable[[str], object] | None = None,
+    note: Callable[[str], object] = say,
 ) -> Measurement:
     """Measure latency, throughput and size of models.
 
@@ -84,7 +84,7 @@ def measure(
         threads: Numbers of CPU threads; torch's present one by default.
         device: Where to run.
         seconds: How long to measure under one load, for all variants together.
-        note: Told what is measured, once everything has run under the first load.
+        note: Told what is measured, once everything has run under the first load; the logger `l0prune` by default.
 
     Returns:
         A row for each load, number of threads, model, dtype and backend.
@@ -111,7 +111,7 @@ def measure(
                 )
             for load in loads:
                 runs = _runs(variants, load)
-                if note and not rows:
+                if not rows:
                     total = seconds * len(loads) * max(len(threads), 1)
                     note(f"measuring {counted(len(contenders), 'model')}, about {total:.0f} s and warm-up")
                 times = interleave(runs, seconds=seconds, device=str(device))

@@ -1,7 +1,6 @@
 """The machine at hand: its devices, its memory, its processor."""
 
 import platform
-import resource
 import sys
 from pathlib import Path
 
@@ -9,6 +8,12 @@ import torch
 
 from l0prune.errors import ConfigError
 from l0prune.support import cpu_multiplies_bfloat16
+
+try:
+    import resource
+except ImportError:
+    # Windows has none.
+    resource = None
 
 
 def pick_device(name: str) -> torch.device:
@@ -47,8 +52,10 @@ def processor(device: torch.device) -> str:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory so far: allocated on a CUDA device, else resident in this process."""
+    """Peak memory so far: allocated on a CUDA device, else resident in this process; 0 where no such count is kept."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -92,6 +92,15 @@ class Benchable(Protocol):
 
 
 @runtime_checkable
+class SelfChecking(Protocol):
+    """What a plugin provides beside `Plugin` for `l0prune doctor` to look at what it needs."""
+
+    def check(self) -> None:
+        """Raise an `L0PruneError` where something is missing or broken; it takes no longer than an import."""
+        ...
+
+
+@runtime_checkable
 class Evaluator(Protocol):
     """What a plugin provides beside `Plugin` to have models scored on tasks."""
 

@@ -55,8 +55,8 @@ class Task:
     """Fingerprint of teacher and data: all processes of a run must see the same, and so must a resumed one."""
     describe_batch: Callable[[Any], str] | None = None
     """What to say of a batch that does not fit in memory: its size, and the setting to change."""
-    unit: str = "batches"
-    """What `Losses.amount` counts."""
+    unit: str = ""
+    """What `Losses.amount` counts, "images" for example; without it progress is shown in steps."""
     macs_per: str = "example input"
     """What MACs are quoted for."""
     observe_for_macs: "Callable[[nn.Module], Any] | None" = None

@@ -14,7 +14,7 @@ from l0prune.example import Observe, observation
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.proof import prove_on_copy
 from l0prune.size import SizeModel, mac_size, parameter_size, unit_sizes
-from l0prune.support import is_inside, model_shapes, path_of, several
+from l0prune.support import called, is_inside, model_shapes, path_of, several
 
 ANY_MODEL_TOLERANCE = 1e-4
 """Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""
@@ -175,7 +175,7 @@ def _endangered(model: nn.Module, groups: Sequence[PruneGroup], found: Trace) ->
     shapes = model_shapes(model)
     widths = {shapes[p.tensor][p.dim] for group in groups for p in group.places if p.dim is not None}
     return tuple(
-        path
+        called(path)
         for path in unused_modules(model, found)
         if any(widths & {*p.shape} for p in model.get_submodule(path).parameters(recurse=False))
     )

@@ -99,7 +99,7 @@ def prepared(
         macs=found.mac_model,
         time_limit=time_limit,
         round_to=round_to,
-        cache=(latency_cache(model, found.groups),),
+        cache=latency_cache(model, found.groups),
     )
     return found, subject, metric.target(subject, wish), earlier
 

@@ -70,7 +70,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def _drawings(runs: Sequence[RunFacts]) -> Iterator[Drawing]:
     losses = [_named(run.name, curve) for run in runs for curve in run.curves.loss]
     if losses:
-        yield figures.curve_figure("loss", "Loss", losses)
+        yield figures.curve_figure("loss", "Training loss", losses)
     sparsities = [_named(run.name, curve) for run in runs for curve in run.curves.sparsity if curve.name == "sparsity"]
     if sparsities:
         yield figures.curve_figure("sparsity", "Expected sparsity", sparsities)
@@ -78,7 +78,7 @@ def _drawings(runs: Sequence[RunFacts]) -> Iterator[Drawing]:
     points = [(name, report["params_after"] / 1e6, report["distill_loss_final"]) for name, report in ends]
     if len(points) > 1:
         axes = {"across": "million parameters", "up": "loss"}
-        yield figures.scatter_figure("size-and-loss", "Loss at the end against size", points, **axes)
+        yield figures.scatter_figure("size-and-loss", "Held-out loss at the end against size", points, **axes)
 
 
 def _named(name: str, curve: Curve) -> Curve:

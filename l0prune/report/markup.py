@@ -45,7 +45,16 @@ def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], 
         kind: A class for the style sheet.
     """
     head = tag("tr", *(tag("th", heading, scope="col") for heading in headings))
-    body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
+    # On a phone each cell of a table of numbers stands in a line of its own, after its heading.
+    labels = [{"data_label": heading} if kind == "numbers" else {} for heading in headings[1:]]
+    body = [
+        tag(
+            "tr",
+            tag("th", row[0], scope="row"),
+            *(tag("td", cell, **label) for label, cell in zip(labels, row[1:], strict=True)),
+        )
+        for row in rows
+    ]
     whole = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body), class_=kind)
     return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
 

@@ -51,9 +51,9 @@ def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterato
         yield "error of the latency model", f"{report['latency_model_error']:.1%}"
     for moment, words in _MOMENTS.items():
         loss = report.get(f"distill_loss_{moment}")
-        yield f"loss {words}", "" if loss is None else f"{loss:.4f}"
+        yield f"held-out loss {words}", "" if loss is None else f"{loss:.4f}"
     for part, loss in report.get("losses_final", {}).items():
-        yield f"{part}, at the end", f"{loss:.4f}"
+        yield f"{part}, held out, at the end", f"{loss:.4f}"
     difference = report.get("max_relative_difference")
     yield "outputs changed by the cut", "" if difference is None else f"{difference:.1e} (largest, relative)"
     for stage, seconds in report.get("stage_seconds", {}).items():
@@ -71,7 +71,7 @@ def _unfinished(run: Run) -> Iterator[tuple[str, str]]:
     settings = run.settings
     yield from _target(str(settings.get("metric", "params")), settings.get("target_sparsity"))
     for row in run.metrics[-1:]:
-        yield "loss at the last step on record", "" if row["loss"] is None else f"{row['loss']:.4f}"
+        yield "training loss at the last step on record", "" if row["loss"] is None else f"{row['loss']:.4f}"
         if row.get("sparsity") is not None and row.get("target") is not None:
             yield "expected sparsity there", f"{row['sparsity']:.3f}, asked for {row['target']:.3f}"
     yield "seed", str(settings.get("seed", ""))

@@ -75,7 +75,9 @@ def _cards(run: RunFacts) -> Iterator[Markup]:
     yield _card("MACs", quantity(after), f"{before / max(1, after):.2f} times fewer, per {report['macs_per']}")
     loss, cut = report.get("distill_loss_final"), report.get("distill_loss_after_removal")
     if loss is not None:
-        yield _card("Loss at the end", f"{loss:.4f}", f"{cut:.4f} right after the cut" if cut is not None else "")
+        yield _card(
+            "Held-out loss at the end", f"{loss:.4f}", f"{cut:.4f} right after the cut" if cut is not None else ""
+        )
     if report.get("speedup"):
         words = f"{report['latency_after_ms']:.1f} ms for {report['latency_before_ms']:.1f} ms"
         yield _card("Times faster", f"{report['speedup']:.2f}", words)

@@ -39,8 +39,8 @@ def _architecture(run: RunFacts, prefix: str) -> Iterator[Drawing]:
 def _training(run: RunFacts, prefix: str) -> Iterator[Drawing]:
     curves = run.curves
     wanted: list[tuple[str, str, Sequence[Curve]]] = [
-        ("loss", "Loss", curves.loss),
-        ("loss-parts", "Loss by part", curves.loss_parts),
+        ("loss", "Training loss", curves.loss),
+        ("loss-parts", "Training loss by part", curves.loss_parts),
         ("sparsity", "Expected sparsity and its target", curves.sparsity),
         ("parameters", "Parameters that are left", curves.parameters),
         *((f"multiplier-{i}", f"Multiplier {curve.name}", (curve,)) for i, curve in enumerate(curves.multipliers, 1)),
@@ -107,10 +107,10 @@ def size_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
 
 
 def _part_table(caption: str, parts: Sequence[Part]) -> Markup:
-    headings = ["module", "parameters before", "after", "left", "must stay"]
+    headings = ["module", "parameters before", "parameters after", "parameters left", "must stay"]
     counted = any(part.macs_before is not None for part in parts)
     if counted:
-        headings += ["MACs before", "after", "left"]
+        headings += ["MACs before", "MACs after", "MACs left"]
     whole = Part(
         name="all",
         params_before=sum(part.params_before for part in parts),

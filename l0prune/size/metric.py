@@ -20,6 +20,7 @@ from l0prune.size.macs import mac_size
 from l0prune.size.parameters import parameter_size
 from l0prune.size.polynomial import SizeModel
 from l0prune.size.selection import budget_for
+from l0prune.support import say
 
 Facts = dict[str, Any]
 
@@ -44,8 +45,10 @@ class Subject:
     time_limit: float = 60.0
     """Seconds that following a forward pass may take."""
     cache: Sequence[Path] = ()
-    """Files that keep what is measured."""
-    note: Callable[[str], None] = lambda text: None
+    """Files that keep what is measured; where they cannot be written, nothing is kept."""
+    resumed: bool = False
+    """Whether these are a run's own, which goes on with the figures that it began with."""
+    note: Callable[[str], None] = say
     """Told what goes on."""
 
     @cached_property
@@ -78,7 +81,8 @@ class Wish:
         given = [name for name, value in asked.items() if value is not None]
         if len(given) != 1:
             got = " and ".join(given) or "none"
-            raise ConfigError("give one target", got=got, expected="target_sparsity, or with the metric latency a time")
+            expected = "target_sparsity, or with the metric latency target_ms or target_speedup"
+            raise ConfigError("give one target", got=got, expected=expected)
         return cls(sparsity=target_sparsity, ms=target_ms, speedup=target_speedup)
 
 
@@ -97,6 +101,8 @@ class Target:
     """What widths are multiples of, where the metric or the caller says."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What measuring found, for the report."""
+    kept: Mapping[str, Any] | None = None
+    """What a resumed run must find again, as JSON."""
 
     @property
     def budget(self) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from l0prune.groups import PruneGroup
+from l0prune.support import plain
 
 MAX_POWER = 4
 ALIVE = 0
@@ -31,6 +32,7 @@ class SizeModel:
         coefficients: Integer coefficient of each monomial.
         counts: What is counted, for messages.
         total: The size that sparsity refers to; by default that with every unit kept.
+        unit: How much of the size makes one of `counts`: another number than 1 where it counts in smaller steps.
     """
 
     def __init__(
@@ -39,8 +41,9 @@ class SizeModel:
         coefficients: Mapping[Monomial, int],
         counts: str = "parameters",
         total: int | None = None,
+        unit: int = 1,
     ) -> None:
-        self.counts, self.coefficients = counts, dict(coefficients)
+        self.counts, self.unit, self.coefficients = counts, unit, dict(coefficients)
         self.units = np.array([group.units for group in groups], dtype=np.int64)
         self.least = np.array([group.least_units for group in groups], dtype=np.int64)
         self._groups = tuple(groups)
@@ -62,6 +65,10 @@ class SizeModel:
         table = np.concatenate([(kept > 0)[:, None], kept[:, None] ** np.arange(1, 1 + MAX_POWER)], axis=1)
         table = np.append(table.astype(np.int64).ravel(), 1)
         return int((table[self._factors].prod(axis=1) * self._coefficients).sum())
+
+    def shown(self, size: int) -> str:
+        """The number that people read before `counts`: 1,234 (parameters), 12.34 (ms)."""
+        return f"{size:,}" if self.unit == 1 else plain(size / self.unit)
 
     @property
     def floor(self) -> int:
@@ -87,7 +94,7 @@ class SizeModel:
             # A group without units makes its terms 0.
             if all(g in place for g, _ in factors)
         }
-        return SizeModel(groups, left, self.counts, self.total)
+        return SizeModel(groups, left, self.counts, self.total, self.unit)
 
     def expected(self, keep_probabilities: Tensor) -> Tensor:
         """The expected size when unit i is kept independently with probability p_i; differentiable.

@@ -38,8 +38,9 @@ def budget_for(size_model: SizeModel, target_sparsity: float, *, round_to: int =
             "target sparsity is more than can be removed",
             got=target_sparsity,
             expected=f"at most {most:.4f}",
-            hint=f"{floor:,} of {total:,} {size_model.counts} belong to no unit or to a last one that must stay: "
-            f"lower the target{' or `round_to`' if round_to > 1 else ''} or prune more kinds of unit",
+            hint=f"{size_model.shown(floor)} of {size_model.shown(total)} {size_model.counts} belong to no unit or to "
+            f"a last one that must stay: lower the target{' or `round_to`' if round_to > 1 else ''} or prune more "
+            "kinds of unit",
         )
     return budget
 

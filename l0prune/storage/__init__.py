@@ -2,7 +2,7 @@
 
 from l0prune.storage.checkpoint import newest_checkpoint, save_checkpoint
 from l0prune.storage.model_file import build_dense, load, read_description, read_plan, save, skeleton
-from l0prune.storage.run_directory import RunDirectory, claim_free, read_report
+from l0prune.storage.run_directory import RunDirectory, claim_free, read_report, run_plugin
 
 __all__ = [
     "RunDirectory",
@@ -13,6 +13,7 @@ __all__ = [
     "read_description",
     "read_plan",
     "read_report",
+    "run_plugin",
     "save",
     "save_checkpoint",
     "skeleton",

@@ -202,9 +202,8 @@ def build_dense(description: Mapping[str, Any], folder: Path) -> nn.Module:
         L0PruneError: The run names no plugin, the plugin is missing, or the architecture is damaged.
     """
     if not description.get("plugin"):
-        raise L0PruneError(
-            "nothing tells how to build the dense network", where=folder, hint="pass `build`, a function that makes it"
-        )
+        hint = f"open it in Python: l0prune.load({str(folder)!r}, build), where build() makes the dense network"
+        raise L0PruneError("nothing tells how to build the dense network", where=folder, hint=hint)
     plugin = get_plugin(str(description["plugin"]))
     try:
         return plugin.build(description["architecture"])

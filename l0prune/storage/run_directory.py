@@ -226,6 +226,19 @@ def read_report(folder: str | Path) -> Mapping[str, Any] | None:
     return content
 
 
+def run_plugin(folder: str | Path) -> str | None:
+    """The plugin of a run, finished or not; None for what is no run, and for a run of a caller's own task."""
+    path = Path(folder)
+    content: Any = None
+    # Unlike Path.is_file, for any name: it may be longer than a path's.
+    if isfile(path / "model.json"):
+        content = read_json(path / "model.json")
+    elif isfile(path / "config.toml"):
+        content = read_toml(path / "config.toml")
+    plugin = content.get("plugin") if isinstance(content, dict) else None
+    return plugin if isinstance(plugin, str) and plugin != "task" else None
+
+
 def claim_free(base: Path, claims: ExitStack) -> RunDirectory:
     """`base`, or `base-2`, `base-3`, ...: the first that does not exist, held as long as `claims` are."""
     for number in count(1):

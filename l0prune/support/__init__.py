@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from l0prune.support.fields import Field, Setting, alternatives, check_fields, fields_of, table_of, words_of
     from l0prune.support.files import (
         assembled,
+        cache_folder,
         check_inside,
         check_writable,
         free_bytes,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from l0prune.support.forms import NUMBER, NUMBER_OR_NOTHING, checked, conforms, rows_of
     from l0prune.support.locks import Busy, locked
     from l0prune.support.modules import (
+        called,
         copied,
         evaluating,
         is_inside,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         several,
         without_values,
     )
+    from l0prune.support.notes import say
     from l0prune.support.packages import versions
     from l0prune.support.parsing import parse_json
     from l0prune.support.pickles import pickled_names
@@ -107,6 +110,8 @@ if TYPE_CHECKING:
         "backward_pass",
         "base_of",
         "build",
+        "cache_folder",
+        "called",
         "catch_signals",
         "check_archive",
         "check_fields",
@@ -170,6 +175,7 @@ if TYPE_CHECKING:
         "rows_of",
         "safe_children",
         "saving_hooks",
+        "say",
         "schema_of",
         "score",
         "set_flat_weights",
@@ -198,6 +204,7 @@ _HOMES = {
     "fields": ("Field", "Setting", "alternatives", "check_fields", "fields_of", "table_of", "words_of"),
     "files": (
         "assembled",
+        "cache_folder",
         "check_inside",
         "check_writable",
         "free_bytes",
@@ -216,6 +223,7 @@ _HOMES = {
     ),
     "locks": ("Busy", "locked"),
     "modules": (
+        "called",
         "copied",
         "evaluating",
         "is_inside",
@@ -226,6 +234,7 @@ _HOMES = {
         "several",
         "without_values",
     ),
+    "notes": ("say",),
     "packages": ("versions",),
     "processes": ("python", "safe_children"),
     "parsing": ("parse_json",),

@@ -148,6 +148,12 @@ def _temporary(path: Path) -> Path:
 
 def _synchronise(path: Path) -> None:
     """Onto the disk, and with the permissions that the user's mask allows: some writers make files for their owner."""
+    if os.name == "nt":
+        # Windows opens no folders, synchronises what is open for writing alone, and has no such permissions.
+        if path.is_file():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+        return
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -155,6 +161,16 @@ def _synchronise(path: Path) -> None:
             os.fchmod(number, 0o666 & ~_mask())
     finally:
         os.close(number)
+
+
+def cache_folder() -> Path | None:
+    """For what could be made again: `$XDG_CACHE_HOME/l0prune`, else `~/.cache/l0prune`; None without a home."""
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "l0prune"
+    try:
+        return Path.home() / ".cache" / "l0prune"
+    except RuntimeError:
+        return None
 
 
 def free_bytes(path: Path) -> float:

@@ -25,6 +25,11 @@ def is_inside(name: str, *modules: str) -> bool:
     return any(not path or f"{name}.".startswith(f"{path}.") for path in modules)
 
 
+def called(path: str) -> str:
+    """What a message calls a module of a dotted name, which the model itself lacks."""
+    return path or "the model itself"
+
+
 def several(modules: nn.Module | str | Iterable[nn.Module | str]) -> tuple[nn.Module | str, ...]:
     """Modules or names, one of which may be given by itself."""
     one = isinstance(modules, nn.Module | str) or not isinstance(modules, Iterable)

@@ -2,7 +2,7 @@
 
 from l0prune.workflows.evaluation import evaluate
 from l0prune.workflows.exporting import export
-from l0prune.workflows.observer import Observer
+from l0prune.workflows.observer import LoggingObserver, Observer
 from l0prune.workflows.overview import inspect_groups, summarise_kinds
 from l0prune.workflows.pipeline import compress
 from l0prune.workflows.results import CompressionReport
@@ -10,6 +10,7 @@ from l0prune.workflows.training_free import prune
 
 __all__ = [
     "CompressionReport",
+    "LoggingObserver",
     "Observer",
     "compress",
     "evaluate",

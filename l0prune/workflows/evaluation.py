@@ -7,6 +7,7 @@ from pathlib import Path
 from l0prune.errors import ConfigError, nearest
 from l0prune.plugin import Evaluation, EvaluationSettings, Evaluator, get_plugin
 from l0prune.storage import read_report
+from l0prune.support import say
 
 
 def evaluate(
@@ -14,7 +15,7 @@ def evaluate(
     *,
     plugin: str,
     settings: EvaluationSettings | None = None,
-    note: Callable[[str], None] = lambda _text: None,
+    note: Callable[[str], None] = say,
 ) -> Evaluation:
     """Score models on tasks.
 
@@ -23,7 +24,7 @@ def evaluate(
         plugin: The name of the plugin that reads them.
         settings: Tasks, data, seeds, and the model that layers are compared with: by default the teacher of the first
             run directory, which then is scored too.
-        note: Told how far it is.
+        note: Told how far it is; the logger `l0prune` by default.
 
     Raises:
         L0PruneError: A model or the data cannot be used, or there is no such task.

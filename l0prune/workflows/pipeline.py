@@ -12,7 +12,7 @@ from l0prune.errors import ConfigError, PluginError
 from l0prune.plugin import OwnTask, Plugin, Task, describe, get_plugin, may_change, resolve
 from l0prune.storage import RunDirectory, claim_free
 from l0prune.support import build, random_state_kept, read_toml, safe_children
-from l0prune.workflows.observer import Observer
+from l0prune.workflows.observer import LoggingObserver, Observer
 from l0prune.workflows.results import CompressionReport
 from l0prune.workflows.run import CompressionRun
 
@@ -38,7 +38,7 @@ def compress(
         settings: Nested settings that go over both, {"target_sparsity": 0.5, "joint": {"steps": 2000}} say.
         out: The run directory; by default the first free one below `runs/`.
         resume: Continue the interrupted run in `out`.
-        observer: Watches the run.
+        observer: Watches the run; by default the logger `l0prune` hears of it, at the level INFO.
 
     Returns:
         What was achieved; the same is in report.json. `l0prune.load(report.run_directory)` opens the network.
@@ -48,7 +48,7 @@ def compress(
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     with random_state_kept(), safe_children(), joined() as processes, ExitStack() as claims:
-        watcher = observer if observer and processes.is_main else Observer()
+        watcher = (observer or LoggingObserver()) if processes.is_main else Observer()
 
         def prepare() -> CompressionRun:
             chosen = OwnTask(plugin) if isinstance(plugin, Task) else plugin

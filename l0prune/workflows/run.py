@@ -1,7 +1,6 @@
 """The whole story of a run: prove, train with gates, cut, train on, save, report."""
 
 import copy
-import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -25,7 +24,7 @@ from l0prune.report.figures import draw_kept_units
 from l0prune.size import Subject, metric_named
 from l0prune.size.latency import latency_cache
 from l0prune.storage import RunDirectory, save
-from l0prune.support import catch_signals, copied, versions, write_atomic, write_json
+from l0prune.support import catch_signals, copied, versions, write_json
 from l0prune.training import compiler_settings_kept, evaluate
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.one_shot import OneShot
@@ -185,9 +184,8 @@ class CompressionRun:
             if not self.config.joint.steps:
                 # A run without a step has no records, but the same files.
                 self.folder.metrics.touch()
-            if self._to_measure:
-                measured = str(self._to_measure.cache[0])
-                write_atomic(self.folder.latency, lambda place: shutil.copyfile(measured, place))
+            if self.target.kept is not None:
+                write_json(self.folder.latency, dict(self.target.kept))
 
     def _subject(self) -> Subject:
         """What the metric looks at."""
@@ -200,7 +198,8 @@ class CompressionRun:
             deploy=task.deploy,
             round_to=self.config.gates.round_to,
             # A resumed run must go on with the same figures, another run may use them.
-            cache=(self.folder.latency,) if self.resume else (latency_cache(student, groups),),
+            cache=(self.folder.latency,) if self.resume else latency_cache(student, groups),
+            resumed=self.resume,
             note=self.observer.note,
         )
 

@@ -45,6 +45,21 @@ def test_a_run_beside_its_teacher_and_the_yardsticks(
     assert "2 probes" in done.err
 
 
+def test_a_table_of_speakers_serves_the_tasks_of_speakers(
+    labelled_sound: Path, tmp_path: Path, l0prune_call: Call
+) -> None:
+    clips = json.loads((labelled_sound / "manifest.json").read_text())["clips"]
+    lines = [f"{labelled_sound / clip['file']},{clip['speaker']}" for clip in clips if "keyword" not in clip]
+    table = tmp_path / "speakers.csv"
+    table.write_text("\n".join(["path,speaker", *lines, "lost.wav,s0"]))
+    done = l0prune_call("evaluate", "filterbanks", "--data", table, "--seeds", "1", "--json").succeeded()
+    found = json.loads(done.out)
+    assert list(found["tasks"]) == ["speaker", "verification"]
+    (note,) = found["tasks"]["speaker"]["notes"]
+    assert "1 rows without audio left out: lost.wav" in note
+    assert note in done.err
+
+
 def test_tables_for_people(labelled_sound: Path, l0prune_call: Call) -> None:
     flags = ("--data", labelled_sound, "--tasks", "keyword", "--seeds", "1", "--shuffle-labels")
     done = l0prune_call("evaluate", "filterbanks", *flags).succeeded()

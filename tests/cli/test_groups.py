@@ -1,6 +1,7 @@
 """`l0prune groups`."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ COUNTS = {"conv": 7, "head": 2, "ffn": 2, "attention": 2, "feed_forward": 2}
 @pytest.fixture(scope="module")
 def rows(bench, l0prune_call):
     outcome = l0prune_call("groups", "--plugin", "speech", "--config", bench.settings, "--json").succeeded()
-    assert outcome.err == ""
+    assert outcome.err.startswith("data: 6 clips")
     return json.loads(outcome.out)
 
 
@@ -41,6 +42,17 @@ def test_units(units, bench, l0prune_call) -> None:
         kind.strip(): COUNTS[kind.strip()] for kind in units.split(",")
     }
     assert all(row["proved"] for row in rows)
+
+
+def test_heads_that_were_left_out_are_told(bench, l0prune_call, monkeypatch) -> None:
+    from l0prune_speech import task
+
+    load = task.load_teacher
+    notes = ("left out the transcription head",)
+    monkeypatch.setattr(task, "load_teacher", lambda name: replace(load(name), notes=notes))
+    outcome = l0prune_call("groups", "--plugin", "speech", "--config", bench.settings).succeeded()
+    assert "teacher: left out the transcription head" in outcome.err
+    assert "left out" not in outcome.out
 
 
 def test_table_in_a_pipe(rows, bench, l0prune_call) -> None:

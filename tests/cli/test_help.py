@@ -6,6 +6,8 @@ import sys
 import pytest
 from typer.main import get_command
 
+import l0prune
+
 FLAGS = {
     "bench": [
         "--against",
@@ -39,6 +41,7 @@ FLAGS = {
         "--target-sparsity",
         "--target-speedup",
     ],
+    "doctor": ["--json"],
     "evaluate": [
         "--against",
         "--data",
@@ -85,7 +88,8 @@ HELP = """
 import sys
 from l0prune_cli.main import main
 named = [[command, "--plugin", "speech"] for command in ("compress", "groups")]
-for command in ([], ["bench"], ["compress"], ["evaluate"], ["export"], ["groups"], ["plugins"], ["report"], *named):
+others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "plugins", "report")
+for command in ([], *([other] for other in others), *named):
     sys.argv = ["l0prune", *command, "--help"]
     try:
         main()
@@ -153,6 +157,51 @@ def test_runs_as_a_module() -> None:
 )
 def test_usage_errors_are_one_line_and_exit_with_2(l0prune_call, arguments, word) -> None:
     l0prune_call(*arguments).refused(word, "; see l0prune", " --help")
+
+
+@pytest.mark.parametrize("arguments", [[], ["compress"], ["bench"], ["groups", "--plugin", "speech"]])
+def test_h_is_help(l0prune_call, arguments) -> None:
+    assert l0prune_call(*arguments, "-h").succeeded().out == l0prune_call(*arguments, "--help").succeeded().out
+
+
+def test_version(l0prune_call) -> None:
+    assert l0prune_call("--version").succeeded().out == f"l0prune {l0prune.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("compress", "--plugin=speech"), ("groups", "--plugin=speech")])
+def test_every_help_shows_defaults(arguments) -> None:
+    """Of each flag that takes a value and need not be given."""
+    from l0prune_cli.main import make_app
+
+    for name, command in get_command(make_app(arguments)).commands.items():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and not parameter.is_flag and not parameter.required:
+                shown = isinstance(parameter.show_default, str) or parameter.default is not None
+                assert shown or "[default: " in parameter.help, (name, parameter.opts)
+
+
+def test_defaults_in_help_are_those_of_the_recipe(l0prune_call) -> None:
+    def line(flag: str, *more: str) -> str:
+        """What help says of a flag, up to the next one."""
+        shown = l0prune_call("compress", "--plugin", "speech", *more, "-h").succeeded().out
+        return " ".join(shown.partition(f"  {flag} ")[2].partition("\n  --")[0].split())
+
+    quick = l0prune.get_plugin("speech").recipes["quick"]
+    assert f"[default: {quick['speech']['batch_seconds']:g}]" in line("--batch-seconds")
+    assert f"[default: {quick['joint']['steps'] + quick['further']['steps']}]" in line("--steps")
+    assert "[default: dphubert-base]" in line("--recipe", "--recipe", "dphubert-base")
+    assert "[default: 0.75]" in line("--target-sparsity")
+    assert "[default: conv,head,ffn]" in line("--units")
+
+
+def test_a_shell_is_given_completions(l0prune_call, monkeypatch) -> None:
+    monkeypatch.setenv("_L0PRUNE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "l0prune groups --plugin speech --min")
+    monkeypatch.setenv("COMP_CWORD", "4")
+    assert l0prune_call().succeeded().out.split() == ["--min-seconds"]
+    monkeypatch.setenv("COMP_WORDS", "l0prune ex")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert l0prune_call().succeeded().out.split() == ["export"]
 
 
 def test_without_arguments_help_is_shown(l0prune_call) -> None:

@@ -151,6 +151,14 @@ def test_third_party_plugin_from_list_to_opened_network(toy, tmp_path, l0prune_c
     assert report["distill_loss_final"] is None  # It holds nothing out.
     wrong = l0prune_call("compress", *flags, "--out", tmp_path / "other", "--teacher", "x")
     wrong.refused("no such option: --teacher", "see l0prune compress --plugin toy --help")
+    # A run knows its plugin.
+    l0prune_call("bench", tmp_path / "run").refused("plugin measures nothing: toy")
+    l0prune_call("evaluate", tmp_path / "run").refused("plugin evaluates nothing: toy")
+    l0prune_call("export", tmp_path / "run", "--to", "onnx").refused("plugin exports nothing: toy")
+    l0prune_call("bench", tmp_path / "run", "--plugin", "nobody").refused("no such plugin: nobody")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.toml").write_text('plugin = "speech"\n')
+    l0prune_call("bench", tmp_path / "run", tmp_path / "begun").refused("runs of several plugins")
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -164,7 +172,9 @@ def test_broken_plugins_do_not_hide_the_others(broken, l0prune_call) -> None:
     rows = {row["name"]: row for row in json.loads(l0prune_call("plugins", "--json").succeeded().out)}
     assert rows.keys() == {"speech", *BROKEN}
     assert rows["speech"]["recipes"]
+    problems = json.loads(l0prune_call("doctor", "--json").succeeded().out)["problems"]
     for name, (_, words, _) in BROKEN.items():
+        assert any(words.split(":")[0] in problem and name in problem for problem in problems)
         assert words.split(":")[0] in rows[name]["description"]
 
 

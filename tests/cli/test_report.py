@@ -69,7 +69,7 @@ class TestFinished:
         assert text.count("<svg") == len(found["figures"])
         titles = {figure["title"].split(":")[0] for figure in found["figures"]}
         assert {"Convolution channels", "Attention heads", "FFN units"} < titles
-        assert {"Loss", "Loss by part", "Multiplier λ1", "Parameters by part"} < titles
+        assert {"Training loss", "Training loss by part", "Multiplier λ1", "Parameters by part"} < titles
         assert "MACs by part, per second of audio, in an input of 10 s" in titles
         assert text.count('<th scope="col">must stay</th>') == 2
 
@@ -179,8 +179,8 @@ def test_several_runs_side_by_side(bench, run, toml, tmp_path: Path, monkeypatch
     assert '<tr><th scope="row">target_sparsity</th><td>0.75</td><td>0.5</td><td>0.5</td></tr>' in text
     assert "not finished: " in text
     titles = [figure["title"] for figure in found["figures"]]
-    assert titles[:3] == ["Loss", "Expected sparsity", "Loss at the end against size"]
-    assert titles.count("Loss") == 4
+    assert titles[:3] == ["Training loss", "Expected sparsity", "Held-out loss at the end against size"]
+    assert titles.count("Training loss") == 4
     assert "half" in found["figures"][0]["alt"]
     assert len({figure["png"] for figure in found["figures"]}) == len(titles)
 

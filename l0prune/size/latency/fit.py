@@ -18,6 +18,7 @@ from l0prune.support import is_inside
 
 TICKS = 10**15
 """A second in the model's units: so small that the coefficient of a fourth power is a whole number too."""
+MS = TICKS // 1000
 ALIGNMENTS = (1, 8, 32)
 _PAYS = 0.03
 """An alignment must save this share of the time: it leaves less choice."""
@@ -73,7 +74,7 @@ def fit_plans(samples: Samples, layout: Layout, chosen: Sequence[int]) -> dict[M
 
 def _ratios(samples: Samples, layout: Layout, fitted: Sequence[int], plans: Sequence[int]) -> np.ndarray:
     """Measured over predicted time of whole models, by coefficients fitted to some plans, for others: (plans,)."""
-    size = SizeModel(samples.groups, fit_plans(samples, layout, fitted), counts="femtoseconds")
+    size = SizeModel(samples.groups, fit_plans(samples, layout, fitted), counts="ms", unit=MS)
     times = samples.times
     return np.array([times[p][0] * TICKS / size.exact(samples.plans[p]) for p in plans])
 

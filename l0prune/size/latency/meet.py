@@ -10,6 +10,7 @@ from torch import nn
 from l0prune.example import Observe
 from l0prune.measuring import interleave, speedup
 from l0prune.size.metric import Cut
+from l0prune.support import plain
 
 _ATTEMPTS = 4
 _CLOSE = 0.03
@@ -45,7 +46,7 @@ def meet_target(
     for attempt in range(_ATTEMPTS):
         results = _measure(dense, deploy(gated.pruned()[0]), observe)
         before, after, ratio = (results[key] for key in ("latency_before_ms", "latency_after_ms", "speedup"))
-        note(f"measured: {before:.1f} ms dense, {after:.1f} ms pruned, {ratio:.2f} times faster")
+        note(f"measured: {plain(before)} ms dense, {plain(after)} ms pruned, {ratio:.2f} times faster")
         if abs(1 / (ratio * left) - 1) <= _CLOSE:
             return results
         if attempt + 1 == _ATTEMPTS:

@@ -29,7 +29,7 @@ class Latency(Metric):
                 raise ConfigError(f"{name} out of range", got=value, expected=f"above {least:g}")
 
     def size(self, subject: Subject) -> SizeModel:
-        """In femtoseconds."""
+        """In femtoseconds, shown in ms."""
         return self._measured(subject).size
 
     def target(self, subject: Subject, wish: Wish) -> Target:
@@ -39,7 +39,13 @@ class Latency(Metric):
         asked, sparsity = sparsity_for(latency, wish)
         facts = {"latency_model_error": latency.error, "round_to": latency.round_to}
         return Target(
-            metric=self, size=latency.size, sparsity=sparsity, asked=asked, round_to=latency.round_to, facts=facts
+            metric=self,
+            size=latency.size,
+            sparsity=sparsity,
+            asked=asked,
+            round_to=latency.round_to,
+            facts=facts,
+            kept=latency.kept,
         )
 
     def meet(self, cut: Cut, target: Target, subject: Subject) -> Facts:
@@ -63,9 +69,15 @@ class Latency(Metric):
             deploy=subject.deploy,
             round_to=subject.round_to,
             cache=subject.cache,
+            resumed=subject.resumed,
+            note=subject.note,
         )
         if latency.error > POOR:
-            subject.note(f"times vary by {latency.error:.0%} from what widths explain: is the machine busy?")
+            subject.note(
+                f"times vary by {latency.error:.0%} from what widths explain, so the prediction is poor: is the "
+                "machine busy, or the input too small? The target is met as measured at the cut, and the next run "
+                "measures again"
+            )
         return latency
 
 

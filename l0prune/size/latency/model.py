@@ -2,17 +2,17 @@
 
 A block (a convolution with its norm, an attention, a feed-forward network) takes a time that is nearly affine in the
 products of kept counts that its matrix products have. So a few pruned copies with random widths, timed block by block
-as they run, give the coefficients; blocks of one shape share them. The sum is a `SizeModel` in femtoseconds: its
-expectation under the gates is exact and differentiable, and everything that works for parameters works for time.
+as they run, give the coefficients; blocks of one shape share them. The sum is a `SizeModel` in femtoseconds, shown
+in ms: its expectation under the gates is exact and differentiable, and everything that works for parameters works for
+time.
 
 Legend: P plans, B blocks, F features of a block.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ import torch
 from torch import nn
 
 from l0prune.discovery import Trace
+from l0prune.errors import RunError
 from l0prune.groups import PruneGroup
 from l0prune.measuring import freed_memory_kept, processor
-from l0prune.size.latency.fit import ALIGNMENTS, Layout, alignment, fit_plans, held_out_error
+from l0prune.size.latency.fit import ALIGNMENTS, MS, Layout, alignment, fit_plans, held_out_error
 from l0prune.size.latency.samples import Observe, Samples
 from l0prune.size.polynomial import SizeModel
-from l0prune.support import model_shapes, versions, write_json
+from l0prune.support import cache_folder, model_shapes, versions, write_json
 
 VERSION = 5
 _PLANS, _HELD_OUT = 30, 10
@@ -50,6 +51,8 @@ class LatencyModel:
     """Median relative error on plans that the coefficients were not fitted to, whole models measured."""
     round_to: int
     """The multiple of channels that widths are to keep to: the coefficients are those of such widths."""
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    """The same as JSON, for a file that `cache` names."""
 
 
 def measure_latency(
@@ -61,6 +64,8 @@ def measure_latency(
     deploy: Callable[[nn.Module], nn.Module] | None = None,
     round_to: int | None = None,
     cache: Sequence[Path] = (),
+    resumed: bool = False,
+    note: Callable[[str], None] = lambda text: None,
     seed: int = 0,
 ) -> LatencyModel:
     """Fit a latency model by running pruned copies of a model.
@@ -72,15 +77,18 @@ def measure_latency(
         found: `trace` of the model on that input.
         deploy: Gives a model the form in which it will run, with the same block names.
         round_to: What widths are multiples of; by default what pays on the device.
-        cache: Files to read the coefficients from, and to write them to; the first that fits is used.
+        cache: Files to read the coefficients from, and to write them to; the first that fits is used. A poor fit is
+            not kept, and measured again the next time. Where a file cannot be written, nothing is kept.
+        resumed: The files are a run's own, which goes on with the figures that it began with, however poor.
+        note: Told where nothing can be kept.
         seed: Of the random plans.
     """
     device = next(model.parameters()).device
     key = _key(model, groups, found, device, round_to)
     for path in cache:
         stored = _read(path, key)
-        if stored is not None:
-            _write(cache, stored)
+        if stored is not None and (resumed or stored["error"] <= POOR):
+            _write(cache, stored, note)
             return _from_json(stored, groups)
     best: dict[str, Any] = {"error": np.inf}
     with freed_memory_kept():
@@ -90,7 +98,8 @@ def measure_latency(
             if best["error"] <= POOR:
                 break
     best["key"] = key
-    _write(cache, best)
+    if resumed or best["error"] <= POOR:
+        _write(cache, best, note)
     return _from_json(best, groups)
 
 
@@ -111,17 +120,18 @@ def _measured(samples: Samples, layout: Layout, round_to: int | None) -> dict[st
     }
 
 
-def latency_cache(model: nn.Module, groups: Sequence[PruneGroup]) -> Path:
-    """Where the coefficients of a model are kept for the next time."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def latency_cache(model: nn.Module, groups: Sequence[PruneGroup]) -> tuple[Path, ...]:
+    """Where the coefficients of a model are kept for the next time; nowhere without a home."""
+    if (folder := cache_folder()) is None:
+        return ()
     shapes = json.dumps([model_shapes(model), [group.name for group in groups]])
-    return base / "l0prune" / f"latency-{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.json"
+    return (folder / f"latency-{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.json",)
 
 
 def _from_json(stored: Mapping[str, Any], groups: Sequence[PruneGroup]) -> LatencyModel:
     coefficients = {tuple((g, power) for g, power in monomial): value for monomial, value in stored["coefficients"]}
-    size = SizeModel(groups, coefficients, counts="femtoseconds")
-    return LatencyModel(size=size, **{name: stored[name] for name in ("dense_ms", "error", "round_to")})
+    size = SizeModel(groups, coefficients, counts="ms", unit=MS)
+    return LatencyModel(size=size, kept=stored, **{name: stored[name] for name in ("dense_ms", "error", "round_to")})
 
 
 def _key(
@@ -149,7 +159,11 @@ def _read(path: Path, key: str) -> dict[str, Any] | None:
     return stored if isinstance(stored, dict) and stored.get("key") == key else None
 
 
-def _write(cache: Sequence[Path], stored: Mapping[str, Any]) -> None:
+def _write(cache: Sequence[Path], stored: Mapping[str, Any], note: Callable[[str], None]) -> None:
     for path in cache:
-        if _read(path, stored["key"]) is None:
-            write_json(path, stored)
+        if _read(path, stored["key"]) != stored:
+            try:
+                write_json(path, stored)
+            except RunError as error:
+                # It serves the next run alone, and this one has what it needs.
+                note(f"latency is measured again the next time: {error}, or set XDG_CACHE_HOME")

@@ -45,6 +45,10 @@ class SpeechPlugin:
     def __init__(self) -> None:
         self.recipes = _recipes()
 
+    def check(self) -> None:
+        """Whether torchaudio can be loaded."""
+        _check_torchaudio()
+
     def prepare(self, options: SpeechOptions, run: RunConfig) -> "Task":
         """Load teacher and data; the student begins as a copy of the teacher."""
         _check_torchaudio()

@@ -65,5 +65,6 @@ class DigitsPlugin:
             batches=lambda position: (images[chosen] for chosen in batches(position)),
             observe=observe,
             evaluation=[images[1200:]],
+            unit="images",
             architecture=vars(options),
         )

@@ -207,3 +207,29 @@ def test_a_run_allows_smaller_differences_than_the_proof_on_any_model(off: float
     assert find_faults(gated, observe, tolerance=ANY_MODEL_TOLERANCE)[1] == {}
     assert (find_faults(gated, observe, tolerance=RUN_TOLERANCE)[1] == {}) is by_a_run
     assert [row.proved for row in inspect(Counting(1e-3), X).rows] == [False]
+
+
+class Spare(nn.Module):
+    """A parameter of the model's own that is never used, as wide as the hidden units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.spare = nn.Linear(4, 8), nn.Linear(8, 2), nn.Parameter(torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).relu())
+
+
+def test_messages_name_the_model_itself() -> None:
+    attention = inspect(nn.MultiheadAttention(8, 2, batch_first=True), [torch.randn(2, 3, 8)] * 3)
+    assert set(attention.refused) == {"the model itself"}
+    spare = inspect(Spare(), torch.randn(3, 4))
+    assert spare.endangered == ("the model itself",)
+    assert any(note.endswith("left alone: the model itself") for note in spare.notes)
+    model = nn.Linear(4, 8)
+    for heads, words in ((3, "heads do not divide the outputs: the model itself"), (16, "a divisor of 8")):
+        with pytest.raises(GroupError, match=words):
+            inspect(model, torch.randn(3, 4), num_heads={model: heads})
+    container = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    with pytest.raises(GroupError, match=r"no heads in this module: the model itself"):
+        inspect(container, torch.randn(3, 4), num_heads={container: 2})

@@ -1,6 +1,7 @@
 """HTML is what was meant: text comes back as it went in, and opens no element."""
 
 from html.parser import HTMLParser
+from importlib.resources import files
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +42,16 @@ def test_cells_of_a_table_come_back(cells: list[str]) -> None:
     read = Reader(table("", ["", ""], [cells]))
     assert read.text == "".join(cells)
     assert [name for name, _ in read.elements].count("td") == 1
+
+
+def test_cells_of_a_table_say_their_column() -> None:
+    """On a phone they stand below each other."""
+    read = Reader(table("Sizes", ["part", "before", "after"], [["encoder", "12", "3"]], kind="numbers"))
+    labels = [attributes["data-label"] for name, attributes in read.elements if name == "td"]
+    assert labels == ["before", "after"]
+    style = (files("l0prune.report") / "style.css").read_text(encoding="utf-8")
+    phone = style.partition("@media (max-width: 40rem)")[2]
+    assert ".numbers td::before { content: attr(data-label);" in phone
 
 
 def test_what_cannot_be_shown_is_replaced() -> None:

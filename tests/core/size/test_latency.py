@@ -16,12 +16,13 @@ from l0prune.discovery.follow import trace
 from l0prune.pruner.inspection import inspect
 from l0prune.size.latency import meet
 from l0prune.size.latency import model as latency_model
-from l0prune.size.latency.fit import TICKS, fit_robustly, least_squares
+from l0prune.size.latency.fit import MS, TICKS, fit_robustly, least_squares
 from l0prune.size.latency.model import LatencyModel, measure_latency
 from l0prune.size.latency.samples import _blocks
 from l0prune.size.latency.target import sparsity_for
 from l0prune.size.metric import Wish
 from l0prune.size.polynomial import SizeModel
+from l0prune.size.selection import budget_for
 
 
 class Clock:
@@ -144,8 +145,66 @@ def test_figures_of_another_machine_or_network_are_not_used(
 
 
 def make(dense_ms: float = 20.0, round_to: int = 1) -> LatencyModel:
-    size = SizeModel(groups(), {(): TICKS // 500, ((0, 1),): 450 * TICKS // 10**6}, counts="femtoseconds")
+    size = SizeModel(groups(), {(): TICKS // 500, ((0, 1),): 450 * TICKS // 10**6}, counts="ms", unit=MS)
     return LatencyModel(size=size, dense_ms=dense_ms, error=0.0, round_to=round_to)
+
+
+def test_a_poor_fit_is_measured_again_unless_a_run_goes_on_with_it(
+    measured: tuple[LatencyModel, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = measured
+    model = Network(Clock(monkeypatch)).eval()
+    found = trace(model, observe, training=False)
+    poor = json.loads(path.read_text()) | {"error": 0.21}
+    path.write_text(json.dumps(poor))
+    assert measure_latency(model, groups(), observe, found, cache=[path], resumed=True).error == 0.21
+    assert measure_latency(model, groups(), observe, found, cache=[path]).error < 1e-3
+    assert json.loads(path.read_text())["error"] < 1e-3
+
+
+def test_a_poor_fit_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, path = Network(Clock(monkeypatch)).eval(), tmp_path / "latency.json"
+    found = trace(model, observe, training=False)
+    monkeypatch.setattr(latency_model, "held_out_error", lambda *_: 0.21)
+    assert measure_latency(model, groups(), observe, found, cache=[path]).error == 0.21
+    assert not path.exists()
+
+
+def test_where_nothing_can_be_kept_a_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, notes = Network(Clock(monkeypatch)).eval(), []
+    found = trace(model, observe, training=False)
+    (tmp_path / "file").write_text("")
+    cache = [tmp_path / "file" / "latency.json"]
+    assert measure_latency(model, groups(), observe, found, cache=cache, note=notes.append).error < 1e-3
+    assert len(notes) == 1
+    assert "XDG_CACHE_HOME" in notes[0]
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert latency_model.latency_cache(nn.Linear(2, 2), []) == ()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (file,) = latency_model.latency_cache(nn.Linear(2, 2), [])
+    assert file.parent == tmp_path / "l0prune"
+
+
+def test_people_read_milliseconds() -> None:
+    size = make().size
+    assert (size.shown(size.total), size.counts) == ("20", "ms")
+    assert size.shown(MS // 3) == "0.3333"
+    with pytest.raises(TargetError, match=r"2 of 20 ms belong to no unit"):
+        budget_for(size, 0.95)
+
+
+def test_a_time_that_no_width_changes_is_refused_with_a_way_on() -> None:
+    size = SizeModel(groups(), {(): 20 * MS}, counts="ms", unit=MS)
+    latency = LatencyModel(size=size, dense_ms=30.0, error=0.0, round_to=1)
+    with pytest.raises(TargetError, match=r"does not depend on the widths .got 20 of 20 ms.*larger inputs.*macs"):
+        sparsity_for(latency, Wish(sparsity=0.5))
 
 
 def test_targets_in_times_faster_and_in_milliseconds() -> None:
@@ -173,7 +232,7 @@ def test_a_target_that_measurement_does_not_reach_is_told_of(
 
 
 def test_a_target_that_cannot_be_met_names_the_fastest_that_can() -> None:
-    with pytest.raises(TargetError, match=r"got 12\.00 times faster.*at most 10\.00 times, 2\.0 ms, on this device"):
+    with pytest.raises(TargetError, match=r"got 12\.00 times faster.*at most 10\.00 times, 2 ms, on this device"):
         sparsity_for(make(), Wish(speedup=12.0))
     with pytest.raises(TargetError, match="dense network is as fast"):
         sparsity_for(make(), Wish(ms=25.0))

@@ -90,7 +90,7 @@ def test_damage_is_named(pruned: tuple[nn.Module, RemovalPlan], build: Build, tm
     with pytest.raises(RunError, match="no pruned model here"):
         l0prune.load(tmp_path, build)
     l0prune.save(*pruned, tmp_path)
-    with pytest.raises(L0PruneError, match="pass `build`"):
+    with pytest.raises(L0PruneError, match=r"l0prune\.load\(.*, build\)"):
         l0prune.load(tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()
     for length in (0, 7, len(whole) // 2, len(whole) - 1):

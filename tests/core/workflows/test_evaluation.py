@@ -53,6 +53,12 @@ def _guesses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "get_plugin", lambda _name: Guesses())
 
 
+def test_a_programs_logger_hears_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="l0prune"):
+        evaluate(["other"], plugin="guesses")
+    assert [(record.name, record.getMessage()) for record in caplog.records] == [("l0prune", "guessing")]
+
+
 def test_a_run_is_held_against_its_teacher(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

@@ -132,8 +132,18 @@ def test_whole_run(tmp_path: Path) -> None:
     inputs = torch.randn(3, 10)
     with torch.no_grad():
         assert torch.equal(student(inputs), task.objective.student.eval()(inputs))
-    with pytest.raises(l0prune.L0PruneError, match="pass `build`"):
+    with pytest.raises(l0prune.L0PruneError, match=r"l0prune\.load\(.*, build\)"):
         l0prune.load(tmp_path / "run")
+
+
+def test_without_an_observer_the_logger_hears_of_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="l0prune"):
+        report = l0prune.compress(make_task(facts={"data": "noise"}), settings=SETTINGS, out=tmp_path / "run")
+    said = [record.getMessage() for record in caplog.records if record.name == "l0prune"]
+    assert "data: noise" in said
+    assert "joint stage (distil and prune): 30 steps" in said
+    assert any(line.startswith("cut: ") for line in said)
+    assert said[-1].startswith(f"{report.params_after:,} of {report.params_before:,} parameters are left")
 
 
 def test_a_task_names_its_kinds_of_unit_in_all_pictures(tmp_path: Path) -> None:

@@ -171,8 +171,39 @@ class TestFindClips:
             "odd_rate.wav": "cannot be resampled from 16001 Hz",
             "empty.flac": "zero length",
         } | {f"junk.{suffix}": "not readable as audio" for suffix in ("wav", "flac", "ogg", "mp3", "opus")}
-        assert found.describe().startswith("1 clip, 0.0 minutes; 9 skipped (5 not readable as audio, 2 zero length, ")
-        assert found.describe().endswith(" and 4 more")
+        assert found.describe().startswith(
+            "1 clip, 0.0 minutes; 9 skipped, 90% OF ALL FILES (5 not readable as audio, 2 zero length, "
+        )
+        assert " and 4 more" in found.describe()
+
+    def test_sound_of_other_formats_and_dangling_links_are_counted_and_named(self, tmp_path: Path) -> None:
+        write(tmp_path / "a.wav")
+        for name in ("b.m4a", "c.AIFF", "notes.txt"):
+            (tmp_path / name).write_bytes(b"something")
+        (tmp_path / "d.wav").symlink_to(tmp_path / "gone.wav")
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        (tmp_path / "more").symlink_to(tmp_path.parent, target_is_directory=True)
+        found = find_clips([tmp_path], min_seconds=0.0)
+        assert [clip.path.name for clip in found.clips] == ["a.wav"]
+        assert {file.path.name: file.reason for file in found.skipped} == {
+            "b.m4a": ".m4a is not read",
+            "c.AIFF": ".aiff is not read",
+            "d.wav": "dangling link",
+            "loop": "dangling link",
+            "more": "link to a folder, which is not followed",
+        }
+
+    def test_a_folder_of_other_formats_says_what_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / "b.m4a").write_bytes(b"something")
+        with pytest.raises(DataError, match=r"no usable clips: .*1 file: 1 \.m4a is not read.*ends in \.wav, \.flac"):
+            find_clips([tmp_path], min_seconds=0.0)
+
+    def test_many_short_clips_are_said_loudly_with_the_setting_that_skips_them(self, tmp_path: Path) -> None:
+        for number in range(4):
+            write(tmp_path / f"{number}.wav", seconds=2.5 if number == 0 else 1.0)
+        described = find_clips([tmp_path], min_seconds=2.0).describe()
+        assert described.startswith("1 clip, 0.0 minutes; 3 skipped, 75% OF ALL FILES: 1.wav (shorter than 2.0 s), ")
+        assert described.endswith("; a lower --min-seconds (speech.min_seconds) takes shorter ones")
 
     def test_few_skipped_files_are_all_named(self) -> None:
         skipped = Skipped(path=Path("x/a.wav"), reason="zero length"), Skipped(path=Path("b.ogg"), reason="missing")
@@ -184,7 +215,7 @@ class TestFindClips:
         write(tmp_path / "a.wav", seconds=1.2)
         write(tmp_path / "b.wav", seconds=0.5)
         (tmp_path / "c.wav").touch()
-        expected = r"3 files: 2 shorter than 2\.0 s, 1 zero length.*longest is 1\.2 s: lower `min_seconds`"
+        expected = r"3 files: 2 shorter than 2\.0 s, 1 zero length.*longest is 1\.2 s: lower --min-seconds"
         with pytest.raises(DataError, match=expected):
             find_clips([tmp_path], min_seconds=2)
 

@@ -1,6 +1,7 @@
 """Finding and decoding clips. Frames count at a file's own rate, samples at 16 kHz."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from l0prune.errors import DataError
 
 SAMPLE_RATE = 16_000
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+UNREAD = (
+    *(".m4a", ".aac", ".aiff", ".aif", ".aifc", ".wma", ".amr", ".awb", ".caf", ".au", ".sph", ".webm", ".mp4", ".mkv"),
+    *(".3gp", ".mka", ".ape", ".wv", ".dsf", ".ac3", ".weba", ".oga", ".spx", ".alac"),
+)
+"""Endings of sound that is found in folders, and counted, but not read."""
 
 # torchaudio's defaults, spelled out because the margin around a partial decode depends on them.
 _FILTER_WIDTH, _ROLLOFF = 6, 0.99
@@ -27,6 +33,9 @@ _LOSSY, _LEAD_SECONDS = ("OGG", "MP3"), 10
 _DECODE_ERRORS = (soundfile.SoundFileError, OSError, UnicodeError)
 _BLOCK_FRAMES = 2**20
 _SHOWN = 5
+_LOUD = 0.2
+"""Share of the files from which on it is said in capitals that they are skipped."""
+_SHORTER = "shorter than"
 _REMOVE = "replace the file, or begin anew without it"
 
 
@@ -99,13 +108,17 @@ class ClipSet:
         return sum(clip.duration_seconds for clip in self.clips)
 
     def describe(self) -> str:
-        """One line: how many clips and minutes, and what was skipped for which reason."""
+        """One line: how many clips and minutes, what was skipped for which reason, and the setting that skipped it."""
         text = f"{_count(len(self.clips), 'clip')}, {self.seconds / 60:.1f} minutes"
         if not self.skipped:
             return text
         names = _shorten([f"{file.path.name} ({file.reason})" for file in self.skipped])
         counts = f" ({_reasons(self.skipped)})" if len(self.skipped) > _SHOWN else ""
-        return f"{text}; {len(self.skipped)} skipped{counts}: {names}"
+        share = len(self.skipped) / (len(self.skipped) + len(self.clips))
+        skipped = f"{len(self.skipped)} skipped" + (f", {share:.0%} OF ALL FILES" if share >= _LOUD else "")
+        short = any(file.reason.startswith(_SHORTER) for file in self.skipped)
+        hint = "; a lower --min-seconds (speech.min_seconds) takes shorter ones" if short else ""
+        return f"{text}; {skipped}{counts}: {names}{hint}"
 
 
 def find_clips(paths: Sequence[Path], *, min_seconds: float) -> ClipSet:
@@ -125,7 +138,8 @@ def find_clips(paths: Sequence[Path], *, min_seconds: float) -> ClipSet:
     files: dict[Path, Path] = {}
     for path in map(Path, paths):
         for file in _files_under(path):
-            files.setdefault(file.resolve(), file)
+            # Unlike Path.resolve, for a link that leads to itself too.
+            files.setdefault(Path(os.path.realpath(file)), file)
     found = [_probe(file) for file in files.values()]
     readable = [file for file in found if isinstance(file, Clip)]
     checked = [_long_enough(file, min_seconds) if isinstance(file, Clip) else file for file in found]
@@ -134,13 +148,13 @@ def find_clips(paths: Sequence[Path], *, min_seconds: float) -> ClipSet:
     if not clips:
         longest = max((clip.duration_seconds for clip in readable), default=0.0)
         # Rounded down, so that a clip just under the bound does not read as if it met it.
-        too_short = f"the longest is {math.floor(longest * 100) / 100:g} s: lower `min_seconds`"
+        too_short = f"the longest is {math.floor(longest * 100) / 100:g} s: lower --min-seconds (speech.min_seconds)"
         raise DataError(
             "no usable clips",
             where=_shorten([str(path) for path in paths]) or None,
             got=f"{_count(len(skipped), 'file')}{': ' if skipped else ''}{_reasons(skipped)}",
             expected=f"at least one clip of {float(min_seconds)} s or more",
-            hint=too_short if readable else "check the files and their paths",
+            hint=too_short if readable else f"check the files; what is read ends in {', '.join(SUFFIXES)}",
         )
     return ClipSet(clips=clips, skipped=skipped)
 
@@ -222,6 +236,8 @@ def _ratio(sample_rate: int) -> tuple[int, int]:
 
 def _probe(path: Path) -> Clip | Skipped:
     """Read a file's header."""
+    if reason := _why_unread(path):
+        return Skipped(path=path, reason=reason)
     try:
         info = soundfile.info(path)
     except _DECODE_ERRORS:
@@ -233,10 +249,17 @@ def _probe(path: Path) -> Clip | Skipped:
     return Clip(path=path, sample_rate=info.samplerate, frames=info.frames)
 
 
+def _why_unread(path: Path) -> str:
+    """Why a file's header is not looked at; nothing where it is."""
+    if path.is_symlink() and not path.is_file():
+        return "link to a folder, which is not followed" if path.is_dir() else "dangling link"
+    return f"{path.suffix.lower()} is not read" if path.suffix.lower() in UNREAD else ""
+
+
 def _long_enough(clip: Clip, min_seconds: float) -> Clip | Skipped:
     if clip.duration_seconds >= min_seconds:
         return clip
-    return Skipped(path=clip.path, reason=f"shorter than {float(min_seconds)} s")
+    return Skipped(path=clip.path, reason=f"{_SHORTER} {float(min_seconds)} s")
 
 
 def _why_unreadable(path: Path) -> str:
@@ -253,7 +276,7 @@ def _why_unreadable(path: Path) -> str:
 def _files_under(path: Path) -> Iterator[Path]:
     """The candidate files that a path stands for."""
     if isdir(path):
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        files = sorted(file for file in path.rglob("*") if _is_candidate(file))
         if not files:
             raise DataError("no audio in this folder", where=path, expected=f"files ending in {', '.join(SUFFIXES)}")
         yield from files
@@ -266,6 +289,13 @@ def _files_under(path: Path) -> Iterator[Path]:
     else:
         expected = f"a folder, a .tsv manifest or a file ending in {', '.join(SUFFIXES)}"
         raise DataError("not an audio file", where=path, got=path.suffix or "no suffix", expected=expected)
+
+
+def _is_candidate(path: Path) -> bool:
+    """Whether a path found in a folder is sound, or a link that may have been meant as such."""
+    if path.is_symlink() and not path.is_file():
+        return path.is_dir() or not path.suffix or path.suffix.lower() in (*SUFFIXES, *UNREAD)
+    return path.suffix.lower() in (*SUFFIXES, *UNREAD) and path.is_file()
 
 
 def _manifest_files(manifest: Path) -> Iterator[Path]:

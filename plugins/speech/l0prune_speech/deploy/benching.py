@@ -16,7 +16,7 @@ from l0prune_speech.options import PACKAGES
 
 _CHILD_SECONDS = 10
 _CHILD = """
-import ctypes, gc, json, resource, sys, time
+import ctypes, gc, json, sys, time
 from pathlib import Path
 import torch
 from l0prune_speech.formats import load_teacher
@@ -25,6 +25,10 @@ def memory(reset=False):
     # What getrusage calls the peak begins with that of the parent process; Linux keeps a better one.
     status = Path("/proc/self/status")
     if not status.exists():
+        try:
+            import resource
+        except ImportError:
+            return 0  # Windows has none.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if reset:
         Path("/proc/self/clear_refs").write_text("5")

@@ -1,7 +1,7 @@
 """Models through all tasks: data checked, hidden states extracted once a model, probes trained from each seed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -51,6 +51,8 @@ def evaluate_models(models: Sequence[str], settings: EvaluationSettings, note: N
     sets = _sets(settings)
     frontends = {model: open_frontend(model, device) for model in models}
     _check_framings({model: frontend.framing for model, frontend in frontends.items()}, sets, settings.against)
+    for line in dict.fromkeys(line for labelled in sets.values() for line in labelled.notes):
+        note(line)
     for task, labelled in sets.items():
         counts = [f"{count} {name.replace('_', ' ')}" for name, count in PROBES[task].facts(labelled).items()]
         clips = f"{len(labelled.train)} clips to train on, {len(labelled.test)} to test on"
@@ -82,7 +84,7 @@ def evaluate_models(models: Sequence[str], settings: EvaluationSettings, note: N
 
 def _sets(settings: EvaluationSettings) -> dict[str, LabelledSet]:
     """The checked set of each task that was asked for, or for which there is one."""
-    found = open_sets(settings.data)
+    found = open_sets(settings.data, settings.tasks)
     missing = sorted(set(settings.tasks) - set(found))
     if missing:
         hint = f"the data serve {', '.join(sorted(found)) or 'no task'}"
@@ -108,7 +110,11 @@ def _thinned(task: str, labelled: LabelledSet, minutes: float) -> LabelledSet:
     except DataError as error:
         got, hint = f"{minutes:g}, which leave {error.what}", "raise --max-minutes"
         raise ConfigError("max_minutes is too small for the task", where=task, got=got, hint=hint) from error
-    return part
+    before, after = (len(given.train) + len(given.test) for given in (labelled, part))
+    bounded = (
+        f"{task}: {after:,} of {before:,} clips are used: --max-minutes {minutes:g} bounds the audio of each split"
+    )
+    return replace(part, notes=(*labelled.notes, *([bounded] if after < before else [])))
 
 
 def _check_framings(framings: Mapping[str, Framing], sets: Mapping[str, LabelledSet], against: str | None) -> None:
@@ -191,5 +197,6 @@ def _describe(task: str, labelled: LabelledSet) -> dict[str, Any]:
         "train_clips": len(labelled.train),
         "test_clips": len(labelled.test),
         "minutes": labelled.seconds / 60,
+        "notes": list(labelled.notes),
         **PROBES[task].facts(labelled),
     }

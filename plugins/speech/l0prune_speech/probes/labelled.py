@@ -89,6 +89,8 @@ class LabelledSet:
     test: tuple[Example, ...]
     trials: tuple[Pair, ...] | None = None
     """Of test segments; every pair by default."""
+    notes: tuple[str, ...] = ()
+    """What to say of it: what was left out, for example."""
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):

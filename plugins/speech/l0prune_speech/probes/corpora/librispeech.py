@@ -6,10 +6,9 @@ from pathlib import Path
 
 from l0prune import DataError
 from l0prune_speech.data import find_clips
-from l0prune_speech.probes.corpora.lists import records
+from l0prune_speech.probes.corpora.lists import read_lexicon, records
 from l0prune_speech.probes.labelled import Example, LabelledSet, Segment, segment
 
-LEXICON = "librispeech-lexicon.txt"
 _TRAIN = ("train-clean-100", "train-clean-360", "train-other-500")
 _TEST = ("test-clean", "dev-clean", "test-other", "dev-other")
 _HELD_OUT = 5
@@ -51,7 +50,7 @@ def read_sets(folder: Path) -> dict[str, LabelledSet]:
         ),
         "verification": ([_by_speaker(one) for one in train], [_by_speaker(one) for one in test]),
     }
-    lexicon = _read_lexicon(folder)
+    lexicon = read_lexicon(folder)
     if lexicon:
         sets["phone"] = (_by_phones(train, lexicon), _by_phones(test, lexicon))
     return {
@@ -98,14 +97,3 @@ def _by_phones(utterances: Iterable[_Utterance], lexicon: dict[str, tuple[str, .
         for one in utterances
         if all(word in lexicon for word in one.words)
     ]
-
-
-def _read_lexicon(folder: Path) -> dict[str, tuple[str, ...]]:
-    """The first pronunciation of each word, without stress; empty where there is no lexicon."""
-    lexicon: dict[str, tuple[str, ...]] = {}
-    if (folder / LEXICON).is_file():
-        for where, (word, *phones) in records(folder / LEXICON, expected="a word and its phones"):
-            if not phones:
-                raise DataError("word without phones", where=where, got=word)
-            lexicon.setdefault(word, tuple(phone.rstrip("012") for phone in phones))
-    return lexicon

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from l0prune import DataError
 
+LEXICON = "librispeech-lexicon.txt"
+
 
 def records(file: Path, *, fields: int | None = None, expected: str) -> Iterator[tuple[str, list[str]]]:
     """Where each record stands, and its fields; blank lines are passed over.
@@ -31,6 +33,21 @@ def records(file: Path, *, fields: int | None = None, expected: str) -> Iterator
             raise DataError("malformed list", where=where, got=_shown(line), expected=expected)
         if found:
             yield where, found
+
+
+def read_lexicon(folder: Path) -> dict[str, tuple[str, ...]]:
+    """The first pronunciation of each word, without stress; empty where there is no lexicon.
+
+    Raises:
+        DataError: A word of it has no phones.
+    """
+    lexicon: dict[str, tuple[str, ...]] = {}
+    if (folder / LEXICON).is_file():
+        for where, (word, *phones) in records(folder / LEXICON, expected="a word and its phones"):
+            if not phones:
+                raise DataError("word without phones", where=where, got=word)
+            lexicon.setdefault(word, tuple(phone.rstrip("012") for phone in phones))
+    return lexicon
 
 
 def _shown(line: bytes) -> str:

@@ -1,7 +1,7 @@
 """Labelled speech described by a `manifest.json`: the embedded set, and what `make_labelled.py` makes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ from l0prune_speech.data import SUFFIXES, Clip, find_clips
 from l0prune_speech.probes.labelled import Example, LabelledSet, Segment, segment
 
 FORMAT = "l0prune-labelled-speech"
-SPLITS = ("train", "seen", "unseen")
+SPLITS = ("train", "seen", "unseen", "test")
+_LABELS = ("speaker", "phonemes")
+"""Beside the keyword. Where one clip has one of them, others of its kind, words or sentences, must have it too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +21,12 @@ class _Entry:
 
     segment: Segment
     split: str
-    speaker: str
-    phonemes: tuple[str, ...]
+    speaker: str | None
+    phonemes: tuple[str, ...] | None
     keyword: str | None
 
     def example(self, label: str) -> Example:
-        return Example(segment=self.segment, label=getattr(self, label), group=str(getattr(self, _GROUP[label])))
+        return Example(segment=self.segment, label=getattr(self, label), group=str(getattr(self, _GROUP[label]) or ""))
 
 
 _GROUP = {"keyword": "keyword", "speaker": "speaker", "phonemes": "speaker"}
@@ -36,8 +38,8 @@ def read_manifest(folder: Path, content: Mapping[str, Any]) -> dict[str, Labelle
     Args:
         folder: Holds `manifest.json` and the audio.
         content: Of the manifest: `clips`, each with `file`, `split` ("train"; "seen": other sentences of the same
-            speakers; "unseen": other speakers), `speaker`, `phonemes` (separated by spaces), and perhaps `keyword`,
-            `start_seconds` and `duration_seconds`.
+            speakers; "unseen": other speakers; "test": either), some of `speaker`, `phonemes` (separated by spaces)
+            and `keyword`, and perhaps `start_seconds` and `duration_seconds`.
 
     Raises:
         DataError: Labels and audio do not match, or speakers stand in the wrong split.
@@ -46,11 +48,16 @@ def read_manifest(folder: Path, content: Mapping[str, Any]) -> dict[str, Labelle
     _check_speakers(entries, folder)
     words = [entry for entry in entries if entry.keyword is not None]
     sentences = [entry for entry in entries if entry.keyword is None]
+    # Words that are said alone serve where there are no sentences.
+    spoken = {
+        label: [e for e in sentences if getattr(e, label)] or [e for e in words if getattr(e, label)]
+        for label in _LABELS
+    }
     wanted = {
         "keyword": (words, "keyword", "unseen"),
-        "speaker": (sentences, "speaker", "seen"),
-        "phone": (sentences, "phonemes", "unseen"),
-        "verification": (sentences, "speaker", "unseen"),
+        "speaker": (spoken["speaker"], "speaker", "seen"),
+        "phone": (spoken["phonemes"], "phonemes", "unseen"),
+        "verification": (spoken["speaker"], "speaker", "unseen"),
     }
     return {
         task: LabelledSet(
@@ -71,7 +78,18 @@ def _entries(folder: Path, content: Mapping[str, Any]) -> list[_Entry]:
     found = find_clips([folder], min_seconds=0.0)
     clips = {clip.path.relative_to(folder).as_posix(): clip for clip in found.clips}
     skipped = {file.path.relative_to(folder).as_posix(): file.reason for file in found.skipped}
-    entries = [_entry(row, f"{manifest}: clip {number}", clips, skipped) for number, row in enumerate(rows)]
+    labels = {
+        alone: ["keyword"] * alone
+        + [
+            key
+            for key in _LABELS
+            if any(_is_word(row) == alone and row.get(key) is not None for row in rows if isinstance(row, Mapping))
+        ]
+        for alone in (False, True)
+    }
+    entries = _tested(
+        [_entry(row, f"{manifest}: clip {number}", clips, skipped, labels) for number, row in enumerate(rows)]
+    )
     unlabelled = sorted(set(clips) - {str(row["file"]) for row in rows})
     if unlabelled:
         got = f"{len(unlabelled)} files that the manifest does not list, {unlabelled[0]} first"
@@ -79,11 +97,27 @@ def _entries(folder: Path, content: Mapping[str, Any]) -> list[_Entry]:
     return entries
 
 
-def _entry(row: Any, where: str, clips: Mapping[str, Clip], skipped: Mapping[str, str]) -> _Entry:
+def _is_word(row: Any) -> bool:
+    return isinstance(row, Mapping) and row.get("keyword") is not None
+
+
+def _tested(entries: Sequence[_Entry]) -> list[_Entry]:
+    """The entries of the split "test" by their speakers: seen in training, or not."""
+    seen = {entry.speaker for entry in entries if entry.split == "train"} - {None}
+    return [
+        replace(entry, split="seen" if entry.speaker in seen else "unseen") if entry.split == "test" else entry
+        for entry in entries
+    ]
+
+
+def _entry(
+    row: Any, where: str, clips: Mapping[str, Clip], skipped: Mapping[str, str], labels: Mapping[bool, Sequence[str]]
+) -> _Entry:
     if not isinstance(row, Mapping):
         raise DataError("malformed manifest", where=where, got=type(row).__name__, expected="an object")
-    texts = ("file", "split", "speaker", "phonemes")
-    for key in texts if row.get("keyword") is None else (*texts, "keyword"):
+    if not labels[_is_word(row)]:
+        raise DataError("clip without labels", where=where, expected="one of speaker, phonemes and keyword")
+    for key in ("file", "split", *labels[_is_word(row)]):
         if not isinstance(row.get(key), str) or not row[key].strip():
             raise DataError("malformed manifest", where=where, got=f"{key} = {row.get(key)!r}", expected="text")
     if row["split"] not in SPLITS:
@@ -101,15 +135,17 @@ def _entry(row: Any, where: str, clips: Mapping[str, Clip], skipped: Mapping[str
     return _Entry(
         segment=segment(clips[row["file"]], **places),
         split=row["split"],
-        speaker=row["speaker"],
-        phonemes=tuple(row["phonemes"].split()),
+        speaker=row.get("speaker"),
+        phonemes=tuple(row["phonemes"].split()) if row.get("phonemes") else None,
         keyword=row.get("keyword"),
     )
 
 
 def _check_speakers(entries: Sequence[_Entry], folder: Path) -> None:
     """Raise a `DataError` where a speaker stands in a split that is not for him."""
-    by_split = {split: {entry.speaker for entry in entries if entry.split == split} for split in SPLITS}
+    by_split = {
+        split: {entry.speaker for entry in entries if entry.split == split and entry.speaker} for split in SPLITS
+    }
     overlap = sorted(by_split["unseen"] & by_split["train"])
     if overlap:
         where, hint = f"{folder}: {overlap[0]}", "a speaker of the training clips is tested in the split `seen`"
