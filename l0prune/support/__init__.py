@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         owners,
         path_of,
         several,
+        tensors_given,
         without_values,
     )
     from l0prune.support.packages import versions
@@ -178,6 +179,7 @@ if TYPE_CHECKING:
         "shortest_endings",
         "stamp",
         "table_of",
+        "tensors_given",
         "to_mapping",
         "tree_leaves",
         "tree_map",
@@ -224,6 +226,7 @@ _HOMES = {
         "owners",
         "path_of",
         "several",
+        "tensors_given",
         "without_values",
     ),
     "packages": ("versions",),

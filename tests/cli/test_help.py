@@ -57,6 +57,7 @@ FLAGS = {
     "groups": ["--config", "--json", "--plugin", "--recipe", "--set"],
     "plugins": ["--json"],
     "report": ["--json", "--out", "runs"],
+    "verify": ["--against", "--json", "--plugin", "--repeat", "sources"],
 }
 
 OF_SPEECH = [
@@ -85,7 +86,8 @@ HELP = """
 import sys
 from l0prune_cli.main import main
 named = [[command, "--plugin", "speech"] for command in ("compress", "groups")]
-for command in ([], ["bench"], ["compress"], ["evaluate"], ["export"], ["groups"], ["plugins"], ["report"], *named):
+plain = [[name] for name in "bench compress evaluate export groups plugins report verify".split()]
+for command in ([], *plain, *named):
     sys.argv = ["l0prune", *command, "--help"]
     try:
         main()
