@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         Exporter,
         ExportFormat,
         LayerComparison,
+        Opener,
         Plugin,
         Score,
         Task,
@@ -95,14 +96,17 @@ if TYPE_CHECKING:
     )
     from l0prune.training import Losses, Objective, Record
     from l0prune.workflows import (
+        Check,
         CompressionReport,
         Observer,
+        Verification,
         compress,
         evaluate,
         export,
         inspect_groups,
         prune,
         summarise_kinds,
+        verify,
     )
 
     __all__ = [
@@ -199,6 +203,7 @@ _MORE = {
         "Exporter",
         "ExportFormat",
         "LayerComparison",
+        "Opener",
         "Plugin",
         "Score",
         "Task",
@@ -251,10 +256,13 @@ _MORE = {
         "Record",
     ),
     "workflows": (
+        "Check",
         "CompressionReport",
         "Observer",
+        "Verification",
         "inspect_groups",
         "summarise_kinds",
+        "verify",
     ),
 }
 """Names of other folders that can be imported from here, too, and are not part of the list."""

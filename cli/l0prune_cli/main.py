@@ -11,7 +11,19 @@ import typer
 
 from l0prune.errors import FailedElsewhere, Interrupted, L0PruneError
 from l0prune.support import safe_children
-from l0prune_cli import bench, compress, doctor, evaluate, export, groups, options, plugin_flags, plugins, report
+from l0prune_cli import (
+    bench,
+    compress,
+    doctor,
+    evaluate,
+    export,
+    groups,
+    options,
+    plugin_flags,
+    plugins,
+    report,
+    verify,
+)
 
 _OF_PLUGINS = {"compress": compress.command, "groups": groups.command}
 """Commands that a plugin adds flags to."""
@@ -22,6 +34,7 @@ _OTHERS = {
     "export": export.command,
     "plugins": plugins.command,
     "report": report.command,
+    "verify": verify.command,
 }
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from l0prune.support import counted, plain, quantity
 
 if TYPE_CHECKING:
-    from l0prune import CompressionReport, Evaluation, Export, Measurement, Score
+    from l0prune import CompressionReport, Evaluation, Export, Measurement, Score, Verification
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -156,6 +156,15 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("format", "file", "what it holds")
     for row in rows:
         table.add_row(row["name"], row["suffix"] or "folder", row["holds"])
+    return table
+
+
+def verification_table(verification: "Verification") -> Table:
+    """One row a check."""
+    table = Table("check", "holds", title=verification.source, title_justify="left")
+    table.add_column("what was found", overflow="fold")
+    for check in verification.checks:
+        table.add_row(check.name, {True: "yes", False: "NO", None: "not checked"}[check.holds], check.said)
     return table
 
 

@@ -1,7 +1,7 @@
 """The plugin seam: what a plugin gives, and how plugins are found."""
 
 from l0prune.plugin.find import get_plugin, plugin_names
-from l0prune.plugin.protocols import Benchable, Evaluator, Export, Exporter, ExportFormat, Plugin, SelfChecking
+from l0prune.plugin.protocols import Benchable, Evaluator, Export, Exporter, ExportFormat, Opener, Plugin, SelfChecking
 from l0prune.plugin.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
 from l0prune.plugin.settings import STAGES, describe, may_change, resolve, wish_of
 from l0prune.plugin.task import OwnTask, Task, UnitKind
@@ -17,6 +17,7 @@ __all__ = [
     "ExportFormat",
     "Exporter",
     "LayerComparison",
+    "Opener",
     "OwnTask",
     "Plugin",
     "Score",

@@ -101,6 +101,23 @@ class SelfChecking(Protocol):
 
 
 @runtime_checkable
+class Opener(Protocol):
+    """What a plugin provides beside `Plugin` to have networks and exports verified."""
+
+    def open(self, source: str) -> "nn.Module":
+        """The network of a run, of an export or of what the plugin takes as a teacher, on the CPU."""
+        ...
+
+    def checksum(self, folder: str) -> str | None:
+        """The checksum that an exported folder carries, in words, once it is found right; None where it has none.
+
+        Raises:
+            L0PruneError: It is wrong.
+        """
+        ...
+
+
+@runtime_checkable
 class Evaluator(Protocol):
     """What a plugin provides beside `Plugin` to have models scored on tasks."""
 

@@ -1,6 +1,6 @@
 """Whether a cut changes anything: gated against pruned outputs, group by group."""
 
-from l0prune.proof.exactness import RUN_TOLERANCE, compare, objection, relative_difference, tolerance_for
+from l0prune.proof.exactness import RUN_TOLERANCE, compare, objection, relative_difference, run_seeded, tolerance_for
 from l0prune.proof.trials import EVERYTHING, KEEP_ALL, find_faults, prove_groups, prove_on_copy
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "prove_groups",
     "prove_on_copy",
     "relative_difference",
+    "run_seeded",
     "tolerance_for",
 ]

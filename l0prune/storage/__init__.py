@@ -1,20 +1,40 @@
 """What is kept on disk: run directories, checkpoints, model files."""
 
 from l0prune.storage.checkpoint import newest_checkpoint, save_checkpoint
-from l0prune.storage.model_file import build_dense, load, read_description, read_plan, save, skeleton
+from l0prune.storage.model_file import (
+    DESCRIPTION,
+    WEIGHTS,
+    build_dense,
+    check_description,
+    load,
+    read_description,
+    read_plan,
+    save,
+    skeleton,
+    stated_digest,
+)
+from l0prune.storage.probe import PROBE, PROBE_TOLERANCE, probe_difference, read_probe
 from l0prune.storage.run_directory import RunDirectory, claim_free, read_report, run_plugin
 
 __all__ = [
+    "DESCRIPTION",
+    "PROBE",
+    "PROBE_TOLERANCE",
+    "WEIGHTS",
     "RunDirectory",
     "build_dense",
+    "check_description",
     "claim_free",
     "load",
     "newest_checkpoint",
+    "probe_difference",
     "read_description",
     "read_plan",
+    "read_probe",
     "read_report",
     "run_plugin",
     "save",
     "save_checkpoint",
     "skeleton",
+    "stated_digest",
 ]

@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -23,6 +23,7 @@ from l0prune.errors import ConfigError, GroupError, L0PruneError, PlanError, Run
 from l0prune.groups import check_groups
 from l0prune.plugin import get_plugin
 from l0prune.removal import RemovalPlan, apply_plan, check_shapes, remember
+from l0prune.storage.probe import PROBE, make_probe, write_probe
 from l0prune.support import (
     check_finite,
     check_kinds,
@@ -39,16 +40,25 @@ from l0prune.support import (
 FORMAT, VERSION = "l0prune", 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 DIGESTS = "sha256"
-"""Entry of the description: by file name the SHA-256 of what stands beside it, and that of all its other entries."""
+"""Entry of the description: by file name the SHA-256 of what stands beside it, and that of all else it holds itself."""
 
 
-def save(module: nn.Module, plan: RemovalPlan, path: str | Path, **description: Any) -> None:
-    """Save a pruned network as `model.safetensors` and `model.json`.
+def save(
+    module: nn.Module,
+    plan: RemovalPlan,
+    path: str | Path,
+    *,
+    example_inputs: Tensor | Sequence[Tensor] = (),
+    **description: Any,
+) -> None:
+    """Save a pruned network as `model.safetensors` and `model.json`, with checksums for `load` and `verify`.
 
     Args:
         module: The pruned network.
         plan: The plan that made it.
         path: A folder; it is made if need be.
+        example_inputs: The network's positional arguments. They are kept, with what it gives for them, so that
+            `verify` can compare; what is large is not kept.
         description: More JSON for `model.json`: plugin, architecture, provenance.
 
     Raises:
@@ -74,9 +84,14 @@ def save(module: nn.Module, plan: RemovalPlan, path: str | Path, **description: 
         save_model(module, str(temporary))
         digests[WEIGHTS] = file_digest(temporary)
 
+    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    if probe := make_probe(module, inputs):
+        write_probe(probe, folder / PROBE)
+        digests[PROBE] = file_digest(folder / PROBE)
     write_atomic(folder / WEIGHTS, write)
+    content[DIGESTS] = digests
     digests[DESCRIPTION] = json_digest(content)
-    write_json(folder / DESCRIPTION, {**content, DIGESTS: digests})
+    write_json(folder / DESCRIPTION, content)
 
 
 def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.Module:
@@ -109,7 +124,7 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
     weights = folder / WEIGHTS
     # The network is built meanwhile, which takes longer.
     with ThreadPoolExecutor(1) as beside:
-        checked = beside.submit(_check_weights, weights, _stated(description, WEIGHTS))
+        checked = beside.submit(_check_weights, weights, stated_digest(description, WEIGHTS))
         try:
             _check_header(weights, plan)
         except L0PruneError as error:
@@ -137,10 +152,10 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
     return pruned.eval()
 
 
-def _stated(description: Mapping[str, Any], name: str) -> str | None:
+def stated_digest(description: Mapping[str, Any], name: str) -> str | None:
     """The digest that a description states of a file; None in one of before there were any."""
     digests = description.get(DIGESTS)
-    return str(digests.get(name)) if isinstance(digests, Mapping) else None
+    return str(digests[name]) if isinstance(digests, Mapping) and name in digests else None
 
 
 def _check_weights(weights: Path, stated: str | None) -> None:
@@ -167,10 +182,11 @@ def check_description(description: Mapping[str, Any], folder: Path) -> bool:
     Raises:
         RunError: It states one, of another content.
     """
-    stated = _stated(description, DESCRIPTION)
+    stated = stated_digest(description, DESCRIPTION)
     if stated is None:
         return False
-    got = json_digest({key: value for key, value in description.items() if key != DIGESTS})
+    others = {name: digest for name, digest in description[DIGESTS].items() if name != DESCRIPTION}
+    got = json_digest({**description, DIGESTS: others})
     if got != stated:
         hint = f"if you have changed it yourself, remove its entry {DIGESTS!r}"
         what = "damaged description: its checksum is wrong"

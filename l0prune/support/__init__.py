@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         owners,
         path_of,
         several,
+        tensors_given,
         without_values,
     )
     from l0prune.support.notes import say
@@ -184,6 +185,7 @@ if TYPE_CHECKING:
         "shortest_endings",
         "stamp",
         "table_of",
+        "tensors_given",
         "to_mapping",
         "tree_leaves",
         "tree_map",
@@ -232,6 +234,7 @@ _HOMES = {
         "owners",
         "path_of",
         "several",
+        "tensors_given",
         "without_values",
     ),
     "notes": ("say",),

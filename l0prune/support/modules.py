@@ -103,6 +103,28 @@ def _computed(module: nn.Module) -> set[str]:
     return {str(getattr(hook, "name", "")) for hook in pre_hooks(module)}
 
 
+def tensors_given(module: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Tensor, ...]:
+    """Positional arguments of the first call of a module in `run(module)`; none where not all of them are tensors.
+
+    Args:
+        module: What is called. Methods of it other than its forward pass do not count.
+        run: Runs it.
+    """
+    calls: list[tuple[Tensor, ...]] = []
+
+    def seen(_: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        plain = not named and all(isinstance(argument, Tensor) for argument in arguments)
+        calls.append(tuple(arguments) if plain else ())
+
+    hook = module.register_forward_pre_hook(seen, with_kwargs=True)
+    try:
+        with torch.no_grad(), evaluating(module):
+            run(module)
+    finally:
+        hook.remove()
+    return calls[0] if calls else ()
+
+
 def output_tensors(outputs: object) -> list[Tensor]:
     """The tensors of a model's outputs: in tuples, lists, mappings and dataclasses."""
     leaves: list[Tensor] = []

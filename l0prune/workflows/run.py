@@ -1,35 +1,38 @@
 """The whole story of a run: prove, train with gates, cut, train on, save, report."""
 
 import copy
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from math import isfinite
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from l0prune.config import RunConfig
 from l0prune.distributed import check_same, together, world
-from l0prune.errors import ProofError, RunError, TrainingError
+from l0prune.errors import L0PruneError, ProofError, RunError, TrainingError
 from l0prune.gates import GatedModel
 from l0prune.importance import importances
 from l0prune.measuring import macs, parameters, peak_memory_bytes
-from l0prune.plugin import OwnTask, Plugin, Task, describe, may_change, wish_of
+from l0prune.plugin import Benchable, OwnTask, Plugin, Task, describe, may_change, wish_of
 from l0prune.proof import RUN_TOLERANCE, compare, objection, prove_groups
 from l0prune.removal import RemovalPlan, apply_plan, remembered
 from l0prune.report.figures import draw_kept_units
 from l0prune.size import Subject, metric_named
 from l0prune.size.latency import latency_cache
 from l0prune.storage import RunDirectory, save
-from l0prune.support import catch_signals, copied, versions, write_json
+from l0prune.support import catch_signals, copied, tensors_given, versions, write_json
 from l0prune.training import compiler_settings_kept, evaluate
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.one_shot import OneShot
 from l0prune.workflows.results import CompressionReport
 from l0prune.workflows.trainer import Trainer
+
+_PROBE_SECONDS = 0.5
+"""Of the input that a plugin makes for a probe."""
 
 
 class CompressionRun:
@@ -280,14 +283,31 @@ class CompressionRun:
         architecture = dict(task.architecture)
         name = None if isinstance(self.plugin, OwnTask) else config.plugin
         description = {"plugin": name, "architecture": architecture, "provenance": provenance}
+        if counted := self._counted_on(student):
+            description["counted_on"] = counted
         # A network that came pruned is described from its own dense network on.
         whole = self.earlier.then(plan) if self.earlier else plan
-        save(student, whole, self.folder.path, **description)
+        save(student, whole, self.folder.path, example_inputs=self._probe(student), **description)
         draw_kept_units(whole, self.folder.picture, task.kinds)
         # Last: a run with a report is complete.
         write_json(self.folder.report, report.to_json())
         self.observer.finished(report)
         return report
+
+    def _probe(self, student: nn.Module) -> Sequence[Tensor]:
+        """A small input, on which what is saved can be compared elsewhere."""
+        given = tensors_given(student, self.task.observe)
+        if not given and isinstance(self.plugin, Benchable):
+            # A run is not lost for a length that a plugin does not have.
+            with suppress(L0PruneError):
+                given = self.plugin.load(_PROBE_SECONDS, 1).inputs
+        return given
+
+    def _counted_on(self, student: nn.Module) -> dict[str, Any] | None:
+        """What multiply-accumulates are counted on, as far as it is a plain call."""
+        given = tensors_given(student, self.task.observe_for_macs or self.task.observe)
+        inputs = [{"shape": [*tensor.shape], "dtype": str(tensor.dtype).removeprefix("torch.")} for tensor in given]
+        return {"inputs": inputs, "scale": self.task.macs_scale} if inputs else None
 
     def _macs(self, model: nn.Module) -> int:
         observe = self.task.observe_for_macs or self.task.observe

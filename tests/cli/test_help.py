@@ -60,6 +60,7 @@ FLAGS = {
     "groups": ["--config", "--json", "--plugin", "--recipe", "--set"],
     "plugins": ["--json"],
     "report": ["--json", "--out", "runs"],
+    "verify": ["--against", "--json", "--plugin", "--repeat", "sources"],
 }
 
 OF_SPEECH = [
@@ -88,7 +89,7 @@ HELP = """
 import sys
 from l0prune_cli.main import main
 named = [[command, "--plugin", "speech"] for command in ("compress", "groups")]
-others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "plugins", "report")
+others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "plugins", "report", "verify")
 for command in ([], *([other] for other in others), *named):
     sys.argv = ["l0prune", *command, "--help"]
     try:

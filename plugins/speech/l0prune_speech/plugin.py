@@ -83,6 +83,19 @@ class SpeechPlugin:
 
         return load(seconds, batch)
 
+    def open(self, source: str) -> "nn.Module":
+        """The encoder of a run, an export or any teacher."""
+        _check_torchaudio()
+        from l0prune_speech.formats import load_teacher
+
+        return load_teacher(source).encoder
+
+    def checksum(self, folder: str) -> str | None:
+        """The checksum that a Hugging Face folder or an s3prl upstream carries, once it is found right."""
+        from l0prune_speech.formats import folder_checksum
+
+        return folder_checksum(Path(folder))
+
     def evaluate(
         self, models: Sequence[str], settings: "EvaluationSettings", note: Callable[[str], None]
     ) -> "Evaluation":

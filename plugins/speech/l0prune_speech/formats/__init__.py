@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from l0prune_speech.formats.card import model_card
     from l0prune_speech.formats.checkpoint import Checkpoint, folded, from_encoder, to_encoder
     from l0prune_speech.formats.dphubert import to_dphubert
+    from l0prune_speech.formats.huggingface import folder_checksum
     from l0prune_speech.formats.onnx_model import to_onnx
     from l0prune_speech.formats.registry import (
         FORMATS,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         "Run",
         "Source",
         "folded",
+        "folder_checksum",
         "format_named",
         "formats",
         "from_encoder",
@@ -50,6 +52,7 @@ _HOMES = {
         "to_encoder",
     ),
     "dphubert": ("to_dphubert",),
+    "huggingface": ("folder_checksum",),
     "onnx_model": ("to_onnx",),
     "registry": (
         "FORMATS",

@@ -110,6 +110,8 @@ _NAMES_BACK = (
 )
 _MASK = "masked_spec_embed"
 _WEIGHTS = "model.safetensors"
+_UPSTREAM = "model.pt"
+"""The weights of an s3prl upstream."""
 _MARK = {"written_by": "l0prune"}
 _PREPROCESSORS = (("processor_config.json", "feature_extractor"), ("preprocessor_config.json", ""))
 """Where `do_normalize` stands, and in which table, in the order in which transformers looks."""
@@ -175,6 +177,24 @@ def check_digests(folder: Path, stated: Mapping[str, Any]) -> bool:
         hint = "copy or export it again"
         raise DataError("damaged or missing weights", where=path, got=f"SHA-256 {got}", expected=expected, hint=hint)
     return True
+
+
+def folder_checksum(folder: Path) -> str | None:
+    """The checksum that an exported folder carries, in words, once it is found right; None where it carries none.
+
+    Args:
+        folder: A Hugging Face folder, or an s3prl upstream.
+
+    Raises:
+        DataError: It is wrong.
+    """
+    if (folder / "config.json").is_file():
+        holds = check_digests(folder, _read_json(folder / "config.json"))
+        return f"the SHA-256 of {_WEIGHTS} in config.json" if holds else None
+    if (folder / _UPSTREAM).is_file():
+        read_pickled(folder / _UPSTREAM)
+        return f"the CRC-32 of each part of {_UPSTREAM}"
+    return None
 
 
 def _is_ours(path: Path) -> bool:
