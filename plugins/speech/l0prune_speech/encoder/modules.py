@@ -17,7 +17,6 @@ from torch.utils.checkpoint import checkpoint
 from torchaudio.models import Wav2Vec2Model, wav2vec2_model
 from torchaudio.models.wav2vec2.components import FeatureExtractor, FeedForward, SelfAttention, Transformer
 
-
 _MOST_STRIDE = 16_000
 """Samples from a frame to the next: a second."""
 
