@@ -195,7 +195,7 @@ def _check_extent(place: Mapping[str, Any], group: Mapping[str, Any], shapes: Ma
     """Raise a `PlanError` where consecutive indices, which take no room in a file, would not fit their tensor."""
     shape, dim, index = shapes.get(place["tensor"]), place["dim"], place["index"]
     where = f"{group['name']}, {place['tensor']}"
-    if shape is None or not 0 <= (dim or 0) < max(len(shape), 1):
+    if shape is None or (dim is not None and not 0 <= dim < len(shape)):
         got = "no such tensor" if shape is None else f"dimension {dim}"
         raise PlanError("units lie outside the tensor", where=where, got=got)
     extent = 1 if dim is None else shape[dim]

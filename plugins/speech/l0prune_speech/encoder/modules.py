@@ -17,6 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from torchaudio.models import Wav2Vec2Model, wav2vec2_model
 from torchaudio.models.wav2vec2.components import FeatureExtractor, FeedForward, SelfAttention, Transformer
 
+_MOST_STRIDE = 16_000
+"""Samples from a frame to the next: a second."""
+
 
 class SpeechEncoder(Wav2Vec2Model):
     """A `torchaudio.models.Wav2Vec2Model` that normalises its input where the checkpoint was trained so.
@@ -273,10 +276,10 @@ def build_encoder(config: Mapping[str, Any]) -> SpeechEncoder:
     channel_scale = arguments.pop("extractor_channel_scale", False)
     buckets, distance = (arguments.pop(f"encoder_{name}", None) for name in ("num_buckets", "max_distance"))
     heads = arguments.pop("encoder_remaining_heads", None)
-    for _channels, kernel, stride in arguments["extractor_conv_layer_config"]:
-        # The shapes of weights say nothing of strides; larger ones would pass over samples.
-        if not 1 <= stride <= kernel:
-            raise ValueError(f"a convolution of stride {stride} and kernel {kernel}")
+    strides = [stride for _channels, _kernel, stride in arguments["extractor_conv_layer_config"]]
+    # No shape of a weight depends on them: they would be found to be wrong with the first clip.
+    if min(strides) < 1 or math.prod(strides) > _MOST_STRIDE:
+        raise ValueError(f"strides {strides}: a frame each {math.prod(strides)} samples")
     widths = arguments["encoder_ff_interm_features"]
     if not isinstance(widths, int):
         arguments["encoder_ff_interm_features"] = max([1, *widths])
