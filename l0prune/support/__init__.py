@@ -7,6 +7,7 @@ from l0prune.support.lazy import lazy_names
 if TYPE_CHECKING:
     from l0prune.support.assignments import read_assignments, read_value
     from l0prune.support.digests import STAMP, check_archive, check_stamp, file_digest, json_digest, stamp
+    from l0prune.support.carrying import carry_source
     from l0prune.support.fields import Field, Setting, alternatives, check_fields, fields_of, table_of, words_of
     from l0prune.support.files import (
         assembled,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
         cpu_multiplies_bfloat16,
         flat_weight_names,
         flattened,
+        forget_load_hooks,
         in_backward,
         in_checkpoint,
         operator_name,
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
         own_parameters,
         padding_of,
         parametrizations_cached,
+        parametrized_anew,
         plain_attention,
         pre_hooks,
         random_state,
@@ -82,6 +85,7 @@ if TYPE_CHECKING:
         schema_of,
         set_flat_weights,
         share_hooks,
+        state_to_pickle,
         tree_leaves,
         tree_map,
         unflattened,
@@ -107,6 +111,7 @@ if TYPE_CHECKING:
         "backward_pass",
         "base_of",
         "build",
+        "carry_source",
         "catch_signals",
         "check_archive",
         "check_fields",
@@ -129,6 +134,7 @@ if TYPE_CHECKING:
         "file_digest",
         "flat_weight_names",
         "flattened",
+        "forget_load_hooks",
         "free_bytes",
         "in_backward",
         "in_checkpoint",
@@ -150,6 +156,7 @@ if TYPE_CHECKING:
         "padding_of",
         "parametrizations_cached",
         "parse_json",
+        "parametrized_anew",
         "path_of",
         "pickled_names",
         "plain",
@@ -177,6 +184,7 @@ if TYPE_CHECKING:
         "share_hooks",
         "shortest_endings",
         "stamp",
+        "state_to_pickle",
         "table_of",
         "to_mapping",
         "tree_leaves",
@@ -195,6 +203,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "assignments": ("read_assignments", "read_value"),
     "digests": ("STAMP", "check_archive", "check_stamp", "file_digest", "json_digest", "stamp"),
+    "carrying": ("carry_source",),
     "fields": ("Field", "Setting", "alternatives", "check_fields", "fields_of", "table_of", "words_of"),
     "files": (
         "assembled",
@@ -262,6 +271,7 @@ _HOMES = {
         "cpu_multiplies_bfloat16",
         "flat_weight_names",
         "flattened",
+        "forget_load_hooks",
         "in_backward",
         "in_checkpoint",
         "operator_name",
@@ -271,6 +281,7 @@ _HOMES = {
         "own_parameters",
         "padding_of",
         "parametrizations_cached",
+        "parametrized_anew",
         "plain_attention",
         "pre_hooks",
         "random_state",
@@ -281,6 +292,7 @@ _HOMES = {
         "schema_of",
         "set_flat_weights",
         "share_hooks",
+        "state_to_pickle",
         "tree_leaves",
         "tree_map",
         "unflattened",

@@ -138,6 +138,11 @@ def pre_hooks(module: nn.Module) -> list[Any]:
     return list(module._forward_pre_hooks.values())
 
 
+def forget_load_hooks(module: nn.Module) -> None:
+    """Remove what is called before a module's state is loaded."""
+    module._load_state_dict_pre_hooks.clear()
+
+
 _HOOKS = (
     "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs",
@@ -180,6 +185,25 @@ def refuse_fused_attention(module: nn.MultiheadAttention) -> None:
 def parametrizations_cached() -> bool:
     """Whether `parametrize.cached()` is on."""
     return bool(parametrize._cache_enabled)
+
+
+def state_to_pickle(module: nn.Module) -> dict[str, Any]:
+    """All that a module holds, without the weak references to weights that a recurrent one makes again."""
+    return {name: value for name, value in vars(module).items() if name != "_flat_weight_refs"}
+
+
+def parametrized_anew(kind: type[nn.Module], names: Sequence[str]) -> nn.Module:
+    """An empty instance of the class that torch derives from `kind` for modules with parametrized tensors.
+
+    Args:
+        kind: The class without parametrizations.
+        names: Of the tensors.
+    """
+    module = object.__new__(kind)
+    parametrize._inject_new_class(module)
+    for name in names:
+        parametrize._inject_property(module, name)
+    return module
 
 
 def compiled_from(model: nn.Module) -> nn.Module | None:
