@@ -161,6 +161,15 @@ def share_hooks(module: nn.Module, other: nn.Module) -> None:
     other._is_full_backward_hook = module._is_full_backward_hook
 
 
+_CONTENTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+
+def share_contents(module: nn.Module, other: nn.Module) -> None:
+    """Let `other` have a module's parameters, buffers and children: what is put in the place of one is so in both."""
+    for contents in _CONTENTS:
+        other.__dict__[contents] = module.__dict__[contents]
+
+
 def padding_of(convolution: nn.Module) -> Sequence[int]:
     """A convolution's padding as `F.pad` takes it: both sides of each dimension, the last one first."""
     assert isinstance(convolution, Convolution)
