@@ -102,6 +102,7 @@ if TYPE_CHECKING:
         export,
         inspect_groups,
         prune,
+        rehearse,
         summarise_kinds,
     )
 
@@ -254,6 +255,7 @@ _MORE = {
         "CompressionReport",
         "Observer",
         "inspect_groups",
+        "rehearse",
         "summarise_kinds",
     ),
 }

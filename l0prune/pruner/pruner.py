@@ -157,6 +157,11 @@ class L0Pruner:
         self._placed = self._place()
         self._plan: RemovalPlan | None = None
         self._report: PruningReport | None = None
+        try:
+            self.rehearsed()
+        except BaseException:
+            self._gated.detach()
+            raise
 
     @property
     def model(self) -> nn.Module:
@@ -263,12 +268,7 @@ class L0Pruner:
         if self._to_measure:
             with evaluating(self._gated):
                 facts |= self.target.metric.meet(self._gated, self.target, self._to_measure)
-        with torch.inference_mode(False):
-            pruned, plan = self._gated.pruned()
-            difference = compare(self._gated, self._observe, pruned=pruned)
-            reason = objection(self._gated, self._observe, difference, tolerance_for(pruned, self.tolerance))
-        if reason:
-            raise ProofError("the pruned model is not exact", got=reason)
+        pruned, plan, difference = self._cut()
         self._plan = self._composed(plan)
         remember(pruned, self._plan)
         after = None
@@ -278,6 +278,35 @@ class L0Pruner:
         report = self._reported(pruned, plan, difference, facts)
         self._report = replace(report, loss_before_cut=before, loss_after_cut=after)
         return pruned
+
+    def rehearsed(self) -> tuple[nn.Module, RemovalPlan]:
+        """What `finalize()` would return now, and its plan for the model as it was wrapped; nothing is changed.
+
+        `wrap` calls it, so that a model that cannot be cut is refused before it is trained.
+
+        Raises:
+            ProofError: As `finalize()` does.
+        """
+        pruned, plan, _ = self._cut()
+        return pruned, plan
+
+    def dense(self) -> nn.Module:
+        """A copy of the model without gates, which are not folded in: what the plan of `rehearsed()` applies to."""
+        return copied(self._gated).detach()
+
+    def observe(self, model: nn.Module) -> Any:
+        """A model's outputs on the example inputs, which follow the wrapped model to another device or dtype."""
+        return self._observe(model)
+
+    def _cut(self) -> tuple[nn.Module, RemovalPlan, float]:
+        """A pruned copy, its plan, and how far its outputs are from those of the gated model."""
+        with torch.inference_mode(False):
+            pruned, plan = self._gated.pruned()
+            difference = compare(self._gated, self._observe, pruned=pruned)
+            reason = objection(self._gated, self._observe, difference, tolerance_for(pruned, self.tolerance))
+        if reason:
+            raise ProofError("the pruned model is not exact", got=reason)
+        return pruned, plan, difference
 
     def _place(self) -> tuple[torch.device, torch.dtype] | None:
         """Device and dtype of the model's first weight."""

@@ -30,6 +30,7 @@ from l0prune.support import (
     json_digest,
     model_shapes,
     named_weights,
+    one_line,
     read_json,
     without_values,
     write_atomic,
@@ -53,7 +54,7 @@ def save(module: nn.Module, plan: RemovalPlan, path: str | Path, **description: 
 
     Raises:
         PlanError: The plan did not make this network; nothing is written then.
-        RunError: A weight is not finite, or the folder cannot be written.
+        RunError: A weight is not finite or cannot be saved, or the folder cannot be written.
     """
     if (got := model_shapes(module)) != (planned := plan.pruned_shapes()):
         name = next(name for name in (*planned, *got) if got.get(name) != planned.get(name))
@@ -74,7 +75,11 @@ def save(module: nn.Module, plan: RemovalPlan, path: str | Path, **description: 
         save_model(module, str(temporary))
         digests[WEIGHTS] = file_digest(temporary)
 
-    write_atomic(folder / WEIGHTS, write)
+    try:
+        write_atomic(folder / WEIGHTS, write)
+    except (RuntimeError, ValueError) as error:
+        # Tensors that share memory in part, for example.
+        raise RunError("the network cannot be saved", where=type(module).__name__, got=one_line(error)) from error
     digests[DESCRIPTION] = json_digest(content)
     write_json(folder / DESCRIPTION, {**content, DIGESTS: digests})
 

@@ -118,10 +118,10 @@ def output_numbers(outputs: object) -> list[Tensor]:
             found.append(torch.tensor(complex(leaf), dtype=torch.complex128))
         elif isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fc":
             found.append(torch.from_numpy(leaf.astype(np.complex128)))
-        elif hasattr(leaf, "__dataclass_fields__"):
-            found += output_numbers([getattr(leaf, name) for name in leaf.__dataclass_fields__])
-        else:
-            found += output_tensors(leaf)
+        elif isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif fields := getattr(leaf, "__dataclass_fields__", None):
+            found += output_numbers([getattr(leaf, name) for name in fields])
     return found
 
 
