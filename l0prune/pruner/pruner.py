@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 
 from l0prune.config import CompactionConfig, ControllerConfig, GateConfig
 from l0prune.errors import ConfigError, ProofError, TrainingError, nearest
+from l0prune.config import ControllerConfig, GateConfig
+from l0prune.errors import ConfigError, L0PruneError, ProofError, TrainingError, nearest
 from l0prune.example import observation
 from l0prune.gates import Controller, GatedModel, Sparsity
 from l0prune.groups import PruneGroup
@@ -27,7 +29,7 @@ from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
 from l0prune.size import Metric, Wish
-from l0prune.support import copied, evaluating, tree_map
+from l0prune.support import copied, evaluating, one_line, tree_map
 
 _TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
 """Arguments of torch-pruning's pruners, and what they are called here."""
@@ -157,11 +159,7 @@ class L0Pruner:
         self._placed = self._place()
         self._plan: RemovalPlan | None = None
         self._report: PruningReport | None = None
-        try:
-            self.rehearsed()
-        except BaseException:
-            self._gated.detach()
-            raise
+        self._try_cut()
 
     @property
     def model(self) -> nn.Module:
@@ -282,8 +280,6 @@ class L0Pruner:
     def rehearsed(self) -> tuple[nn.Module, RemovalPlan]:
         """What `finalize()` would return now, and its plan for the model as it was wrapped; nothing is changed.
 
-        `wrap` calls it, so that a model that cannot be cut is refused before it is trained.
-
         Raises:
             ProofError: As `finalize()` does.
         """
@@ -297,6 +293,18 @@ class L0Pruner:
     def observe(self, model: nn.Module) -> Any:
         """A model's outputs on the example inputs, which follow the wrapped model to another device or dtype."""
         return self._observe(model)
+
+    def _try_cut(self) -> None:
+        """Cut a copy before the model is trained; where that fails, take the gates off again."""
+        try:
+            with torch.inference_mode(False):
+                self._gated.pruned()
+        except BaseException as error:
+            self._gated.detach()
+            if isinstance(error, L0PruneError) or not isinstance(error, Exception):
+                raise
+            got = f"{type(error).__name__}: {one_line(error)}"
+            raise ProofError("a gated copy of the model cannot be cut", got=got) from error
 
     def _cut(self) -> tuple[nn.Module, RemovalPlan, float]:
         """A pruned copy, its plan, and how far its outputs are from those of the gated model."""

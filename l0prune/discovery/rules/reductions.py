@@ -191,3 +191,12 @@ rule("upsample_trilinear3d")(_spatial(3))
 def _embedding(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     features = tracer.along(args[0], 1)
     tracer.set(out, [] if features is None else [Block((out.ndim - 1,), features)])
+
+
+@rule("_embedding_bag _embedding_bag_forward_only")
+def _embedding_bag(tracer: Tracer, args: Sequence[Any], out: Sequence[Tensor]) -> None:
+    """Rows are summed up, so that features stay; weights of single rows have none."""
+    features = tracer.along(args[0], 1)
+    for operand in tensors(args[1:]):
+        tracer.pin_all(operand, "picks or weighs rows")
+    tracer.set(out[0], [] if features is None else [Block((1,), features)])
