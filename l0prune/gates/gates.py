@@ -190,6 +190,10 @@ class Gates(nn.Module):
             return False
         return torch.is_grad_enabled() and self.log_alpha.requires_grad
 
+    def forget_choice(self) -> None:
+        """Select anew when that is next asked for: what torch.compile has compiled takes an earlier choice as it is."""
+        self._decided = None
+
     def allow(self, budget: int) -> None:
         """Select under another budget from now on."""
         self.budget, self._decided = budget, None

@@ -6,8 +6,8 @@ from l0prune.support.lazy import lazy_names
 
 if TYPE_CHECKING:
     from l0prune.support.assignments import read_assignments, read_value
-    from l0prune.support.digests import STAMP, check_archive, check_stamp, file_digest, json_digest, stamp
     from l0prune.support.carrying import carry_source
+    from l0prune.support.digests import STAMP, check_archive, check_stamp, file_digest, json_digest, stamp
     from l0prune.support.fields import Field, Setting, alternatives, check_fields, fields_of, table_of, words_of
     from l0prune.support.files import (
         assembled,
