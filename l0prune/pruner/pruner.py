@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from l0prune.config import CompactionConfig, ControllerConfig, GateConfig
-from l0prune.errors import ConfigError, ProofError, TrainingError, nearest
-from l0prune.config import ControllerConfig, GateConfig
 from l0prune.errors import ConfigError, L0PruneError, ProofError, TrainingError, nearest
 from l0prune.example import observation
 from l0prune.gates import Controller, GatedModel, Sparsity

@@ -2,10 +2,8 @@
 
 from l0prune.storage.checkpoint import newest_checkpoint, save_checkpoint
 from l0prune.storage.model_file import build_dense, load, read_description, read_plan, save, skeleton
-from l0prune.storage.run_directory import RunDirectory, claim_free, read_report
-from l0prune.storage.model_file import build_dense, load, read_description, save
 from l0prune.storage.rehearsal import rehearse_saving
-from l0prune.storage.run_directory import RunDirectory, free_run_directory, read_report
+from l0prune.storage.run_directory import RunDirectory, claim_free, read_report
 
 __all__ = [
     "RunDirectory",

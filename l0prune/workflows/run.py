@@ -19,8 +19,6 @@ from l0prune.gates import GatedModel
 from l0prune.importance import importances
 from l0prune.measuring import macs, parameters, peak_memory_bytes
 from l0prune.plugin import OwnTask, Plugin, Task, describe, may_change, wish_of
-from l0prune.proof import RUN_TOLERANCE, compare, objection, prove_groups
-from l0prune.plugin import OwnTask, Plugin, Task, describe, wish_of
 from l0prune.proof import RUN_TOLERANCE, compare, find_training_faults, objection, prove_groups
 from l0prune.removal import RemovalPlan, apply_plan, remembered
 from l0prune.report.figures import draw_kept_units
