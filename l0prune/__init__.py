@@ -105,6 +105,7 @@ if TYPE_CHECKING:
         export,
         inspect_groups,
         prune,
+        rehearse,
         summarise_kinds,
         verify,
     )
@@ -261,6 +262,7 @@ _MORE = {
         "Observer",
         "Verification",
         "inspect_groups",
+        "rehearse",
         "summarise_kinds",
         "verify",
     ),

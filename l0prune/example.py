@@ -1,6 +1,7 @@
 """Example inputs: what a model is run on wherever it is looked at."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,21 +48,30 @@ def observation(
 
     tree_map(check, example_inputs)
 
-    def observe(model: nn.Module) -> Any:
+    return _Observation(example_inputs, forward_fn, output_transform)
+
+
+@dataclass(frozen=True)
+class _Observation:
+    """What `observation` gives. An object, so that a pruner that holds it can be pickled."""
+
+    example_inputs: Any
+    forward_fn: Callable[[nn.Module, Any], Any] | None
+    output_transform: Callable[[Any], Any] | None
+
+    def __call__(self, model: nn.Module) -> Any:
         # A proof on a half-precision model runs in float32, and its inputs with it.
         half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters())
-        inputs = tree_map(_copied if half else _widened, example_inputs)
-        if forward_fn is not None:
-            outputs = forward_fn(model, inputs)
+        inputs = tree_map(_copied if half else _widened, self.example_inputs)
+        if self.forward_fn is not None:
+            outputs = self.forward_fn(model, inputs)
         elif isinstance(inputs, Mapping):
             outputs = model(**inputs)
         elif isinstance(inputs, tuple | list):
             outputs = model(*inputs)
         else:
             outputs = model(inputs)
-        return outputs if output_transform is None else output_transform(outputs)
-
-    return observe
+        return outputs if self.output_transform is None else self.output_transform(outputs)
 
 
 def _copied(leaf: Any) -> Any:

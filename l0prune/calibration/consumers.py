@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0prune.groups import PruneGroup, Role
-from l0prune.layers import SlimMultiheadAttention, is_transposed
+from l0prune.layers import adopt_attention, is_transposed
 from l0prune.support import Convolution, copied, padding_of
 
 _ELEMENTS = 2**23
@@ -35,7 +35,7 @@ def with_open_attention(model: nn.Module) -> nn.Module:
     twin = copied(model)
     for module in twin.modules():
         if type(module) is nn.MultiheadAttention and module.bias_k is None:
-            SlimMultiheadAttention.adopt(module)
+            adopt_attention(module)
     return twin
 
 

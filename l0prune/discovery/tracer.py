@@ -22,7 +22,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Reading, Trace
 from l0prune.errors import TraceError
-from l0prune.support import TorchDispatchMode, output_tensors, tree_leaves
+from l0prune.support import TorchDispatchMode, kept_values, output_tensors, tree_leaves
 
 
 class Tracer(TorchDispatchMode):
@@ -55,7 +55,7 @@ class Tracer(TorchDispatchMode):
         self._inputs: list[Any] = []
         self._suspended = False
         self._time_limit, self._deadline = time_limit, 0.0
-        self.modules = dict(model.named_modules())
+        self._model, self.modules = model, dict(model.named_modules())
         leaves: dict[str, list[Atoms]] = {}
         start = 1
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -103,6 +103,10 @@ class Tracer(TorchDispatchMode):
             for block in self.facts(leaf).blocks:
                 self.pin(block.atoms, OUTPUT)
             self.pin(np.array(sorted(self._single.get(leaf, ())), dtype=np.int64), OUTPUT)
+        # A number that a module keeps may be a loss: whatever it sums up is read.
+        for value in kept_values(self._model).values():
+            if isinstance(value, Tensor) and value.numel() == 1:
+                self.facts(value)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run an operator, then carry the atoms of its operands over to its results."""

@@ -52,6 +52,10 @@ class FusedGating:
         new._gates = copy.deepcopy(self._gates, memo)
         return new
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Outside of a pass."""
+        return {**self.__dict__, "_lists": None, "_pass": None}
+
     def attach(self, model: nn.Module) -> list[RemovableHandle]:
         """Let each call of the model be a pass; returns handles that end this."""
         _keep_freed_memory()

@@ -291,5 +291,6 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 def _own_class(module: nn.Module) -> None:
     """Give a parametrized module a class of its own: deep copies share one, and removal would strip both."""
     cls = type(module)
-    body = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
+    # Without gates they are pickled, or not, as torch says.
+    body = {key: v for key, v in vars(cls).items() if key not in ("__dict__", "__weakref__", "__reduce_ex__")}
     module.__class__ = type(cls.__name__, cls.__bases__, body)  # pyright: ignore[reportAttributeAccessIssue]

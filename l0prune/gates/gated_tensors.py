@@ -3,6 +3,9 @@
 Legend: C channels of a norm.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
 from l0prune.gates.fused_gating import FusedGating
@@ -10,7 +13,7 @@ from l0prune.gates.fused_layout import Standing
 from l0prune.gates.gates import Gates
 from l0prune.layers import OpenChannels
 from l0prune.removal import scale_along
-from l0prune.support import own_modules, own_parameters, parametrizations_cached
+from l0prune.support import own_modules, own_parameters, parametrizations_cached, parametrized_anew, state_to_pickle
 
 
 class GatedTensor(nn.Module):
@@ -77,7 +80,21 @@ def shorten(module: nn.Module, name: str) -> None:
                     return gated
         return parametrized.fget(self)
 
-    setattr(type(module), name, property(get, parametrized.fset))
+    kind: Any = type(module)
+    setattr(kind, name, property(get, parametrized.fset))
+    kind.__reduce_ex__ = _pickled
+
+
+def _pickled(module: nn.Module, protocol: object) -> tuple[Any, ...]:
+    """What torch refuses for parametrized modules: it can be done where the class is known that they had before."""
+    return _opened, (type(module).__bases__[0], tuple(module.parametrizations)), state_to_pickle(module)  # type: ignore[arg-type]
+
+
+def _opened(kind: type[nn.Module], names: Sequence[str]) -> nn.Module:
+    module = parametrized_anew(kind, names)
+    for name in names:
+        shorten(module, name)
+    return module
 
 
 def list_name(tensor: str) -> str:

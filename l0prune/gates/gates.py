@@ -7,7 +7,7 @@ import copy
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -190,6 +190,10 @@ class Gates(nn.Module):
             return False
         return torch.is_grad_enabled() and self.log_alpha.requires_grad
 
+    def forget_choice(self) -> None:
+        """Select anew when that is next asked for: what torch.compile has compiled takes an earlier choice as it is."""
+        self._decided = None
+
     def allow(self, budget: int) -> None:
         """Select under another budget from now on."""
         self.budget, self._decided = budget, None
@@ -232,6 +236,17 @@ class Gates(nn.Module):
         finally:
             self._as_trained = False
             self.forget_sample()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was computed, and with the model itself in the place of a reference that does not hold it."""
+        computed = {"_sampled": None, "_noise": None, "_waiting": [], "_decided": None}
+        return {**self.__dict__, **computed, "_model": self.followed()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what `__getstate__` gave."""
+        super().__setstate__({**state, "_model": None})
+        if state["_model"] is not None:
+            self.follow(state["_model"])
 
     def __deepcopy__(self, memo: dict) -> "Gates":
         """A copy without the last sample: its autograd graph cannot be copied."""

@@ -4,17 +4,19 @@
 """
 
 from l0prune.layers import convolution, recurrent  # noqa: F401 - they register their layers
-from l0prune.layers.attention import SlimMultiheadAttention
+from l0prune.layers.attention import adopt_attention
 from l0prune.layers.linear import is_transposed
 from l0prune.layers.norms import GatedNorm, is_rms_norm
 from l0prune.layers.open_norms import OpenChannels, open_group_norm, open_norm
 from l0prune.layers.registry import Layer, counting_attributes, layer_of, layer_units, register
+from l0prune.layers.slim_attention import SlimMultiheadAttention
 
 __all__ = [
     "GatedNorm",
     "Layer",
     "OpenChannels",
     "SlimMultiheadAttention",
+    "adopt_attention",
     "counting_attributes",
     "is_rms_norm",
     "is_transposed",

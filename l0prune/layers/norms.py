@@ -3,25 +3,29 @@
 Legend: B batch, C channels, n open channels.
 """
 
+import copy
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from l0prune.errors import GroupError
 from l0prune.layers.linear import shape_of
 from l0prune.layers.open_norms import OpenChannels, open_group_norm, open_norm
-from l0prune.layers.registry import Layer, layer_of, register
-from l0prune.support import NormWithStatistics, own_parameters, share_hooks
+from l0prune.layers.registry import Layer, register, registration_of, same_forward
+from l0prune.support import NormWithStatistics, share_contents, share_hooks
 
 
 class GatedNorm(nn.Module):
-    """Stands in for a LayerNorm, RMSNorm or GroupNorm while gates are attached; shares its parameters.
+    """Stands in for a normalisation while gates are attached; holds what it holds.
 
-    Other classes may stand for an RMSNorm if they compute weight * x / sqrt(mean(x^2) + eps) and keep eps as `eps` or
-    `variance_epsilon`; those whose registration has `over_open` compute whatever it does.
+    Of the classes that are known, exactly, it computes the output itself. So it does for other classes that are RMS
+    norms, weight * x / sqrt(mean(x^2) + eps), and nothing else. Any other one runs its own forward, dropout, clamps and
+    casts included, and only `layer_norm`, `group_norm` and `rms_norm` in it take their statistics over open channels.
 
     Args:
         norm: The module it stands in for.
@@ -29,24 +33,22 @@ class GatedNorm(nn.Module):
         channel_dim: The dimension of the input on which the channels stand.
 
     Raises:
-        GroupError: `norm` is of another kind, or normalises over more than the channels.
+        GroupError: `norm` keeps statistics, has no weight, or normalises over more than the channels.
     """
+
+    weight: nn.Parameter | None
 
     def __init__(self, norm: nn.Module, opened: Callable[[bool], Tensor | OpenChannels], channel_dim: int) -> None:
         super().__init__()
         if len(getattr(norm, "normalized_shape", (1,))) != 1:
             raise GroupError("cannot gate a norm over several dimensions", got=tuple(norm.normalized_shape))  # type: ignore[arg-type]
-        over_open = layer_of(norm).over_open
-        if over_open is None:
-            if _epsilon(norm) == () or isinstance(norm, NormWithStatistics):
-                raise GroupError("cannot gate this kind of norm", got=type(norm).__name__)
-            over_open = _open_rms_norm
-        self._over_open = over_open
-        self.weight: nn.Parameter | None = norm.weight  # type: ignore[assignment]
-        self.bias: nn.Parameter | None = getattr(norm, "bias", None)
+        if isinstance(norm, NormWithStatistics) or not hasattr(norm, "weight") or len(shape_of(norm)) > 1:
+            raise GroupError("cannot gate this kind of norm", got=type(norm).__name__)
+        self._over_open = over_open_of(norm)
         # A tuple hides the dense module from `parameters()`: the parameters are listed once, under their own names.
         self._dense = (norm,)
         self.opened, self.channel_dim = opened, channel_dim
+        share_contents(norm, self)
         share_hooks(norm, self)
         # nn.TransformerEncoderLayer's fused kernel reads the parameters past this module, unless it has a hook.
         self._mark = self.register_forward_pre_hook(_no_change)
@@ -62,8 +64,8 @@ class GatedNorm(nn.Module):
         norm = self.dense
         # Hidden from the model, it has missed changes of mode.
         norm.train(self.training)
-        # Nor does it know of parameters that have taken the place of others: load_state_dict(assign=True).
-        own_parameters(norm).update(own_parameters(self))
+        # A copy of some models, torch.fx's among them, has other contents.
+        share_contents(self, norm)
         share_hooks(self, norm)
         return norm
 
@@ -76,16 +78,86 @@ class GatedNorm(nn.Module):
                 raise
             return getattr(self._dense[0], name)
 
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The dense module's input, under whatever name it has there -> its output over the open channels."""
+        if self._over_open is None:
+            self.dense.training = self.training
+            with _OverOpen(self.opened(self.training)):
+                return self.dense.forward(*args, **kwargs)
         (x,) = (*args, *kwargs.values())
-        # The parameters are its own: the dense module does not know of those that have taken the place of others.
-        y = self._over_open(self.dense, x, self.opened(self.training), self.weight, self.bias, self.channel_dim)
-        # As torch's own: autocast widens a norm's output on a GPU, and on a CPU leaves it as the input was.
-        widened = (
-            x.is_cuda and torch.is_autocast_enabled("cuda") and isinstance(self.dense, nn.LayerNorm | nn.GroupNorm)
-        )
-        return y if widened or y.dtype == x.dtype else y.to(x.dtype)
+        opened, bias = self.opened(self.training), getattr(self, "bias", None)
+        y = self._over_open(self.dense, x, opened, self.weight, bias, self.channel_dim)
+        return _as_torch_gives_it(y, x, isinstance(self.dense, nn.LayerNorm | nn.GroupNorm))
+
+
+def over_open_of(norm: nn.Module) -> Callable[..., Tensor] | None:
+    """What computes a norm over its open channels in the place of its forward; None where that has to run."""
+    kind, layer = registration_of(norm)
+    if layer.over_open is not None:
+        return layer.over_open if kind is None or same_forward(norm, kind) else None
+    return _open_rms_norm if is_rms_norm(norm) else None
+
+
+def _as_torch_gives_it(y: Tensor, x: Tensor, widens: bool) -> Tensor:
+    """The dtype of torch's own: autocast widens some norms' outputs on a GPU; on a CPU it leaves them as x was."""
+    widened = widens and x.is_cuda and torch.is_autocast_enabled("cuda")
+    return y if widened or y.dtype == x.dtype else y.to(x.dtype)
+
+
+class _OverOpen(TorchFunctionMode):
+    """Lets normalisations over all channels take their statistics over the open ones.
+
+    Args:
+        opened: (C,), as `open_norm` takes it.
+    """
+
+    def __init__(self, opened: Tensor | OpenChannels) -> None:
+        super().__init__()
+        self.opened = opened
+        self.width = len(opened.opened if isinstance(opened, OpenChannels) else opened)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Call a function, or what stands for it."""
+        kwargs = kwargs or {}
+        stand_in = _STAND_INS.get(func)
+        found = None if stand_in is None else stand_in(self, *args, **kwargs)
+        return func(*args, **kwargs) if found is None else found
+
+    def layer_norm(
+        self, input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+    ) -> Tensor | None:
+        """As torch's; None where it is over something else than the channels."""
+        if tuple(normalized_shape) != (self.width,):
+            return None
+        return _as_torch_gives_it(open_norm(input, self.opened, weight, bias, eps=eps), input, True)
+
+    def rms_norm(
+        self, input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None
+    ) -> Tensor | None:
+        """As torch's; None where it is over something else than the channels."""
+        if tuple(normalized_shape) != (self.width,):
+            return None
+        eps = _default_epsilon(input) if eps is None else eps
+        return _as_torch_gives_it(open_norm(input, self.opened, weight, eps=eps, centred=False), input, False)
+
+    def group_norm(
+        self, input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+    ) -> Tensor | None:
+        """As torch's; None where it is over something else than the channels."""
+        if input.shape[1] != self.width:
+            return None
+        y = open_group_norm(input, self.opened, num_groups, weight, bias, eps)
+        return _as_torch_gives_it(y, input, True)
+
+
+_STAND_INS: dict[Any, Callable[..., Tensor | None]] = {
+    nn.functional.layer_norm: _OverOpen.layer_norm,
+    torch.layer_norm: _OverOpen.layer_norm,
+    nn.functional.group_norm: _OverOpen.group_norm,
+    torch.group_norm: _OverOpen.group_norm,
+    nn.functional.rms_norm: _OverOpen.rms_norm,
+    torch.rms_norm: _OverOpen.rms_norm,
+}
 
 
 def _open_layer_norm(norm: Any, x: Tensor, opened: Any, weight: Any, bias: Any, dim: int) -> Tensor:
@@ -98,9 +170,13 @@ def _open_group_norm(norm: Any, x: Tensor, opened: Any, weight: Any, bias: Any, 
 
 def _open_rms_norm(norm: Any, x: Tensor, opened: Any, weight: Any, bias: Any, dim: int) -> Tensor:
     eps = _epsilon(norm)
-    # torch's default is that of the dtype it computes in.
-    eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps if eps is None else eps
+    eps = _default_epsilon(x) if eps is None else eps
     return open_norm(x, opened, weight, bias, dim=dim, eps=eps, centred=False)
+
+
+def _default_epsilon(x: Tensor) -> float:
+    """torch's, that of the dtype it computes in."""
+    return torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
 
 
 def _epsilon(norm: nn.Module) -> Any:
@@ -113,7 +189,10 @@ def _no_change(module: nn.Module, args: Any) -> None:
 
 
 def is_rms_norm(module: nn.Module) -> bool:
-    """Whether a module computes weight * x / sqrt(mean(x^2) + eps) over the last dimension: tried on random input."""
+    """Whether a module computes weight * x / sqrt(mean(x^2) + eps) over the last dimension and nothing else.
+
+    It is tried in both modes, on inputs and with weights of several sizes: there may be a dropout or a clamp in it.
+    """
     weight = getattr(module, "weight", None)
     names = {name for name, _ in module.named_parameters()}
     if names != {"weight"} or not isinstance(weight, Tensor) or weight.ndim != 1 or list(module.children()):
@@ -121,15 +200,30 @@ def is_rms_norm(module: nn.Module) -> bool:
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(eps, float | None) or not re.search("rms|norm", type(module).__name__, re.IGNORECASE):
         return False
-    x = torch.randn(2, 3, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+    if type(module) is nn.RMSNorm and "forward" not in vars(module):
+        return len(module.normalized_shape) == 1
     try:
-        with torch.no_grad():
-            expected = nn.functional.rms_norm(x, (len(weight),), weight, eps)
-            got = module(x)
+        return _computes_rms_norm(copy.deepcopy(module).float(), eps)
     except Exception:
         # Whatever it is, it is no RMS norm.
         return False
-    return isinstance(got, Tensor) and got.shape == x.shape and torch.allclose(got, expected, rtol=1e-2, atol=1e-4)
+
+
+@torch.no_grad()
+def _computes_rms_norm(norm: Any, eps: float | None) -> bool:
+    """Tried with a norm whose weight may be changed."""
+    width = len(norm.weight)
+    x = torch.randn(4, 3, width, generator=torch.Generator().manual_seed(0))
+    x *= torch.tensor([1.0, 1e-3, 1e3, 1.0])[:, None, None]
+    x[3, :, 0] = 1e3
+    x = x.to(norm.weight.device)
+    with torch.random.fork_rng():
+        for training, size in itertools.product((False, True), (1.0, 1e3)):
+            norm.train(training).weight.copy_(size * torch.linspace(0.5, 1.5, width))
+            expected, got = nn.functional.rms_norm(x, (width,), norm.weight, eps), norm(x)
+            if got.shape != x.shape or not torch.allclose(got.float(), expected, rtol=1e-2, atol=1e-4 * size):
+                return False
+    return True
 
 
 def _group_sizes(norm: Any) -> dict[str, int]:

@@ -121,10 +121,20 @@ def register_alike(looks: Callable[[nn.Module], bool], layer: Layer) -> None:
 
 def layer_of(module: nn.Module) -> Layer:
     """What is known of a module: by the nearest class that is registered, or by its looks; or nothing."""
+    return registration_of(module)[1]
+
+
+def registration_of(module: nn.Module) -> tuple[type[nn.Module] | None, Layer]:
+    """The nearest class of a module that is registered, None where there is none, and what is known of the module."""
     for kind in type(module).__mro__:
         if kind in _LAYERS:
-            return _LAYERS[kind]
-    return next((layer for looks, layer in _ALIKE if looks(module)), _UNKNOWN)
+            return kind, _LAYERS[kind]
+    return None, next((layer for looks, layer in _ALIKE if looks(module)), _UNKNOWN)
+
+
+def same_forward(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module runs the forward of a class that it is of, no other."""
+    return type(module).forward is kind.forward and "forward" not in vars(module)
 
 
 def layer_units(modules: Mapping[str, nn.Module]) -> dict[Dimension, str]:

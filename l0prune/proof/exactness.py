@@ -1,6 +1,8 @@
 """Whether removal changed anything: gated against pruned outputs, planned against counted size."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,23 +13,23 @@ from l0prune.errors import DataError, L0PruneError, ProofError
 from l0prune.example import Observe
 from l0prune.gates import GatedModel
 from l0prune.measuring import parameters
-from l0prune.support import evaluating, output_tensors, tree_leaves
+from l0prune.support import evaluating, output_numbers, output_tensors, tree_leaves
 
 RUN_TOLERANCE = 1e-5
 """Largest relative difference between gated and pruned outputs, in float32, that a compression run allows."""
 _TOWERING = 1e4
 """How many times larger than another an output is if it is of another kind: a constant in the place of a number."""
-_ROUNDING_MARGIN = 10
+ROUNDING_MARGIN = 10
 """How far two ways of summing may lie apart, in changes that one rounding step of every parameter makes."""
 
 
 def relative_difference(expected: object, got: object) -> float:
-    """Largest |expected - got| / max |expected| over the tensors of two outputs of one structure.
+    """Largest |expected - got| / max |expected| over the tensors, arrays and fractions of two outputs of one structure.
 
     Equal values differ by 0, infinite ones too, as those of masked logits; a NaN differs beyond measure. Equal values
     that tower above all that differ, as logits masked by -1e9, are no measure of these.
     """
-    first, second = output_tensors(expected), output_tensors(got)
+    first, second = output_numbers(expected), output_numbers(got)
     if len(first) != len(second):
         return float("inf")
     worst = 0.0
@@ -74,7 +76,7 @@ def compare(gated: GatedModel, observe: Observe, pruned: nn.Module | None = None
     """
     with evaluating(gated):
         expected = run_seeded(observe, gated.model)
-        if not any(_has_fractions(tensor) for tensor in output_tensors(expected)):
+        if not any(_has_fractions(tensor) for tensor in output_numbers(expected)):
             got = ", ".join(sorted({type(leaf).__name__ for leaf in tree_leaves(expected)})) or "nothing"
             hint = "return tensors from `output_transform` (or a plugin's `observe`), nested as you like"
             raise DataError("outputs hold no floating-point tensor to compare", got=got, hint=hint)
@@ -133,15 +135,31 @@ def objection(gated: GatedModel, observe: Observe, difference: float, tolerance:
         return "the cut makes NaN or infinite values of outputs, or changes their shape or number"
     reason = f"relative difference {difference:.1e}, at most {tolerance:.0e} allowed"
     with torch.no_grad(), evaluating(gated):
-        pruned, generator = gated.pruned()[0], torch.Generator().manual_seed(0)
+        pruned = gated.pruned()[0]
         before, again, otherwise = (run_seeded(observe, pruned, seed) for seed in (0, 0, 1))
         if relative_difference(before, again) <= tolerance:
-            for parameter in pruned.parameters():
-                if parameter.is_floating_point():
-                    up = torch.rand(parameter.shape, generator=generator).to(parameter.device) < 0.5
-                    parameter.mul_(1 + (2 * up - 1) * torch.finfo(parameter.dtype).eps)
-            if difference <= _ROUNDING_MARGIN * relative_difference(before, run_seeded(observe, pruned)):
+            with moved(pruned):
+                rounding = relative_difference(before, run_seeded(observe, pruned))
+            if difference <= ROUNDING_MARGIN * rounding:
                 return ""
     if max(relative_difference(before, run) for run in (again, otherwise)) > tolerance:
         return f"{reason}: the forward pass does not repeat itself in evaluation mode"
     return reason
+
+
+@contextmanager
+def moved(model: nn.Module) -> Iterator[None]:
+    """Every parameter is one rounding step further up or down meanwhile."""
+    generator, before = torch.Generator().manual_seed(0), {}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                before[parameter] = parameter.clone()
+                up = torch.rand(parameter.shape, generator=generator).to(parameter.device) < 0.5
+                parameter.mul_(1 + (2 * up - 1) * torch.finfo(parameter.dtype).eps)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, values in before.items():
+                parameter.copy_(values)

@@ -11,6 +11,7 @@ from l0prune.example import Observe
 from l0prune.gates import GatedModel
 from l0prune.groups import PruneGroup
 from l0prune.proof.exactness import RUN_TOLERANCE, compare, failure_of_cut, objection, relative_difference, run_seeded
+from l0prune.proof.training_mode import find_training_faults
 from l0prune.support import copied
 
 # Small enough that the budget rounds to the dense size.
@@ -139,7 +140,7 @@ def _pattern(groups: Sequence[PruneGroup], closing: Sequence[int], emptied: set[
 def prove_on_copy(
     model: nn.Module, groups: Sequence[PruneGroup], observe: Observe, tolerance: float
 ) -> tuple[dict[str, str], list[str]]:
-    """Check groups on a copy of a model, in float32 where it is in half precision.
+    """Check groups on a copy of a model, in both modes, and in float32 where it is in half precision.
 
     Args:
         model: The model, without gates; it is left as it is.
@@ -157,7 +158,7 @@ def prove_on_copy(
         twin.float()
     refused: dict[str, str] = {}
     try:
-        gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
+        GatedModel(twin, groups, target_sparsity=KEEP_ALL).detach()
     except GroupError:
         for group in groups:
             try:
@@ -167,15 +168,21 @@ def prove_on_copy(
         if not refused:
             raise
         groups = [group for group in groups if group.name not in refused]
-        if not groups:
-            return refused, []
-        gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
+    faults, notes = find_training_faults(twin, groups, observe, tolerance) if groups else ({}, [])
+    refused |= faults
+    groups = [group for group in groups if group.name not in refused]
+    if not groups:
+        return refused, notes
+    gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
     _, faults = find_faults(gated, observe, tolerance=tolerance)
     if EVERYTHING in faults:
-        return refused | {group.name: faults[EVERYTHING] for group in groups}, []
+        return refused | {group.name: faults[EVERYTHING] for group in groups}, notes
     if _effect(gated, observe) > 10 * tolerance:
-        return refused | faults, []
-    return refused | faults, ["the units hardly show in the outputs on these inputs, so that the proof says little"]
+        return refused | faults, notes
+    return refused | faults, [
+        *notes,
+        "the units hardly show in the outputs on these inputs, so that the proof says little",
+    ]
 
 
 @torch.no_grad()

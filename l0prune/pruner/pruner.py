@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from l0prune.config import CompactionConfig, ControllerConfig, GateConfig
-from l0prune.errors import ConfigError, ProofError, TrainingError, nearest
+from l0prune.errors import ConfigError, L0PruneError, ProofError, TrainingError, nearest
 from l0prune.example import observation
 from l0prune.gates import Controller, GatedModel, Sparsity
 from l0prune.groups import PruneGroup
@@ -27,7 +27,7 @@ from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
 from l0prune.size import Metric, Wish
-from l0prune.support import copied, evaluating, tree_map
+from l0prune.support import copied, evaluating, one_line, tree_map
 
 _TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
 """Arguments of torch-pruning's pruners, and what they are called here."""
@@ -157,6 +157,7 @@ class L0Pruner:
         self._placed = self._place()
         self._plan: RemovalPlan | None = None
         self._report: PruningReport | None = None
+        self._try_cut()
 
     @property
     def model(self) -> nn.Module:
@@ -263,12 +264,7 @@ class L0Pruner:
         if self._to_measure:
             with evaluating(self._gated):
                 facts |= self.target.metric.meet(self._gated, self.target, self._to_measure)
-        with torch.inference_mode(False):
-            pruned, plan = self._gated.pruned()
-            difference = compare(self._gated, self._observe, pruned=pruned)
-            reason = objection(self._gated, self._observe, difference, tolerance_for(pruned, self.tolerance))
-        if reason:
-            raise ProofError("the pruned model is not exact", got=reason)
+        pruned, plan, difference = self._cut()
         self._plan = self._composed(plan)
         remember(pruned, self._plan)
         after = None
@@ -278,6 +274,46 @@ class L0Pruner:
         report = self._reported(pruned, plan, difference, facts)
         self._report = replace(report, loss_before_cut=before, loss_after_cut=after)
         return pruned
+
+    def rehearsed(self) -> tuple[nn.Module, RemovalPlan]:
+        """What `finalize()` would return now, and its plan for the model as it was wrapped; nothing is changed.
+
+        Raises:
+            ProofError: As `finalize()` does.
+        """
+        pruned, plan, _ = self._cut()
+        return pruned, plan
+
+    def dense(self) -> nn.Module:
+        """A copy of the model without gates, which are not folded in: what the plan of `rehearsed()` applies to."""
+        return copied(self._gated).detach()
+
+    def observe(self, model: nn.Module) -> Any:
+        """A model's outputs on the example inputs, which follow the wrapped model to another device or dtype."""
+        return self._observe(model)
+
+    def _try_cut(self) -> None:
+        """Cut a copy before the model is trained; where that fails, take the gates off again."""
+        try:
+            with torch.inference_mode(False):
+                self._gated.pruned()
+            self._gated.gates.forget_choice()
+        except BaseException as error:
+            self._gated.detach()
+            if isinstance(error, L0PruneError) or not isinstance(error, Exception):
+                raise
+            got = f"{type(error).__name__}: {one_line(error)}"
+            raise ProofError("a gated copy of the model cannot be cut", got=got) from error
+
+    def _cut(self) -> tuple[nn.Module, RemovalPlan, float]:
+        """A pruned copy, its plan, and how far its outputs are from those of the gated model."""
+        with torch.inference_mode(False):
+            pruned, plan = self._gated.pruned()
+            difference = compare(self._gated, self._observe, pruned=pruned)
+            reason = objection(self._gated, self._observe, difference, tolerance_for(pruned, self.tolerance))
+        if reason:
+            raise ProofError("the pruned model is not exact", got=reason)
+        return pruned, plan, difference
 
     def _place(self) -> tuple[torch.device, torch.dtype] | None:
         """Device and dtype of the model's first weight."""

@@ -53,7 +53,8 @@ class SelfDrawingModel(GatedModel):
         self._draw.remove()
         self._load.remove()
         if self._ignored_before is None:
-            delattr(self.model, DDP_IGNORES)
+            # A copy of some models, torch.fx's among them, has lost it.
+            vars(self.model).pop(DDP_IGNORES, None)
         else:
             setattr(self.model, DDP_IGNORES, self._ignored_before)
         return super().detach()

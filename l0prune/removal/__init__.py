@@ -1,6 +1,7 @@
 """Removal plans, and cutting a network by one."""
 
-from l0prune.removal.apply import Bypassed, apply_plan, scale_along
+from l0prune.removal.apply import apply_plan, scale_along
+from l0prune.removal.bypassed import Bypassed
 from l0prune.removal.plan import RemovalPlan, check_shapes, make_plan, plan_of, remember, remembered
 
 __all__ = [

@@ -8,25 +8,9 @@ from torch import Tensor, nn
 
 from l0prune.groups import Place, Role
 from l0prune.layers import Layer, layer_of
+from l0prune.removal.bypassed import Bypassed
 from l0prune.removal.plan import RemovalPlan
-from l0prune.support import is_inside, model_shapes, own_parameters, owners
-
-
-class Bypassed(nn.Module):
-    """What is left of an emptied residual block: a zero that broadcasts over the residual stream."""
-
-    def __init__(self, returns: str = "tensor") -> None:
-        super().__init__()
-        self.returns = returns
-
-    def forward(self, x: Tensor, *_args: object, **_kwargs: object) -> Tensor | tuple[Tensor, None]:
-        """x: any shape -> a scalar zero of its dtype and device; with `returns="pair"`, beside None."""
-        zero = x.new_zeros(())
-        return (zero, None) if self.returns == "pair" else zero
-
-    def extra_repr(self) -> str:
-        """Shown in the module's repr."""
-        return f"returns={self.returns!r}"
+from l0prune.support import carry_source, is_inside, model_shapes, own_parameters, owners
 
 
 @torch.no_grad()
@@ -155,3 +139,6 @@ def _below(path: str, survivors: Mapping[tuple[str, int], np.ndarray]) -> dict[t
 def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
     parent, _, name = path.rpartition(".")
     return model.get_submodule(parent), name
+
+
+carry_source(Bypassed)

@@ -14,6 +14,7 @@ from l0prune.storage.model_file import (
     stated_digest,
 )
 from l0prune.storage.probe import PROBE, PROBE_TOLERANCE, probe_difference, read_probe
+from l0prune.storage.rehearsal import rehearse_saving
 from l0prune.storage.run_directory import RunDirectory, claim_free, read_report, run_plugin
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "read_plan",
     "read_probe",
     "read_report",
+    "rehearse_saving",
     "run_plugin",
     "save",
     "save_checkpoint",

@@ -31,6 +31,7 @@ from l0prune.support import (
     json_digest,
     model_shapes,
     named_weights,
+    one_line,
     read_json,
     without_values,
     write_atomic,
@@ -63,7 +64,7 @@ def save(
 
     Raises:
         PlanError: The plan did not make this network; nothing is written then.
-        RunError: A weight is not finite, or the folder cannot be written.
+        RunError: A weight is not finite or cannot be saved, or the folder cannot be written.
     """
     if (got := model_shapes(module)) != (planned := plan.pruned_shapes()):
         name = next(name for name in (*planned, *got) if got.get(name) != planned.get(name))
@@ -88,7 +89,11 @@ def save(
     if probe := make_probe(module, inputs):
         write_probe(probe, folder / PROBE)
         digests[PROBE] = file_digest(folder / PROBE)
-    write_atomic(folder / WEIGHTS, write)
+    try:
+        write_atomic(folder / WEIGHTS, write)
+    except (RuntimeError, ValueError) as error:
+        # Tensors that share memory in part, for example.
+        raise RunError("the network cannot be saved", where=type(module).__name__, got=one_line(error)) from error
     content[DIGESTS] = digests
     digests[DESCRIPTION] = json_digest(content)
     write_json(folder / DESCRIPTION, content)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -134,6 +135,38 @@ def output_tensors(outputs: object) -> list[Tensor]:
         elif hasattr(leaf, "__dataclass_fields__"):
             leaves += output_tensors([getattr(leaf, name) for name in leaf.__dataclass_fields__])
     return leaves
+
+
+def output_numbers(outputs: object) -> list[Tensor]:
+    """The tensors of a model's outputs, and as tensors their fractions and arrays of such; whole numbers are sizes."""
+    found: list[Tensor] = []
+    for leaf in tree_leaves(outputs):
+        if isinstance(leaf, float | complex | np.inexact):
+            found.append(torch.tensor(complex(leaf), dtype=torch.complex128))
+        elif isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fc":
+            found.append(torch.from_numpy(leaf.astype(np.complex128)))
+        elif isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif fields := getattr(leaf, "__dataclass_fields__", None):
+            found += output_numbers([getattr(leaf, name) for name in fields])
+    return found
+
+
+_OWN = frozenset(vars(nn.Module()))
+
+
+def kept_values(model: nn.Module) -> dict[str, Tensor | float]:
+    """Fractions and tensors that modules keep as plain attributes, by their names: an auxiliary loss, an activation."""
+    found: dict[str, Tensor | float] = {}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name in _OWN or not isinstance(value, float | Tensor | list | tuple | dict):
+                continue
+            for number, leaf in enumerate(tree_leaves(value)):
+                if type(leaf) is float or (isinstance(leaf, Tensor) and leaf.is_floating_point()):
+                    where = name if leaf is value else f"{name}[{number}]"
+                    found[f"{path}.{where}" if path else where] = leaf
+    return found
 
 
 def model_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

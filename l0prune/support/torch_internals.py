@@ -138,6 +138,11 @@ def pre_hooks(module: nn.Module) -> list[Any]:
     return list(module._forward_pre_hooks.values())
 
 
+def forget_load_hooks(module: nn.Module) -> None:
+    """Remove what is called before a module's state is loaded."""
+    module._load_state_dict_pre_hooks.clear()
+
+
 _HOOKS = (
     "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs",
@@ -154,6 +159,15 @@ def share_hooks(module: nn.Module, other: nn.Module) -> None:
     for hooks in _HOOKS:
         other.__dict__[hooks] = module.__dict__[hooks]
     other._is_full_backward_hook = module._is_full_backward_hook
+
+
+_CONTENTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+
+def share_contents(module: nn.Module, other: nn.Module) -> None:
+    """Let `other` have a module's parameters, buffers and children: what is put in the place of one is so in both."""
+    for contents in _CONTENTS:
+        other.__dict__[contents] = module.__dict__[contents]
 
 
 def padding_of(convolution: nn.Module) -> Sequence[int]:
@@ -180,6 +194,25 @@ def refuse_fused_attention(module: nn.MultiheadAttention) -> None:
 def parametrizations_cached() -> bool:
     """Whether `parametrize.cached()` is on."""
     return bool(parametrize._cache_enabled)
+
+
+def state_to_pickle(module: nn.Module) -> dict[str, Any]:
+    """All that a module holds, without the weak references to weights that a recurrent one makes again."""
+    return {name: value for name, value in vars(module).items() if name != "_flat_weight_refs"}
+
+
+def parametrized_anew(kind: type[nn.Module], names: Sequence[str]) -> nn.Module:
+    """An empty instance of the class that torch derives from `kind` for modules with parametrized tensors.
+
+    Args:
+        kind: The class without parametrizations.
+        names: Of the tensors.
+    """
+    module = object.__new__(kind)
+    parametrize._inject_new_class(module)
+    for name in names:
+        parametrize._inject_property(module, name)
+    return module
 
 
 def compiled_from(model: nn.Module) -> nn.Module | None:

@@ -5,6 +5,7 @@ from l0prune.workflows.exporting import export
 from l0prune.workflows.observer import LoggingObserver, Observer
 from l0prune.workflows.overview import inspect_groups, summarise_kinds
 from l0prune.workflows.pipeline import compress
+from l0prune.workflows.rehearsing import rehearse
 from l0prune.workflows.results import CompressionReport
 from l0prune.workflows.training_free import prune
 from l0prune.workflows.verification import Check, Verification, verify
@@ -20,6 +21,7 @@ __all__ = [
     "export",
     "inspect_groups",
     "prune",
+    "rehearse",
     "summarise_kinds",
     "verify",
 ]

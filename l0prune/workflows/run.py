@@ -18,12 +18,12 @@ from l0prune.gates import GatedModel
 from l0prune.importance import importances
 from l0prune.measuring import macs, parameters, peak_memory_bytes
 from l0prune.plugin import Benchable, OwnTask, Plugin, Task, describe, may_change, wish_of
-from l0prune.proof import RUN_TOLERANCE, compare, objection, prove_groups
+from l0prune.proof import RUN_TOLERANCE, compare, find_training_faults, objection, prove_groups
 from l0prune.removal import RemovalPlan, apply_plan, remembered
 from l0prune.report.figures import draw_kept_units
 from l0prune.size import Subject, metric_named
 from l0prune.size.latency import latency_cache
-from l0prune.storage import RunDirectory, save
+from l0prune.storage import RunDirectory, rehearse_saving, save
 from l0prune.support import catch_signals, copied, tensors_given, versions, write_json
 from l0prune.training import compiler_settings_kept, evaluate
 from l0prune.workflows.observer import Observer
@@ -105,6 +105,8 @@ class CompressionRun:
         # Where the joint stage trains, or is over, there is nothing to rank.
         over = self.config.joint.steps > 0 or (self.state is not None and self.state["stage"] == "further")
         scores = None if over else self._one_shot().scores(self.target.size)
+        if self.state is None:
+            self._prove_training()
         gated = GatedModel(
             student,
             self.task.groups,
@@ -121,11 +123,23 @@ class CompressionRun:
             raise
         return gated
 
+    def _prove_training(self) -> None:
+        """Compare gated and dense in training mode, which takes the student without gates."""
+        student, task = self.task.objective.student, self.task
+        faults, notes = find_training_faults(student, task.groups, task.observe, RUN_TOLERANCE)
+        for name, reason in faults.items():
+            hint = "leave it out of the groups, or say how its layers are gated (`l0prune.layers.register`)"
+            raise ProofError("gates on this group change training", where=name, got=reason, hint=hint)
+        for note in notes:
+            self.observer.note(note)
+
     def _prove_and_begin(self, gated: GatedModel) -> None:
         gated.eval()
         self.params_before = gated.parameter_model.total
         prove_groups(gated, self.task.observe)
         together(self._begin)
+        if self.state is None:
+            together(lambda: self._rehearse(gated))
         self.observer.prepared(self.task, gated, self.config, self.folder.path)
         warmup, steps = self.config.controller.warmup_steps, self.config.joint.steps
         if warmup >= steps > 0:
@@ -138,6 +152,26 @@ class CompressionRun:
         if self.resume and world().is_main:
             self.folder.sweep()
             self.folder.rewind_metrics(self.state["position"] if self.state else 0)
+
+    def _rehearse(self, gated: GatedModel) -> None:
+        """Cut, save and load now what will be after the joint stage, with the units that untrained gates choose."""
+        if not (self.config.joint.steps and world().is_main):
+            return
+        pruned, plan = gated.pruned()
+        difference = compare(gated, self.task.observe, pruned=pruned)
+        if reason := objection(gated, self.task.observe, difference, RUN_TOLERANCE):
+            raise ProofError("the cut would change the outputs", got=reason)
+        own = isinstance(self.plugin, OwnTask)
+        rehearse_saving(
+            pruned,
+            self.earlier.then(plan) if self.earlier and not own else plan,
+            self.task.observe,
+            build=lambda: copied(gated).detach() if own else self.plugin.build(self.task.architecture),
+            tolerance=RUN_TOLERANCE,
+            folder=self.folder.path,
+            **self._description(),
+        )
+        gated.gates.forget_choice()
 
     def _train(self, gated: GatedModel, state: Mapping[str, Any] | None) -> None:
         """The joint stage, the cut, the further stage."""
@@ -280,9 +314,7 @@ class CompressionRun:
         if not world().is_main:
             return report
         provenance = {"teacher": task.teacher, "settings": describe(config), "versions": report.versions}
-        architecture = dict(task.architecture)
-        name = None if isinstance(self.plugin, OwnTask) else config.plugin
-        description = {"plugin": name, "architecture": architecture, "provenance": provenance}
+        description = {**self._description(), "provenance": provenance}
         if counted := self._counted_on(student):
             description["counted_on"] = counted
         # A network that came pruned is described from its own dense network on.
@@ -308,6 +340,11 @@ class CompressionRun:
         given = tensors_given(student, self.task.observe_for_macs or self.task.observe)
         inputs = [{"shape": [*tensor.shape], "dtype": str(tensor.dtype).removeprefix("torch.")} for tensor in given]
         return {"inputs": inputs, "scale": self.task.macs_scale} if inputs else None
+
+    def _description(self) -> dict[str, Any]:
+        """What tells how the dense network is built."""
+        name = None if isinstance(self.plugin, OwnTask) else self.config.plugin
+        return {"plugin": name, "architecture": dict(self.task.architecture)}
 
     def _macs(self, model: nn.Module) -> int:
         observe = self.task.observe_for_macs or self.task.observe

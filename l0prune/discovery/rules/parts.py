@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from l0prune.discovery.rules.elementwise import goes_on
-from l0prune.discovery.rules.registry import across, move, rule
+from l0prune.discovery.rules.registry import across, move, rule, tensors
 from l0prune.discovery.traced import Block
 from l0prune.discovery.tracer import Tracer
 
@@ -151,7 +151,7 @@ def _constant_pad(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     tracer.set(out, blocks)
 
 
-@rule("roll flip rot90")
+@rule("roll rot90")
 def _roll(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     x = args[0]
     dims = {d % x.ndim for d in (args[2] if len(args) > 2 else args[1])}
@@ -160,3 +160,87 @@ def _roll(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
         if not dims or block.dims[0] in dims:
             tracer.pin(block.atoms, "changes its order")
     tracer.set(out, [b for b in tracer.facts(x).blocks if dims and b.dims[0] not in dims])
+
+
+@rule("flip")
+def _flip(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """What is left of a reversed order is the reversed order of what is left."""
+    x = args[0]
+    dims = {d % x.ndim for d in args[1]}
+    tracer.settle(x)
+    found = tracer.facts(x).blocks
+    tracer.set(out, [Block(b.dims, b.atoms[::-1] if b.dims[0] in dims else b.atoms) for b in found])
+
+
+@rule("topk sort kthvalue mode")
+def _ranked(tracer: Tracer, args: Sequence[Any], out: Sequence[Tensor]) -> None:
+    """Values along one dimension, picked or put in order by their size, and their places."""
+    x = args[0]
+    # (self, k, dim, ...) or (self, dim, ...); `mode` and `sort` have no k.
+    numbers = [a for a in args[1:] if type(a) is int]
+    dim = numbers[-1] % x.ndim if x.ndim else 0
+    tracer.settle(x)
+    kept = []
+    for block in tracer.facts(x).blocks:
+        if block.dims[0] == dim:
+            tracer.pin(block.atoms, "is sorted or ranked")
+        else:
+            kept.append(block)
+    if out[0].ndim < x.ndim:
+        kept = move(kept, lambda d: d - (d > dim))
+    for result in tensors(out):
+        tracer.set(result, kept)
+
+
+@rule("gather take_along_dim")
+def _gather(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """Along one dimension places are picked; along the others the index is as long as what it picks from."""
+    x, dim, index = args[0], args[1] % args[0].ndim, args[2]
+    tracer.settle(x)
+    tracer.settle(index)
+    _picked(tracer, x, dim)
+    tracer.set(out, _others_of(tracer, [x, index], dim, out))
+
+
+@rule("scatter_add scatter scatter_reduce index_add index_copy index_reduce")
+def _scatter(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """Along one dimension values are put in places; along the others all tensors are as long as each other."""
+    x, dim = args[0], args[1] % args[0].ndim
+    operands = [operand for operand in tensors(args) if operand.ndim == x.ndim]
+    if tracer.blank_under(x) is not None and not tracer.facts(x).blocks:
+        # What has just been made, of one value, is as long as what is put into it.
+        operands = operands[1:]
+    for operand in operands:
+        tracer.settle(operand)
+        _picked(tracer, operand, dim)
+    # The index of `index_add` has but one dimension, that of the places.
+    for other in tensors(args):
+        if other.ndim != x.ndim:
+            tracer.pin_all(other, "picked out by index")
+    tracer.set(out, _others_of(tracer, operands, dim, out))
+
+
+def _picked(tracer: Tracer, x: Tensor, dim: int) -> None:
+    atoms = tracer.along(x, dim)
+    if atoms is not None:
+        tracer.pin(atoms, "picked out by index")
+
+
+def _others_of(tracer: Tracer, operands: Sequence[Tensor], dim: int, out: Tensor) -> list[Block]:
+    """Atoms of all dimensions but one, along which operands go together where they are equally long."""
+    blocks = []
+    for other in range(out.ndim):
+        found = [tracer.along(x, other) for x in operands]
+        if other == dim:
+            continue
+        if len({x.shape[other] for x in operands}) > 1:
+            for atoms in found:
+                if atoms is not None:
+                    tracer.pin(atoms, "picked out by index")
+            continue
+        first = next((atoms for atoms in found if atoms is not None), None)
+        for atoms in found:
+            tracer.unify(first, atoms)
+        if first is not None and goes_on(tracer, first, found):
+            blocks.append(Block((other,), first))
+    return blocks

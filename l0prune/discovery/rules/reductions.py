@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from l0prune.discovery.rules.elementwise import pointwise
 from l0prune.discovery.rules.registry import Rule, across, move, rule, tensors
@@ -34,7 +34,7 @@ def _layer_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
     result = tensors([out])[0]
     tracer.settle(x)
     if len(shape) == 1:
-        normalize(tracer, x, weight, bias, kind=nn.LayerNorm)
+        normalize(tracer, x, weight, bias)
     else:
         for dim in range(x.ndim - len(shape), x.ndim):
             atoms = tracer.along(x, dim)
@@ -43,7 +43,7 @@ def _layer_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
     tracer.set(result, tracer.facts(x).blocks)
 
 
-def normalize(tracer: Tracer, x: Tensor, weight: Tensor | None, bias: Tensor | None, kind: type) -> None:
+def normalize(tracer: Tracer, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
     """Statistics over the last dimension of x."""
     channels = tracer.along(x, -1)
     for tensor in (weight, bias):
@@ -55,10 +55,16 @@ def normalize(tracer: Tracer, x: Tensor, weight: Tensor | None, bias: Tensor | N
         tracer.pin(channels, "is normalised without a weight")
         return
     dim = _input_dim(tracer, channels)
-    if dim is None or not isinstance(tracer.modules.get(tracer.here), kind):
+    if dim is None or not _is_of_module(tracer, weight):
         tracer.pin(channels, "is normalised outside a norm module")
     else:
         tracer.normed(dim, channels)
+
+
+def _is_of_module(tracer: Tracer, weight: Tensor) -> bool:
+    """Whether a norm's weight is the `weight` of the module that runs, whatever class that is of."""
+    own = tracer.trace.leaves.get(f"{tracer.here}.weight" if tracer.here else "weight")
+    return own is not None and len(own) == 1 and np.array_equal(own[0], tracer.along(weight, 0))  # type: ignore[arg-type]
 
 
 def _input_dim(tracer: Tracer, channels: Atoms) -> int | None:
@@ -82,7 +88,7 @@ def _group_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
         if isinstance(tensor, Tensor):
             tracer.unify(channels, tracer.along(tensor, 0))
     if channels is not None and groups < len(channels):
-        if weight is None or not isinstance(tracer.modules.get(tracer.here), nn.GroupNorm):
+        if weight is None or not _is_of_module(tracer, weight):
             tracer.pin(channels, "is normalised outside a norm module")
         else:
             across(tracer, channels, groups)
@@ -185,3 +191,12 @@ rule("upsample_trilinear3d")(_spatial(3))
 def _embedding(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     features = tracer.along(args[0], 1)
     tracer.set(out, [] if features is None else [Block((out.ndim - 1,), features)])
+
+
+@rule("_embedding_bag _embedding_bag_forward_only")
+def _embedding_bag(tracer: Tracer, args: Sequence[Any], out: Sequence[Tensor]) -> None:
+    """Rows are summed up, so that features stay; weights of single rows have none."""
+    features = tracer.along(args[0], 1)
+    for operand in tensors(args[1:]):
+        tracer.pin_all(operand, "picks or weighs rows")
+    tracer.set(out[0], [] if features is None else [Block((1,), features)])

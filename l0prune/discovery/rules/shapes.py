@@ -168,6 +168,38 @@ def _pixel_shuffle(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     tracer.set(out, blocks)
 
 
+@rule("pixel_unshuffle")
+def _pixel_unshuffle(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """Each channel becomes r * r of them, next to each other."""
+    x, dim = args[0], args[0].ndim - 3
+    tracer.settle(x)
+    blocks = []
+    for block in tracer.facts(x).blocks:
+        if block.dims[0] > dim:
+            tracer.pin(block.atoms, "is reshaped across its channels")
+        else:
+            wide = np.repeat(block.atoms, args[1] ** 2) if block.dims[0] == dim else block.atoms
+            blocks.append(Block(block.dims, wide))
+    tracer.set(out, blocks)
+
+
+@rule("view_as_real")
+def _view_as_real(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    facts = tracer.facts(args[0])
+    tracer.set(out, facts.blocks, constant=facts.constant)
+
+
+@rule("view_as_complex")
+def _view_as_complex(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    x = args[0]
+    tracer.settle(x)
+    facts = tracer.facts(x)
+    for block in facts.blocks:
+        if block.dims[0] == x.ndim - 1:
+            tracer.pin(block.atoms, "becomes a complex number")
+    tracer.set(out, [b for b in facts.blocks if b.dims[0] < x.ndim - 1], constant=facts.constant)
+
+
 @rule("channel_shuffle native_channel_shuffle")
 def _channel_shuffle(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     x, groups = args[0], args[1]

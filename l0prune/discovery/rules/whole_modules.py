@@ -24,7 +24,7 @@ def rule_of(module: nn.Module) -> ModuleRule | None:
 def _rms_norm(tracer: Tracer, module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:
     x = next(iter(tensors([*args, *kwargs.values()])))
     tracer.settle(x)
-    normalize(tracer, x, module.weight, None, kind=nn.Module)  # type: ignore[arg-type]
+    normalize(tracer, x, module.weight, None)  # type: ignore[arg-type]
     tracer.set(out, tracer.facts(x).blocks)
 
 

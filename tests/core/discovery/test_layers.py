@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_networks import Case, chain, check_case, conv, linear, on_images, on_rows, on_steps, parameter, up
+from small_networks import TOKENS, Case, chain, check_case, conv, linear, on_images, on_rows, on_steps, parameter, up
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,6 +40,24 @@ class OwnNorm(nn.Module):
 
 def joined(m: Any, x: Tensor) -> Tensor:
     return m.c(torch.tanh(m.norm(torch.cat([m.a(x), m.b(x)], 1))))
+
+
+PLACES = torch.tensor([0, 2, 1, 1, 0])
+
+
+def picked(m: Any, x: Tensor) -> Tensor:
+    h, places = torch.tanh(m.a(x)), m.s(x).squeeze(-1).topk(3, 1).indices
+    return m.b(h.gather(1, places[..., None].expand(-1, -1, h.shape[-1])))
+
+
+def spread(h: Tensor) -> Tensor:
+    return PLACES[None, :, None].expand(h.shape)
+
+
+def turned(h: Tensor) -> Tensor:
+    """Each step and the one before as a complex number, turned by a quarter."""
+    pairs = torch.stack([h, h.roll(1, 1)], -1)
+    return torch.view_as_real(torch.view_as_complex(pairs) * 1j)[..., 0]
 
 
 LAYERS: dict[str, Case] = {
@@ -211,6 +229,46 @@ LAYERS: dict[str, Case] = {
     "an index that depends on the data": on_rows(
         lambda m, x: m.b((h := m.a(x)).gather(1, h.argsort(1))), "", "sort", a=linear(3, 6), b=linear(6, 2)
     ),
+    "units in reversed order": on_rows(
+        lambda m, x: m.b(torch.tanh(m.a(x)).flip(1)), "6 unit", a=linear(3, 6), b=linear(6, 2)
+    ),
+    "units rolled": on_rows(
+        lambda m, x: m.b(m.a(x).roll(2, 1)), "", "changes its order", a=linear(3, 6), b=linear(6, 2)
+    ),
+    "steps rolled and reversed": on_steps(
+        lambda m, x: m.b(torch.tanh(m.a(x)).roll(2, 1).flip(1)), "6 unit", a=linear(3, 6), b=linear(6, 2)
+    ),
+    "steps picked by their score": on_steps(
+        picked, "6 unit", "nothing that can be gated reads it", a=linear(3, 6), s=linear(3, 1), b=linear(6, 2)
+    ),
+    "units of which the largest stay": on_rows(
+        lambda m, x: m.b(m.a(x).topk(3, -1).values), "", "sorted or ranked", a=linear(3, 6), b=linear(3, 2)
+    ),
+    "steps in order of their values": on_steps(
+        lambda m, x: m.b(m.a(x).sort(1).values), "6 unit", a=linear(3, 6), b=linear(6, 2)
+    ),
+    "steps added up in places": on_steps(
+        lambda m, x: m.b(x.new_zeros(2, 3, m.a.out_features).index_add(1, PLACES, torch.tanh(m.a(x)))), "6 unit",
+        a=linear(3, 6), b=linear(6, 2),
+    ),
+    "steps scattered over others": on_steps(
+        lambda m, x: m.b(torch.tanh(m.a(x)).scatter_add(1, spread(m.c(x)), m.c(x))), "6 unit",
+        a=linear(3, 6), c=linear(3, 6), b=linear(6, 2),
+    ),
+    "steps scattered over nothing": on_steps(
+        lambda m, x: m.b((h := torch.tanh(m.a(x))).new_zeros(h.shape).scatter_(1, spread(h), h)), "6 unit",
+        a=linear(3, 6), b=linear(6, 2),
+    ),
+    "units scattered": on_rows(
+        lambda m, x: m.b((h := m.a(x)).scatter_add(1, torch.tensor([[0, 1, 1, 2, 2, 2]] * 4), h)), "",
+        "picked out by index", a=linear(3, 6), b=linear(6, 2),
+    ),
+    "pixels of a channel as channels": on_images(
+        lambda m, x: m.b(F.pixel_unshuffle(torch.tanh(m.a(x)), 2)), "4 conv", a=conv(3, 4), b=conv(16, 2)
+    ),
+    "complex numbers made of two steps": on_steps(
+        lambda m, x: m.b(turned(torch.tanh(m.a(x)))), "6 unit", a=linear(3, 6), b=linear(6, 2)
+    ),
     "units picked out by a tensor": on_rows(
         lambda m, x: m.b(m.a(x)[:, torch.tensor([2, 0, 5])]), "", "picked out by index", a=linear(3, 6), b=linear(3, 2)
     ),
@@ -220,3 +278,15 @@ LAYERS: dict[str, Case] = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_in_a_small_network(name: str) -> None:
     check_case(LAYERS[name])
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_embeddings(mode: str) -> None:
+    check_case(
+        Case(
+            lambda m, tokens: m.b(torch.tanh(m.e(tokens))),
+            lambda: {"e": nn.EmbeddingBag(11, 6, mode=mode), "b": nn.Linear(6, 2)},
+            (TOKENS,),
+            "6 embedding",
+        )
+    )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from l0prune import GatedModel, Place, PlanError, PruneGroup, Role, apply_plan, consecutive
-from l0prune.layers.attention import SlimMultiheadAttention
+from l0prune.layers.attention import SlimMultiheadAttention, adopt_attention
 from l0prune.removal.plan import make_plan
 from l0prune.support.modules import model_shapes
 
@@ -50,7 +50,7 @@ def mask(shape: tuple[int, ...], kind: str) -> Tensor:
 
 def both(module: nn.MultiheadAttention, *args: Tensor, **more: Any) -> tuple[tuple, tuple]:
     slim = copy.deepcopy(module)
-    SlimMultiheadAttention.adopt(slim)
+    adopt_attention(slim)
     return module(*args, **more), slim(*args, **more)
 
 
@@ -117,7 +117,7 @@ def test_dropout_acts_in_training_alone() -> None:
     for need_weights in (True, False):
         agree(*both(module, x, x, x, need_weights=need_weights))
         slim = copy.deepcopy(module).train()
-        SlimMultiheadAttention.adopt(slim)
+        adopt_attention(slim)
         first, second = (slim(x, x, x, need_weights=need_weights)[0] for _ in range(2))
         assert not torch.equal(first, second)
 

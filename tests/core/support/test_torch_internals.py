@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import pickle
 import subprocess
 import sys
 import warnings
@@ -292,3 +293,28 @@ def test_ddp_leaves_alone_what_a_model_names(tmp_path: Path) -> None:
 def test_a_processor_says_whether_it_multiplies_bfloat16() -> None:
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     assert support.cpu_multiplies_bfloat16() == ("avx512_bf16" in flags)
+
+
+def test_load_hooks_are_forgotten() -> None:
+    module = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    nn.utils.parametrize.remove_parametrizations(module, "weight")
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        pickle.dumps(module)
+    support.forget_load_hooks(module)
+    assert torch.equal(pickle.loads(pickle.dumps(module)).weight, module.weight)
+
+
+def test_a_parametrized_class_is_made_anew() -> None:
+    module = nn.utils.parametrize.register_parametrization(nn.Linear(2, 3), "weight", nn.Identity())
+    other = support.parametrized_anew(nn.Linear, ["weight"])
+    other.__setstate__(vars(module))
+    assert type(other).__name__ == type(module).__name__
+    assert torch.equal(other.weight, module.weight)
+    assert type(nn.utils.parametrize.remove_parametrizations(other, "weight")) is nn.Linear
+
+
+def test_a_recurrent_module_is_made_of_what_is_pickled() -> None:
+    module, x = nn.GRU(2, 3), torch.randn(4, 1, 2)
+    other = object.__new__(nn.GRU)
+    other.__setstate__(pickle.loads(pickle.dumps(support.state_to_pickle(module))))
+    assert torch.equal(other(x)[0], module(x)[0])

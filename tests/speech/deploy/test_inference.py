@@ -1,6 +1,7 @@
 """The form in which an encoder runs gives the outputs of the encoder."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from l0prune_speech.deploy.inference import SpectralConvolution, for_inference
 from l0prune_speech.formats.checkpoint import folded, from_encoder
+from opened_alone import opened_alone
 from torch import nn
 from torchaudio.models.wav2vec2.components import ConvolutionalPositionalEmbedding
 
@@ -62,3 +64,20 @@ def test_it_is_measured_in_half_precision_and_compiled(make_encoder: Callable[..
     expected, found = (network(waveforms.bfloat16())[0] for network in (plain, fast))
     assert found.dtype is torch.bfloat16
     assert relative_difference(expected.float(), found.float()) < 0.05
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"encoder_pos_conv_kernel": 128, "extractor_channel_scale": True, "encoder_ff_interm_features": [12, 0, 5]},
+        {"encoder_num_buckets": 8, "encoder_max_distance": 20, "encoder_remaining_heads": [[0, 1], [1], []]},
+    ],
+)
+def test_what_is_saved_opens_where_the_plugin_is_not(
+    make_encoder: Callable[..., Any], changes: dict[str, Any], tmp_path: Path
+) -> None:
+    fast, waveforms = for_inference(make_encoder(**changes)), torch.randn(2, 4000)
+    for outputs, nothing in opened_alone(fast, (waveforms,), tmp_path):
+        assert nothing is None
+        torch.testing.assert_close(outputs, fast(waveforms)[0])

@@ -2,17 +2,12 @@
 
 The positional convolution cannot be pruned: with a quarter of the parameters left it takes a sixth of the
 multiply-accumulates. By overlap-save, in blocks of twice its kernel, HuBERT's takes less than a fifth of the time.
-
-Legend: B batch, T frames, D residual width, G groups of width W = D / G, K kernel, N = 2 K block, H = N - K + 1 frames
-that a block gives, M blocks, F = K + 1 frequencies.
 """
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torchaudio.models.wav2vec2.components import ConvolutionalPositionalEmbedding
-
+from l0prune.support import carry_source
+from l0prune_speech.deploy.spectral import SpectralConvolution
 from l0prune_speech.encoder import SpeechEncoder
 from l0prune_speech.formats import folded, from_encoder
 
@@ -37,45 +32,4 @@ def for_inference(encoder: SpeechEncoder) -> SpeechEncoder:
     return copy.to(device)
 
 
-class SpectralConvolution(nn.Module):
-    """torchaudio's positional convolution, multiplied in the frequency domain where that is faster.
-
-    That is on the CPU, with more frames than the kernel has taps: the spectrum is twice as large as the weight, and a
-    short signal is not worth reading it. In programs that are compiled, and elsewhere, the convolution itself runs.
-
-    Args:
-        plain: torchaudio's, its weight norm folded.
-    """
-
-    def __init__(self, plain: ConvolutionalPositionalEmbedding) -> None:
-        super().__init__()
-        conv: Any = plain.conv
-        self.conv, self.kernel = conv, plain.kernel_size
-        weight = conv.weight.detach().float().cpu().unflatten(0, (conv.groups, -1))
-        spectrum = torch.fft.rfft(weight, n=2 * self.kernel).conj()
-        # No buffer: it stays complex, in full precision and on the CPU whatever the weights are converted to.
-        self.spectrum = spectrum.permute(3, 0, 2, 1).resolve_conj().contiguous()  # (F, G, W in, W out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, T, D) -> (B, T, D)."""
-        many = x.shape[0] * x.shape[1] >= self.kernel
-        spectral = many and x.device.type == "cpu" and not torch.compiler.is_compiling()
-        return nn.functional.gelu(self._spectral(x) if spectral else self._plain(x))
-
-    def _plain(self, x: Tensor) -> Tensor:
-        return self.conv(x.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
-
-    def _spectral(self, x: Tensor) -> Tensor:
-        batch, frames, width = x.shape
-        block, given = 2 * self.kernel, self.kernel + 1
-        blocks = -(-frames // given)
-        before = self.kernel // 2
-        after = blocks * given + self.kernel - 1 - frames - before
-        padded = nn.functional.pad(x.float(), (0, 0, before, after))
-        signal = torch.fft.rfft(padded.unfold(1, block, given))  # (B, M, D, F)
-        groups = self.spectrum.shape[1]
-        product = signal.reshape(batch * blocks, groups, width // groups, -1).permute(3, 1, 0, 2) @ self.spectrum
-        output = torch.fft.irfft(product.permute(2, 1, 3, 0), n=block)  # (B M, G, W, N)
-        # A block's last K - 1 frames are those that wrapped around.
-        output = output[..., :given].reshape(batch, blocks, width, given).transpose(2, 3)
-        return output.reshape(batch, -1, width)[:, :frames].to(x.dtype) + self.conv.bias
+carry_source(SpectralConvolution)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from l0prune.support import carry_source
 from l0prune_speech.encoder import modules
 from l0prune_speech.encoder.groups import encoder_groups
 from l0prune_speech.encoder.modules import SpeechEncoder, build_encoder, normalized, slim_config
@@ -10,3 +11,12 @@ CODE = Path(modules.__file__)
 """The file with the classes of encoders, which needs nothing else of this package."""
 
 __all__ = ["CODE", "SpeechEncoder", "build_encoder", "encoder_groups", "normalized", "slim_config"]
+
+carry_source(
+    modules.SpeechEncoder,
+    modules.SpeechTransformer,
+    modules.RelativePositionBias,
+    modules.WavLMAttention,
+    modules.ScaledFeatureExtractor,
+    modules.Emptied,
+)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from l0prune import DataError
+from l0prune.support import forget_load_hooks
 from l0prune_speech.encoder import SpeechEncoder, build_encoder, slim_config
 from l0prune_speech.formats.fit import check_fit
 
@@ -64,6 +65,8 @@ def folded(checkpoint: Checkpoint) -> SpeechEncoder:
     for module in encoder.modules():
         if parametrize.is_parametrized(module):
             parametrize.remove_parametrizations(module, "weight")
+            # What reads the names of the old weight norm: a local function, which nothing can pickle.
+            forget_load_hooks(module)
     return encoder
 
 
