@@ -167,12 +167,11 @@ class Controller(nn.Module):
 
     def _put_back(self) -> None:
         """Undo, on the device, a step that has made gates or multipliers non-finite."""
-        controlled, now = self.controlled(), self.controlled_now()
-        fine = torch.stack([torch.isfinite(tensor).all() for tensor in now]).all()
-        with torch.no_grad():
-            for tensor, current, good in zip(controlled, now, self._good, strict=True):
-                tensor.copy_(torch.where(fine, current, good))
-        self._good = self.controlled_now()
+        controlled = [tensor.detach() for tensor in self.controlled()]
+        fine = torch.stack([torch.isfinite(tensor).all() for tensor in controlled]).all()
+        self._good = [torch.where(fine, tensor, good) for tensor, good in zip(controlled, self._good, strict=True)]
+        for tensor, good in zip(controlled, self._good, strict=True):
+            tensor.copy_(good)
         self._bad = self._bad + (~fine).double()
 
     def check(self) -> None:

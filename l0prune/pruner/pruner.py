@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from l0prune.config import CompactionConfig, ControllerConfig, GateConfig
+from l0prune.distributed import world
 from l0prune.errors import ConfigError, L0PruneError, ProofError, TrainingError, nearest
 from l0prune.example import observation
 from l0prune.gates import Controller, GatedModel, Sparsity
@@ -206,7 +207,14 @@ class L0Pruner:
                 "units stays as it is; tell `wrap` how long the run is",
                 stacklevel=2,
             )
-        return self._controller.compact(optimizers) is not None
+        left = self._controller.compact(optimizers) is not None
+        if left and world().size > 1:
+            warnings.warn(
+                "units have left the network: put the model in DistributedDataParallel anew, which else averages "
+                "gradients of parameters that are gone",
+                stacklevel=2,
+            )
+        return left
 
     @property
     def sparsity(self) -> Sparsity:

@@ -42,7 +42,7 @@ def bench_figures(bench: Mapping[str, Any], prefix: str = "") -> Iterator[Drawin
     sizes = {model: facts.get("parameters") for model, facts in bench["models"].items()}
     compared = [row for row in rows if row["load"] == loads[-1] and row.get("speedup") and sizes.get(row["model"])]
     if compared:
-        than = bench.get("against") or ""
+        than = str(bench.get("against") or "")
         against = f" than {figure_label(short.get(than, than))}" if than else ""
         yield _speedup(f"{prefix}speedup", f"Times faster{against}, {loads[-1]}", compared, sizes, short)
 

@@ -277,3 +277,42 @@ def test_a_stage_shrinks_and_goes_on_bit_for_bit_after_a_cut(kind: str, make_net
         assert whole.gated is not None
         assert torch.equal(resumed.gated.gates.log_alpha, whole.gated.gates.log_alpha)
         assert resumed.gated.plan().kept == whole.gated.plan().kept
+
+
+@pytest.mark.parametrize("kind", CONTROLLERS)
+def test_a_state_from_before_there_was_one_controller_goes_on_bit_for_bit(kind: str, make_network: Make) -> None:
+    """Checkpoints held gates, multipliers, cuts and looks by names of their own."""
+    whole, parts = make_stage(make_network, CONTROLLERS[kind]), []
+
+    def save(_: int) -> None:
+        if whole.step in (5, 90):
+            parts.append(copy.deepcopy(in_parts(whole)))
+
+    whole.run(batches(), log_every=10, on_record=lambda record: None, after_step=save)
+    for state in parts:
+        resumed = make_stage(make_network, CONTROLLERS[kind])
+        resumed.restore(state)
+        resumed.run(batches(state["step"]), log_every=10, on_record=lambda record: None)
+        for one, other in zip(resumed.objective.parameters(), whole.objective.parameters(), strict=True):
+            assert torch.equal(one, other)
+        assert resumed.controller is not None
+        assert whole.controller is not None
+        one, other = resumed.controller.state_dict(), whole.controller.state_dict()
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert len(parts[1]["looks"]["looks"]) < UNITS == len(parts[0]["looks"]["looks"])
+
+
+def in_parts(stage: Stage) -> dict[str, Any]:
+    """A stage's state in the form in which it was saved once."""
+    assert stage.controller is not None
+    state = stage.state()
+    mine = state.pop("controller")
+    named = {part: {} for part in ("gates", "controller", "compactor")}
+    for name, tensor in mine.items():
+        part, _, rest = name.partition(".")
+        if rest:
+            named[part][rest] = tensor
+    looks = {"reached": bool(named["compactor"]["reached"]), "looks": named["compactor"]["looks"].tolist()}
+    gone = stage.controller.gone().to_json()
+    return {**state, "gates": named["gates"], "lagrangian": named["controller"], "compaction": gone, "looks": looks}

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import l0prune
 from l0prune import ControllerConfig, L0Pruner, TrainingError, wrap
 from l0prune.config import CompactionConfig
+from l0prune.distributed import World
 from l0prune.proof import relative_difference
 from l0prune.support import DDP_IGNORES
 
@@ -202,6 +203,16 @@ def test_what_the_model_carries_is_there_after_a_cut() -> None:
         first = pruner.model(x)
         pruner.step(adam(pruner))
         assert not torch.equal(first, pruner.model(x))
+
+
+@pytest.mark.filterwarnings("ignore:more steps than total_steps")
+def test_several_processes_are_told_when_what_averages_their_gradients_must_be_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("l0prune.pruner.pruner.world", lambda: World(rank=0, size=2))
+    pruner = shrinking()
+    with pytest.warns(UserWarning, match="DistributedDataParallel anew"):
+        run(pruner, adam(pruner))
 
 
 def test_without_compaction_a_state_has_the_names_it_always_had() -> None:
