@@ -4,8 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import fuzz
 import pytest
+from commands import command
+
+fuzz = command("fuzz")
 
 
 def test_no_file_ends_in_more_than_one_line(tmp_path: Path) -> None:
