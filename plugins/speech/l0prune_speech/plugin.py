@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def _recipes() -> dict[str, Mapping[str, Any]]:
     folder = files("l0prune_speech") / "recipes"
-    names = ("quick", "dphubert-base", "dphubert-large", "dpwavlm-base-plus")
+    names = ("quick", "dphubert-base", "dphubert-large", "dpwavlm-base-plus", "whisper")
     return {name: tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")) for name in names}
 
 
@@ -52,23 +52,31 @@ class SpeechPlugin:
     def prepare(self, options: SpeechOptions, run: RunConfig) -> "Task":
         """Load teacher and data; the student begins as a copy of the teacher."""
         _check_torchaudio()
+        from l0prune_speech.families import has_own_class
+
+        if options.task not in ("", "distill") or has_own_class(options.teacher, options.task):
+            from l0prune_speech.network_task import make_network_task
+
+            return make_network_task(options, run)
         from l0prune_speech.task import make_task
 
         return make_task(options, run)
 
     def build(self, architecture: Mapping[str, Any]) -> "nn.Module":
-        """The dense encoder of a run's architecture, with random weights."""
+        """The dense network of a run's architecture, with random weights."""
         _check_torchaudio()
         from l0prune_speech.encoder import build_encoder
+        from l0prune_speech.families import build_network
 
-        return build_encoder(architecture)
+        return build_network(architecture) or build_encoder(architecture)
 
     def export(self, source: str, to: str, out: Path) -> "Export":
         """Write a run's student, or any teacher, in another format."""
         _check_torchaudio()
-        from l0prune_speech.deploy import export_network
+        from l0prune_speech.deploy import export_network, export_own
+        from l0prune_speech.families import has_own_class
 
-        return export_network(source, to, out)
+        return (export_own if has_own_class(source, "distill") else export_network)(source, to, out)
 
     def contender(self, source: str, workspace: Path) -> "Contender":
         """A run's student, any teacher or an exported ONNX file, ready to be measured."""
