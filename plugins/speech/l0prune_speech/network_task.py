@@ -56,7 +56,7 @@ def make_network_task(options: SpeechOptions, run: RunConfig) -> Task:
     student = _student(teacher.model, options)
     layers = _layers(options, teacher)
     probe = observation_of(teacher, _PROBE_SECONDS, clips=2)
-    groups = network_groups(student, probe, units=options.units, ignored=options.ignored)
+    groups = network_groups(student, probe, units=options.units, ignored=(*options.ignored, *teacher.fixed))
     teacher.model.requires_grad_(False).to(device)
     objective = TaskDistillation(
         student,

@@ -2,14 +2,15 @@
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from l0prune import PluginError, RunConfig
+from l0prune import ConfigError, PluginError, RunConfig
 from l0prune_speech.formats import FORMATS
 from l0prune_speech.options import SpeechOptions
-from l0prune_speech.probes import TASKS
+from l0prune_speech.probes import HEAD_TASKS, TASKS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +41,7 @@ class SpeechPlugin:
     description: ClassVar[str] = "HuBERT, WavLM and wav2vec 2.0 encoders by joint distillation and pruning (DPHuBERT)"
     options: ClassVar[type] = SpeechOptions
     formats: ClassVar[Mapping[str, "ExportFormat"]] = FORMATS
-    tasks: ClassVar[Mapping[str, "EvaluationTask"]] = TASKS
+    tasks: ClassVar[Mapping[str, "EvaluationTask"]] = {**TASKS, **HEAD_TASKS}
 
     def __init__(self) -> None:
         self.recipes = _recipes()
@@ -107,8 +108,20 @@ class SpeechPlugin:
     def evaluate(
         self, models: Sequence[str], settings: "EvaluationSettings", note: Callable[[str], None]
     ) -> "Evaluation":
-        """Score runs' students, teachers, "filterbanks[:cmvn]", or "random:" and any of those encoders."""
-        _check_torchaudio()
-        from l0prune_speech.probes import evaluate_models
+        """Score networks through their own heads, or encoders by probes.
 
-        return evaluate_models(models, settings, note)
+        Probes take runs' students, teachers, "filterbanks[:cmvn]", or "random:" and any of those encoders.
+        """
+        _check_torchaudio()
+        from l0prune_speech.probes import evaluate_heads, evaluate_models, task_for
+
+        own = [task for task in settings.tasks if task in HEAD_TASKS]
+        if own and len(settings.tasks) > 1:
+            hint = "a network's own head and probes are scored apart"
+            raise ConfigError("several tasks", got=", ".join(settings.tasks), expected=own[0], hint=hint)
+        found = {task_for(model) for model in models} if settings.data and not settings.tasks else set()
+        if len(found) == 1 and None not in found:
+            # Not told what for: as what its head is.
+            own = [str(task) for task in found]
+            settings = replace(settings, tasks=tuple(own))
+        return (evaluate_heads if own else evaluate_models)(models, settings, note)

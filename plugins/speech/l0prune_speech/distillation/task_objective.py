@@ -139,6 +139,9 @@ def state_distance(student: Tensor, teacher: Tensor, frames: Tensor, weights: Di
     L1 and L2 are relative to the teacher's mean magnitude and mean square, because states of different networks differ
     by orders of magnitude; the cosine's part is as in `distance`.
     """
+    if frames.shape[1] != student.shape[1]:
+        valid = (frames.sum(1) * student.shape[1] / frames.shape[1]).ceil()
+        frames = torch.arange(student.shape[1], device=frames.device) < valid[:, None]
     student, teacher = student[frames].float(), teacher[frames].float()  # (M, D)
     total = student.new_zeros(())
     if weights.l1:

@@ -51,6 +51,9 @@ class Head:
         network: Whose.
     """
 
+    fixed: tuple[str, ...] = ()
+    """Modules that cannot be pruned."""
+
     def __init__(self, network: Owner) -> None:
         self.network = network
 
@@ -268,6 +271,9 @@ class ClassHead(Head):
 
 class SpeakerHead(ClassHead):
     """X-vectors (Snyder et al. 2018), learnt with the additive margin of the speakers that the head knows."""
+
+    # Their layers keep their widths where a cut does not mend them.
+    fixed = ("tdnn",)
 
     def answers(self, model: Any, inputs: Inputs, seconds: float) -> list[Answer]:
         """As `Head`'s."""

@@ -10,11 +10,11 @@ def narrow(model, widths):
     modules = dict(model.named_modules())
     for name, shape in widths["shapes"].items():
         path, _, last = name.rpartition(".")
-        module, old = modules[path], modules[path]._parameters.get(name.rpartition(".")[2])
-        if old is None:
-            module._buffers[last] = torch.zeros(shape, dtype=module._buffers[last].dtype)
-        else:
-            module._parameters[last] = nn.Parameter(torch.empty(shape, dtype=old.dtype), old.requires_grad)
+        old = getattr(modules[path], last)
+        new = torch.zeros(shape, dtype=old.dtype)
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=old.requires_grad)
+        setattr(modules[path], last, new)
     for name, value in widths["numbers"].items():
         path, _, last = name.rpartition(".")
         setattr(modules[path], last, tuple(value) if isinstance(value, list) else value)

@@ -38,7 +38,7 @@ class Heard:
     states: tuple[Tensor, ...]
     """Hidden states of the encoder (B, T, D), from its input to its last layer."""
     frames: Tensor
-    """(B, T), true where a frame is not padding."""
+    """(B, T), true where a frame is not padding; states may have another T for the same time."""
     logits: Tensor | None = None
     """(B, T, V) by frame, (B, N, V) by token, or (B, V) by clip."""
     counted: Tensor | None = None
@@ -71,6 +71,11 @@ class SpeechNetwork(ABC):
     """Of a clip that gives a frame."""
     window_seconds: float | None = None
     """What each clip is padded to; None for the longest of a batch."""
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Modules that cannot be pruned, by dotted names."""
+        return ()
 
     @abstractmethod
     def inputs(self, clips: Sequence[Tensor]) -> dict[str, Tensor]:

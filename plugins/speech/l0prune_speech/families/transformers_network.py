@@ -68,6 +68,8 @@ class Ways:
     are changed to it."""
     longest_seconds: Callable[[nn.Module], float | None] | None = None
     """What a model hears at most at once, where that is not its window."""
+    fixed: Callable[[nn.Module], tuple[str, ...]] | None = None
+    """The modules of a model that cannot be pruned, by dotted names."""
     spoken: Callable[[str], str] = str
     """What pieces of words are made of: a transcript, as the tokenizer wants it."""
 
@@ -299,6 +301,13 @@ class TransformersNetwork(SpeechNetwork):
         self.head: Head = head_for(self, self.task)
 
     @property
+    def fixed(self) -> tuple[str, ...]:
+        """As `SpeechNetwork`'s."""
+        named = {name.rpartition(".")[2]: name for name, _ in self.model.named_modules()}
+        of_head = tuple(named[name] for name in self.head.fixed if name in named)
+        return (*of_head, *(self.ways.fixed(self.model) if self.ways.fixed else ()))
+
+    @property
     def language(self) -> str:
         """Of the transcripts."""
         return str(self.architecture.get("language") or "en")
@@ -323,7 +332,9 @@ class TransformersNetwork(SpeechNetwork):
         lengths = inputs.get("lengths")
         given = {name: value for name, value in inputs.items() if name != "lengths"}
         states, logits = self.head.run(model, given, answers)
-        frames = self._frames(model, given, lengths, states[-1])
+        # Of the logits, where there are some for each frame: SEW's layers have half as many.
+        per_frame = logits if self.task in ("ctc", "frames") else states[-1]
+        frames = self._frames(model, given, lengths, per_frame)
         return Heard(states=states, frames=frames, logits=logits, counted=self.head.counted(logits, frames, answers))
 
     def _frames(self, model: nn.Module, inputs: Inputs, lengths: Tensor | None, state: Tensor) -> Tensor:
