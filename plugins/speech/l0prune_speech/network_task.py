@@ -56,7 +56,7 @@ def make_network_task(options: SpeechOptions, run: RunConfig) -> Task:
     student = _student(teacher.model, options)
     layers = _layers(options, teacher)
     probe = observation_of(teacher, _PROBE_SECONDS, clips=2)
-    groups = network_groups(student, probe, units=options.units, ignored=(*options.ignored, *teacher.fixed))
+    groups, left = network_groups(student, probe, units=options.units, ignored=(*options.ignored, *teacher.fixed))
     teacher.model.requires_grad_(False).to(device)
     objective = TaskDistillation(
         student,
@@ -89,7 +89,12 @@ def make_network_task(options: SpeechOptions, run: RunConfig) -> Task:
         evaluation=replace(batches, pieces=held_out, workers=0, name="held out").all(),
         architecture={"network": teacher.family, **teacher.architecture},
         teacher=options.teacher,
-        facts={"task": teacher.task, **facts, "matched layers": ", ".join(map(str, layers))},
+        facts={
+            "task": teacher.task,
+            **facts,
+            "matched layers": ", ".join(map(str, layers)),
+            **({"left alone": f"{len(left)} groups that are not proved, {next(iter(left.items()))}"} if left else {}),
+        },
         data_digest=f"{teacher_digest(teacher.model, layers)} {_digest(train)} {_digest(held_out)}",
         describe_batch=_describe_batch,
         unit="seconds of audio",

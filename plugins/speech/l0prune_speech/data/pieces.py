@@ -68,10 +68,15 @@ def piece(clip: Clip, label: str | None = None) -> Piece:
 
 
 def split(clip: Clip, longest_seconds: float) -> list[Piece]:
-    """A clip in equal spans, none longer than that."""
+    """A clip in spans that are equal to a sample, none longer than that."""
     count = max(1, -int(-clip.duration_seconds // longest_seconds))
-    each = clip.duration_seconds / count
-    return [Piece(parts=(Part(clip=clip, start_seconds=i * each, seconds=each),)) for i in range(count)]
+    if count == 1:
+        return [piece(clip)]
+    edges = [round(clip.samples * i / count) / SAMPLE_RATE for i in range(count + 1)]
+    return [
+        Piece(parts=(Part(clip=clip, start_seconds=start, seconds=end - start),))
+        for start, end in itertools.pairwise(edges)
+    ]
 
 
 def joined(pieces: Sequence[Piece], longest_seconds: float, seed: int) -> list[Piece]:

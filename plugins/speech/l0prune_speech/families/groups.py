@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from l0prune import ConfigError, PruneGroup, discover
+from l0prune import ConfigError, GatedModel, PruneGroup, TraceError, discover
+from l0prune.proof import EVERYTHING, KEEP_ALL, find_faults
 
 _KINDS = {"unit": "ffn"}
 """What the core calls the units of linear layers, and what speech does."""
@@ -18,8 +19,8 @@ def network_groups(
     *,
     units: Sequence[str],
     ignored: Sequence[str] = (),
-) -> list[PruneGroup]:
-    """The prune groups of a network.
+) -> tuple[list[PruneGroup], dict[str, str]]:
+    """The prune groups of a network that are proved on it.
 
     Args:
         model: Without gates.
@@ -27,8 +28,12 @@ def network_groups(
         units: Kinds of unit to prune.
         ignored: Dotted names of modules that are left as they are.
 
+    Returns:
+        The groups; and why others are left alone, by name.
+
     Raises:
         ConfigError: There is nothing of these kinds, or no such module.
+        TraceError: The forward pass cannot be followed.
     """
     modules = dict(model.named_modules())
     for name in ignored:
@@ -38,7 +43,17 @@ def network_groups(
     found = discover(model, observe, ignored=tuple(ignored))
     groups = [replace(group, kind=_KINDS.get(group.kind, group.kind)) for group in found.groups]
     chosen = [group for group in groups if group.kind in units]
-    if not chosen:
+    gated = GatedModel(model, chosen, target_sparsity=KEEP_ALL).eval() if chosen else None
+    faults: dict[str, str] = {}
+    if gated is not None:
+        try:
+            faults = dict(find_faults(gated, observe)[1])
+        finally:
+            gated.detach()
+    if EVERYTHING in faults:
+        raise TraceError("the groups of the network do not fit together", got=faults[EVERYTHING])
+    proved = [group for group in chosen if group.name not in faults]
+    if not proved:
         kinds = ", ".join(dict.fromkeys(group.kind for group in groups)) or "none"
         raise ConfigError("nothing to prune", got=f"units {', '.join(units)}", expected=f"of {kinds}")
-    return chosen
+    return proved, faults

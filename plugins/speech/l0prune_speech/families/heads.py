@@ -208,13 +208,8 @@ class Seq2SeqHead(_Spoken):
 
     def _said(self, row: Sequence[int]) -> Answer:
         start = len(self.prefix) if tuple(row[: len(self.prefix)]) == self.prefix else 0
-        marks, said = set(self.prefix), []
-        for token in row[start:]:
-            if token == self.end:
-                break
-            if token not in marks:
-                said.append(token)
-        return tuple(said)
+        said = row[start:]
+        return tuple(said[: said.index(self.end)] if self.end in said else said)
 
     def loss(self, model: Any, heard: Heard, answers: Sequence[Answer]) -> Tensor:
         """Nats a token, by teacher forcing."""
