@@ -22,7 +22,7 @@ from l0prune_speech.data import (
     piece,
     split,
 )
-from l0prune_speech.distillation import DistanceWeights, TaskDistillation, TaskWeights, teacher_digest
+from l0prune_speech.distillation import TaskDistillation, TaskWeights, teacher_digest
 from l0prune_speech.families import (
     SpeechNetwork,
     Wish,
@@ -33,10 +33,11 @@ from l0prune_speech.families import (
     tokens_of,
 )
 from l0prune_speech.options import PACKAGES, SpeechOptions
+from l0prune_speech.units import UNITS
 
 LABELS = {"ctc": "text", "seq2seq": "text", "classify": "label", "frames": "label", "speaker": "speaker"}
 """What lists of clips hold for each task."""
-_UNITS = ("conv", "head", "ffn")
+_UNITS = {name: UNITS[name] for name in ("conv", "head", "ffn")}
 _MACS_SECONDS = 10
 _PROBE_SECONDS = 1.0
 
@@ -63,12 +64,7 @@ def make_network_task(options: SpeechOptions, run: RunConfig) -> Task:
         teacher,
         layers=layers,
         weights=_weights(options, teacher),
-        distances=DistanceWeights(
-            l1=options.l1_weight,
-            l2=options.l2_weight,
-            cosine=options.cosine_weight,
-            cosine_form=options.cosine_form,
-        ),
+        distances=options.term_weights(),
         most_bytes=round(options.kept_gigabytes * 1e9),
     ).to(device)
     batches = PieceBatches(
@@ -103,6 +99,7 @@ def make_network_task(options: SpeechOptions, run: RunConfig) -> Task:
         macs_scale=1 / seconds,
         packages=(*PACKAGES, "transformers"),
         files=teacher.files,
+        kinds=_UNITS,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from l0prune_speech.data import PieceBatch
-from l0prune_speech.distillation import DistanceWeights, TaskDistillation, TaskWeights
+from l0prune_speech.distillation import PUBLISHED, TaskDistillation, TaskWeights
 from l0prune_speech.distillation.task_objective import state_distance
 from l0prune_speech.families import SpeechNetwork, open_network
 from tiny_networks import save_network
@@ -32,7 +32,7 @@ def objective(network: SpeechNetwork, student: nn.Module, most_bytes: int = 10**
         network,
         layers=(1, 2),
         weights=TaskWeights(**weights),
-        distances=DistanceWeights(),
+        distances=PUBLISHED,
         most_bytes=most_bytes,
     )
 
@@ -82,7 +82,7 @@ def test_the_loss_of_a_task_is_that_of_the_class(network: SpeechNetwork) -> None
 def test_padding_is_not_looked_at() -> None:
     student, teacher = torch.randn(2, 6, 4), torch.randn(2, 6, 4)
     frames = torch.arange(6) < torch.tensor([[6], [3]])
-    weights = DistanceWeights(l1=1.0, l2=1.0)
+    weights = {"l1": 1.0, "l2": 1.0, "cosine": 1.0, "gram": 1.0}
     whole = state_distance(student, teacher, frames, weights)
     student[1, 3:], teacher[1, 3:] = 1e6, -1e6
     assert state_distance(student, teacher, frames, weights) == whole

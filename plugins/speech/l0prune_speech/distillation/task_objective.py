@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from l0prune import Losses, Objective
 from l0prune_speech.data import PieceBatch
-from l0prune_speech.distillation.objective import DistanceWeights
+from l0prune_speech.distillation.terms import check_weights, distance
 from l0prune_speech.families import Answer, Heard, SpeechNetwork
 
 
@@ -49,7 +49,7 @@ class TaskDistillation(Objective):
         teacher: The network that it begins as; its `model` is frozen.
         layers: Hidden states to match, by number; 0 is the input of the first layer.
         weights: Of the three parts.
-        distances: Of hidden states.
+        distances: Weights of the terms between hidden states, by name (`all_terms()`).
         most_bytes: Memory for what the teacher says of batches that come again.
     """
 
@@ -60,13 +60,14 @@ class TaskDistillation(Objective):
         *,
         layers: Sequence[int],
         weights: TaskWeights,
-        distances: DistanceWeights,
+        distances: Mapping[str, float],
         most_bytes: int,
     ) -> None:
         super().__init__(student)
         # Not a module of its own: hidden from `parameters()`, `train()` and checkpoints.
         self.teacher, self.layers = teacher, tuple(layers)
-        self.weights, self.distances = weights, distances
+        check_weights(distances)
+        self.weights, self.distances = weights, dict(distances)
         self._kept: dict[Any, _Said] = {}
         self._room = most_bytes
 
@@ -133,23 +134,18 @@ def _on(said: _Said, device: torch.device) -> _Said:
     return replace(said, heard=heard)
 
 
-def state_distance(student: Tensor, teacher: Tensor, frames: Tensor, weights: DistanceWeights) -> Tensor:
-    """Distance of two hidden states (B, T, D) over the frames (B, T) that are not padding.
+def state_distance(student: Tensor, teacher: Tensor, frames: Tensor, weights: Mapping[str, float]) -> Tensor:
+    """Terms between two hidden states (B, T, D), over the frames (B, T) that are not padding.
 
-    L1 and L2 are relative to the teacher's mean magnitude and mean square, because states of different networks differ
-    by orders of magnitude; the cosine's part is as in `distance`.
+    Both are divided by the mean magnitude of the teacher's, because states of different networks differ by orders of
+    magnitude: L1 is relative, and the cosine is what it was.
     """
     if frames.shape[1] != student.shape[1]:
         valid = (frames.sum(1) * student.shape[1] / frames.shape[1]).ceil()
         frames = torch.arange(student.shape[1], device=frames.device) < valid[:, None]
-    student, teacher = student[frames].float(), teacher[frames].float()  # (M, D)
-    total = student.new_zeros(())
-    if weights.l1:
-        total = total + weights.l1 * (student - teacher).abs().mean() / teacher.abs().mean()
-    if weights.l2:
-        total = total + weights.l2 * (student - teacher).square().mean() / teacher.square().mean()
-    if weights.cosine:
-        cosine = nn.functional.cosine_similarity(student, teacher, dim=-1)
-        form = 1 - cosine if weights.cosine_form == "linear" else -nn.functional.logsigmoid(cosine)
-        total = total + weights.cosine * form.mean()
-    return total
+    student, teacher = student.float(), teacher.float()
+    if not frames.all():
+        # One after the other: (1, M, D).
+        student, teacher = student[frames][None], teacher[frames][None]
+    scale = teacher.abs().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    return distance(student / scale, student / scale, teacher / scale, weights)
