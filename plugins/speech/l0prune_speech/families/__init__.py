@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from l0prune_speech.families.probe import heard_noise, observation_of, tokens_of
     from l0prune_speech.families.registry import Family, Wish, families, family_named, register_family
     from l0prune_speech.families.transformers_export import open_directory
+    from l0prune_speech.families.transformers_network import transformers_family
 
     __all__ = [
         "TASKS",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         "register_family",
         "task_of_head",
         "tokens_of",
+        "transformers_family",
     ]
 
 _HOMES = {
@@ -41,6 +43,7 @@ _HOMES = {
     "probe": ("heard_noise", "observation_of", "tokens_of"),
     "registry": ("Family", "Wish", "families", "family_named", "register_family"),
     "transformers_export": ("open_directory",),
+    "transformers_network": ("transformers_family",),
 }
 
 if not TYPE_CHECKING:
