@@ -57,7 +57,13 @@ def make_network_task(options: SpeechOptions, run: RunConfig) -> Task:
     student = _student(teacher.model, options)
     layers = _layers(options, teacher)
     probe = observation_of(teacher, _PROBE_SECONDS, clips=2)
-    groups, left = network_groups(student, probe, units=options.units, ignored=(*options.ignored, *teacher.fixed))
+    groups, left = network_groups(
+        student,
+        probe,
+        units=options.units,
+        ignored=(*options.ignored, *teacher.fixed),
+        own=teacher.own_groups(student),
+    )
     teacher.model.requires_grad_(False).to(device)
     objective = TaskDistillation(
         student,

@@ -1,5 +1,6 @@
 """Every family through its own class: proved groups, rebuilt networks, valid frames, heads that can be learnt from."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from l0prune_speech.families import (
     observation_of,
     open_network,
 )
-from tiny_networks import NETWORKS, save_network
+from tiny_networks import LAYERED as LAYOUT
+from tiny_networks import NETWORKS, WAVEFORM, save_network
 
 import l0prune
 from l0prune import ConfigError, DataError
@@ -21,7 +23,7 @@ from l0prune import ConfigError, DataError
 UNITS = ("conv", "head", "ffn")
 LAYERED = ("hubert-layered", "wav2vec2-layered", "wav2vec2-adapter", "w2v-bert", "parakeet", "whisper")
 """Networks to which padding makes no difference."""
-NO_HEADS = ("wavlm", "conformer", "parakeet", "moonshine")
+NO_HEADS = ("conformer", "parakeet", "moonshine")
 """Networks whose attention is left as it is."""
 
 
@@ -45,7 +47,9 @@ def test_groups_are_proved_and_the_architecture_builds_the_network(opened: Any, 
     network = opened(name)
     assert network.task == NETWORKS[name][0]
     observe = observation_of(network, 0.6, clips=2)
-    groups, left = network_groups(network.model, observe, units=UNITS, ignored=network.fixed)
+    groups, left = network_groups(
+        network.model, observe, units=UNITS, ignored=network.fixed, own=network.own_groups(network.model)
+    )
     assert left == {}
     kinds = {group.kind for group in groups}
     assert kinds == ({"conv", "ffn"} if name in NO_HEADS else set(UNITS))
@@ -107,6 +111,26 @@ def test_whisper_hears_a_window_of_another_length(tmp_path: Path) -> None:
     assert heard.states[-1].shape == (1, 100, 16)
     with pytest.raises(ConfigError, match=r"window out of range: speech.window_seconds \(got 3, expected 1 to 2"):
         network.fit_window(3)
+
+
+@pytest.mark.parametrize("layout", [{}, LAYOUT], ids=["base", "large"])
+def test_wavlm_with_prunable_heads_computes_what_transformers_does(tmp_path: Path, layout: dict[str, Any]) -> None:
+    import transformers
+
+    model = transformers.WavLMForCTC(transformers.WavLMConfig(**WAVEFORM, **layout)).eval()
+    model.save_pretrained(tmp_path)
+    network = open_network(str(tmp_path))
+    assert network.model.state_dict().keys() == model.state_dict().keys()
+    waveforms = 0.1 * torch.randn(2, 9_000)
+    mask = (torch.arange(9_000) < torch.tensor([[9_000], [6_000]])).long()
+    with torch.no_grad(), warnings.catch_warnings():
+        # transformers' own gives torch masks of two types.
+        warnings.simplefilter("ignore")
+        theirs = model(waveforms, attention_mask=mask, output_hidden_states=True)
+        ours = network.model(waveforms, attention_mask=mask, output_hidden_states=True)
+    for one, other in zip(ours.hidden_states, theirs.hidden_states, strict=True):
+        torch.testing.assert_close(one[0], other[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one[1, :18], other[1, :18], rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_generated_is_what_teacher_forcing_finds_likeliest(opened: Any) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from l0prune import ConfigError, GatedModel, PruneGroup, TraceError, discover
 from l0prune.proof import EVERYTHING, KEEP_ALL, find_faults
+from l0prune.support import is_inside
 
 _KINDS = {"unit": "ffn"}
 """What the core calls the units of linear layers, and what speech does."""
@@ -19,6 +20,7 @@ def network_groups(
     *,
     units: Sequence[str],
     ignored: Sequence[str] = (),
+    own: Sequence[PruneGroup] = (),
 ) -> tuple[list[PruneGroup], dict[str, str]]:
     """The prune groups of a network that are proved on it.
 
@@ -27,6 +29,7 @@ def network_groups(
         observe: Runs a network on example inputs and returns its outputs.
         units: Kinds of unit to prune.
         ignored: Dotted names of modules that are left as they are.
+        own: Groups that following the forward pass does not find; nothing else in their modules is looked for.
 
     Returns:
         The groups; and why others are left alone, by name.
@@ -40,8 +43,10 @@ def network_groups(
         if name not in modules:
             tops = ", ".join(name for name, _ in model.named_children())
             raise ConfigError("no such module to ignore", where=name, expected=f"a dotted name below {tops}")
-    found = discover(model, observe, ignored=tuple(ignored))
-    groups = [replace(group, kind=_KINDS.get(group.kind, group.kind)) for group in found.groups]
+    more = [group for group in own if not any(is_inside(place.tensor, *ignored) for place in group.places)]
+    held = {group.attributes[0].module for group in own}
+    found = discover(model, observe, ignored=(*ignored, *held))
+    groups = [replace(group, kind=_KINDS.get(group.kind, group.kind)) for group in found.groups] + more
     chosen = [group for group in groups if group.kind in units]
     gated = GatedModel(model, chosen, target_sparsity=KEEP_ALL).eval() if chosen else None
     faults: dict[str, str] = {}

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from l0prune import ConfigError
+from l0prune import ConfigError, PruneGroup
 
 TASKS: Mapping[str, str] = {
     "distill": "the encoder without its head: hidden states alone",
@@ -76,6 +76,10 @@ class SpeechNetwork(ABC):
     def fixed(self) -> tuple[str, ...]:
         """Modules that cannot be pruned, by dotted names."""
         return ()
+
+    def own_groups(self, model: nn.Module) -> list[PruneGroup]:
+        """Prune groups that following the forward pass of a model does not find; none by default."""
+        return []
 
     @abstractmethod
     def inputs(self, clips: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from l0prune import ConfigError, DataError, listed
+from l0prune import ConfigError, DataError, PruneGroup, listed
 from l0prune_speech.data import SAMPLE_RATE
 from l0prune_speech.families.heads import Head, head_for
 from l0prune_speech.families.network import BESIDE, Answer, Heard, Inputs, SpeechNetwork
@@ -63,6 +63,8 @@ class Ways:
     """The model and the length of each input (B,) -> valid frames of each (B,)."""
     prepare: Callable[[nn.Module], None] | None = None
     """Changes a model so that more of it can be pruned, without changing what it computes."""
+    groups: Callable[[nn.Module], list[PruneGroup]] | None = None
+    """Groups of a model that following the forward pass does not find."""
     window: Callable[[nn.Module, Any, float], float] | None = None
     """The model, its extractor and the seconds that are wanted (0 for its own) -> the seconds of a fixed window; both
     are changed to it."""
@@ -307,6 +309,10 @@ class TransformersNetwork(SpeechNetwork):
         of_head = tuple(named[name] for name in self.head.fixed if name in named)
         return (*of_head, *(self.ways.fixed(self.model) if self.ways.fixed else ()))
 
+    def own_groups(self, model: nn.Module) -> list[PruneGroup]:
+        """As `SpeechNetwork`'s."""
+        return self.ways.groups(model) if self.ways.groups else []
+
     @property
     def language(self) -> str:
         """Of the transcripts."""
@@ -387,9 +393,15 @@ class TransformersNetwork(SpeechNetwork):
         """As `SpeechNetwork`'s: a Hugging Face directory."""
         from l0prune_speech.families.transformers_export import write_directory
 
-        if self.ways.prepare is not None:
-            raise ConfigError("the family's attention has no Hugging Face form", where=self.family)
+        if any(len(group.places[0].index) != attention_heads(self, group) for group in self.own_groups(model)):
+            hint = "--units conv,ffn leaves them"
+            raise ConfigError("its attention with fewer heads has no Hugging Face form", where=self.name, hint=hint)
         return write_directory(self, model, folder)
+
+
+def attention_heads(network: SpeechNetwork, group: PruneGroup) -> int:
+    """The heads of a group in the dense network."""
+    return int(network.architecture["config"]["num_attention_heads"])
 
 
 def _frames_of(model: nn.Module, lengths: Tensor) -> Tensor:
