@@ -26,7 +26,7 @@ from l0prune.report.figures import draw_kept_units
 from l0prune.size import Subject, metric_named
 from l0prune.size.latency import latency_cache
 from l0prune.storage import RunDirectory, rehearse_saving, save
-from l0prune.support import catch_signals, copied, tensors_given, versions, write_json
+from l0prune.support import catch_signals, copied, tensors_given, versions, write_atomic, write_json
 from l0prune.training import compiler_settings_kept, evaluate
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.one_shot import OneShot
