@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from hypothesis import HealthCheck, settings
+from l0prune_speech.families import registry as families
 
 from l0prune.discovery.rules import registry as rules
 from l0prune.layers import registry as layers
@@ -21,7 +22,13 @@ _SLOW = [HealthCheck.too_slow]
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.load_profile("repeatable")
 
-REGISTRIES: tuple[dict[Any, Any], ...] = (metric._METRICS, layers._LAYERS, rules.RULES, rules.MODULE_RULES)
+REGISTRIES: tuple[dict[Any, Any], ...] = (
+    metric._METRICS,
+    layers._LAYERS,
+    rules.RULES,
+    rules.MODULE_RULES,
+    families._FAMILIES,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +45,8 @@ def _seeded() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
-    """What a test registers is gone after it: no test meets another's metrics, layers or rules."""
+    """What a test registers is gone after it: no test meets another's metrics, layers, rules or families."""
+    families.families()  # Ours are registered at first use.
     kept = [(registry, registry.copy()) for registry in REGISTRIES]
     yield
     for registry, before in kept:

@@ -18,7 +18,10 @@ def command(
     tasks: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated names of the plugin's tasks.", show_default="all for which there are labels"
+            "--tasks",
+            "--task",
+            help="Comma-separated names of the plugin's tasks.",
+            show_default="all for which there are labels",
         ),
     ] = None,
     data: Annotated[
@@ -41,7 +44,7 @@ def command(
     plugin: options.ReaderFlag = None,
     as_json: options.JsonFlag = False,
 ) -> None:
-    """Score frozen encoders on tasks, by small probes trained on their hidden states."""
+    """Score networks through their own heads, or frozen encoders by small probes on their hidden states."""
     import l0prune
     from l0prune_cli.tables import evaluation_tables, make_console, print_result
 

@@ -222,8 +222,9 @@ def evaluation_tables(evaluation: "Evaluation") -> list[Table]:
 
 def _scores(evaluation: "Evaluation") -> Table:
     seeds = len(evaluation.seeds)
-    title = "Probes on frozen hidden states, "
-    title += counted(seeds, "seed") + (": mean ± deviation" if seeds > 1 else "")
+    title = "Networks through their own heads: score, and 95 % interval over clips"
+    if seeds:
+        title = f"Probes on frozen hidden states, {counted(seeds, 'seed')}{': mean ± deviation' if seeds > 1 else ''}"
     if evaluation.shuffled_labels:
         title += "; labels SHUFFLED"
     table = Table("model", title=title, title_justify="left")
@@ -235,13 +236,17 @@ def _scores(evaluation: "Evaluation") -> Table:
     for model, facts in evaluation.models.items():
         size = f"{facts['parameters']:,}" if facts["parameters"] else ""
         table.add_row(model, size, *(_score(found[model, task]) for task in evaluation.tasks))
-    table.add_row("chance", "", *(f"{100 * facts['chance']:.1f} %" for facts in evaluation.tasks.values()))
+    chances = [facts["chance"] for facts in evaluation.tasks.values()]
+    if any(chance is not None for chance in chances):
+        table.add_row("chance", "", *("" if chance is None else f"{100 * chance:.1f} %" for chance in chances))
     return table
 
 
 def _score(score: "Score") -> str:
     spread = "" if score.deviation is None else f" ± {100 * score.deviation:.1f}"
-    return f"{100 * score.mean:.1f}{spread} %"
+    interval = score.facts.get("interval")
+    within = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
+    return f"{100 * score.mean:.1f}{spread} %{within}"
 
 
 def _layers(evaluation: "Evaluation") -> Table:

@@ -69,6 +69,8 @@ class Task:
     """Distributions, beside those that the core needs, whose versions the report is to tell."""
     kinds: Mapping[str, UnitKind] = field(default_factory=dict)
     """What pictures call the kinds of unit, by the name of a group's `kind`, in the order of their panels."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What the run directory holds beside the network, by relative name: a tokenizer, for example."""
 
 
 @dataclass(frozen=True)

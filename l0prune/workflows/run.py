@@ -4,7 +4,9 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from l0prune.report.figures import draw_kept_units
 from l0prune.size import Subject, metric_named
 from l0prune.size.latency import latency_cache
 from l0prune.storage import RunDirectory, rehearse_saving, save
-from l0prune.support import catch_signals, copied, tensors_given, versions, write_json
+from l0prune.support import catch_signals, copied, tensors_given, versions, write_atomic, write_json
 from l0prune.training import compiler_settings_kept, evaluate
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.one_shot import OneShot
@@ -320,6 +322,8 @@ class CompressionRun:
         # A network that came pruned is described from its own dense network on.
         whole = self.earlier.then(plan) if self.earlier else plan
         save(student, whole, self.folder.path, example_inputs=self._probe(student), **description)
+        for name, content in task.files.items():
+            write_atomic(self.folder.path / name, partial(_write, content=content))
         draw_kept_units(whole, self.folder.picture, task.kinds)
         # Last: a run with a report is complete.
         write_json(self.folder.report, report.to_json())
@@ -349,3 +353,7 @@ class CompressionRun:
     def _macs(self, model: nn.Module) -> int:
         observe = self.task.observe_for_macs or self.task.observe
         return round(macs(lambda: observe(model)) * self.task.macs_scale)
+
+
+def _write(place: Path, *, content: bytes) -> None:
+    place.write_bytes(content)

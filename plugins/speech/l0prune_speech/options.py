@@ -25,10 +25,12 @@ class SpeechOptions:
     or a hub id."""
     data: tuple[str, ...] = ()
     """Training data: audio files, folders or tsv manifests; the embedded clips by default."""
+    task: str = ""
+    """What for: distill, ctc, seq2seq, classify, speaker or frames; by default that of the teacher's head."""
     units: Annotated[tuple[str, ...], Setting(separator=",")] = DEFAULT_UNITS
     """Kinds of unit to prune: conv, head, ffn, attention, feed_forward."""
     matched_layers: tuple[int, ...] = ()
-    """Teacher layers to match; 0 and each third of the depth by default."""
+    """Teacher layers to match. By default 0 and each third of the depth; through a class of its own the last one."""
     mode: str = "layers"
     """ "layers" (the paper's) or "prediction" (DistilHuBERT's)."""
     l1_weight: Weight = 1.0
@@ -42,6 +44,24 @@ class SpeechOptions:
     terms: Mapping[str, float] = field(default_factory=dict)
     """Weights of distillation terms by name: l1, l2, cosine, cosine_log_sigmoid, gram, or your own. They take the
     place of the weights above."""
+    layer_weight: Weight = 1.0
+    """Of the matched layers, through a class of its own; the distances' weights are inside it."""
+    logit_weight: Weight = 0.0
+    """Of the distance from the teacher's logits: KL divergence, or the cosine of x-vectors."""
+    temperature: Annotated[float, Setting(gt=0)] = 2.0
+    """At which logits are compared."""
+    task_weight: Weight = 0.5
+    """Of the task's own loss, in nats; labels are the teacher's own answers where there are none."""
+    ignored: Annotated[tuple[str, ...], Setting(separator=",")] = ()
+    """Modules that are left as they are, by dotted names (lm_head, model.decoder), through a class of its own."""
+    language: str = ""
+    """Of the transcripts, for a network of several languages; English by default."""
+    window_seconds: Annotated[float, Setting(ge=0)] = 0.0
+    """What a network of fixed windows hears at once, in whole seconds; the longest clip by default."""
+    join_clips: bool = False
+    """Join short clips, and their transcripts, to fill windows."""
+    kept_gigabytes: Annotated[float, Setting(ge=0)] = 2.0
+    """Memory for what the teacher says of batches that come again."""
     dropout: bool = True
     """Train the student with its teacher's dropout rates."""
     layer_drop: Annotated[float, Setting(ge=0, lt=1)] = 0.0

@@ -2,14 +2,15 @@
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from l0prune import PluginError, RunConfig
+from l0prune import ConfigError, PluginError, RunConfig
 from l0prune_speech.formats import FORMATS
 from l0prune_speech.options import SpeechOptions
-from l0prune_speech.probes import TASKS
+from l0prune_speech.probes import HEAD_TASKS, TASKS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def _recipes() -> dict[str, Mapping[str, Any]]:
     folder = files("l0prune_speech") / "recipes"
-    names = ("quick", "dphubert-base", "dphubert-large", "dpwavlm-base-plus")
+    names = ("quick", "dphubert-base", "dphubert-large", "dpwavlm-base-plus", "whisper")
     return {name: tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")) for name in names}
 
 
@@ -40,7 +41,7 @@ class SpeechPlugin:
     description: ClassVar[str] = "HuBERT, WavLM and wav2vec 2.0 encoders by joint distillation and pruning (DPHuBERT)"
     options: ClassVar[type] = SpeechOptions
     formats: ClassVar[Mapping[str, "ExportFormat"]] = FORMATS
-    tasks: ClassVar[Mapping[str, "EvaluationTask"]] = TASKS
+    tasks: ClassVar[Mapping[str, "EvaluationTask"]] = {**TASKS, **HEAD_TASKS}
 
     def __init__(self) -> None:
         self.recipes = _recipes()
@@ -52,23 +53,31 @@ class SpeechPlugin:
     def prepare(self, options: SpeechOptions, run: RunConfig) -> "Task":
         """Load teacher and data; the student begins as a copy of the teacher."""
         _check_torchaudio()
+        from l0prune_speech.families import has_own_class
+
+        if options.task not in ("", "distill") or has_own_class(options.teacher, options.task):
+            from l0prune_speech.network_task import make_network_task
+
+            return make_network_task(options, run)
         from l0prune_speech.task import make_task
 
         return make_task(options, run)
 
     def build(self, architecture: Mapping[str, Any]) -> "nn.Module":
-        """The dense encoder of a run's architecture, with random weights."""
+        """The dense network of a run's architecture, with random weights."""
         _check_torchaudio()
         from l0prune_speech.encoder import build_encoder
+        from l0prune_speech.families import build_network
 
-        return build_encoder(architecture)
+        return build_network(architecture) or build_encoder(architecture)
 
     def export(self, source: str, to: str, out: Path) -> "Export":
         """Write a run's student, or any teacher, in another format."""
         _check_torchaudio()
-        from l0prune_speech.deploy import export_network
+        from l0prune_speech.deploy import export_network, export_own
+        from l0prune_speech.families import has_own_class
 
-        return export_network(source, to, out)
+        return (export_own if has_own_class(source, "distill") else export_network)(source, to, out)
 
     def contender(self, source: str, workspace: Path) -> "Contender":
         """A run's student, any teacher or an exported ONNX file, ready to be measured."""
@@ -99,8 +108,20 @@ class SpeechPlugin:
     def evaluate(
         self, models: Sequence[str], settings: "EvaluationSettings", note: Callable[[str], None]
     ) -> "Evaluation":
-        """Score runs' students, teachers, "filterbanks[:cmvn]", or "random:" and any of those encoders."""
-        _check_torchaudio()
-        from l0prune_speech.probes import evaluate_models
+        """Score networks through their own heads, or encoders by probes.
 
-        return evaluate_models(models, settings, note)
+        Probes take runs' students, teachers, "filterbanks[:cmvn]", or "random:" and any of those encoders.
+        """
+        _check_torchaudio()
+        from l0prune_speech.probes import evaluate_heads, evaluate_models, task_for
+
+        own = [task for task in settings.tasks if task in HEAD_TASKS]
+        if own and len(settings.tasks) > 1:
+            hint = "a network's own head and probes are scored apart"
+            raise ConfigError("several tasks", got=", ".join(settings.tasks), expected=own[0], hint=hint)
+        found = {task_for(model) for model in models} if settings.data and not settings.tasks else set()
+        if len(found) == 1 and None not in found:
+            # Not told what for: as what its head is.
+            own = [str(task) for task in found]
+            settings = replace(settings, tasks=tuple(own))
+        return (evaluate_heads if own else evaluate_models)(models, settings, note)

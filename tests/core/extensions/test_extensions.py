@@ -19,7 +19,7 @@ import l0prune
 from l0prune.errors import TargetError
 
 HERE = Path(__file__).parent
-PACKAGES = ("activation_memory", "fused_linear", "maxout", "npz", "smooth_l1")
+PACKAGES = ("activation_memory", "band_encoder", "fused_linear", "maxout", "npz", "smooth_l1")
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +226,22 @@ def test_a_format_and_a_distillation_term_on_the_command_line(site: Path, tmp_pa
     done = command("export", tmp_path / "run", "--to", "npz", site=None)
     assert done.returncode == 2
     assert "no such format: npz" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["band_encoder"], indirect=True)
+def test_a_family_of_speech_networks(package: ModuleType, site: Path, tmp_path: Path, labelled_sound: Path) -> None:
+    torch.save(package.BandEncoder(8, 32).state_dict(), tmp_path / "bands.pt")
+    (tmp_path / "bands.json").write_text(json.dumps({"width": 8, "inner": 32}))
+    flags = ("--teacher", tmp_path, "--data", labelled_sound, "--target-sparsity", "0.2", "--min-seconds", "0.1")
+    flags = (*COMPRESS, *flags, "--batch-seconds", "10", "--workers", "0")
+    done = command(*flags, "--out", tmp_path / "run", site=site)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    student = l0prune.load(tmp_path / "run")
+    assert type(student) is package.BandEncoder
+    assert sum(p.numel() for p in student.parameters()) == report["params_after"] < report["params_before"]
+    assert student.up.out_features < 32
+
+    done = command(*flags, "--out", tmp_path / "other", site=None)
+    assert done.returncode == 2
+    assert "not a run or a checkpoint" in done.stderr or "folder" in done.stderr

@@ -2,6 +2,8 @@
 
 from l0prune_speech.data.audio import SAMPLE_RATE, SUFFIXES, Clip, ClipSet, Framing, find_clips, read
 from l0prune_speech.data.batching import AudioBatches, clips_digest, fixed_batches
+from l0prune_speech.data.labels import LabelledClip, LabelledClips, find_labelled, is_list
+from l0prune_speech.data.pieces import Part, Piece, PieceBatch, PieceBatches, joined, piece, split
 
 __all__ = [
     "SAMPLE_RATE",
@@ -10,8 +12,19 @@ __all__ = [
     "Clip",
     "ClipSet",
     "Framing",
+    "LabelledClip",
+    "LabelledClips",
+    "Part",
+    "Piece",
+    "PieceBatch",
+    "PieceBatches",
     "clips_digest",
     "find_clips",
+    "find_labelled",
     "fixed_batches",
+    "is_list",
+    "joined",
+    "piece",
     "read",
+    "split",
 ]

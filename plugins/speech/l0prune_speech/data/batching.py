@@ -126,7 +126,7 @@ class AudioBatches:
             num_workers=self.workers,
             collate_fn=_stack,
             pin_memory=self.pin_memory,
-            worker_init_fn=_leave_signals_to_parent,
+            worker_init_fn=leave_signals_to_parent,
             prefetch_factor=_PREFETCHED_BATCHES if self.workers else None,
             # Without its own generator the loader draws from the global one, and a resumed run would differ.
             generator=torch.Generator(),
@@ -202,7 +202,7 @@ def _stack(crops: list[Tensor | DataError]) -> Tensor | DataError:
     return torch.stack(waveforms)
 
 
-def _leave_signals_to_parent(worker: int) -> None:
+def leave_signals_to_parent(worker: int) -> None:
     """A signal to the whole process group must not kill the workers while the parent saves its state."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

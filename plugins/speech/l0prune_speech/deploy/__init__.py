@@ -3,5 +3,6 @@
 from l0prune_speech.deploy.benching import contender, load
 from l0prune_speech.deploy.exporting import export_network
 from l0prune_speech.deploy.inference import for_inference
+from l0prune_speech.deploy.own_networks import export_own
 
-__all__ = ["contender", "export_network", "for_inference", "load"]
+__all__ = ["contender", "export_network", "export_own", "for_inference", "load"]

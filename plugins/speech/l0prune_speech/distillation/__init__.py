@@ -2,12 +2,15 @@
 
 from l0prune_speech.distillation.objective import PUBLISHED, Distillation, matched_layers, set_dropout
 from l0prune_speech.distillation.targets import TargetCache, check_room, teacher_digest
+from l0prune_speech.distillation.task_objective import TaskDistillation, TaskWeights
 from l0prune_speech.distillation.terms import Term, all_terms, check_weights, register_term
 
 __all__ = [
     "PUBLISHED",
     "Distillation",
     "TargetCache",
+    "TaskDistillation",
+    "TaskWeights",
     "Term",
     "all_terms",
     "check_room",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from l0prune import DataError, write_atomic
 from l0prune.support import free_bytes
@@ -98,7 +98,7 @@ class TargetCache:
         return self.folder / key[:2] / f"{key}.npz"
 
 
-def teacher_digest(teacher: SpeechEncoder, layers: Sequence[int]) -> str:
+def teacher_digest(teacher: nn.Module, layers: Sequence[int]) -> str:
     """Fingerprint of a teacher's weights and of the layers that are matched."""
     digest = hashlib.blake2b(repr(tuple(layers)).encode(), digest_size=16)
     for name, tensor in teacher.state_dict().items():

@@ -4,13 +4,30 @@ from pathlib import Path
 
 from l0prune.support import carry_source
 from l0prune_speech.encoder import modules
-from l0prune_speech.encoder.groups import encoder_groups
-from l0prune_speech.encoder.modules import SpeechEncoder, build_encoder, normalized, slim_config
+from l0prune_speech.encoder.groups import encoder_groups, head_group
+from l0prune_speech.encoder.modules import (
+    RelativePositionBias,
+    SpeechEncoder,
+    WavLMAttention,
+    build_encoder,
+    normalized,
+    slim_config,
+)
 
 CODE = Path(modules.__file__)
 """The file with the classes of encoders, which needs nothing else of this package."""
 
-__all__ = ["CODE", "SpeechEncoder", "build_encoder", "encoder_groups", "normalized", "slim_config"]
+__all__ = [
+    "CODE",
+    "RelativePositionBias",
+    "SpeechEncoder",
+    "WavLMAttention",
+    "build_encoder",
+    "encoder_groups",
+    "head_group",
+    "normalized",
+    "slim_config",
+]
 
 carry_source(
     modules.SpeechEncoder,

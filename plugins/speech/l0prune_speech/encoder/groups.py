@@ -79,7 +79,8 @@ def _conv_groups(model: nn.Module) -> Iterator[PruneGroup]:
         yield PruneGroup(name=f"{path}.conv", kind="conv", units=width, places=tuple(places), norms=tuple(norms))
 
 
-def _head_group(model: nn.Module, path: str) -> PruneGroup:
+def head_group(model: nn.Module, path: str) -> PruneGroup:
+    """The heads of an attention with separate projections, by its dotted name."""
     attention = model.get_submodule(path)
     heads, width = int(attention.num_heads), int(attention.head_dim)  # type: ignore[arg-type]
     places = [
@@ -132,7 +133,7 @@ def _block(model: nn.Module, path: str, kind: str, last: str, bypass: Bypass) ->
 
 
 _OF_A_LAYER: dict[str, tuple[str, Callable[[nn.Module, str], PruneGroup]]] = {
-    "head": ("attention", _head_group),
+    "head": ("attention", head_group),
     "attention": ("attention", _attention_block),
     "ffn": ("feed_forward", _ffn_group),
     "feed_forward": ("feed_forward", _feed_forward_block),

@@ -1,0 +1,50 @@
+"""Families of speech networks: how they are opened, what they are given, what their heads learn."""
+
+from typing import TYPE_CHECKING
+
+from l0prune.support import lazy_names
+
+if TYPE_CHECKING:
+    from l0prune_speech.families.groups import network_groups
+    from l0prune_speech.families.network import TASKS, Answer, Heard, Inputs, SpeechNetwork
+    from l0prune_speech.families.opening import build_network, has_own_class, open_network, task_of_head
+    from l0prune_speech.families.probe import heard_noise, observation_of, tokens_of
+    from l0prune_speech.families.registry import Family, Wish, families, family_named, register_family
+    from l0prune_speech.families.transformers_export import open_directory
+    from l0prune_speech.families.transformers_network import transformers_family
+
+    __all__ = [
+        "TASKS",
+        "Answer",
+        "Family",
+        "Heard",
+        "Inputs",
+        "SpeechNetwork",
+        "Wish",
+        "build_network",
+        "families",
+        "family_named",
+        "has_own_class",
+        "heard_noise",
+        "network_groups",
+        "observation_of",
+        "open_directory",
+        "open_network",
+        "register_family",
+        "task_of_head",
+        "tokens_of",
+        "transformers_family",
+    ]
+
+_HOMES = {
+    "groups": ("network_groups",),
+    "network": ("TASKS", "Answer", "Heard", "Inputs", "SpeechNetwork"),
+    "opening": ("build_network", "has_own_class", "open_network", "task_of_head"),
+    "probe": ("heard_noise", "observation_of", "tokens_of"),
+    "registry": ("Family", "Wish", "families", "family_named", "register_family"),
+    "transformers_export": ("open_directory",),
+    "transformers_network": ("transformers_family",),
+}
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, _HOMES)
