@@ -33,18 +33,17 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from l0prune_speech.data.audio import find_clips, read
+from l0prune_speech.data import find_clips, read
 from l0prune_speech.encoder import build_encoder, encoder_groups
-from l0prune_speech.formats import from_encoder, load_teacher, to_dphubert
-from l0prune_speech.formats.huggingface import to_huggingface
-from l0prune_speech.probes.corpora.find import open_sets
+from l0prune_speech.formats import from_encoder, load_teacher, to_dphubert, to_huggingface
+from l0prune_speech.probes.corpora import open_sets
 from safetensors.torch import save_file
 
 import l0prune
 from l0prune.errors import L0PruneError
 from l0prune.removal import apply_plan, make_plan
-from l0prune.report.facts import run_facts
-from l0prune.storage.checkpoint import newest_checkpoint, save_checkpoint
+from l0prune.report import run_facts
+from l0prune.storage import newest_checkpoint, save_checkpoint
 from l0prune.support import model_shapes, write_toml
 
 RESULTS = Path(__file__).parent / "results"

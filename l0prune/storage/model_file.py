@@ -242,13 +242,12 @@ def read_plan(description: Mapping[str, Any], folder: Path) -> RemovalPlan:
         folder: Where it was read, for messages.
 
     Raises:
-        PlanError: It is malformed.
-        RunError: Its groups do not fit its shapes.
+        RunError: It is malformed, or its groups do not fit its shapes.
     """
-    plan = RemovalPlan.from_json(description.get("plan", {}))
     try:
+        plan = RemovalPlan.from_json(description.get("plan", {}))
         check_groups(plan.groups, plan.shapes)
-    except GroupError as error:
+    except (PlanError, GroupError) as error:
         raise RunError("damaged plan", where=folder / DESCRIPTION, got=error) from error
     return plan
 

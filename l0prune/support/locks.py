@@ -1,7 +1,6 @@
 """One writer a place: locks on files that say who holds them and go with their process."""
 
 import errno
-import fcntl
 import os
 import socket
 import time
@@ -10,6 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from l0prune.errors import RunError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks.
+    fcntl = None
 
 _held: set[str] = set()
 """What this process holds: the system's locks keep other processes out alone."""
@@ -24,7 +28,7 @@ def locked(path: Path, place: Path) -> Iterator[None]:
     """Keep a place to this process while the context lasts.
 
     The lock goes with the process, however that ends: what is left is a file, which the next one takes over. Processes
-    that this one forks do not keep it. Where the file system has no locks, nothing is kept out.
+    that this one forks do not keep it. Where there are no such locks, nothing is kept out.
 
     Args:
         path: The lock's file; it is made here and removed at the end.
@@ -52,8 +56,10 @@ def locked(path: Path, place: Path) -> Iterator[None]:
 def _acquire(path: Path, place: Path) -> int:
     """The descriptor of the file, locked."""
     while True:
-        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
+            if fcntl is None:
+                return number
             # Not flock(), which the processes that decode data would inherit and outlive this one with.
             fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -104,7 +104,7 @@ def test_files_and_report_are_those_of_any_run(tmp_path: Path) -> None:
     report = run(folder)
     names = {path.name for path in folder.iterdir()}
     wanted = {"model.safetensors", "model.json", "report.json", "metrics.jsonl", "architecture.png", "config.toml"}
-    assert names == {*wanted, "checkpoints"}
+    assert names == {*wanted, "checkpoints", "probe.safetensors", "run.json"}
     assert (folder / "metrics.jsonl").read_text() == ""
     assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(report.to_json()))
     assert report.stage_seconds == {"joint": 0.0, "further": 0.0}

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from l0prune_speech.formats.card import model_card
     from l0prune_speech.formats.checkpoint import Checkpoint, folded, from_encoder, to_encoder
     from l0prune_speech.formats.dphubert import to_dphubert
-    from l0prune_speech.formats.huggingface import folder_checksum
+    from l0prune_speech.formats.huggingface import folder_checksum, to_huggingface
     from l0prune_speech.formats.onnx_model import to_onnx
     from l0prune_speech.formats.registry import (
         FORMATS,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         "register_format",
         "to_dphubert",
         "to_encoder",
+        "to_huggingface",
         "to_onnx",
     ]
 
@@ -52,7 +53,7 @@ _HOMES = {
         "to_encoder",
     ),
     "dphubert": ("to_dphubert",),
-    "huggingface": ("folder_checksum",),
+    "huggingface": ("folder_checksum", "to_huggingface"),
     "onnx_model": ("to_onnx",),
     "registry": (
         "FORMATS",
