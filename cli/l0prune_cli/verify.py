@@ -10,7 +10,10 @@ from l0prune_cli import options
 def command(
     sources: Annotated[list[str], typer.Argument(help="Run directories, or exported files and folders.")],
     against: Annotated[
-        str | None, typer.Option(help="Apply the plan of each run to this teacher anew, and compare.")
+        str | None,
+        typer.Option(
+            help="Apply the plan of each run to this teacher anew, and compare.", show_default="no comparison"
+        ),
     ] = None,
     repeat: Annotated[
         bool, typer.Option("--repeat", help="Make each run again in a temporary folder, and compare the weights.")

@@ -71,7 +71,7 @@ class TestFinishedRun:
     def test_files(self, finished) -> None:
         names = {path.name for path in finished.folder.iterdir()}
         wanted = {"model.safetensors", "model.json", "report.json", "metrics.jsonl", "architecture.png", "config.toml"}
-        assert names == {*wanted, "checkpoints"}
+        assert names == {*wanted, "checkpoints", "probe.safetensors", "run.json"}
         assert (finished.folder / "architecture.png").read_bytes().startswith(b"\x89PNG")
         assert checkpoints(finished.folder) == [f"step-{JOINT_STEPS:08d}.pt"]
         assert positions(finished.folder) == ALL_POSITIONS

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from l0prune import Contender, Load, RunError
+from l0prune.storage import PROBE
 from l0prune.support import check_stamp, python
 from l0prune_speech.data import SAMPLE_RATE, Framing
 from l0prune_speech.deploy.inference import for_inference
@@ -99,7 +100,7 @@ def load(seconds: float, batch: int) -> Load:
 def _size(path: Path) -> int | None:
     """Bytes of a file, or of the weights in a folder."""
     if path.is_dir():
-        weights = [part for part in path.iterdir() if part.suffix in (".safetensors", ".bin")]
+        weights = [part for part in path.iterdir() if part.suffix in (".safetensors", ".bin") and part.name != PROBE]
         return sum(part.stat().st_size for part in weights) or None
     return path.stat().st_size if path.is_file() else None
 
