@@ -11,9 +11,7 @@ def command(
     sources: Annotated[list[str], typer.Argument(help="Run directories, or exported files and folders.")],
     against: Annotated[
         str | None,
-        typer.Option(
-            help="Apply the plan of each run to this teacher anew, and compare.", show_default="no comparison"
-        ),
+        typer.Option(help="Apply the plan of each run to this teacher anew, and compare.", show_default="none"),
     ] = None,
     repeat: Annotated[
         bool, typer.Option("--repeat", help="Make each run again in a temporary folder, and compare the weights.")
