@@ -80,7 +80,7 @@ def test_wrong_requests_are_refused(
 
     data = ("--data", labelled_sound)
     refused("filterbanks", "--tasks", "keywords", words="no such task: keywords; did you mean 'keyword'?")
-    refused("filterbanks", "--tasks", "zebra", words="choose one of keyword, phone, speaker, verification")
+    refused("filterbanks", "--tasks", "zebra", words="choose one of asr, classify, frames, keyword, phone")
     refused("embeded", *data, words="did you mean 'embedded'?")
     refused("random:embeded", *data, words="did you mean 'embedded'?")
     refused("filterbanks", "--data", bench.clips, words="not a labelled set")

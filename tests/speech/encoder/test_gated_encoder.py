@@ -150,8 +150,9 @@ def test_gates_that_fail_with_every_unit_open_put_the_blame_on_no_right_group(
 ) -> None:
     encoder = make_random(make_encoder, LARGE)
     groups = encoder_groups(encoder, UNITS)
-    norm = Norm(module="feature_extractor.conv_layers.0.layer_norm", channel_dim=-1)  # frames, not channels
-    object.__setattr__(groups[0], "norms", (norm,))
+    group = next(group for group in groups if group.name == "feature_extractor.conv_layers.1.conv")
+    norm = Norm(module="encoder.feature_projection.layer_norm", channel_dim=1)  # frames, not channels
+    object.__setattr__(group, "norms", (norm,))
     gated = GatedModel(encoder, groups, target_sparsity=0.5).eval()
     _, faults = find_faults(gated, lambda model: model.extract_features(waveforms)[0])
     assert set(faults) == {"all groups together"}

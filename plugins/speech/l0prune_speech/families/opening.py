@@ -1,6 +1,7 @@
 """From a checkpoint's place to a network of its family, and from a run's architecture back to one."""
 
 from collections.abc import Mapping
+from os.path import exists, isfile  # Unlike those of a Path, for any name: it may be longer than a path's.
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,11 @@ def has_own_class(source: str, task: str = "") -> bool:
         task: What for; by default that of its head.
     """
     path = Path(source)
-    try:
-        there, is_folder = path.exists(), path.is_dir()
-    except OSError:
-        return False
-    if there and family_that_recognises(path) is not None:
+    if exists(path) and family_that_recognises(path) is not None:
         return True
-    if (path / "model.json").is_file():
+    if isfile(path / "model.json"):
         return FAMILY in read_description(path).get("architecture", {})
-    return is_folder and (path / "config.json").is_file() and _is_own(path, task)
+    return isfile(path / "config.json") and _is_own(path, task)
 
 
 def _is_own(folder: Path, task: str) -> bool:
@@ -69,9 +66,9 @@ def _is_own(folder: Path, task: str) -> bool:
 def task_of_head(source: str) -> str:
     """The task of a checkpoint's head; "distill" where it has none or does not say."""
     folder = Path(source)
-    if (folder / "model.json").is_file():
+    if isfile(folder / "model.json"):
         return str(read_description(folder).get("architecture", {}).get("task", "distill"))
-    if not (folder / "config.json").is_file():
+    if not isfile(folder / "config.json"):
         return "distill"
     names = read_config(folder).get("architectures")
     return task_of_class(str(names[0])) if isinstance(names, list) and names else "distill"
@@ -92,11 +89,11 @@ def open_network(source: str, wish: Wish | None = None) -> SpeechNetwork:
     if wish.task and wish.task not in TASKS:
         raise ConfigError("no such task", where=wish.task, expected=", ".join(TASKS), hint=nearest(wish.task, TASKS))
     path = Path(source)
-    if (path / "model.json").is_file():
+    if isfile(path / "model.json"):
         return _of_run(path, wish)
     if family := family_that_recognises(path):
         return family.open(path, wish)
-    if not (path / "config.json").is_file():
+    if not isfile(path / "config.json"):
         raise DataError("not a checkpoint of a known family", where=path, expected="a folder with config.json")
     stated = read_config(path)
     return _family_of(path, stated).open(path, wish)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,8 @@ def _entry(
         raise DataError("labels without audio", where=where, got=row["file"], hint=hint)
     try:
         places = {key: float(row[key]) for key in ("start_seconds", "duration_seconds") if row.get(key) is not None}
+        if not all(map(isfinite, places.values())):
+            raise ValueError("not a finite number")
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError("malformed manifest", where=where, got=error, expected="seconds") from error
     return _Entry(
