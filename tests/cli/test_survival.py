@@ -220,5 +220,5 @@ def test_a_decoding_process_that_dies_is_named(forks: Forks, bench, toml, finish
     (line,) = [line for line in logs([process]).splitlines() if "error" in line]
     assert line.startswith("l0prune: error: a process that ")
     assert " died" in line
-    assert line.endswith("workers, then go on with --resume")
+    assert line.endswith("let fewer processes read data, then go on with --resume")
     assert "Traceback" not in logs([process])
