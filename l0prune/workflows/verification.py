@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from os.path import exists, isfile  # Unlike those of a Path, for any name: it may be longer than a path's.
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +114,13 @@ def verify(
         ConfigError: There is no such file, or `against` or `repeat` are asked of what is no run.
     """
     path = Path(source)
-    is_run = (path / DESCRIPTION).is_file() or (path / "config.toml").is_file()
+    is_run = isfile(path / DESCRIPTION) or isfile(path / "config.toml")
     if is_run:
         subject = _Saved(path, build)
         checks = subject.checks(against, repeat)
     elif against is not None or repeat:
         raise ConfigError("only a run can be made again or compared with a teacher", where=source)
-    elif not path.exists():
+    elif not exists(path):
         raise ConfigError("no such file or folder", where=source)
     else:
         checks = _export_checks(path, plugin)

@@ -178,6 +178,7 @@ def test_a_folder_that_transformers_saved_again_is_read(finished, tmp_path: Path
 
 def test_wrong_requests_are_refused(bench, finished, tmp_path: Path, l0prune_call: Call) -> None:
     l0prune_call("verify", tmp_path / "nothing").refused("no such file or folder")
+    l0prune_call("verify", "e" * 5_000).refused("no such file or folder")
     l0prune_call("verify", bench.teacher, "--repeat").refused("only a run can be made again")
     (tmp_path / "config.toml").touch()
     assert "the run has no model yet" in l0prune_call("verify", tmp_path).err
