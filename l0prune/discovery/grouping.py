@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 from l0prune.discovery.found import Discovery, LeftAlone
+from l0prune.discovery.sizes import sized_modules
 from l0prune.discovery.traced import OUTPUT, Trace
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.layers import counting_attributes, layer_units
@@ -65,8 +66,11 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
                 ),
             )
         )
+    owner = _owners(groups, found, classes)
+    finished = tuple(_finished(groups, found, classes, owner, modules))
     return Discovery(
-        groups=tuple(_finished(groups, found, classes, modules)),
+        groups=finished,
+        sized=sized_modules(finished, found, classes, owner),
         left_alone=tuple(
             LeftAlone(name=called(name), kind=kind, units=n, reason=reason, interface=reason.startswith(OUTPUT))
             for (name, kind, reason), n in alone.items()
@@ -117,15 +121,24 @@ def _cost_signatures(found: Trace, classes: np.ndarray) -> dict[int, tuple]:
     return {atom: tuple(places) for atom, places in signatures.items()}
 
 
-def _finished(
-    groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray, modules: Mapping[str, nn.Module]
-) -> list[PruneGroup]:
-    """Groups with the norms that mix their units and the attributes that count them."""
+def _owners(groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray) -> np.ndarray:
+    """(A,) the number of the group that each class belongs to, -1 for none."""
     owner = np.full(found.size, -1)
     for g, group in enumerate(groups):
         for place in group.places:
             assert place.dim is not None
             owner[classes[found.leaves[place.tensor][place.dim][place.index.ravel()]]] = g
+    return owner
+
+
+def _finished(
+    groups: Sequence[PruneGroup],
+    found: Trace,
+    classes: np.ndarray,
+    owner: np.ndarray,
+    modules: Mapping[str, nn.Module],
+) -> list[PruneGroup]:
+    """Groups with the norms that mix their units and the attributes that count them."""
     norms: list[dict[Norm, None]] = [{} for _ in groups]
     for call in found.norms:
         for g in np.unique(owner[classes[call.atoms]]).tolist():

@@ -13,6 +13,7 @@ from l0prune.errors import GroupError, TraceError
 from l0prune.example import Observe, observation
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.proof import prove_on_copy
+from l0prune.pruner.sizing import sized_where_needed
 from l0prune.size import SizeModel, mac_size, parameter_size, unit_sizes
 from l0prune.support import called, is_inside, model_shapes, path_of, several
 
@@ -131,6 +132,7 @@ def inspect(
     observe = observation(model, example_inputs, forward_fn, output_transform)
     if groups is None:
         found = discover(model, observe, ignored=ignored, num_heads=num_heads, time_limit=time_limit)
+        found = sized_where_needed(model, found, observe)
     else:
         found = _given(model, observe, groups, ignored, time_limit)
     faults, notes = prove_on_copy(model, found.groups, observe, tolerance)

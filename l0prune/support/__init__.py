@@ -43,6 +43,14 @@ if TYPE_CHECKING:
     from l0prune.support.parsing import parse_json
     from l0prune.support.pickles import pickled_names
     from l0prune.support.processes import python, safe_children
+    from l0prune.support.rewriting import (
+        can_write,
+        class_with_sizes,
+        digest_of,
+        method_of,
+        place_of_call,
+        size_name,
+    )
     from l0prune.support.signals import catch_signals
     from l0prune.support.tables import merge, read_toml, to_mapping, write_toml
     from l0prune.support.text import (
@@ -121,6 +129,7 @@ if TYPE_CHECKING:
         "cache_folder",
         "called",
         "carry_source",
+        "can_write",
         "catch_signals",
         "check_archive",
         "check_fields",
@@ -134,7 +143,9 @@ if TYPE_CHECKING:
         "conforms",
         "copied",
         "counted",
+        "class_with_sizes",
         "cpu_multiplies_bfloat16",
+        "digest_of",
         "duration",
         "evaluating",
         "fields_of",
@@ -153,6 +164,7 @@ if TYPE_CHECKING:
         "listed",
         "locked",
         "merge",
+        "method_of",
         "model_shapes",
         "named_weights",
         "one_line",
@@ -170,6 +182,7 @@ if TYPE_CHECKING:
         "parse_json",
         "path_of",
         "pickled_names",
+        "place_of_call",
         "plain",
         "plain_attention",
         "pre_hooks",
@@ -196,6 +209,7 @@ if TYPE_CHECKING:
         "share_contents",
         "share_hooks",
         "shortest_endings",
+        "size_name",
         "stamp",
         "state_to_pickle",
         "table_of",
@@ -259,6 +273,14 @@ _HOMES = {
     "processes": ("python", "safe_children"),
     "parsing": ("parse_json",),
     "pickles": ("pickled_names",),
+    "rewriting": (
+        "can_write",
+        "class_with_sizes",
+        "digest_of",
+        "method_of",
+        "place_of_call",
+        "size_name",
+    ),
     "signals": ("catch_signals",),
     "tables": (
         "merge",

@@ -12,6 +12,7 @@ from l0prune.discovery.rules import elementwise, parts, products, reductions, sh
 from l0prune.discovery.rules.elementwise import pointwise, shaped_like
 from l0prune.discovery.rules.products import consume, extent
 from l0prune.discovery.rules.registry import RULES, across, module_rule, operator_rule, tensors
+from l0prune.discovery.rules.sized_calls import SIZED, note_sizes
 from l0prune.discovery.rules.whole_modules import rule_of
 from l0prune.discovery.tracer import Tracer
 from l0prune.support import schema_of
@@ -52,6 +53,8 @@ def apply_rule(tracer: Tracer, func: Any, args: Sequence[Any], kwargs: dict[str,
     else:
         for operand in operands:
             tracer.pin_all(operand, f"read by {name}, which has no rule,")
+    if name in SIZED:
+        note_sizes(tracer, name, args, out)
     # All are asked: to ask is to read.
     constant = [tracer.facts(operand).constant for operand in operands]
     if operands and all(constant):

@@ -19,7 +19,7 @@ def _reshape(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     facts = tracer.facts(x)
     if not facts.blocks:
         return
-    factors = _factors(tuple(x.shape), tuple(out.shape))
+    factors = factors_of(tuple(x.shape), tuple(out.shape))
     if factors is None:
         tracer.pin_all(x, "is reshaped across its channels")
         return
@@ -88,7 +88,7 @@ def _merge(
     return Block(tuple(owner[k] for k in axes), atoms)
 
 
-def _factors(
+def factors_of(
     before: tuple[int, ...], after: tuple[int, ...]
 ) -> tuple[list[int], list[list[int]], list[list[int]]] | None:
     """The common refinement of two shapes: factor sizes, and the factors of each dimension on both sides."""
