@@ -100,7 +100,7 @@ class SizedCall:
     digest: str
     """Of the method's source, as `support.digest_of` gives it."""
     place: tuple[int, int]
-    """Where the call ends, as `support.place_of_call` gives it."""
+    """Where the call ends, as `support.sized_call_of` gives it."""
     sizes: tuple[int | None, ...]
     """In the dense model; None where the method's own expression stays, -1 for what the other sizes leave."""
 

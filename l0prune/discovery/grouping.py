@@ -1,7 +1,7 @@
 """From a trace to groups: units that stand alike in the weights, and cost alike, make one."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from torch import nn
@@ -70,7 +70,7 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
     finished = tuple(_finished(groups, found, classes, owner, modules))
     return Discovery(
         groups=finished,
-        sized=sized_modules(finished, found, classes, owner),
+        sized=sized_modules(finished, found, classes, owner, _features(layers, found, classes)),
         left_alone=tuple(
             LeftAlone(name=called(name), kind=kind, units=n, reason=reason, interface=reason.startswith(OUTPUT))
             for (name, kind, reason), n in alone.items()
@@ -129,6 +129,14 @@ def _owners(groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray) -> 
             assert place.dim is not None
             owner[classes[found.leaves[place.tensor][place.dim][place.index.ravel()]]] = g
     return owner
+
+
+def _features(layers: Iterable[tuple[str, int]], found: Trace, classes: np.ndarray) -> np.ndarray:
+    """(A,) the classes that layers make."""
+    made = np.zeros(found.size, dtype=bool)
+    for tensor, dim in layers:
+        made[classes[found.leaves[tensor][dim]]] = True
+    return made
 
 
 def _finished(

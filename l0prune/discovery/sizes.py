@@ -22,8 +22,45 @@ class SizedModule:
         """By group."""
 
 
+class _Counting:
+    """What sizes count.
+
+    Args:
+        groups: The groups.
+        classes: (A,) of atoms.
+        owner: (A,) the number of the group of each class, -1 for none.
+        features: (A,) the classes that layers make; others may be places in a table, as of positions.
+    """
+
+    def __init__(
+        self, groups: Sequence[PruneGroup], classes: np.ndarray, owner: np.ndarray, features: np.ndarray
+    ) -> None:
+        self.groups, self.classes, self.owner = groups, classes, owner
+        self._known = (owner >= 0) | features
+
+    def __call__(self, dim: SizedDim) -> tuple[int, tuple[int, int] | None]:
+        """A size, or where else it comes from; and the group that it counts with what a unit counts, if any."""
+        known = [atoms is not None and bool(self._known[self.classes[atoms]].all()) for atoms in dim.sources]
+        if not any(known):
+            return _OWN, None
+        if not all(known):
+            # A factor beside units is a head's width, or the batch or a length: it is what the other sizes leave.
+            return _REST, None
+        if dim.atoms is None:
+            return dim.length, None
+        found = self.classes[dim.atoms]
+        if (found == found[:1]).all():
+            return dim.length, None
+        owners = np.unique(self.owner[found]).tolist()
+        if owners == [-1]:
+            return dim.length, None
+        if len(owners) > 1 or (found != found[:, :1]).any() or dim.length % self.groups[owners[0]].units:
+            return _OWN, None
+        return dim.length, (owners[0], dim.length // self.groups[owners[0]].units)
+
+
 def sized_modules(
-    groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray, owner: np.ndarray
+    groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray, owner: np.ndarray, features: np.ndarray
 ) -> dict[str, SizedModule]:
     """By path, modules whose methods are given sizes that units of groups stand behind.
 
@@ -32,62 +69,36 @@ def sized_modules(
         found: What the forward pass ties together.
         classes: (A,) of atoms.
         owner: (A,) the number of the group of each class, -1 for none.
+        features: (A,) the classes that layers make.
     """
     at: dict[tuple[str, str, tuple[int, int]], list[TracedCall]] = {}
     for call in found.calls:
         at.setdefault((call.module, call.method, call.place), []).append(call)
-    modules: dict[str, SizedModule] = {}
-    writable: dict[tuple[type, str, tuple[int, int], tuple[str, ...]], bool] = {}
+    counted, modules = _Counting(groups, classes, owner, features), dict[str, SizedModule]()
+    digests: dict[tuple[type, str, tuple[int, int], tuple[str, ...]], str | None] = {}
     for (path, method, place), calls in at.items():
-        seen = {tuple(_counted(dim, groups, classes, owner) for dim in call.dims) for call in calls}
+        kind = calls[0].kind
+        seen = {tuple(map(counted, call.dims)) for call in calls}
         if len(seen) != 1:
             # One call is given other sizes at other times.
             continue
         (dims,) = seen
-        kind = calls[0].kind
-        if hasattr(kind, "_sizes"):  # It keeps them already.
-            continue
-        rest = [dim for dim, (length, _) in enumerate(dims) if length == _REST]
-        if len(rest) > 1:
-            continue
-        sizes = tuple(None if length == _OWN else length for length, _ in dims)
-        ways = SizedCall(module=path, method=method, digest="", place=place, sizes=sizes).ways
-        key = kind, method, place, ways
-        if {*ways} == {"own"}:
-            continue
-        if key not in writable:
-            writable[key] = can_write(kind, method, place, ways)
-        digest = digest_of(kind, method) if writable[key] else None
-        if digest is None:
+        rests = sum(length == _REST for length, _ in dims)
+        sizes = tuple(None if n == _OWN or (n == _REST and rests > 1) else n for n, _ in dims)
+        call = SizedCall(module=path, method=method, digest="", place=place, sizes=sizes)
+        key = kind, method, place, call.ways
+        if key not in digests:
+            writable = {*call.ways} != {"own"} and can_write(kind, method, place, call.ways)
+            digests[key] = digest_of(kind, method) if writable else None
+        if (digest := digests[key]) is None:
             continue
         module = modules.setdefault(path, SizedModule(kind))
-        module.calls.append(SizedCall(module=path, method=method, digest=digest, place=place, sizes=sizes))
-        for dim, (_, counted) in enumerate(dims):
-            if counted is not None:
-                g, per_unit = counted
-                attribute = Attribute(module=path, name=size_name(place, dim), per_unit=per_unit)
-                module.attributes.setdefault(groups[g].name, []).append(attribute)
+        module.calls.append(replace(call, digest=digest))
+        for dim, (_, units) in enumerate(dims):
+            if units is not None:
+                attribute = Attribute(module=path, name=size_name(place, dim), per_unit=units[1])
+                module.attributes.setdefault(groups[units[0]].name, []).append(attribute)
     return modules
-
-
-def _counted(
-    dim: SizedDim, groups: Sequence[PruneGroup], classes: np.ndarray, owner: np.ndarray
-) -> tuple[int, tuple[int, int] | None]:
-    """A size, or where else it comes from, and the group that it counts, with what a unit counts; None for a fixed one."""
-    known = [atoms is not None and bool((owner[classes[atoms]] >= 0).all()) for atoms in dim.sources]
-    if not any(known):
-        return _OWN, None
-    if not all(known):
-        # A factor beside units is a head's width, or the batch or a length: it is what the other sizes leave.
-        return _REST, None
-    if dim.atoms is None or (found := classes[dim.atoms])[:1].repeat(dim.length, 0).tolist() == found.tolist():
-        return dim.length, None
-    if (found != found[:, :1]).any():
-        return _OWN, None
-    g, *others = np.unique(owner[found]).tolist()
-    if others or g < 0 or dim.length % groups[g].units:
-        return _OWN, None
-    return dim.length, (g, dim.length // groups[g].units)
 
 
 def with_calls(groups: Iterable[PruneGroup], modules: Mapping[str, SizedModule]) -> tuple[PruneGroup, ...]:
@@ -96,11 +107,11 @@ def with_calls(groups: Iterable[PruneGroup], modules: Mapping[str, SizedModule])
     for group in groups:
         tensors = {place.tensor for place in group.places}
         near = [
-            (path, module)
+            module
             for path, module in modules.items()
             if group.name in module.attributes or any(is_inside(tensor, path) for tensor in tensors)
         ]
-        calls = tuple(call for _, module in near for call in module.calls)
-        attributes = tuple(a for _, module in near for a in module.attributes.get(group.name, ()))
+        calls = tuple(call for module in near for call in module.calls)
+        attributes = tuple(a for module in near for a in module.attributes.get(group.name, ()))
         result.append(replace(group, calls=calls, attributes=(*group.attributes, *attributes)) if near else group)
     return tuple(result)

@@ -73,7 +73,7 @@ class TracedCall(NamedTuple):
     kind: type
     method: str
     place: tuple[int, int]
-    """As `place_of_call` gives it."""
+    """As `sized_call_of` gives it."""
     dims: tuple[SizedDim, ...]
 
 

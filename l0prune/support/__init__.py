@@ -47,9 +47,8 @@ if TYPE_CHECKING:
         can_write,
         class_with_sizes,
         digest_of,
-        method_of,
-        place_of_call,
         size_name,
+        sized_call_of,
     )
     from l0prune.support.signals import catch_signals
     from l0prune.support.tables import merge, read_toml, to_mapping, write_toml
@@ -164,7 +163,6 @@ if TYPE_CHECKING:
         "listed",
         "locked",
         "merge",
-        "method_of",
         "model_shapes",
         "named_weights",
         "one_line",
@@ -182,7 +180,6 @@ if TYPE_CHECKING:
         "parse_json",
         "path_of",
         "pickled_names",
-        "place_of_call",
         "plain",
         "plain_attention",
         "pre_hooks",
@@ -210,6 +207,7 @@ if TYPE_CHECKING:
         "share_hooks",
         "shortest_endings",
         "size_name",
+        "sized_call_of",
         "stamp",
         "state_to_pickle",
         "table_of",
@@ -277,9 +275,8 @@ _HOMES = {
         "can_write",
         "class_with_sizes",
         "digest_of",
-        "method_of",
-        "place_of_call",
         "size_name",
+        "sized_call_of",
     ),
     "signals": ("catch_signals",),
     "tables": (

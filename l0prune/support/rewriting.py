@@ -5,13 +5,14 @@ The file goes along where an instance of such a class is pickled, so that it nee
 
 import ast
 import copyreg
+import functools
 import hashlib
 import inspect
 import linecache
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
-from types import FrameType
+from collections.abc import Callable, Iterable, Mapping
+from types import CellType, FrameType, FunctionType
 from typing import Any
 
 Place = tuple[int, int]
@@ -19,46 +20,79 @@ Place = tuple[int, int]
 Ways = tuple[str, ...]
 """Where each size of a call comes from: "own", the method's own expression; "kept", the module; "rest", -1."""
 Sizes = Mapping[str, Mapping[Place, Ways]]
-"""By the name of a method, the calls in it that take sizes."""
+"""By the name of a method, the calls in it that take sizes; "method/function" is a function that it calls."""
 
+_THIS, _HELPER = "sized_module", "_with_sizes_"
 _METHODS = {"reshape", "view", "expand", "split"}
 _made: dict[Any, type] = {}
 _helper: list[str] = []
 
 
-def place_of_call(frame: FrameType) -> Place | None:
-    """The call that a frame is at, None where Python does not say."""
+def sized_call_of(module: Any, frame: FrameType) -> tuple[str, Place] | None:
+    """The call that a frame is at, in a method of a module or in a function of its file that the method calls.
+
+    Args:
+        module: The module.
+        frame: Of the method, the function, or a comprehension in one of these.
+
+    Returns:
+        The name of the method, with that of the function after a slash where there is one, and where the call ends;
+        None for any other frame, and where Python does not say.
+    """
+    *_, end_line, _, end_column = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+    called = _outside_comprehension(frame)
+    name = _method_of(module, called)
+    if name is None and called.f_back is not None:
+        caller, function = _outside_comprehension(called.f_back), called.f_code.co_name
+        method = _method_of(module, caller)
+        is_global = getattr(caller.f_globals.get(function), "__code__", None) is called.f_code
+        name = f"{method}/{function}" if method is not None and is_global else None
+    if name is None or end_line is None or end_column is None:
+        return None
+    return name, (end_line - called.f_code.co_firstlineno, end_column)
+
+
+def _outside_comprehension(frame: FrameType) -> FrameType:
+    while frame.f_code.co_name in ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>") and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+def _method_of(module: Any, frame: FrameType) -> str | None:
+    """The name of the method of a module that a frame runs, for it."""
     code = frame.f_code
-    *_, end_line, _, end_column = list(code.co_positions())[frame.f_lasti // 2]
-    return None if end_line is None or end_column is None else (end_line - code.co_firstlineno, end_column)
+    if not code.co_argcount or frame.f_locals.get(code.co_varnames[0]) is not module:
+        return None
+    method = getattr(type(module), code.co_name, None)
+    return code.co_name if getattr(inspect.unwrap(method) if method else None, "__code__", None) is code else None
 
 
-def method_of(kind: type, frame: FrameType) -> str | None:
-    """The name of the method of a class that a frame runs, None for anything else, as a decorator's inner function."""
-    name = frame.f_code.co_name
-    method = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
-    return name if getattr(method, "__code__", None) is frame.f_code else None
+def _source_of(kind: type, name: str) -> Any:
+    """The function of a `sized_call_of` name: a method, without its decorators, or what it calls."""
+    method, _, function = name.partition("/")
+    plain = inspect.unwrap(getattr(kind, method))
+    return plain.__globals__[function] if function else plain
 
 
 def digest_of(kind: type, name: str) -> str | None:
     """Of a method's source: another version of it may have its calls elsewhere. None where there is no source."""
     try:
-        return hashlib.sha256(inspect.getsource(getattr(kind, name)).encode()).hexdigest()[:16]
-    except (OSError, TypeError, AttributeError):
+        return hashlib.sha256(inspect.getsource(_source_of(kind, name)).encode()).hexdigest()[:16]
+    except (OSError, TypeError, AttributeError, KeyError):
         return None
-
-
-def size_name(place: Place, dim: int) -> str:
-    """The attribute that holds a size: which of a call's sizes, and where the call ends."""
-    return f"size_{place[0]}_{place[1]}_{dim}"
 
 
 def can_write(kind: type, name: str, place: Place, ways: Ways) -> bool:
     """Whether the call that ends at a place of a method takes sizes that can be written anew."""
     try:
-        return bool(_text(getattr(kind, name), {place: ways}))
-    except (OSError, TypeError, ValueError, SyntaxError):
+        return bool(class_with_sizes(kind, {name: {place: ways}}))
+    except (OSError, TypeError, ValueError, SyntaxError, KeyError):
         return False
+
+
+def size_name(place: Place, dim: int) -> str:
+    """The attribute that holds a size: which of a call's sizes, and where the call ends."""
+    return f"size_{place[0]}_{place[1]}_{dim}"
 
 
 def class_with_sizes(kind: type, sizes: Sizes) -> type:
@@ -69,7 +103,15 @@ def class_with_sizes(kind: type, sizes: Sizes) -> type:
     """
     key = (kind, tuple((name, tuple(sorted(calls.items()))) for name, calls in sorted(sizes.items())))
     if key not in _made:
-        texts = {name: _text(getattr(kind, name), calls) for name, calls in sizes.items()}
+        if hasattr(kind, "_sizes"):
+            raise ValueError("its methods are written anew already")
+        texts: dict[str, str] = {}
+        for method in {name.partition("/")[0] for name in sizes}:
+            helpers = {name.partition("/")[2] for name in sizes if name.startswith(f"{method}/")}
+            texts[method] = _text(_source_of(kind, method), sizes.get(method, {}), helpers)
+        for name in sizes:
+            if "/" in name:
+                texts[name] = _text(_source_of(kind, name), sizes[name], is_helper=True)
         _made[key] = _class_of(kind, texts)
         _made[key]._sizes = {name: dict(calls) for name, calls in sizes.items()}  # type: ignore[attr-defined]
     return _made[key]
@@ -77,11 +119,37 @@ def class_with_sizes(kind: type, sizes: Sizes) -> type:
 
 def _class_of(kind: type, texts: Mapping[str, str]) -> type:
     """A class that derives from `kind`, with methods by the text of the functions that make them."""
-    methods = {name: _compiled(getattr(kind, name), name, text) for name, text in texts.items()}
+    methods: dict[str, Any] = {}
+    for name, text in texts.items():
+        plain = _source_of(kind, name)
+        method, _, function = name.partition("/")
+        written = _compiled(plain, text)
+        methods[_HELPER + function if function else method] = (
+            written if function else _decorated(getattr(kind, method), plain, written)
+        )
     made = type(kind.__name__, (kind,), {**methods, "__module__": kind.__module__, "__qualname__": kind.__qualname__})
-    made._texts, made._dense = dict(texts), kind  # type: ignore[attr-defined]
+    made._texts, made._dense, made._sizes = dict(texts), kind, {}  # type: ignore[attr-defined]
     copyreg.pickle(made, _reduced)  # type: ignore[arg-type]
     return made
+
+
+def _decorated(method: Any, plain: Any, written: Any) -> Any:
+    """A method whose decorators, which keep the function in their closures, hold another in its place."""
+    if method is plain:
+        return written
+    cells = getattr(method, "__closure__", None) or ()
+    for number, cell in enumerate(cells):
+        if isinstance(cell.cell_contents, FunctionType) and inspect.unwrap(cell.cell_contents) is plain:
+            closure = list(cells)
+            closure[number] = CellType(_decorated(cell.cell_contents, plain, written))
+            made = FunctionType(
+                method.__code__, method.__globals__, method.__name__, method.__defaults__, tuple(closure)
+            )
+            made.__kwdefaults__ = method.__kwdefaults__
+            functools.update_wrapper(made, method)
+            made.__wrapped__ = closure[number].cell_contents  # type: ignore[attr-defined]
+            return made
+    raise ValueError("a decorator that keeps its function elsewhere than in its closure")
 
 
 def _reduced(instance: Any) -> tuple[Any, ...]:
@@ -100,13 +168,26 @@ def _parsed(function: Any) -> tuple[ast.Module, int]:
     return ast.parse(plain), len(source.splitlines()[0]) - len(plain.splitlines()[0])
 
 
-def _text(function: Any, calls: Mapping[Place, Ways]) -> str:
+def _text(
+    function: Any, calls: Mapping[Place, Ways], helpers: Iterable[str] = (), *, is_helper: bool = False
+) -> str:
+    """A function's source with sizes that the module keeps.
+
+    Args:
+        function: The function.
+        calls: In it.
+        helpers: Functions it calls, which have become methods.
+        is_helper: Whether it is to become one itself.
+    """
     tree, indent = _parsed(function)
     (definition,) = tree.body
     if not isinstance(definition, ast.FunctionDef) or any(map(_is_private, ast.walk(tree))):
         raise ValueError("not a method whose source says all")
     moved = {(line, column - indent): (ways, (line, column)) for (line, column), ways in calls.items()}
-    writer = _Writer(definition.args.args[0].arg, moved)
+    if is_helper:
+        (definition.args.posonlyargs or definition.args.args).insert(0, ast.arg(_THIS))
+        definition.name = _HELPER + definition.name
+    writer = _Writer([*definition.args.posonlyargs, *definition.args.args][0].arg, moved, helpers)
     definition = writer.visit(definition)
     if len(writer.found) != len(calls):
         raise ValueError("a call that takes sizes is not in the method's source")
@@ -154,8 +235,8 @@ def _is_private(node: ast.AST) -> bool:
 
 
 class _Writer(ast.NodeTransformer):
-    def __init__(self, this: str, calls: Mapping[Place, tuple[Ways, Place]]) -> None:
-        self.this, self.calls, self.found = this, calls, set[Place]()
+    def __init__(self, this: str, calls: Mapping[Place, tuple[Ways, Place]], helpers: Iterable[str]) -> None:
+        self.this, self.calls, self.found, self.helpers = this, calls, set[Place](), set(helpers)
         self.derived: dict[str, ast.expr] = {}
         """What takes the place of a size that the method derives, by its syntax."""
 
@@ -164,6 +245,8 @@ class _Writer(ast.NodeTransformer):
         assert node.end_col_offset is not None
         at = node.end_lineno - 1, node.end_col_offset
         self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id in self.helpers:
+            node.func = ast.Attribute(ast.Name(self.this, ast.Load()), _HELPER + node.func.id, ast.Load())
         if at in self.calls:
             ways, place = self.calls[at]
             if _with_sizes(node, self.this, place, ways, self.derived):
@@ -199,8 +282,10 @@ def _with_sizes(node: Any, this: str, place: Place, ways: Ways, derived: dict[st
     inner = given[0].elts if len(given) == 1 and isinstance(given[0], ast.Tuple | ast.List) else given
     plain = not any(isinstance(argument, ast.Starred) for argument in inner)
     if plain and len(inner) == len(ways):
-        if "rest" in ways and any(ast.unparse(size) == "-1" for size, way in zip(inner, ways, strict=True) if way == "own"):
-            return False
+        given_ways = zip(inner, ways, strict=True)
+        if any(ast.unparse(size) == "-1" for size, way in given_ways if way == "own"):
+            # The method knows what the others leave.
+            ways = tuple("own" if way == "rest" else way for way in ways)
         for dim, way in enumerate(ways):
             if way == "kept":
                 derived[ast.dump(inner[dim])] = taken(dim)
@@ -220,9 +305,10 @@ def _with_sizes(node: Any, this: str, place: Place, ways: Ways, derived: dict[st
     return True
 
 
-def _compiled(original: Any, name: str, text: str) -> Callable[..., Any]:
+def _compiled(original: Any, text: str) -> Callable[..., Any]:
     """The function that a text defines, with the globals, defaults and enclosing variables of another."""
     free = original.__code__.co_freevars
+    name = text.partition("(")[0].removeprefix("def ")
     outer = f"def _outer({', '.join(free)}):\n{textwrap.indent(text, '    ')}\n    return {name}\n"
     place = f"<{original.__qualname__} with sizes, {hashlib.sha256(outer.encode()).hexdigest()[:8]}>"
     # Tracebacks and compilers read it.

@@ -1,5 +1,6 @@
 """Calls that take sizes, `x.reshape(B, N, C)` say: where they stand in the source, and what their sizes count."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +15,9 @@ from l0prune.discovery.rules.registry import tensors
 from l0prune.discovery.rules.shapes import factors_of
 from l0prune.discovery.traced import SizedDim, TracedCall
 from l0prune.discovery.tracer import Tracer
-from l0prune.support import method_of, place_of_call
+from l0prune.support import sized_call_of
 
-_TORCH, _OWN = (str(Path(str(module.__file__)).parent) for module in (torch, sys.modules["l0prune"]))
+_TORCH, _OWN = (f"{Path(str(module.__file__)).parent}{os.sep}" for module in (torch, sys.modules["l0prune"]))
 _RESHAPES = {"view", "_unsafe_view", "reshape", "_reshape_alias"}
 SIZED = {*_RESHAPES, "expand", "split", "split_with_sizes"}
 """Operators that sizes are given to."""
@@ -29,13 +30,9 @@ def note_sizes(tracer: Tracer, name: str, args: Sequence[Any], out: Any) -> None
     if module is None or not any(block.atoms.any() for block in tracer.carried_by(x)):
         return
     frame = _caller(sys._getframe())
-    if frame is None or not frame.f_code.co_argcount:
+    if frame is None or (found := sized_call_of(module, frame)) is None:
         return
-    if frame.f_locals.get(frame.f_code.co_varnames[0]) is not module:
-        return
-    method, place = method_of(type(module), frame), place_of_call(frame)
-    if method is None or place is None:
-        return
+    method, place = found
     dims = _reshaped(tracer, x, out) if name in _RESHAPES else _expanded(tracer, x, out) if name == "expand" else None
     dims = dims or _split(tracer, x, out, args[1], (args[2] if len(args) > 2 else 0) % x.ndim)
     tracer.trace.calls.append(TracedCall(tracer.here, type(module), method, place, tuple(dims)))
