@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from l0prune.discovery.found import Discovery, LeftAlone
-from l0prune.discovery.sizes import sized_modules
+from l0prune.discovery.sizes import sized_modules, tie_split
 from l0prune.discovery.traced import OUTPUT, Trace
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.layers import counting_attributes, layer_units
@@ -21,6 +21,7 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
         model: The model that was followed.
         found: What its forward pass ties together.
     """
+    tie_split(found)
     classes = found.classes()
     reasons = found.reasons(classes)
     modules = dict(model.named_modules())

@@ -22,6 +22,32 @@ class SizedModule:
         """By group."""
 
 
+def tie_split(found: Trace) -> None:
+    """Tie units that a view lays out along several dimensions, (3, heads, width) say: what is left has to be as even.
+
+    Those along the dimension that leaves most are kept apart.
+    """
+    while ties := _uneven(found, found.classes()):
+        found.same += ties
+
+
+def _uneven(found: Trace, classes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    ties = []
+    for call in found.calls:
+        joint = [dim.atoms for dim in call.dims if dim.atoms is not None and dim.atoms.shape[1] > 1]
+        varying = [atoms for atoms in joint if (classes[atoms] != classes[atoms[:1]]).any()]
+        if len(varying) > 1 and len({atoms.size for atoms in varying}) == 1:
+            best = max(varying, key=lambda atoms: _left(classes[atoms]))
+            if (classes[best] != classes[best[:, :1]]).any():
+                ties.append((best, np.broadcast_to(best[:, :1], best.shape)))
+    return ties
+
+
+def _left(table: np.ndarray) -> int:
+    """How many classes there are once all in a row (length, n) are one: at most as many as rows."""
+    return len({frozenset(row) for row in table.tolist()})
+
+
 class _Counting:
     """What sizes count.
 

@@ -40,11 +40,11 @@ def _reshape(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
         return {d for i, one in enumerate(touched) for d in one if any(d in two for two in touched[i + 1 :])}
 
     if shared():
-        # A dimension that was expanded gives way to one with units of its own.
+        # A dimension that was expanded, or a mask's, gives way to one with units of its own.
         for _, atoms in split:
-            if tracer.is_new(atoms):
+            if tracer.is_of_no_layer(atoms):
                 tracer.pin(atoms, "is flattened together with other channels")
-        split = [(axes, atoms) for axes, atoms in split if not tracer.is_new(atoms)]
+        split = [(axes, atoms) for axes, atoms in split if not tracer.is_of_no_layer(atoms)]
     clash = shared()
     blocks = []
     for axes, atoms in split:
