@@ -72,17 +72,22 @@ class _Counting:
         if not all(known):
             # A factor beside units is a head's width, or the batch or a length: it is what the other sizes leave.
             return _REST, None
-        if dim.atoms is None:
-            return dim.length, None
-        found = self.classes[dim.atoms]
-        if (found == found[:1]).all():
-            return dim.length, None
+        found = None if dim.atoms is None else self.classes[dim.atoms]
+        if dim.atoms is None or found is None or (found == found[:1]).all():
+            # A dimension in which units stand several times has been put together with the batch or a length.
+            return (dim.length if all(map(_distinct, dim.sources)) else _OWN), None
+        if not _distinct(dim.atoms[:, 0]):
+            return _REST, None
         owners = np.unique(self.owner[found]).tolist()
         if owners == [-1]:
             return dim.length, None
         if len(owners) > 1 or (found != found[:, :1]).any() or dim.length % self.groups[owners[0]].units:
             return _OWN, None
         return dim.length, (owners[0], dim.length // self.groups[owners[0]].units)
+
+
+def _distinct(atoms: np.ndarray | None) -> bool:
+    return atoms is not None and len(np.unique(atoms)) == len(atoms)
 
 
 def sized_modules(
