@@ -15,7 +15,7 @@ from l0prune.groups import PruneGroup, check_groups
 from l0prune.proof import prove_on_copy
 from l0prune.pruner.sizing import sized_where_needed
 from l0prune.size import SizeModel, mac_size, parameter_size, unit_sizes
-from l0prune.support import called, is_inside, model_shapes, path_of, several
+from l0prune.support import called, is_inside, listed, model_shapes, path_of, several
 
 ANY_MODEL_TOLERANCE = 1e-4
 """Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""
@@ -35,6 +35,8 @@ class InspectedGroup:
     proved: bool
     reason: str = ""
     """Why it is refused."""
+    written: tuple[str, ...] = ()
+    """Methods, "Attention.forward" say, that a cut writes anew, because they derive sizes from which units are gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,8 @@ class Inspection:
         table = [("group", "kind", "units", "parameters a unit", "MACs a unit", "proved")]
         for row in self.rows:
             macs = "" if row.unit_macs is None else f"{row.unit_macs:,}"
-            proved = "yes" if row.proved else f"no: {row.reason}"
+            written = f", writes {listed(row.written)} anew" if row.written else ""
+            proved = f"yes{written}" if row.proved else f"no: {row.reason}"
             table.append((row.name, row.kind, f"{row.units:,}", f"{row.unit_parameters:,}", macs, proved))
         for alone in self.left_alone:
             table.append((alone.name, alone.kind, f"{alone.units:,}", "", "", f"left alone: {alone.reason}"))
@@ -139,6 +142,7 @@ def inspect(
     proved = tuple(group for group in found.groups if group.name not in faults)
     sizes = parameter_size(model, found.groups)
     unit_macs = _unit_macs(model, found, proved)
+    modules = dict(model.named_modules())
     return Inspection(
         rows=tuple(
             InspectedGroup(
@@ -149,6 +153,7 @@ def inspect(
                 unit_macs=mac,
                 proved=group.name not in faults,
                 reason=faults.get(group.name, ""),
+                written=_written(group, modules),
             )
             for group, unit, mac in zip(found.groups, unit_sizes(sizes), unit_macs, strict=True)
         ),
@@ -159,6 +164,11 @@ def inspect(
         mac_model=mac_size(model, proved, found.trace) if found.trace else None,
         endangered=_endangered(model, proved, found.trace) if found.trace else (),
     )
+
+
+def _written(group: PruneGroup, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
+    names = (f"{type(modules[call.module]).__name__}.{call.method.rpartition('/')[0] or call.method}" for call in group.calls)
+    return tuple(dict.fromkeys(names))
 
 
 def _unit_macs(model: nn.Module, found: Discovery, proved: Sequence[PruneGroup]) -> list[int | None]:
