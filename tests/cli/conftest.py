@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import shutil
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,25 +16,8 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import save_file
+from tiny_teacher import TEACHER
 
-TEACHER = {
-    "extractor_mode": "group_norm",
-    "extractor_conv_layer_config": [[8, 10, 5], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 2, 2], [8, 2, 2]],
-    "extractor_conv_bias": False,
-    "encoder_embed_dim": 32,
-    "encoder_projection_dropout": 0.1,
-    "encoder_pos_conv_kernel": 8,
-    "encoder_pos_conv_groups": 4,
-    "encoder_num_layers": 2,
-    "encoder_num_heads": 4,
-    "encoder_attention_dropout": 0.1,
-    "encoder_ff_interm_features": 64,
-    "encoder_ff_interm_dropout": 0.1,
-    "encoder_dropout": 0.1,
-    "encoder_layer_norm_first": False,
-    "encoder_layer_drop": 0.0,
-    "aux_num_out": None,
-}
 JOINT_STEPS, FURTHER_STEPS = 10, 6
 SETTINGS = f"""
 log_every = 1
@@ -161,6 +146,37 @@ class Finished:
 def finished(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("finished") / "run"
     return Finished(folder=folder, outcome=bench.compress("--out", folder, "--json").succeeded())
+
+
+@pytest.fixture(scope="session")
+def _interrupted(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the settings and of the run that `interrupted` copies."""
+    import l0prune_cli.progress
+
+    def stop(_self: Any, record: Any) -> None:
+        if record.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    folder = tmp_path_factory.mktemp("interrupted")
+    (folder / "often.toml").write_text("checkpoint_minutes = 0.0\n" + bench.settings.read_text())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(l0prune_cli.progress.TerminalObserver, "record", stop)
+        assert bench.compress("--out", folder / "run", config=folder / "often.toml").code == 130
+    assert len(list((folder / "run" / "checkpoints").iterdir())) == 2
+    return folder
+
+
+@pytest.fixture
+def interrupted(_interrupted: Path, tmp_path: Path) -> Path:
+    """A run that stopped after three steps, with a checkpoint of each of the last two; `often.toml` lies beside it."""
+    shutil.copy(_interrupted / "often.toml", tmp_path)
+    return Path(shutil.copytree(_interrupted / "run", tmp_path / "interrupted"))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a run would be."""
+    return tmp_path / "run"
 
 
 @pytest.fixture

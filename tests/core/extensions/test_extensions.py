@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_teacher import TEACHER
 from torch import Tensor, nn
 
 import l0prune
@@ -162,25 +163,6 @@ def test_a_metric_of_ones_own_is_met_by_gates(package: ModuleType) -> None:
         torch.testing.assert_close(student.eval()(x), pruner.model.eval()(x), rtol=1e-5, atol=1e-6)
 
 
-SMALL = {
-    "extractor_mode": "group_norm",
-    "extractor_conv_layer_config": [(8, 10, 5), *[(8, 3, 2)] * 4, *[(8, 2, 2)] * 2],
-    "extractor_conv_bias": False,
-    "encoder_embed_dim": 32,
-    "encoder_projection_dropout": 0.1,
-    "encoder_pos_conv_kernel": 8,
-    "encoder_pos_conv_groups": 4,
-    "encoder_num_layers": 2,
-    "encoder_num_heads": 4,
-    "encoder_attention_dropout": 0.1,
-    "encoder_ff_interm_features": 64,
-    "encoder_ff_interm_dropout": 0.1,
-    "encoder_dropout": 0.1,
-    "encoder_layer_norm_first": False,
-    "encoder_layer_drop": 0.0,
-    "aux_num_out": None,
-    "family": "hubert",
-}
 COMPRESS = "compress --plugin speech --steps 4 --target-sparsity 0.5 --device cpu --json".split()
 SHORT = ("batch_seconds=4", "evaluation_seconds=5", "workers=0", "l1_weight=0", "cosine_weight=0", "terms.smooth_l1=1")
 
@@ -197,7 +179,7 @@ def test_a_format_and_a_distillation_term_on_the_command_line(site: Path, tmp_pa
     from l0prune_speech.encoder import build_encoder
     from l0prune_speech.formats import from_encoder
 
-    checkpoint = from_encoder(build_encoder(SMALL))
+    checkpoint = from_encoder(build_encoder({**TEACHER, "family": "hubert"}))
     arrays = {name: tensor.detach().numpy() for name, tensor in checkpoint.tensors.items()}
     np.savez(tmp_path / "teacher.npz", **arrays, **{"config.json": np.array(json.dumps(dict(checkpoint.config)))})
     own = [part for setting in SHORT for part in ("--set", f"speech.{setting}")]
