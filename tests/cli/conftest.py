@@ -1,13 +1,10 @@
 """A tiny teacher, a few short clips, and the command line run in this process."""
 
-import contextlib
-import io
 import json
 import shutil
 import signal
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from command_line import Outcome, call
 from safetensors.torch import save_file
 from tiny_teacher import TEACHER
 
@@ -38,42 +36,6 @@ data = [CLIPS]
 batch_seconds = 5.0
 workers = WORKERS
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    def refused(self, *words: str) -> None:
-        """One line on stderr that holds `words`, nothing on stdout, exit status 2."""
-        assert (self.code, self.out) == (2, ""), self
-        assert self.err.startswith("l0prune: error: "), self.err
-        assert self.err.count("\n") == 1, self.err
-        assert self.err.endswith("\n")
-        for word in words:
-            assert word in self.err, self.err
-
-    def succeeded(self) -> "Outcome":
-        assert self.code == 0, self
-        return self
-
-
-def call(*arguments: object) -> Outcome:
-    """Run `l0prune ARGUMENTS` in this process."""
-    from l0prune_cli.main import main
-
-    out, err = io.StringIO(), io.StringIO()
-    before, sys.argv = sys.argv, ["l0prune", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as exit_:
-            main()
-    finally:
-        sys.argv = before
-    return Outcome(code=int(exit_.value.code or 0), out=out.getvalue(), err=err.getvalue())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +111,14 @@ def finished(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Finished
 
 
 @pytest.fixture(scope="session")
+def onnx_file(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The student of the uninterrupted run, exported."""
+    file = tmp_path_factory.mktemp("exported") / "student.onnx"
+    call("export", finished.folder, "--to", "onnx", "--out", file).succeeded()
+    return file
+
+
+@pytest.fixture(scope="session")
 def _interrupted(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the settings and of the run that `interrupted` copies."""
     import l0prune_cli.progress
@@ -177,6 +147,14 @@ def interrupted(_interrupted: Path, tmp_path: Path) -> Path:
 def out(tmp_path: Path) -> Path:
     """Where a run would be."""
     return tmp_path / "run"
+
+
+@pytest.fixture
+def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes of whole clips train for a few steps: what commands say of scores is the same, whatever they are."""
+    from l0prune_speech.probes import clips
+
+    monkeypatch.setattr(clips, "_SCHEDULE", replace(clips._SCHEDULE, steps=20))
 
 
 @pytest.fixture
