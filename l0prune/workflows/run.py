@@ -173,7 +173,6 @@ class CompressionRun:
             folder=self.folder.path,
             **self._description(),
         )
-        gated.gates.forget_choice()
 
     def _train(self, gated: GatedModel, state: Mapping[str, Any] | None) -> None:
         """The joint stage, the cut, the further stage."""
