@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from l0prune.support.parsing import parse_json
     from l0prune.support.pickles import pickled_names
     from l0prune.support.processes import python, safe_children
+    from l0prune.support.registry import ClassRegistry, Registry, spelled
     from l0prune.support.rewriting import (
         can_write,
         class_with_sizes,
@@ -115,9 +116,11 @@ if TYPE_CHECKING:
         "STAMP",
         "BatchNorm",
         "Busy",
+        "ClassRegistry",
         "Convolution",
         "Field",
         "NormWithStatistics",
+        "Registry",
         "Setting",
         "TorchDispatchMode",
         "alternatives",
@@ -127,8 +130,8 @@ if TYPE_CHECKING:
         "build",
         "cache_folder",
         "called",
-        "carry_source",
         "can_write",
+        "carry_source",
         "catch_signals",
         "check_archive",
         "check_fields",
@@ -138,11 +141,11 @@ if TYPE_CHECKING:
         "check_stamp",
         "check_writable",
         "checked",
+        "class_with_sizes",
         "compiled_from",
         "conforms",
         "copied",
         "counted",
-        "class_with_sizes",
         "cpu_multiplies_bfloat16",
         "digest_of",
         "duration",
@@ -208,6 +211,7 @@ if TYPE_CHECKING:
         "shortest_endings",
         "size_name",
         "sized_call_of",
+        "spelled",
         "stamp",
         "state_to_pickle",
         "table_of",
@@ -278,6 +282,7 @@ _HOMES = {
         "size_name",
         "sized_call_of",
     ),
+    "registry": ("ClassRegistry", "Registry", "spelled"),
     "signals": ("catch_signals",),
     "tables": (
         "merge",
