@@ -166,7 +166,7 @@ def test_the_methods_run_without_the_library_and_in_exported_programs(tmp_path: 
     assert all(torch.equal(output, slim(images)) for output in outputs)
     pruned = prune(Derived().eval(), X, target_sparsity=0.4)
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(pruned, (X,), dynamic_shapes={"x": {0: batch}, "scale": None})
+    program = torch.export.export(pruned, (X,), dynamic_shapes={"x": {0: batch}})
     assert torch.equal(program.module()(X[:1]), pruned(X[:1]))
     assert torch.equal(torch.jit.trace(pruned, X)(X), pruned(X))
 
