@@ -16,6 +16,8 @@ class LeftAlone:
     kind: str
     units: int
     reason: str
+    parameters: int = 0
+    """Parameters that stand on them: what it costs that they stay."""
     interface: bool = False
     """Whether they are the model's own output: not hidden at all."""
 

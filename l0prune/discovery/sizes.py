@@ -78,12 +78,16 @@ class _Counting:
             return (dim.length if all(map(_distinct, dim.sources)) else _OWN), None
         if not _distinct(dim.atoms[:, 0]):
             return _REST, None
+        return self._of_units(dim.length, found)
+
+    def _of_units(self, length: int, found: np.ndarray) -> tuple[int, tuple[int, int] | None]:
+        """The same for classes (length, n)."""
         owners = np.unique(self.owner[found]).tolist()
         if owners == [-1]:
-            return dim.length, None
-        if len(owners) > 1 or (found != found[:, :1]).any() or dim.length % self.groups[owners[0]].units:
+            return length, None
+        if len(owners) > 1 or (found != found[:, :1]).any() or length % self.groups[owners[0]].units:
             return _OWN, None
-        return dim.length, (owners[0], dim.length // self.groups[owners[0]].units)
+        return length, (owners[0], length // self.groups[owners[0]].units)
 
 
 def _distinct(atoms: np.ndarray | None) -> bool:

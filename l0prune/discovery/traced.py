@@ -61,7 +61,7 @@ class SizedDim(NamedTuple):
 
     length: int
     atoms: Atoms | None
-    """(length, n) of the dimension that it makes, which may depend on `n` places of others too; None for a fixed one."""
+    """(length, n) of the dimension that it makes, which may depend on n places of others too; None for a fixed one."""
     sources: tuple[Atoms | None, ...]
     """What the dimensions carry that it is a factor or a product of; none where that is not known."""
 

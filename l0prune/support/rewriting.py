@@ -140,7 +140,7 @@ def _decorated(method: Any, plain: Any, written: Any) -> Any:
     cells = getattr(method, "__closure__", None) or ()
     for number, cell in enumerate(cells):
         if isinstance(cell.cell_contents, FunctionType) and inspect.unwrap(cell.cell_contents) is plain:
-            closure = list(cells)
+            closure: list[CellType] = list(cells)
             closure[number] = CellType(_decorated(cell.cell_contents, plain, written))
             made = FunctionType(
                 method.__code__, method.__globals__, method.__name__, method.__defaults__, tuple(closure)
@@ -168,9 +168,7 @@ def _parsed(function: Any) -> tuple[ast.Module, int]:
     return ast.parse(plain), len(source.splitlines()[0]) - len(plain.splitlines()[0])
 
 
-def _text(
-    function: Any, calls: Mapping[Place, Ways], helpers: Iterable[str] = (), *, is_helper: bool = False
-) -> str:
+def _text(function: Any, calls: Mapping[Place, Ways], helpers: Iterable[str] = (), *, is_helper: bool = False) -> str:
     """A function's source with sizes that the module keeps.
 
     Args:
@@ -211,12 +209,12 @@ class _Deriver(ast.NodeTransformer):
         stores = [node.id for node in ast.walk(definition) if isinstance(node, ast.Name) and _is_stored(node)]
         self.once = {name for name in stores if stores.count(name) == 1}
 
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:  # noqa: N802 - named by ast
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         if isinstance(node.op, ast.FloorDiv) and ast.dump(node) in self.derived:
             return self.derived[ast.dump(node)]
         return self.generic_visit(node)
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST:  # noqa: N802 - named by ast
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
         target = node.targets[0]
         is_quotient = isinstance(node.value, ast.BinOp) and isinstance(node.value.op, ast.FloorDiv)
         if isinstance(target, ast.Name) and target.id in self.once and is_quotient:
@@ -240,7 +238,7 @@ class _Writer(ast.NodeTransformer):
         self.derived: dict[str, ast.expr] = {}
         """What takes the place of a size that the method derives, by its syntax."""
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802 - named by ast
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
         at = node.end_lineno - 1, node.end_col_offset
