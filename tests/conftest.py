@@ -1,6 +1,7 @@
-"""What holds for every test: random draws repeat, and none is judged by how fast the machine is. And labelled sound."""
+"""What holds for every test: random draws repeat, and time is no judge. Who runs the tests; labelled sound."""
 
 import json
+import os
 import random
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -25,6 +26,30 @@ for _folder in ("families", "formats"):
 _SLOW = [HealthCheck.too_slow]
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.load_profile("repeatable")
+
+# One thread a process, also of those that tests start: workers share the cores, and sums are the same everywhere.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+MOST_WORKERS, MANY_FILES = 4, 12
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Many files of tests are run by a worker for each core; few by this process alone, since a worker starts slowly.
+
+    `-n` overrules it (`-n 0`: this process alone). Without pytest-xdist nothing is changed.
+    """
+    asked = config.option
+    if getattr(asked, "numprocesses", 0) is not None or asked.tx or hasattr(config, "workerinput"):
+        return
+    watched = asked.usepdb or asked.trace or asked.collectonly or asked.capture == "no"
+    places = [config.invocation_params.dir / argument for argument in config.args]
+    files = sum(sum(1 for _ in place.rglob("test_*.py")) if place.is_dir() else 1 for place in places)
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    if workers > 1 and files >= MANY_FILES and not watched and not asked.keyword:
+        asked.numprocesses = workers
+        # Each begins with a part of the files in their order; who is done takes over tests of another.
+        asked.dist = "worksteal" if asked.dist == "no" else asked.dist
 
 
 @pytest.fixture(autouse=True)
