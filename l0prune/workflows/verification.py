@@ -27,13 +27,13 @@ from l0prune.storage import (
     PROBE,
     PROBE_TOLERANCE,
     WEIGHTS,
-    build_dense,
     check_description,
     load,
     probe_difference,
     read_description,
     read_probe,
     read_report,
+    skeleton,
     stated_digest,
 )
 from l0prune.support import (
@@ -46,7 +46,6 @@ from l0prune.support import (
     model_shapes,
     named_weights,
     read_toml,
-    without_values,
 )
 from l0prune.workflows.pipeline import compress
 
@@ -201,8 +200,7 @@ class _Saved:
         """The network that the plan was made for, without values."""
         if self._build is not None:
             return self._build()
-        with without_values():
-            return build_dense(self.description, self.path)
+        return skeleton(self.description, self.plan, self.path)
 
     def _need_network(self) -> None:
         if self._build is None and not self.description.get("plugin"):
