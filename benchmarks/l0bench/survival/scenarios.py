@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import l0prune
+from l0bench.fuzzing.samples import make_samples
 from l0bench.survival import short_runs
 from l0prune.report import run_facts
+
+_EXPORTED = "run/exports/dphubert.pth"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,18 @@ def _refused_at_most(reading: Callable[[], object]) -> None:
             raise AssertionError(f"no single line: {error}") from error
 
 
+def _export(folder: Path) -> None:
+    l0prune.export(folder / "run", to="dphubert")
+
+
+def _exported(folder: Path) -> dict[str, Any]:
+    """The export holds, and the run holds what it held."""
+    found = l0prune.verify(folder / _EXPORTED, plugin="speech")
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    content = {name: path.read_bytes() for name, path in files.items() if path.suffix not in (".pth", ".lock")}
+    return {"checks": [(check.name, check.holds, check.said) for check in found.checks], **content}
+
+
 def _cached(action: Callable[[Path], None]) -> Callable[[Path], None]:
     """With a cache in the folder."""
 
@@ -96,6 +111,10 @@ class Materials:
         self.interrupted, self.finished = folder / "interrupted", folder / "finished"
         short_runs.interrupt(self.interrupted)
         short_runs.begin(self.finished)
+        samples = folder / "samples"
+        samples.mkdir()
+        make_samples(samples)
+        self.speech = samples / "whole"
 
     def scenarios(self) -> dict[str, Scenario]:
         """By name."""
@@ -111,6 +130,12 @@ class Materials:
             "run for latency": Scenario(**latency),
             "report of a live run": self._report(self.interrupted),
             "report of a finished run": self._report(self.finished),
+            "export": Scenario(
+                prepare=lambda folder: short_runs.copied(self.speech, folder / "run"),
+                act=_export,
+                go_on=lambda folder: None if (folder / _EXPORTED).exists() else _export(folder),
+                end=_exported,
+            ),
             "live run, read": Scenario(**_run(), look=_look),
         }
 
