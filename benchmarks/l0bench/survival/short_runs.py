@@ -21,8 +21,8 @@ SETTINGS: dict[str, Any] = {
     "checkpoint_minutes": 0.0,
     "joint": {"steps": 6, "learning_rate": 1e-2, "micro_batches": 2},
     "further": {"steps": 2, "learning_rate": 1e-2, "micro_batches": 2},
-    "controller": {"learning_rate": 0.5, "warmup_steps": 2},
-    "compaction": {"every_steps": 2, "patience": 1, "closed_below": 0.45},
+    "controller": {"kind": "projected", "learning_rate": 0.5, "warmup_steps": 2},
+    "compaction": {"every_steps": 2, "patience": 1, "closed_below": 0.3},
 }
 LATENCY: dict[str, Any] = {"metric": "latency", "target_sparsity": None, "target_speedup": 1.12, "gates": {"round_to": 1}}
 _TIMES = ("_seconds", "seconds_left", "amount_per_second", "peak_memory", "run_directory")
