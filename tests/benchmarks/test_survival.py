@@ -91,7 +91,12 @@ def test_what_is_not_whole_is_named(tmp_path: Path) -> None:
     (tmp_path / ".c.1.partial.json").touch()
     (tmp_path / "run.lock").touch()
     (tmp_path / "d.toml").write_text("a = 1")
-    assert [line.partition(":")[0] for line in broken(tmp_path)] == [".c.1.partial.json", "a.json", "b.html", "run.lock"]
+    assert [line.partition(":")[0] for line in broken(tmp_path)] == [
+        ".c.1.partial.json",
+        "a.json",
+        "b.html",
+        "run.lock",
+    ]
     assert len(broken(tmp_path, ("partial", "lock"))) == 2
 
 

@@ -18,7 +18,20 @@ NASTY: tuple[Any, ...] = (
 )
 """Values in the place of others."""
 _SEAL = b"l0prune sha256 "
-_TEXT = (b"[" * 200, b"{" * 200, b'{"a":' * 200, b"9" * 25, b"9" * 5000, b"nan", b"-", b'"', b"\\", b"\n", b"\t", b"../")
+_TEXT = (
+    b"[" * 200,
+    b"{" * 200,
+    b'{"a":' * 200,
+    b"9" * 25,
+    b"9" * 5000,
+    b"nan",
+    b"-",
+    b'"',
+    b"\\",
+    b"\n",
+    b"\t",
+    b"../",
+)
 _PICKLE = (
     # Whoever calls what a pickle names ends here.
     *(b"cos\nabort\n(tR", b"cos\nabort\n)\x81", b"\x8c\x02os\x8c\x05abort\x93)R"),

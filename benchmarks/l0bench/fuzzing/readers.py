@@ -74,9 +74,7 @@ READERS: dict[str, Reader] = {
     "safetensors": Reader(file="teacher.safetensors", read=_teacher("teacher.safetensors"), form="header"),
     "pickle": Reader(file="student.pth", read=_teacher("student.pth"), form="archive", sealed=True),
     "Hugging Face config.json": Reader(file="in-parts/config.json", read=_teacher("in-parts"), form="json"),
-    "Hugging Face index": Reader(
-        file="in-parts/model.safetensors.index.json", read=_teacher("in-parts"), form="json"
-    ),
+    "Hugging Face index": Reader(file="in-parts/model.safetensors.index.json", read=_teacher("in-parts"), form="json"),
     "Hugging Face weights": Reader(
         file="huggingface/model.safetensors", read=_teacher("huggingface"), form="header", sealed=True
     ),

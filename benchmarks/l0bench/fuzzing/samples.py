@@ -1,4 +1,4 @@
-"""A small file of every kind that l0prune reads. They are as small as can be, so that reading one takes milliseconds."""
+"""A small file of every kind that l0prune reads, as small as can be: reading one takes milliseconds."""
 
 import json
 import shutil

@@ -1,7 +1,7 @@
 """The file-system calls that this process makes below a folder: counted, and one of them made to go wrong.
 
-Python's own calls are seen as its audit events and by wrappers of what has none (`write`, `fsync`). Files that torch and
-safetensors write in native code count as one call each; one that goes wrong leaves half of its file.
+Python's own calls are seen as its audit events and by wrappers of what has none (`write`, `fsync`). Files that torch
+and safetensors write in native code count as one call each; one that goes wrong leaves half of its file.
 """
 
 import builtins
@@ -99,7 +99,9 @@ class FileCalls:
                 calls._call("write", self.fileno(), lambda: super(Counted, self).write(content[: len(content) // 2]))
                 return super().write(content)
 
-        def open(file: Any, mode: str = "r", buffering: int = -1, encoding=None, errors=None, newline=None, **more: Any):
+        def open(
+            file: Any, mode: str = "r", buffering: int = -1, encoding=None, errors=None, newline=None, **more: Any
+        ):
             if not {*mode} & {*"wax+"} or calls._name(file) is None:
                 return real(file, mode, buffering, encoding, errors, newline, **more)
             raw = Counted(file, mode.replace("b", "").replace("t", ""), **more)

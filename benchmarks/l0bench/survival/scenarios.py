@@ -151,9 +151,7 @@ class Materials:
                 name: path.read_bytes() for name, path in content.items() if path.suffix != ".html"
             }
 
-        return Scenario(
-            prepare=lambda folder: short_runs.copied(run, folder / "run"), act=act, go_on=act, end=end
-        )
+        return Scenario(prepare=lambda folder: short_runs.copied(run, folder / "run"), act=act, go_on=act, end=end)
 
 
 def emptied(folder: Path) -> Path:

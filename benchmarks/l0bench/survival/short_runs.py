@@ -24,7 +24,12 @@ SETTINGS: dict[str, Any] = {
     "controller": {"kind": "projected", "learning_rate": 0.5, "warmup_steps": 2},
     "compaction": {"every_steps": 2, "patience": 1, "closed_below": 0.3},
 }
-LATENCY: dict[str, Any] = {"metric": "latency", "target_sparsity": None, "target_speedup": 1.12, "gates": {"round_to": 1}}
+LATENCY: dict[str, Any] = {
+    "metric": "latency",
+    "target_sparsity": None,
+    "target_speedup": 1.12,
+    "gates": {"round_to": 1},
+}
 _TIMES = ("_seconds", "seconds_left", "amount_per_second", "peak_memory", "run_directory")
 """What differs between runs that are the same."""
 
@@ -73,9 +78,7 @@ class Fit(l0prune.Objective):
 
     def forward(self, batch: Tensor) -> l0prune.Losses:
         """Args: batch: (B, 6)."""
-        return l0prune.Losses(
-            total=(self.student(batch) - batch.cumsum(1).sign()).square().mean(), amount=len(batch)
-        )
+        return l0prune.Losses(total=(self.student(batch) - batch.cumsum(1).sign()).square().mean(), amount=len(batch))
 
 
 def batches(position: int) -> Iterator[Tensor]:

@@ -113,7 +113,9 @@ def test_any_number_of_processes_gives_the_same_plan_and_weights(size: int, alon
         torch.testing.assert_close(second[name], tensor, rtol=1e-5, atol=1e-5)
     assert reports[1]["losses_final"]["error"] == pytest.approx(reports[0]["losses_final"]["error"], rel=1e-4)
     # Every line is of the same batches.
-    rows = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (alone, run)]
+    rows = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (alone, run)
+    ]
     for one, other in zip(*rows, strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert other["parts"] == pytest.approx(one["parts"], rel=1e-4)
