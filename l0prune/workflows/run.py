@@ -159,7 +159,7 @@ class CompressionRun:
             with gated.gates.fixed(torch.ones_like(gated.gates.log_alpha)):
                 self.results.macs_before = macs_of(self.task, gated.model)
         if self.resume and world().is_main:
-            self.folder.sweep()
+            self.folder.sweep(self.config.keep_checkpoints)
             self.folder.rewind_metrics(self.state["position"] if self.state else 0)
 
     def _rehearse(self, gated: GatedModel) -> None:

@@ -21,7 +21,6 @@ from l0prune.storage import (
     PROBE,
     PROBE_TOLERANCE,
     WEIGHTS,
-    build_dense,
     check_description,
     load,
     probe_difference,
@@ -29,6 +28,7 @@ from l0prune.storage import (
     read_plan,
     read_probe,
     read_report,
+    skeleton,
     stated_digest,
 )
 from l0prune.support import (
@@ -38,7 +38,6 @@ from l0prune.support import (
     file_digest,
     model_shapes,
     read_toml,
-    without_values,
 )
 from l0prune.workflows.verification.again import cut_again, made_again
 from l0prune.workflows.verification.common import Checks, Unknown, agree
@@ -102,8 +101,7 @@ class Saved:
         """The network that the plan was made for, without values."""
         if self._build is not None:
             return self._build()
-        with without_values():
-            return build_dense(self.description, self.path)
+        return skeleton(self.description, self.plan, self.path)
 
     def _need_network(self) -> None:
         if self._build is None and not self.description.get("plugin"):
