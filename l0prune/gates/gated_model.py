@@ -3,7 +3,9 @@
 Legend: N units of all groups, one after the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
 
 import numpy as np
 import torch
@@ -224,10 +226,10 @@ class GatedModel(nn.Module):
         dims: dict[str, int] = {}
         for g, group in enumerate(self.groups):
             for norm in group.norms:
-                place = next((p for p in group.places if p.tensor == f"{norm.module}.weight"), None)
+                place = _place_on_channels(group, norm.module, self.shapes)
                 where = f"{group.name}, {norm.module}"
                 if place is None:
-                    raise GroupError("a gated norm must carry the group on its weight", where=where)
+                    raise GroupError("a gated norm must carry the group on a tensor of its own", where=where)
                 if dims.setdefault(norm.module, norm.channel_dim) != norm.channel_dim:
                     raise GroupError("a norm is used on different dimensions", where=where)
                 _check_shares(self.model.get_submodule(norm.module), place, where)
@@ -235,7 +237,11 @@ class GatedModel(nn.Module):
         gated, standings, channels = [], [], []
         for number, (path, places) in enumerate(standing.items()):
             norm = self.model.get_submodule(path)
-            standings.append(Standing(self.shapes[f"{path}.weight"], tuple(places)))
+            tensors = {self.shapes[place.tensor] for _, place in places}
+            if len(tensors) > 1:
+                raise GroupError("groups stand on different tensors of a gated norm", where=path)
+            extent = max(tensors.pop())
+            standings.append(Standing((extent,), tuple((g, replace(place, dim=0)) for g, place in places)))
             channels.append(NormGates(self.gates, standings[-1], number))
             gated.append(GatedNorm(norm, channels[-1], dims[path]).train(norm.training))
         return gated, standings, channels
@@ -270,6 +276,16 @@ def _layer_hooks(module: nn.Module) -> list[RemovableHandle]:
     if layer.after is not None:
         hooks.append(module.register_forward_hook(layer.after, always_call=True))
     return hooks
+
+
+def _place_on_channels(group: PruneGroup, module: str, shapes: Mapping[str, tuple[int, ...]]) -> Place | None:
+    """Where a group stands on a tensor of a norm's own that extends along its channels alone: its weight, if it can."""
+    own = [
+        place
+        for place in group.places
+        if place.tensor.rpartition(".")[0] == module and shapes[place.tensor][place.dim or 0] == prod(shapes[place.tensor])
+    ]
+    return min(own, key=lambda place: (not place.tensor.endswith(".weight"), place.tensor), default=None)
 
 
 def _check_shares(norm: nn.Module, place: Place, where: str) -> None:

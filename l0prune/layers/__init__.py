@@ -3,7 +3,7 @@
 `register` says it for a class of one's own.
 """
 
-from l0prune.layers import convolution, recurrent  # noqa: F401 - they register their layers
+from l0prune.layers import convolution, experts, recurrent  # noqa: F401 - they register their layers
 from l0prune.layers.attention import adopt_attention
 from l0prune.layers.linear import is_transposed
 from l0prune.layers.norms import GatedNorm, is_rms_norm

@@ -40,6 +40,21 @@ def _linear(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
         tracer.set(out, unified(tracer, [out, bias], out.ndim))
 
 
+@rule("_grouped_mm transformers::grouped_mm_fallback")
+def _grouped_product(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """(n, k) x (e, k, m): each row is multiplied with the matrix of its expert; experts read and make the same units."""
+    x, weight, bias = args[0], args[1], args[3] if len(args) > 3 else None
+    if x.ndim != 2 or weight.ndim != 3 or bias is not None:
+        for operand in tensors(args):
+            tracer.pin_all(operand, "is read by experts in a form that has no rule")
+        return
+    tracer.settle(weight)
+    consume(tracer, tracer.along(x, 1), tracer.along(weight, 1), weight, x)
+    found = ((0, tracer.along(x, 0)), (1, tracer.along(weight, 2)))
+    tracer.set(out, [Block((dim,), atoms) for dim, atoms in found if atoms is not None])
+    tracer.cost(x.shape[0], extent(tracer, weight, 1), extent(tracer, weight, 2))
+
+
 def _contracted(tracer: Tracer, one: Tensor, other: Tensor, out: Tensor) -> list[Block]:
     """(b, n, k) x (b, k, m), without b, and without m for a vector."""
     tracer.settle(one)

@@ -10,6 +10,7 @@ from l0prune.discovery.rules.elementwise import pointwise
 from l0prune.discovery.rules.registry import Rule, across, move, rule, tensors
 from l0prune.discovery.traced import Atoms, Block
 from l0prune.discovery.tracer import Tracer
+from l0prune.support import NormWithStatistics, own_modules, own_parameters
 
 
 @rule(
@@ -67,6 +68,14 @@ def _is_of_module(tracer: Tracer, weight: Tensor) -> bool:
     return own is not None and len(own) == 1 and np.array_equal(own[0], tracer.along(weight, 0))  # type: ignore[arg-type]
 
 
+def _is_own_statistic(tracer: Tracer, extent: int) -> bool:
+    """Whether the module that runs, one without children, has a parameter along as many channels and nothing else."""
+    module = tracer.modules.get(tracer.here)
+    if not tracer.here or module is None or own_modules(module) or isinstance(module, NormWithStatistics):
+        return False
+    return any(p is not None and max(p.shape, default=0) == p.numel() == extent for p in own_parameters(module).values())
+
+
 def _input_dim(tracer: Tracer, channels: Atoms) -> int | None:
     """The dimension of the running module's input on which these atoms stand, -1 for the last."""
     x = tracer.input_here
@@ -113,7 +122,16 @@ def _weight_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
         tracer.set(tensors([out])[0], [Block((keep,), lengths)], constant=True)
 
 
-@rule("_softmax softmax _log_softmax log_softmax cumsum cumprod _safe_softmax logcumsumexp")
+@rule("_softmax softmax")
+def _softmax(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    x, dim = args[:2]
+    if x.ndim and not _over_open(tracer, x, [dim]):
+        _along_dim(tracer, args, out)
+    else:
+        tracer.set(out, tracer.facts(x).blocks)
+
+
+@rule("_log_softmax log_softmax cumsum cumprod _safe_softmax logcumsumexp")
 def _along_dim(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     x, dim = args[0], args[1] % max(args[0].ndim, 1)
     atoms = tracer.along(x, dim) if x.ndim else None
@@ -122,9 +140,35 @@ def _along_dim(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     tracer.set(out, tracer.facts(x).blocks)
 
 
+@rule("sum mean amax amin var std linalg_vector_norm norm")
+def _statistic(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    """What a module works out of all of its channels, it can work out of the open ones while there are gates."""
+    x = args[0]
+    dims = next((a for a in args[1:3] if isinstance(a, list | tuple)), None)
+    if dims and isinstance(x, Tensor) and x.ndim and _over_open(tracer, x, dims):
+        reduced = {d % x.ndim for d in dims}
+        blocks = [b for b in tracer.facts(x).blocks if b.dims[0] not in reduced]
+        if out.ndim < x.ndim:
+            blocks = move(blocks, lambda d: d - sum(other < d for other in reduced))
+        tracer.set(out, blocks)
+    else:
+        _reduce(tracer, args, out)
+
+
+def _over_open(tracer: Tracer, x: Tensor, dims: Sequence[int]) -> bool:
+    """Whether what is reduced are channels of a module that stands for itself, and if so, that it reduces them."""
+    if tracer.facts(x).constant:
+        return False
+    tracer.settle(x)
+    found = [(d, atoms) for d in dims if (atoms := tracer.along(x, d)) is not None]
+    if len(found) != 1 or not _is_own_statistic(tracer, len(found[0][1])):
+        return False
+    tracer.normed(*found[0])
+    return True
+
+
 @rule(
-    "sum mean amax amin var std var_mean std_mean linalg_vector_norm norm argmax argmin any all prod logsumexp max min "
-    "aminmax median nansum count_nonzero"
+    "var_mean std_mean argmax argmin any all prod logsumexp max min aminmax median nansum count_nonzero"
 )
 def _reduce(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
     x = args[0]
