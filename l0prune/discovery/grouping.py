@@ -42,7 +42,8 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
     groups: list[PruneGroup] = []
     taken: Counter[str] = Counter()
     for (widths, _), members in units.items():
-        made = next((place for place, _ in widths if place[:2] in layers and place[2] is Role.PRODUCES), widths[0][0])
+        standing_on = [place for place, _ in widths if place[:2] in layers]
+        made = next((p for p in standing_on if p[2] is Role.PRODUCES), (standing_on or [widths[0][0]])[0])
         name = made[0].rpartition(".")[0] or made[0]
         if len(members) < 2:
             alone[name, layers.get(made[:2], "unit"), "everything here has to go together"] += 1
@@ -88,6 +89,10 @@ def _standing(found: Trace, classes: np.ndarray) -> dict[int, dict[tuple[str, in
     consumed = np.zeros(found.size, dtype=bool)
     for atoms in found.consumed:
         consumed[atoms] = True
+    # From the last sum to the first: a term may be a sum itself.
+    for whole, term in reversed(found.terms):
+        same = consumed[whole] & (classes[whole] == classes[term])
+        consumed[term[same]] = True
     standing: dict[int, dict[tuple[str, int, Role], list[int]]] = defaultdict(lambda: defaultdict(list))
     for tensor, dims in found.leaves.items():
         for dim, atoms in enumerate(dims):

@@ -283,7 +283,8 @@ def _place_on_channels(group: PruneGroup, module: str, shapes: Mapping[str, tupl
     own = [
         place
         for place in group.places
-        if place.tensor.rpartition(".")[0] == module and shapes[place.tensor][place.dim or 0] == prod(shapes[place.tensor])
+        if place.tensor.rpartition(".")[0] == module
+        and shapes[place.tensor][place.dim or 0] == prod(shapes[place.tensor])
     ]
     return min(own, key=lambda place: (not place.tensor.endswith(".weight"), place.tensor), default=None)
 

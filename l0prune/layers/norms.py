@@ -33,7 +33,7 @@ class GatedNorm(nn.Module):
         channel_dim: The dimension of the input on which the channels stand.
 
     Raises:
-        GroupError: `norm` keeps statistics, or has no tensor along the channels alone.
+        GroupError: `norm` keeps statistics, or has no weight along the channels alone.
     """
 
     weight: nn.Parameter | None
@@ -42,7 +42,7 @@ class GatedNorm(nn.Module):
         super().__init__()
         if len(getattr(norm, "normalized_shape", (1,))) != 1:
             raise GroupError("cannot gate a norm over several dimensions", got=tuple(norm.normalized_shape))  # type: ignore[arg-type]
-        if isinstance(norm, NormWithStatistics) or not any(along_channels(p) for p in own_parameters(norm).values()):
+        if isinstance(norm, NormWithStatistics) or not _is_along_channels(norm):
             raise GroupError("cannot gate this kind of norm", got=type(norm).__name__)
         self._over_open = over_open_of(norm)
         # A tuple hides the dense module from `parameters()`: the parameters are listed once, under their own names.
@@ -90,9 +90,11 @@ class GatedNorm(nn.Module):
         return as_torch_gives_it(y, x, isinstance(self.dense, nn.LayerNorm | nn.GroupNorm))
 
 
-def along_channels(tensor: Tensor | None) -> bool:
-    """Whether a norm's tensor extends along its channels alone, as (C,) or (1, C, 1, 1)."""
-    return tensor is not None and sum(extent > 1 for extent in tensor.shape) == 1
+def _is_along_channels(norm: nn.Module) -> bool:
+    """Whether a norm has a tensor along its channels alone, as (C,) or (1, C, 1, 1), or a place for one."""
+    own = own_parameters(norm)
+    tensors = [own["weight"]] if "weight" in own else [*own.values()]
+    return any(p is None or max(p.shape, default=0) == p.numel() for p in tensors)
 
 
 def over_open_of(norm: nn.Module) -> Callable[..., Tensor] | None:

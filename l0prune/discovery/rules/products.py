@@ -61,7 +61,7 @@ def _contracted(tracer: Tracer, one: Tensor, other: Tensor, out: Tensor) -> list
     tracer.settle(other)
     inner = other.ndim - 2 if other.ndim > 1 else 0
     left, right = tracer.along(one, -1), tracer.along(other, inner)
-    if tracer.facts(other).constant or not tracer.facts(one).constant:
+    if _is_weight(tracer, other, one):
         consume(tracer, left, right, other, one)
     else:
         consume(tracer, right, left, one, other)
@@ -76,9 +76,27 @@ def _contracted(tracer: Tracer, one: Tensor, other: Tensor, out: Tensor) -> list
             atoms = tracer.along(other, -1)
         if atoms is not None:
             blocks.append(Block((dim,), atoms))
+    if other.ndim == 1 and tracer.facts(one).constant and tracer.facts(other).constant:
+        # A number made of a weight, its spectral norm for example, costs next to nothing.
+        return blocks
     last = [extent(tracer, other, other.ndim - 1)] if other.ndim > 1 else []
     tracer.cost(1, *(extent(tracer, one, dim) for dim in range(one.ndim)), *last)
     return blocks
+
+
+def _is_weight(tracer: Tracer, other: Tensor, one: Tensor) -> bool:
+    """Whether the second factor is what is gated: of two weights a matrix, not a vector that a module keeps of it."""
+    if tracer.facts(one).constant and tracer.facts(other).constant:
+        return other.ndim > 1
+    return tracer.facts(other).constant or not tracer.facts(one).constant
+
+
+@rule("dot vdot")
+def _dot(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    one, other = args[:2]
+    if not tracer.facts(other).constant:
+        one, other = other, one
+    consume(tracer, tracer.along(one, 0), tracer.along(other, 0), other, one)
 
 
 def consume(tracer: Tracer, features: Atoms | None, reads: Atoms | None, weight: Tensor, x: Tensor) -> None:

@@ -73,7 +73,9 @@ def _is_own_statistic(tracer: Tracer, extent: int) -> bool:
     module = tracer.modules.get(tracer.here)
     if not tracer.here or module is None or own_modules(module) or isinstance(module, NormWithStatistics):
         return False
-    return any(p is not None and max(p.shape, default=0) == p.numel() == extent for p in own_parameters(module).values())
+    return any(
+        p is not None and max(p.shape, default=0) == p.numel() == extent for p in own_parameters(module).values()
+    )
 
 
 def _input_dim(tracer: Tracer, channels: Atoms) -> int | None:
@@ -111,15 +113,18 @@ def _group_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
 def _weight_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
     direction, length, dim = args[:3]
     keep = dim % direction.ndim
+    blocks = []
     for other in range(direction.ndim):
         atoms = tracer.along(direction, other)
-        if other != keep and atoms is not None:
-            tracer.pin(atoms, "is normalised with its weight")
-    # What reads the result reads its lengths: gates on its directions would be normalised away.
-    lengths = tracer.along(length, keep)
-    tracer.unify(tracer.along(direction, keep), lengths)
-    if lengths is not None:
-        tracer.set(tensors([out])[0], [Block((keep,), lengths)], constant=True)
+        if other == keep:
+            # What reads the result along this dimension reads its lengths: gates on directions would be normalised away.
+            tracer.unify(atoms, atoms := tracer.along(length, keep))
+        else:
+            # Along the others its lengths are summed up: gates make what is closed add nothing.
+            tracer.consume(atoms)
+        if atoms is not None:
+            blocks.append(Block((other,), atoms))
+    tracer.set(tensors([out])[0], blocks, constant=True)
 
 
 @rule("_softmax softmax")
@@ -140,7 +145,27 @@ def _along_dim(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     tracer.set(out, tracer.facts(x).blocks)
 
 
-@rule("sum mean amax amin var std linalg_vector_norm norm")
+@rule("sum linalg_vector_norm norm")
+def _total(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    """Gates on a weight make what is closed add nothing to a sum over it."""
+    x = args[0]
+    if not tracer.facts(x).constant:
+        _statistic(tracer, args, out)
+        return
+    dims = next(({d % x.ndim for d in a} for a in args[1:3] if isinstance(a, list | tuple) and a), {*range(x.ndim)})
+    tracer.settle(x)
+    blocks = []
+    for block in tracer.facts(x).blocks:
+        if block.dims[0] in dims:
+            tracer.consume(block.atoms)
+        else:
+            blocks.append(block)
+    if out.ndim < x.ndim:
+        blocks = move(blocks, lambda d: d - sum(other < d for other in dims))
+    tracer.set(out, blocks, constant=True)
+
+
+@rule("mean amax amin var std")
 def _statistic(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
     """What a module works out of all of its channels, it can work out of the open ones while there are gates."""
     x = args[0]
@@ -167,9 +192,7 @@ def _over_open(tracer: Tracer, x: Tensor, dims: Sequence[int]) -> bool:
     return True
 
 
-@rule(
-    "var_mean std_mean argmax argmin any all prod logsumexp max min aminmax median nansum count_nonzero"
-)
+@rule("var_mean std_mean argmax argmin any all prod logsumexp max min aminmax median nansum count_nonzero")
 def _reduce(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
     x = args[0]
     if not isinstance(x, Tensor) or not x.ndim:
