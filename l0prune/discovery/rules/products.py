@@ -187,6 +187,9 @@ def _attention(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
                 tracer.pin(atoms, "two activations are multiplied over it")
     heads = tracer.along(query, -3)
     for x in (key, value):
+        if x.shape[-3] == 1:
+            # One head of keys and values, which all queries share.
+            continue
         theirs = tracer.along(x, -3)
         share = query.shape[-3] // x.shape[-3]
         tracer.unify(heads, theirs if theirs is None else np.repeat(theirs, share))

@@ -45,12 +45,13 @@ def _reshape(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
             if tracer.is_new(atoms):
                 tracer.pin(atoms, "is flattened together with other channels")
         split = [(axes, atoms) for axes, atoms in split if not tracer.is_new(atoms)]
-    clash = shared()
-    blocks = []
-    for axes, atoms in split:
-        if clash & {owner[k] for k in axes}:
+    blocks, taken = [], set()
+    # The outermost stays: heads, not places within them.
+    for axes, atoms in sorted(split, key=lambda part: min(part[0], default=0)):
+        if taken & {owner[k] for k in axes}:
             tracer.pin(atoms, "is flattened together with other channels")
             continue
+        taken |= {owner[k] for k in axes}
         blocks.append(_merge(tracer, axes, atoms, sizes, outer, owner))
     tracer.set(out, blocks, constant=facts.constant)
     for block in blocks:
