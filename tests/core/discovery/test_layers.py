@@ -25,8 +25,6 @@ from torch.nn import functional as F
 
 from l0prune.discovery.search import discover
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def shuffled(m: Any, x: Tensor) -> Tensor:
     x = m.a(x)
