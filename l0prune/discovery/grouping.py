@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from l0prune.discovery.found import Discovery, LeftAlone
-from l0prune.discovery.traced import OUTPUT, Trace
+from l0prune.discovery.traced import OUTPUT, NormCall, Trace
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.layers import counting_attributes, layer_units
 from l0prune.support import called, listed
@@ -122,6 +122,17 @@ def _cost_signatures(found: Trace, classes: np.ndarray) -> dict[int, tuple]:
     return {atom: tuple(places) for atom, places in signatures.items()}
 
 
+def _standing_alike(call: NormCall, found: Trace, classes: np.ndarray) -> str | None:
+    """For a norm that has no tensor along its channels: a tensor and dimension on which the same units stand alike."""
+    wanted = classes[call.atoms]
+
+    def is_alike(atoms: np.ndarray) -> bool:
+        return len(atoms) == len(wanted) and bool((classes[atoms] == wanted).all())
+
+    dims = ((name, d, atoms) for name, leaf in found.leaves.items() for d, atoms in enumerate(leaf))
+    return next((f"{name}:{d}" for name, d, atoms in dims if is_alike(atoms)), None)
+
+
 def _finished(
     groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray, modules: Mapping[str, nn.Module]
 ) -> list[PruneGroup]:
@@ -132,10 +143,12 @@ def _finished(
             assert place.dim is not None
             owner[classes[found.leaves[place.tensor][place.dim][place.index.ravel()]]] = g
     norms: list[dict[Norm, None]] = [{} for _ in groups]
+    weighted = {name.rpartition(".")[0] for name in found.leaves}
     for call in found.norms:
-        for g in np.unique(owner[classes[call.atoms]]).tolist():
-            if g >= 0:
-                norms[g][Norm(module=call.module, channel_dim=call.channel_dim)] = None
+        owners = [g for g in np.unique(owner[classes[call.atoms]]).tolist() if g >= 0]
+        along = _standing_alike(call, found, classes) if owners and call.module not in weighted else None
+        for g in owners:
+            norms[g][Norm(module=call.module, channel_dim=call.channel_dim, along=along)] = None
     attributes: list[dict[Attribute, None]] = [{} for _ in groups]
     for reading in found.readings:
         owners, counts = np.unique(owner[classes[reading.atoms]], return_counts=True)

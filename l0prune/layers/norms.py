@@ -33,7 +33,7 @@ class GatedNorm(nn.Module):
         channel_dim: The dimension of the input on which the channels stand.
 
     Raises:
-        GroupError: `norm` keeps statistics, or has no weight along the channels alone.
+        GroupError: `norm` keeps statistics, or has a weight along more than the channels.
     """
 
     weight: nn.Parameter | None
@@ -91,10 +91,10 @@ class GatedNorm(nn.Module):
 
 
 def _is_along_channels(norm: nn.Module) -> bool:
-    """Whether a norm has a tensor along its channels alone, as (C,) or (1, C, 1, 1), or a place for one."""
+    """Whether a norm has tensors along its channels, as (C,) or (1, C, 1, 1), or none at all."""
     own = own_parameters(norm)
     tensors = [own["weight"]] if "weight" in own else [*own.values()]
-    return any(p is None or max(p.shape, default=0) == p.numel() for p in tensors)
+    return not tensors or any(p is None or max(p.shape, default=0) == p.numel() for p in tensors)
 
 
 def over_open_of(norm: nn.Module) -> Callable[..., Tensor] | None:
@@ -178,7 +178,12 @@ def _batch_sizes(norm: Any) -> dict[str, int]:
     return {} if tensor is None else {"num_features": len(tensor)}
 
 
-register(nn.LayerNorm, Layer(sizes=lambda norm: {"normalized_shape": shape_of(norm)}, over_open=_open_layer_norm))
-register(nn.RMSNorm, Layer(sizes=lambda norm: {"normalized_shape": shape_of(norm)}, over_open=_open_rms_norm))
+def _normalized_shape(norm: Any) -> dict[str, tuple[int, ...]]:
+    # Without a weight nothing here says how many channels there are.
+    return {} if norm.weight is None else {"normalized_shape": shape_of(norm)}
+
+
+register(nn.LayerNorm, Layer(sizes=_normalized_shape, over_open=_open_layer_norm))
+register(nn.RMSNorm, Layer(sizes=_normalized_shape, over_open=_open_rms_norm))
 register(nn.GroupNorm, Layer(sizes=_group_sizes, over_open=_open_group_norm))
 register(NormWithStatistics, Layer(sizes=_batch_sizes))

@@ -52,30 +52,30 @@ def normalize(tracer: Tracer, x: Tensor, weight: Tensor | None, bias: Tensor | N
             tracer.unify(channels, tracer.along(tensor, 0))
     if channels is None:
         return
-    if weight is None:
-        tracer.pin(channels, "is normalised without a weight")
-        return
     dim = _input_dim(tracer, channels)
-    if dim is None or not _is_of_module(tracer, weight):
+    if dim is None or not (_stands_alone(tracer) if weight is None else _is_of_module(tracer, weight)):
         tracer.pin(channels, "is normalised outside a norm module")
     else:
         tracer.normed(dim, channels)
 
 
 def _is_of_module(tracer: Tracer, weight: Tensor) -> bool:
-    """Whether a norm's weight is the `weight` of the module that runs, whatever class that is of."""
+    """Whether a norm's weight is one of the module that runs, whatever class that is of."""
     own = tracer.trace.leaves.get(f"{tracer.here}.weight" if tracer.here else "weight")
-    return own is not None and len(own) == 1 and np.array_equal(own[0], tracer.along(weight, 0))  # type: ignore[arg-type]
-
-
-def _is_own_statistic(tracer: Tracer, extent: int) -> bool:
-    """Whether the module that runs, one without children, has a parameter along as many channels and nothing else."""
-    module = tracer.modules.get(tracer.here)
-    if not tracer.here or module is None or own_modules(module) or isinstance(module, NormWithStatistics):
-        return False
-    return any(
-        p is not None and max(p.shape, default=0) == p.numel() == extent for p in own_parameters(module).values()
+    atoms = tracer.along(weight, 0)
+    if own is not None and len(own) == 1 and np.array_equal(own[0], atoms):  # type: ignore[arg-type]
+        return True
+    return _stands_alone(tracer) and any(
+        len(leaf) == 1 and np.array_equal(leaf[0], atoms)  # type: ignore[arg-type]
+        for name in own_parameters(tracer.modules[tracer.here])
+        if (leaf := tracer.trace.leaves.get(f"{tracer.here}.{name}")) is not None
     )
+
+
+def _stands_alone(tracer: Tracer) -> bool:
+    """Whether the module that runs is one without others in it, so that another can stand in for it."""
+    module = tracer.modules.get(tracer.here) if tracer.here else None
+    return module is not None and not own_modules(module) and not isinstance(module, NormWithStatistics)
 
 
 def _input_dim(tracer: Tracer, channels: Atoms) -> int | None:
@@ -186,7 +186,7 @@ def _over_open(tracer: Tracer, x: Tensor, dims: Sequence[int]) -> bool:
         return False
     tracer.settle(x)
     found = [(d, atoms) for d in dims if (atoms := tracer.along(x, d)) is not None]
-    if len(found) != 1 or not _is_own_statistic(tracer, len(found[0][1])):
+    if len(found) != 1 or not _stands_alone(tracer):
         return False
     tracer.normed(*found[0])
     return True

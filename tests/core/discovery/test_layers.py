@@ -99,6 +99,17 @@ class Scaled(nn.Module):
         return self.function(x) * self.gain
 
 
+class Function(nn.Module):
+    """A function as a module, without a parameter."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
 OWN_STATISTICS: dict[str, Any] = {
     "length": lambda x: F.normalize(x, dim=-1),
     "softmax": lambda x: torch.softmax(x, -1),
@@ -234,8 +245,23 @@ LAYERS: dict[str, Case] = {
         chain, "6 unit", a=linear(3, 6), b=lambda: nn.LayerNorm(6, bias=False), c=linear(6, 2)
     ),
     "LayerNorm without a weight": on_rows(
-        chain, "", "normalised without a weight",
-        a=linear(3, 6), b=lambda: nn.LayerNorm(6, elementwise_affine=False), c=linear(6, 2),
+        chain, "6 unit", a=linear(3, 6), b=lambda: nn.LayerNorm(6, elementwise_affine=False), c=linear(6, 2)
+    ),
+    "RMSNorm without a weight": on_rows(
+        chain, "6 unit", a=linear(3, 6), b=lambda: nn.RMSNorm(6, elementwise_affine=False), c=linear(6, 2)
+    ),
+    "LayerNorm without a weight over a concatenation": on_rows(
+        lambda m, x: m.c(torch.tanh(m.norm(torch.cat([m.a(x), m.b(x)], 1)))), "4 unit, 2 unit",
+        a=linear(3, 4), b=linear(3, 2), norm=lambda: nn.LayerNorm(6, elementwise_affine=False), c=linear(6, 2),
+    ),
+    "nn.Softmax over channels": on_images(
+        chain, "6 conv", a=conv(3, 6), b=lambda: nn.Softmax(1), c=conv(6, 2)
+    ),
+    "a length of 1": on_rows(
+        chain, "6 unit", a=linear(3, 6), b=lambda: Function(lambda x: F.normalize(x, dim=-1)), c=linear(6, 2)
+    ),
+    "a norm by another name": on_rows(
+        chain, "6 unit", a=linear(3, 6), b=lambda: Scaled(6, lambda x: F.layer_norm(x, x.shape[-1:])), c=linear(6, 2)
     ),
     "LayerNorm over channels and places": on_images(
         chain, "", "normalised together with other dimensions",
