@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from l0prune.layers.registry import Layer, Stays, register_alike
 
-_ALIGNED = 8
+ALIGNED = 8
 """Channels that a grouped matrix product counts by: rows of 16 bytes, in half precision too."""
 
 
@@ -29,18 +29,23 @@ def _units(module: Any) -> dict[tuple[str, int], str]:
     return {(name, 2 if getattr(module, "is_transposed", False) else 1): "unit"}
 
 
+def computes_one_by_one(module: nn.Module | None) -> bool:
+    """Whether experts that use a grouped product can do without it, so that any width will do."""
+    implementation = getattr(getattr(module, "config", None), "_experts_implementation", None)
+    return module is not None and implementation not in (None, "eager") and _are_experts(module)
+
+
 def _compute_one_by_one(module: Any, stays: Stays) -> None:
     """Leave the grouped product, which takes widths of whole rows of 16 bytes alone, where these are others now.
 
     The class's own forward, which goes from expert to expert, takes any.
     """
-    config = getattr(module, "config", None)
-    if getattr(config, "_experts_implementation", None) in (None, "eager"):
+    if not computes_one_by_one(module):
         return
     weights = [getattr(module, name) for name in ("gate_up_proj", "up_proj", "down_proj") if _stacked(module, name)]
-    if any(extent % _ALIGNED for weight in weights for extent in weight.shape[1:]):
+    if any(extent % ALIGNED for weight in weights for extent in weight.shape[1:]):
         # The model's other layers keep theirs.
-        module.config = copy.deepcopy(config)
+        module.config = copy.deepcopy(module.config)
         module.config._experts_implementation = "eager"
 
 

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l0prune.discovery.rules import elementwise, parts, products, reductions, shapes  # noqa: F401 - they register rules
+from l0prune.discovery.rules import (  # noqa: F401 - they register rules
+    elementwise,
+    parts,
+    products,
+    reductions,
+    shapes,
+    windows,
+)
 from l0prune.discovery.rules.elementwise import pointwise, shaped_like
 from l0prune.discovery.rules.products import consume, extent
 from l0prune.discovery.rules.registry import RULES, across, module_rule, operator_rule, tensors

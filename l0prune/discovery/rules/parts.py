@@ -75,6 +75,18 @@ def _index_select(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     _taken(tracer, x, out, dim, slice(None))
 
 
+def _from_the_end(index: Tensor) -> list[int] | None:
+    """The places that an index counts from the end, as a list in the code does; None where one counts otherwise."""
+    if index.dtype is torch.bool or index.numel() > _WRITTEN or not index.numel() or index.device.type != "cpu":
+        return None
+    places = index.flatten().tolist()
+    return places if max(places) < 0 else None
+
+
+_WRITTEN = 8
+"""Places up to which an index may be written in the code; data picks others, and by numbers from the beginning."""
+
+
 @rule("index")
 def _index(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     x, indices = args[0], args[1]
@@ -88,11 +100,12 @@ def _index(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
         return
     tracer.settle(x)
     first, grown = places[0], out.ndim - x.ndim
+    from_end = _from_the_end(indices[first]) if spans == 1 else None
     blocks = []
     for block in tracer.facts(x).blocks:
         dim = block.dims[0]
         if first <= dim < first + spans:
-            tracer.pin(block.atoms, "picked out by index")
+            tracer.pin(block.atoms if from_end is None else block.atoms[from_end], "picked out by index")
         else:
             blocks.append(Block((dim if dim < first else dim + grown,), block.atoms))
     tracer.set(out, blocks)

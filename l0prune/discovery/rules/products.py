@@ -11,6 +11,7 @@ from l0prune.discovery.rules.elementwise import unified
 from l0prune.discovery.rules.registry import across, rule, tensors
 from l0prune.discovery.traced import Atoms, Block
 from l0prune.discovery.tracer import Tracer
+from l0prune.layers import ALIGNED, computes_one_by_one
 
 
 @rule("mm bmm mv matmul")
@@ -49,10 +50,22 @@ def _grouped_product(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
             tracer.pin_all(operand, "is read by experts in a form that has no rule")
         return
     tracer.settle(weight)
+    if not computes_one_by_one(tracer.modules.get(tracer.here)):
+        for dim in (1, 2):
+            _in_rows(tracer, tracer.along(weight, dim))
     consume(tracer, tracer.along(x, 1), tracer.along(weight, 1), weight, x)
     found = ((0, tracer.along(x, 0)), (1, tracer.along(weight, 2)))
     tracer.set(out, [Block((dim,), atoms) for dim, atoms in found if atoms is not None])
     tracer.cost(x.shape[0], extent(tracer, weight, 1), extent(tracer, weight, 2))
+
+
+def _in_rows(tracer: Tracer, atoms: Atoms | None) -> None:
+    """Neighbours go together, as many as the kernel counts by."""
+    if atoms is not None and len(atoms) % ALIGNED:
+        tracer.pin(atoms, f"is no multiple of {ALIGNED}, which a grouped product counts by")
+    elif atoms is not None:
+        table = atoms.reshape(-1, ALIGNED)
+        tracer.unify(table, np.broadcast_to(table[:, :1], table.shape))
 
 
 def _contracted(tracer: Tracer, one: Tensor, other: Tensor, out: Tensor) -> list[Block]:
@@ -82,6 +95,36 @@ def _contracted(tracer: Tracer, one: Tensor, other: Tensor, out: Tensor) -> list
     last = [extent(tracer, other, other.ndim - 1)] if other.ndim > 1 else []
     tracer.cost(1, *(extent(tracer, one, dim) for dim in range(one.ndim)), *last)
     return blocks
+
+
+@rule("_trilinear")
+def _trilinear(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """(n, i), (o, i, j) and (n, j) -> (n, o), as nn.Bilinear calls it."""
+    one, weight, other, *expanded, summed = args[:7]
+    if [*map(list, expanded), list(summed)] != [[1, 3], [0], [1, 2], [2, 3]]:
+        for operand in (one, weight, other):
+            tracer.pin_all(operand, "is part of a product of three in a form that has no rule")
+        return
+    for x, dim in ((one, 1), (other, 2)):
+        tracer.settle(x)
+        consume(tracer, tracer.along(x, 1), tracer.along(weight, dim), weight, x)
+    made = tracer.along(weight, 0)
+    tracer.set(out, [] if made is None else [Block((1,), made)])
+    tracer.cost(one.shape[0], *(extent(tracer, weight, dim) for dim in range(3)))
+
+
+@rule("_cdist_forward _euclidean_dist")
+def _distances(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """(..., n, k), (..., m, k) -> (..., n, m): what is far in one feature is far."""
+    rows = []
+    for x, dim in ((args[0], out.ndim - 2), (args[1], out.ndim - 1)):
+        tracer.settle(x)
+        for block in tracer.facts(x).blocks:
+            if block.dims[0] == x.ndim - 2:
+                rows.append(Block((dim,), block.atoms))
+            else:
+                tracer.pin(block.atoms, "is a feature that distances are measured in")
+    tracer.set(out, rows)
 
 
 def _is_weight(tracer: Tracer, other: Tensor, one: Tensor) -> bool:
