@@ -22,6 +22,7 @@ from small_networks import (
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import ops
 
 from l0prune.discovery.search import discover
 
@@ -138,6 +139,21 @@ def picked(m: Any, x: Tensor) -> Tensor:
 
 def spread(h: Tensor) -> Tensor:
     return PLACES[None, :, None].expand(h.shape)
+
+
+BOXES = torch.tensor([[0, 0.0, 0, 4, 4], [1, 1, 1, 5, 5]], dtype=torch.float64)
+
+
+def written(h: Tensor, value: Tensor) -> Tensor:
+    """Some steps are replaced by a value."""
+    h, places = h.clone(), torch.zeros(h.shape[:2], dtype=torch.bool)
+    places[0, 1] = places[1, 3] = True
+    h[places] = value
+    return h.index_put((torch.tensor([0, 1]), torch.tensor([2, 2])), value)
+
+
+def experts(m: Any, x: Tensor) -> Tensor:
+    return torch.einsum("bxh,xhd->bxd", torch.tanh(torch.einsum("bd,xdh->bxh", x, m.w)), m.v)
 
 
 def turned(h: Tensor) -> Tensor:
@@ -359,6 +375,49 @@ LAYERS: dict[str, Case] = {
     "units scattered": on_rows(
         lambda m, x: m.b((h := m.a(x)).scatter_add(1, torch.tensor([[0, 1, 1, 2, 2, 2]] * 4), h)), "",
         "picked out by index", a=linear(3, 6), b=linear(6, 2),
+    ),
+    "places written over": on_steps(
+        lambda m, x: m.b(written(torch.tanh(m.a(x)), m.t)), "6 unit",
+        a=linear(3, 6), t=parameter(6), b=linear(6, 2),
+    ),
+    "units picked out by an index from the end": on_rows(
+        lambda m, x: m.b((h := m.a(x))[:, :-1]) + m.c(h[:, [-1]]), "5 unit", "picked out by index",
+        a=linear(3, 6), b=linear(5, 2), c=linear(1, 2),
+    ),
+    "a Fourier transform over places": on_images(
+        lambda m, x: m.b(torch.fft.irfft2(torch.fft.rfft2(torch.tanh(m.a(x))).abs(), s=(6, 6))), "4 conv",
+        a=conv(3, 4), b=conv(4, 2),
+    ),
+    "nn.Bilinear": on_rows(
+        lambda m, x: m.c(torch.tanh(m.both(torch.tanh(m.a(x)), torch.tanh(m.b(x))))), "4 unit, 5 unit, 6 unit",
+        a=linear(3, 4), b=linear(3, 5), both=lambda: nn.Bilinear(4, 5, 6), c=linear(6, 2),
+    ),
+    "distances": on_steps(
+        lambda m, x: torch.cdist(h := m.a(x), h) @ m.c(torch.tanh(m.b(x))), "5 unit", "distances are measured in",
+        a=linear(3, 4), b=linear(3, 5), c=linear(5, 2),
+    ),
+    "windows as channels": on_images(
+        lambda m, x: m.b(F.unfold(torch.tanh(m.a(x)), 3).mT), "4 conv", a=conv(3, 4), b=linear(36, 2)
+    ),
+    "windows put together": on_images(
+        lambda m, x: m.b(F.fold(torch.tanh(m.a(x)).flatten(2), (7, 7), 2)), "4 conv", a=conv(3, 16), b=conv(4, 2)
+    ),
+    "windows over steps": on_steps(
+        lambda m, x: m.b(torch.tanh(m.a(x)).unfold(1, 3, 1).mean(-1)), "6 unit", a=linear(3, 6), b=linear(6, 2)
+    ),
+    "boxes": on_images(
+        lambda m, x: m.b(ops.roi_align(torch.tanh(m.a(x)), BOXES, 2)), "4 conv", a=conv(3, 4), b=conv(4, 2)
+    ),
+    "a deformable convolution": on_images(
+        lambda m, x: m.c(torch.tanh(m.b(torch.tanh(m.a(x)), torch.tanh(m.where(x))))), "4 conv, 6 unit",
+        a=conv(3, 4), where=conv(3, 18, 3), b=lambda: ops.DeformConv2d(4, 6, 3), c=conv(6, 2),
+    ),
+    "torch.vmap": on_rows(
+        lambda m, x: m.b(torch.vmap(lambda row: torch.tanh(m.a(row)))(x)), "6 unit", a=linear(3, 6), b=linear(6, 2)
+    ),
+    "experts in one tensor, and how much of each": on_rows(
+        lambda m, x: torch.einsum("bx,bxd->bd", m.r(x).softmax(-1), experts(m, x)), "6 unit", "summed over",
+        w=parameter(4, 3, 6), v=parameter(4, 6, 2), r=linear(3, 4),
     ),
     "pixels of a channel as channels": on_images(
         lambda m, x: m.b(F.pixel_unshuffle(torch.tanh(m.a(x)), 2)), "4 conv", a=conv(3, 4), b=conv(16, 2)
