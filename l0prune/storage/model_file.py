@@ -173,10 +173,14 @@ def _check_header(weights: Path, plan: RemovalPlan) -> None:
     """Compare the names and shapes that a file's header gives with those that the plan leaves."""
     try:
         with safetensors.safe_open(weights, "pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            others = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise RunError("damaged or missing weights", where=weights, got=error) from error
     planned = plan.pruned_shapes()
+    # Tied tensors are stored under one of their names, not always the one that the plan has.
+    names = {name: other for other, name in others.items() if name not in planned and other in planned}
+    found = {names.get(name, name): shape for name, shape in stored.items()}
     for name, shape in found.items():
         if planned.get(name) != shape:
             expected = planned.get(name, "no such tensor")
