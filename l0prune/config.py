@@ -135,7 +135,9 @@ class StageConfig:
     steps: Steps
     """Optimizer steps."""
     learning_rate: Positive
-    """Peak learning rate of the weights; falls linearly to 0 at the end."""
+    """Peak learning rate of the weights; falls linearly."""
+    final_rate: Annotated[float, Setting(ge=0, le=1)] = 0.0
+    """Share of the peak learning rate that it falls to; 1 holds it."""
     warmup_steps: Steps = 0
     """Steps over which the learning rate rises linearly."""
     weight_decay: NotNegative = 0.0
@@ -193,7 +195,7 @@ class RunConfig:
     device: str = "auto"
     """A torch device, or "auto": a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """ "float32", "bfloat16" (autocast), or "auto": bfloat16 where the hardware has it."""
+    """ "float32", "bfloat16" (autocast), or "auto": bfloat16 where the hardware is faster in it."""
     log_every: Counted = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_minutes: Annotated[float, Setting(ge=0, may_change=True)] = 5.0
