@@ -1,5 +1,4 @@
-"""Whisper tiny.en through `l0prune compress --recipe whisper`, as a row of results: what benchmarks/whisper_compress.py
-runs."""
+"""Whisper tiny.en through `l0prune compress --recipe whisper`, as rows of results."""
 
 import tempfile
 import time
@@ -143,6 +142,7 @@ def settings_of(wished: Wished, teacher: Path, lists: Mapping[str, Path]) -> dic
     held = [DECODER] if wished.part == "encoder" else []
     settings: dict[str, Any] = {
         "target_sparsity": wished.size / 100 * sizes[wished.part] / sizes["all"],
+        "metric": "params",
         "seed": wished.seed,
         "device": "cpu",
         "steps": wished.steps,

@@ -53,8 +53,8 @@ def _markdown(rows: Sequence[Row]) -> str:
     lines = [
         "# Whisper tiny.en through compress",
         "",
-        "Removed is the share of the part's parameters; the table of tokens (19.9 M) is not counted in it, but is in the "
-        "parameters. The interval is the bootstrap's of 95 % over prompts, averaged over seeds.",
+        "Removed is the share of the part's parameters; the table of tokens (19.9 M) is not counted in it, but is in "
+        "the parameters. The interval is the bootstrap's of 95 % over prompts, averaged over seeds.",
         "",
         f"| {' | '.join(_TITLES)} |",
         "|---" * len(_TITLES) + "|",
