@@ -61,8 +61,11 @@ def kept_figures(
 
 
 def _stacks(groups: Sequence[KeptUnits], *, named: bool) -> Sequence[tuple[str, Sequence[KeptUnits]]]:
-    """Groups by the stack of blocks that they are in, where several number their blocks alike: encoder and decoder,
-    self-attention and cross-attention; each with what its groups' names share and not all others do."""
+    """Groups by the stack of blocks that they are in, where several number their blocks alike.
+
+    Those of an encoder and a decoder do, and self-attention and cross-attention. Each stack comes with the words of its
+    groups' names that not all stacks have.
+    """
     stacks: dict[tuple[str, ...], list[KeptUnits]] = {}
     for group in groups:
         words = group.group.split(".")
