@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from typing import Any, Never
+from typing import Any, Literal, Never
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from l0prune.pruner.report import PruningReport
 from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
-from l0prune.size import Metric, Wish
+from l0prune.size import Metric, Wish, width_facts
 from l0prune.support import copied, evaluating, one_line, tree_map
 
 _TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
@@ -53,7 +53,11 @@ class L0Pruner:
         ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         num_heads: Attention heads by projection, where the forward pass does not show them.
-        round_to: Widths stay multiples of this many channels; a head counts with all of its own.
+        round_to: Widths stay multiples of this many channels; a head counts with all of its own. By default "auto": 8
+            where most channels stand in layers of 64 or more, so that the pruned model is not slower for its widths;
+            1 lets widths be as they come.
+        uniform: Keep equally many units in all groups of a kind that have equally many, so that layers have one width
+            in common, which the settings of a stock class can say.
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
         output_transform: Picks what matters from the model's outputs.
         total_steps: Optimizer steps of the whole run, recovery after the choice of units included: for the first half
@@ -92,7 +96,8 @@ class L0Pruner:
         ignored: nn.Module | str | Sequence[nn.Module | str] = (),
         groups: Sequence[PruneGroup] | None = None,
         num_heads: Mapping[nn.Module, int] | None = None,
-        round_to: int | None = None,
+        round_to: int | Literal["auto"] | None = None,
+        uniform: bool = False,
         forward_fn: Callable[[nn.Module, Any], Any] | None = None,
         output_transform: Callable[[Any], Any] | None = None,
         total_steps: int | None = None,
@@ -109,7 +114,7 @@ class L0Pruner:
         for name in unknown:
             raise _no_such_argument(name)
         wish = Wish.of(target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup)
-        gates = gates or GateConfig(round_to=round_to)
+        gates = gates or GateConfig(round_to=round_to, uniform=uniform)
         controller = controller_for(total_steps, controller)
         if start is not None:
             check_importance(start, batches=batches, loss=loss)
@@ -123,6 +128,8 @@ class L0Pruner:
                 raise ConfigError(f"{name} has the wrong type", got=repr(given), expected=f"{kind.__name__}(...)")
         if round_to not in (None, gates.round_to):
             raise ConfigError("round_to is given twice", got=f"{round_to} and gates.round_to {gates.round_to}")
+        if uniform and not gates.uniform:
+            raise ConfigError("uniform is given twice", got="uniform=True and gates.uniform False")
         self.inspection, subject, self.target, self._earlier = prepared(
             model,
             example_inputs,
@@ -370,6 +377,8 @@ class L0Pruner:
             },
             left_alone=self.inspection.refused,
             measured=facts,
+            round_to=self.target.round_to,
+            widths=width_facts(plan.groups, plan.kept_counts),
         )
 
 
