@@ -181,7 +181,9 @@ class L0Pruner:
         """What to add to the loss for the expected sparsity; float32 scalar, 0 where gates are moved without one."""
         return self._controller.penalty().float()
 
-    def parameter_groups(self, *, adaptive: bool = True, **options: Any) -> list[dict[str, Any]]:
+    def parameter_groups(
+        self, *, adaptive: bool = True, only: Literal["matrices", "others"] | None = None, **options: Any
+    ) -> list[dict[str, Any]]:
         """Parameter groups for any torch optimizer: the model's own, and the gates and multipliers it is to train.
 
         The default controller moves the gates itself: there is one group, with the model's own parameters.
@@ -189,9 +191,21 @@ class L0Pruner:
         Args:
             adaptive: Whether the optimizer scales its steps, as Adam and RMSprop do. For plain SGD say False: gates and
                 multipliers then get the larger rates that their small gradients need.
+            only: For two optimizers: "matrices", the weights with two dimensions that are no embeddings, as Muon takes
+                them; or "others", all that is left, gates and multipliers among it. By default all.
             options: Of the optimizer, for the model's own parameters: `lr=1e-3, weight_decay=0.01`, say.
+
+        Raises:
+            ConfigError: `only` is neither.
         """
-        return self._controller.parameter_groups(self.model.parameters(), adaptive=adaptive, **options)
+        if only not in (None, "matrices", "others"):
+            raise ConfigError("no such part of the parameters", where=only, expected='"matrices" or "others"')
+        chosen: Iterable[nn.Parameter] = self.model.parameters()
+        if only is not None:
+            matrices = {id(parameter) for parameter in _matrices(self.model)}
+            chosen = [parameter for parameter in chosen if (id(parameter) in matrices) == (only == "matrices")]
+        groups = self._controller.parameter_groups(chosen, adaptive=adaptive, **options)
+        return groups[:1] if only == "matrices" else groups
 
     def step(self, *optimizers: Optimizer) -> bool:
         """Count an optimizer step; call it after the optimizer's, before the gradients of the next one.
@@ -379,6 +393,13 @@ class L0Pruner:
             round_to=self.target.round_to,
             widths=width_facts(plan.groups, plan.kept_counts),
         )
+
+
+def _matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Parameters with two dimensions that no embedding holds."""
+    embeddings = [part for part in model.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)]
+    looked_up = {id(parameter) for part in embeddings for parameter in part.parameters()}
+    return [parameter for parameter in model.parameters() if parameter.ndim == 2 and id(parameter) not in looked_up]
 
 
 def wrap(
