@@ -91,7 +91,6 @@ def test_one_that_is_not_installed_warns_once_and_the_run_goes_on(
     observer: Any = cls() if name == "tensorboard" else cls("project")
     with pytest.warns(UserWarning, match=f"{name} hears nothing more of this run.*(Module|Import)") as caught:
         observer.prepared(*stand_ins(tmp_path))
-        observer.compacted(3, 7)
     assert len(caught) == 1
 
 
