@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning",
     "ignore:You're resuming from a checkpoint that ended before:UserWarning",
     "ignore:.*does not have many workers:UserWarning",
+    "ignore:The dirpath has changed:UserWarning",
 )
 
 
