@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from typing import Any, Never
+from typing import Any, Literal, Never
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from l0prune.pruner.report import PruningReport
 from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
-from l0prune.size import Metric, Wish
+from l0prune.size import Metric, Wish, width_facts
 from l0prune.support import copied, evaluating, one_line
 
 _TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
@@ -53,7 +53,11 @@ class L0Pruner:
         ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         num_heads: Attention heads by projection, where the forward pass does not show them.
-        round_to: Widths stay multiples of this many channels; a head counts with all of its own.
+        round_to: Widths stay multiples of this many channels; a head counts with all of its own. By default "auto": 8
+            where most channels stand in layers of 64 or more, so that the pruned model is not slower for its widths;
+            1 lets widths be as they come.
+        uniform: Keep equally many units in all groups of a kind that have equally many, so that layers have one width
+            in common, which the settings of a stock class can say.
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
         output_transform: Picks what matters from the model's outputs.
         total_steps: Optimizer steps of the whole run, recovery after the choice of units included: for the first half
@@ -92,7 +96,8 @@ class L0Pruner:
         ignored: nn.Module | str | Sequence[nn.Module | str] = (),
         groups: Sequence[PruneGroup] | None = None,
         num_heads: Mapping[nn.Module, int] | None = None,
-        round_to: int | None = None,
+        round_to: int | Literal["auto"] | None = None,
+        uniform: bool = False,
         forward_fn: Callable[[nn.Module, Any], Any] | None = None,
         output_transform: Callable[[Any], Any] | None = None,
         total_steps: int | None = None,
@@ -109,7 +114,7 @@ class L0Pruner:
         for name in unknown:
             raise _no_such_argument(name)
         wish = Wish.of(target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup)
-        gates = gates or GateConfig(round_to=round_to)
+        gates = gates or GateConfig(round_to=round_to, uniform=uniform)
         controller = controller_for(total_steps, controller)
         if start is not None:
             check_importance(start, batches=batches, loss=loss)
@@ -123,6 +128,8 @@ class L0Pruner:
                 raise ConfigError(f"{name} has the wrong type", got=repr(given), expected=f"{kind.__name__}(...)")
         if round_to not in (None, gates.round_to):
             raise ConfigError("round_to is given twice", got=f"{round_to} and gates.round_to {gates.round_to}")
+        if uniform and not gates.uniform:
+            raise ConfigError("uniform is given twice", got="uniform=True and gates.uniform False")
         self.inspection, subject, self.target, self._earlier = prepared(
             model,
             example_inputs,
@@ -174,7 +181,9 @@ class L0Pruner:
         """What to add to the loss for the expected sparsity; float32 scalar, 0 where gates are moved without one."""
         return self._controller.penalty().float()
 
-    def parameter_groups(self, *, adaptive: bool = True, **options: Any) -> list[dict[str, Any]]:
+    def parameter_groups(
+        self, *, adaptive: bool = True, only: Literal["matrices", "others"] | None = None, **options: Any
+    ) -> list[dict[str, Any]]:
         """Parameter groups for any torch optimizer: the model's own, and the gates and multipliers it is to train.
 
         The default controller moves the gates itself: there is one group, with the model's own parameters.
@@ -182,9 +191,21 @@ class L0Pruner:
         Args:
             adaptive: Whether the optimizer scales its steps, as Adam and RMSprop do. For plain SGD say False: gates and
                 multipliers then get the larger rates that their small gradients need.
+            only: For two optimizers: "matrices", the weights with two dimensions that are no embeddings, as Muon takes
+                them; or "others", all that is left, gates and multipliers among it. By default all.
             options: Of the optimizer, for the model's own parameters: `lr=1e-3, weight_decay=0.01`, say.
+
+        Raises:
+            ConfigError: `only` is neither.
         """
-        return self._controller.parameter_groups(self.model.parameters(), adaptive=adaptive, **options)
+        if only not in (None, "matrices", "others"):
+            raise ConfigError("no such part of the parameters", where=only, expected='"matrices" or "others"')
+        chosen: Iterable[nn.Parameter] = self.model.parameters()
+        if only is not None:
+            matrices = {id(parameter) for parameter in _matrices(self.model)}
+            chosen = [parameter for parameter in chosen if (id(parameter) in matrices) == (only == "matrices")]
+        groups = self._controller.parameter_groups(chosen, adaptive=adaptive, **options)
+        return groups[:1] if only == "matrices" else groups
 
     def step(self, *optimizers: Optimizer) -> bool:
         """Count an optimizer step; call it after the optimizer's, before the gradients of the next one.
@@ -302,6 +323,8 @@ class L0Pruner:
             loss_before_cut=before,
             loss_after_cut=after,
             measured=facts,
+            round_to=self.target.round_to,
+            widths=width_facts(plan.groups, plan.kept_counts),
         )
         return pruned
 
@@ -351,6 +374,13 @@ class L0Pruner:
 
     def _composed(self, plan: RemovalPlan) -> RemovalPlan:
         return plan if self._earlier is None else self._earlier.then(plan)
+
+
+def _matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Parameters with two dimensions that no embedding holds."""
+    embeddings = [part for part in model.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)]
+    looked_up = {id(parameter) for part in embeddings for parameter in part.parameters()}
+    return [parameter for parameter in model.parameters() if parameter.ndim == 2 and id(parameter) not in looked_up]
 
 
 def _no_such_argument(name: str) -> ConfigError:
