@@ -58,6 +58,11 @@ class GateConfig:
         _check(good, "gates.round_to out of range", self.round_to, expected)
         check_fields(self, "gates")
 
+    @property
+    def multiple(self) -> int:
+        """`round_to` as a number, once "auto" is settled; 1 where nothing is said."""
+        return self.round_to if isinstance(self.round_to, int) else 1
+
     def drop_rate_of(self, kind: str) -> float:
         """The drop rate that gates of this kind of unit start from."""
         return self.drop_rates.get(kind, self.drop_rate)

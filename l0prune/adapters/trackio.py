@@ -28,7 +28,9 @@ class TrackioObserver(TrackingObserver):
         import trackio  # pyright: ignore[reportMissingImports]
 
         given = {"name": folder.name, **self._settings}
-        self._run = trackio.init(project=self._project, config=dict(settings), **given)
+        # A type checker may take this file for the library.
+        library: Any = trackio
+        self._run = library.init(project=self._project, config=dict(settings), **given)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """A point on each curve."""

@@ -28,7 +28,9 @@ class WandbObserver(TrackingObserver):
         import wandb  # pyright: ignore[reportMissingImports]
 
         given = {"name": folder.name, **self._settings}
-        self._run = wandb.init(project=self._project, config=dict(settings), **given)
+        # A type checker may take this file for the library.
+        library: Any = wandb
+        self._run = library.init(project=self._project, config=dict(settings), **given)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """A point on each curve."""

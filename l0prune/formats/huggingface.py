@@ -108,7 +108,7 @@ def shaped_by(dense: nn.Module, model: nn.Module) -> dict[str, Any]:
         if is_inside(path, *emptied):
             continue
         old = before.get(path)
-        if type(old) is not type(module):
+        if old is None or type(old) is not type(module):
             got = f"{type(module).__name__} in the place of {type(old).__name__}"
             hint = "export it to onnx, torch.export, torchscript or safetensors"
             raise ConfigError("huggingface cannot hold this module", where=path, got=got, hint=hint)

@@ -48,6 +48,7 @@ def export_module(module: nn.Module, example_inputs: Any, *, to: str, out: Path,
         raise ConfigError("the network does not run on the example", where=name, got=one_line(error)) from error
     # A program that cannot leave the number of samples free may still hold the one of the example.
     tries = [example, replace(example, free={})] if free is None and example.free else [example]
+    reason: object = ""
     with assembled(out) as place:
         for number, trial in enumerate(tries):
             try:

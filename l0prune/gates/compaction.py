@@ -91,7 +91,7 @@ class Compactor(nn.Module):
         left = from_main(torch.from_numpy(selected | waiting).to(torch.uint8)).numpy() > 0
         scores, starts = gates.log_alpha.detach().cpu().numpy(), np.cumsum([0, *(g.units for g in gates.groups)])
         parts = [slice(start, start + group.units) for start, group in zip(starts, gates.groups, strict=False)]
-        round_to = gates.config.round_to or 1
+        round_to = gates.config.multiple
         counts = np.zeros(len(parts), dtype=np.int64)
         for g, (mine, group) in enumerate(zip(parts, gates.groups, strict=True)):
             # The selection keeps multiples of `round_to`, or all: what is left must allow it the same choice.

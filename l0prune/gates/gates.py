@@ -122,7 +122,7 @@ class Gates(nn.Module):
         )
 
     def _selected(self, scores: np.ndarray) -> np.ndarray:
-        round_to, uniform = self.config.round_to or 1, self.config.uniform
+        round_to, uniform = self.config.multiple, self.config.uniform
         return select(scores, self.groups, self.size_model, self.budget, round_to=round_to, uniform=uniform)
 
     def forced(self) -> int:
