@@ -92,7 +92,7 @@ class SpeechNetwork(ABC):
         Args:
             model: `self.model`, or what became of a copy of it.
             inputs: What `inputs` gives.
-            answers: A decoder is told these; others need none.
+            answers: A decoder is told these, and says nothing without; others need none.
         """
 
     def fit_window(self, seconds: float) -> None:  # noqa: B027

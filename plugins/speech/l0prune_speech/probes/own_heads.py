@@ -55,13 +55,14 @@ class Errors:
         """With no more errors in a clip than it has words: a decoder that loops in one does not outweigh all others."""
         return float(np.minimum(self.counts, self.lengths).sum() / self.lengths.sum())
 
-    def interval(self) -> tuple[float, float]:
-        """Bootstrap interval of 95 % over clips.
+    def interval(self, *, capped: bool = False) -> tuple[float, float]:
+        """Bootstrap interval of 95 % over clips, of `share` or of `capped`.
 
         Source: Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation".
         """
         chosen = np.random.default_rng(0).integers(len(self.counts), size=(_DRAWS, len(self.counts)))
-        shares = self.counts[chosen].sum(1) / self.lengths[chosen].sum(1)
+        counts = np.minimum(self.counts, self.lengths) if capped else self.counts
+        shares = counts[chosen].sum(1) / self.lengths[chosen].sum(1)
         low, high = np.quantile(shares, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
         return float(low), float(high)
 
@@ -179,7 +180,8 @@ def _recognised(network: SpeechNetwork, clips: Sequence[LabelledClip], device: t
         if not lengths.sum():
             raise DataError("the transcripts say nothing", where=clips[0].where)
         errors = Errors(counts=counts, lengths=lengths)
-        found.append((name, errors.share, {"interval": errors.interval(), "capped": errors.capped}))
+        facts = {"interval": errors.interval(), "capped": errors.capped}
+        found.append((name, errors.share, {**facts, "capped_interval": errors.interval(capped=True)}))
     return found
 
 
