@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from l0prune.measuring.benchmark import Measurement, Row, measure
     from l0prune.measuring.count import macs, macs_by_module, parameters
     from l0prune.measuring.machine import has_fast_bfloat16, peak_memory_bytes, pick_device, processor
+    from l0prune.measuring.onnx_files import quantized
     from l0prune.measuring.timing import freed_memory_kept, interleave, speedup
     from l0prune.measuring.variants import Contender, Load, check_variants
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         "peak_memory_bytes",
         "pick_device",
         "processor",
+        "quantized",
         "speedup",
     ]
 
@@ -47,6 +49,7 @@ _HOMES = {
         "pick_device",
         "processor",
     ),
+    "onnx_files": ("quantized",),
     "timing": (
         "freed_memory_kept",
         "interleave",
