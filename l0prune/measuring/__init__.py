@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from l0prune.measuring.machine import has_fast_bfloat16, peak_memory_bytes, pick_device, processor
     from l0prune.measuring.onnx_files import quantized
     from l0prune.measuring.timing import freed_memory_kept, interleave, speedup
-    from l0prune.measuring.variants import Contender, Load, check_variants
+    from l0prune.measuring.variants import Contender, Load, Variant, check_variants
 
     __all__ = [
         "Contender",
         "Load",
         "Measurement",
         "Row",
+        "Variant",
         "check_variants",
         "freed_memory_kept",
         "has_fast_bfloat16",
@@ -58,6 +59,7 @@ _HOMES = {
     "variants": (
         "Contender",
         "Load",
+        "Variant",
         "check_variants",
     ),
 }

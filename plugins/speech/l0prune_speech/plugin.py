@@ -109,11 +109,12 @@ class SpeechPlugin:
         return (export_own if has_own_class(source, "distill") else export_network)(source, to, out)
 
     def contender(self, source: str, workspace: Path) -> "Contender":
-        """A run's student, any teacher or an exported ONNX file, ready to be measured."""
+        """A run's student, any teacher or an ONNX export, ready to be measured; networks with their heads."""
         _check_torchaudio()
-        from l0prune_speech.deploy import contender
+        from l0prune_speech.deploy import contender, own_contender
+        from l0prune_speech.families import has_own_class
 
-        return contender(source, workspace)
+        return (own_contender if has_own_class(source) else contender)(source, workspace)
 
     def load(self, seconds: float, batch: int) -> "Load":
         """Noise of a length, at 16 kHz."""

@@ -6,6 +6,7 @@ from l0prune.support import lazy_names
 
 if TYPE_CHECKING:
     from l0prune_speech.families.groups import network_groups
+    from l0prune_speech.families.heads import generated
     from l0prune_speech.families.network import BESIDE, TASKS, Answer, Heard, Inputs, SpeechNetwork
     from l0prune_speech.families.opening import build_network, has_own_class, open_network, task_of_head
     from l0prune_speech.families.padding import kept_heads, padded, times_of_words
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         "build_network",
         "families",
         "family_named",
+        "generated",
         "has_own_class",
         "heard_noise",
         "kept_heads",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "groups": ("network_groups",),
+    "heads": ("generated",),
     "network": ("BESIDE", "TASKS", "Answer", "Heard", "Inputs", "SpeechNetwork"),
     "opening": ("build_network", "has_own_class", "open_network", "task_of_head"),
     "padding": ("kept_heads", "padded", "times_of_words"),

@@ -48,12 +48,18 @@ def padded(network: SpeechNetwork, model: nn.Module) -> nn.Module:
         model: Pruned or dense.
 
     Raises:
-        ConfigError: A layer lost what the class cannot do without.
+        ConfigError: A layer is missing that the class has, or a norm looks at units that would be padded.
     """
     plan = remembered(model)
     target: Any = _built(network, widest(network.architecture["config"], model))
     survivors = plan.survivors() if plan else {}
     state, before = target.state_dict(), model.state_dict()
+    for group in plan.groups if plan else ():
+        for norm in group.norms:
+            name = f"{norm.module}.weight"
+            if name in before and before[name].shape != state[name].shape:
+                hint = "--units head,ffn leaves them, and --to huggingface holds them as narrow as they are"
+                raise ConfigError("a norm would count padding with its units", where=norm.module, hint=hint)
     if missing := sorted(state.keys() - before.keys()):
         hint = "--to huggingface brings code along that can"
         raise ConfigError("the stock class has no room for a missing layer", where=missing[0], hint=hint)
@@ -68,14 +74,17 @@ def padded(network: SpeechNetwork, model: nn.Module) -> nn.Module:
 def widest(config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     """The settings of a stock class that has room for the widths of a model's layers."""
     found: dict[str, Any] = {}
+    plan = remembered(model)
     for setting, patterns in _WIDTHS.items():
-        widths = [
-            module.out_features
+        widths = {
+            path: module.out_features
             for path, module in model.named_modules()
             if isinstance(module, nn.Linear) and any(_fits(path, pattern) for pattern in patterns)
-        ]
-        if setting in config and widths:
-            found[setting] = max(widths)
+        }
+        dense = {plan.shapes[f"{path}.weight"][0] if plan else width for path, width in widths.items()}
+        # Where it gates itself, a layer has twice the width that is set: it stays as it was.
+        if setting in config and (plan is None or dense == {config[setting]}):
+            found[setting] = max(widths.values())
     if "conv_dim" in config:
         layers = (m for p, m in model.named_modules() if isinstance(m, nn.Conv1d) and ".conv_layers." in f".{p}")
         found["conv_dim"] = [layer.out_channels for layer in layers]

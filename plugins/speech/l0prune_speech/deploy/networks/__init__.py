@@ -5,12 +5,26 @@ from typing import TYPE_CHECKING
 from l0prune.support import lazy_names
 
 if TYPE_CHECKING:
+    from l0prune_speech.deploy.networks.opened import is_export, open_export, opened_network
     from l0prune_speech.deploy.networks.registry import NETWORK_FORMATS, NetworkForm, form_named, forms, register_form
+    from l0prune_speech.deploy.networks.runners import OnnxRunner
 
-    __all__ = ["NETWORK_FORMATS", "NetworkForm", "form_named", "forms", "register_form"]
+    __all__ = [
+        "NETWORK_FORMATS",
+        "NetworkForm",
+        "OnnxRunner",
+        "form_named",
+        "forms",
+        "is_export",
+        "open_export",
+        "opened_network",
+        "register_form",
+    ]
 
 _HOMES = {
+    "opened": ("is_export", "open_export", "opened_network"),
     "registry": ("NETWORK_FORMATS", "NetworkForm", "form_named", "forms", "register_form"),
+    "runners": ("OnnxRunner",),
 }
 
 if not TYPE_CHECKING:

@@ -34,7 +34,9 @@ def batches(network: SpeechNetwork) -> Iterator[tuple[dict[str, Tensor], list[An
 
 
 def largest_difference(
-    network: SpeechNetwork, hear: Callable[[Inputs, list[Answer] | None], Heard], outputs: Callable[[Heard], list[Tensor]]
+    network: SpeechNetwork,
+    hear: Callable[[Inputs, list[Answer] | None], Heard],
+    outputs: Callable[[Heard], list[Tensor]],
 ) -> float:
     """The largest relative difference of outputs, over all batches.
 

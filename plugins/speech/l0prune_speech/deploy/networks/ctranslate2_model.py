@@ -23,6 +23,8 @@ _FILES = ("tokenizer.json", "preprocessor_config.json")
 """What faster-whisper reads beside the model."""
 _MARKS = ("<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>")
 """Tokens that CTranslate2 looks up by name."""
+_WINDOW = 30
+"""Seconds, all that faster-whisper knows."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
@@ -31,7 +33,9 @@ def check_ctranslate2() -> None:
     try:
         import ctranslate2  # noqa: F401
     except ImportError as error:
-        raise ConfigError("the export needs ctranslate2", got=error, hint="pip install 'l0prune[ctranslate2]'") from error
+        raise ConfigError(
+            "the export needs ctranslate2", got=error, hint="pip install 'l0prune[ctranslate2]'"
+        ) from error
 
 
 def _refuses(network: SpeechNetwork) -> str | None:
@@ -81,7 +85,11 @@ def _write(network: SpeechNetwork, folder: Path) -> tuple[str, ...]:
         if (content := network.files.get(f"{BESIDE}/{name}")) is not None:
             (folder / name).write_bytes(content)
     said = f"{heads['encoder']} heads in each layer of the encoder and {heads['decoder']} in the decoder's"
-    return (f"{said}: those that are missing are zeros",)
+    notes = (f"{said}: those that are missing are zeros",)
+    if network.window_seconds == _WINDOW:
+        return notes
+    window = f"it hears {network.window_seconds:g} s at once, and faster-whisper gives it {_WINDOW}"
+    return (*notes, f"{window}: compress with --window-seconds {_WINDOW} for that")
 
 
 def _even(model: Any) -> tuple[Any, Mapping[str, Any]]:

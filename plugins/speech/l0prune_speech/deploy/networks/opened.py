@@ -16,7 +16,7 @@ from l0prune import DataError, write_json
 from l0prune_speech.deploy.networks.clips import ends, largest_difference
 from l0prune_speech.deploy.networks.programs import DECODER, ENCODER, STATES, WHOLE, WITH_PAST, Program
 from l0prune_speech.deploy.networks.runners import Runner, runner_for
-from l0prune_speech.families import BESIDE, SpeechNetwork, family_named
+from l0prune_speech.families import BESIDE, SpeechNetwork, family_named, open_network
 
 _KEY = "l0prune_export"
 """Of config.json: what an exported network was."""
@@ -50,6 +50,11 @@ def _stated(folder: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def opened_network(source: str) -> SpeechNetwork:
+    """The network of a source: exported programs, or whatever `open_network` takes."""
+    return open_export(Path(source)) if is_export(source) else open_network(source)
+
+
 def open_export(folder: Path, runner: Runner | None = None) -> SpeechNetwork:
     """A network whose model is the programs of a folder.
 
@@ -72,7 +77,9 @@ def open_export(folder: Path, runner: Runner | None = None) -> SpeechNetwork:
     except (KeyError, TypeError, ValueError) as error:
         got = f"{type(error).__name__}: {error}"
         expected = "what l0prune export wrote"
-        raise DataError("not the settings of an export", where=folder / "config.json", got=got, expected=expected) from error
+        raise DataError(
+            "not the settings of an export", where=folder / "config.json", got=got, expected=expected
+        ) from error
     network = family.around(model, architecture, folder)
     if network.task == "seq2seq":
         model.prefix, model.end = network.head.prefix, network.head.end  # type: ignore[attr-defined]

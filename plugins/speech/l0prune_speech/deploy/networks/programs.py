@@ -167,9 +167,7 @@ def programs(network: SpeechNetwork, inputs: Mapping[str, Tensor]) -> list[Progr
         _, *past = first(tokens, states)
     layers = len(past) // len(_KINDS)
     return [
-        Program(
-            name=ENCODER, module=encoder, example=(given[name],), inputs=(name,), outputs=(STATES,), free=(free,)
-        ),
+        Program(name=ENCODER, module=encoder, example=(given[name],), inputs=(name,), outputs=(STATES,), free=(free,)),
         Program(
             name=DECODER,
             module=first,

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from l0prune import ConfigError, ExportFormat, nearest
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from l0prune_speech.families import SpeechNetwork
 
 _FILES = ("ctranslate2_model", "huggingface", "onnx_model", "torch_export")
