@@ -95,9 +95,11 @@ class Interrupted(L0PruneError):
         super().__init__("interrupted, state saved", where=where, hint=hint)
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """A hint naming the choice most like `name`, whatever the case, or all of them when none is near."""
+def nearest(name: str, choices: Iterable[str], *, or_all: bool = True) -> str:
+    """A hint naming the choice most like `name`, whatever the case; when none is near all of them, or nothing."""
     choices = sorted(choices)
     by_folded = {choice.casefold(): choice for choice in reversed(choices)}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5)
-    return f"did you mean {by_folded[close[0]]!r}?" if close else f"choose one of {', '.join(choices) or '(none)'}"
+    if close:
+        return f"did you mean {by_folded[close[0]]!r}?"
+    return f"choose one of {', '.join(choices) or '(none)'}" if or_all else ""

@@ -1,8 +1,10 @@
-"""What holds for every test: random draws repeat, and none is judged by how fast the machine is. And labelled sound."""
+"""What holds for every test: random draws repeat, and time is no judge. Who runs the tests; labelled sound."""
 
 import json
+import os
 import random
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,23 +14,42 @@ import pytest
 import soundfile
 import torch
 from hypothesis import HealthCheck, settings
-from l0prune_speech.families import registry as families
 
-from l0prune.discovery.rules import registry as rules
-from l0prune.layers import registry as layers
-from l0prune.size import metric
+from l0prune.support import Registry
+
+# Imported before the first test, which would take for its own what they register.
+for _home in ("l0prune.discovery", "l0prune.layers", "l0prune.size", "l0prune_speech.distillation.terms"):
+    import_module(_home)
+for _folder in ("families", "formats"):
+    import_module(f"l0prune_speech.{_folder}.registry")
 
 _SLOW = [HealthCheck.too_slow]
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.load_profile("repeatable")
 
-REGISTRIES: tuple[dict[Any, Any], ...] = (
-    metric._METRICS,
-    layers._LAYERS,
-    rules.RULES,
-    rules.MODULE_RULES,
-    families._FAMILIES,
-)
+# One thread a process, also of those that tests start: workers share the cores, and sums are the same everywhere.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+MOST_WORKERS, MANY_FILES = 4, 12
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Many files of tests are run by a worker for each core; few by this process alone, since a worker starts slowly.
+
+    `-n` overrules it (`-n 0`: this process alone). Without pytest-xdist nothing is changed.
+    """
+    asked = config.option
+    if getattr(asked, "numprocesses", 0) is not None or asked.tx or hasattr(config, "workerinput"):
+        return
+    watched = asked.usepdb or asked.trace or asked.collectonly or asked.capture == "no"
+    places = [config.invocation_params.dir / argument for argument in config.args]
+    files = sum(sum(1 for _ in place.rglob("test_*.py")) if place.is_dir() else 1 for place in places)
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    if workers > 1 and files >= MANY_FILES and not watched and not asked.keyword:
+        asked.numprocesses = workers
+        # Each begins with a part of the files in their order; who is done takes over tests of another.
+        asked.dist = "worksteal" if asked.dist == "no" else asked.dist
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +66,13 @@ def _seeded() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
-    """What a test registers is gone after it: no test meets another's metrics, layers, rules or families."""
-    families.families()  # Ours are registered at first use.
-    kept = [(registry, registry.copy()) for registry in REGISTRIES]
+    """What a test registers is gone after it: no test meets another's metrics, layers, rules, formats or families."""
+    for registry in Registry.made:
+        registry.load()
+    kept = [(registry, dict(registry)) for registry in Registry.made]
     yield
     for registry, before in kept:
-        if registry != before:
-            registry.clear()
-            registry.update(before)
+        registry.restore(before)
 
 
 RATE = 16_000

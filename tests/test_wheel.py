@@ -85,25 +85,31 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "venv/bin/python"
 
 
-def checked(python: Path, text: str) -> list[tuple[int, str]]:
-    """What pyright says of a file: lines, counted from 1, and messages."""
-    file = python.parents[2] / "user.py"
-    file.write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", python, file]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=file.parent)
+@pytest.fixture(scope="module")
+def checked(python: Path) -> dict[str, list[tuple[int, str]]]:
+    """What pyright says of files by name: lines, counted from 1, and messages."""
+    folder = python.parents[2]
+    texts = {"user.py": USER, "wrong.py": USER + "\n".join(WRONG)}
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", python, *texts]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     found = json.loads(done.stdout)
-    assert found["summary"]["filesAnalyzed"] == 1
-    said = found["generalDiagnostics"]
-    return [(one["range"]["start"]["line"] + 1, one["message"].replace("\n", " ")) for one in said]
+    assert found["summary"]["filesAnalyzed"] == len(texts)
+    said: dict[str, list[tuple[int, str]]] = {name: [] for name in texts}
+    for one in found["generalDiagnostics"]:
+        line, message = one["range"]["start"]["line"] + 1, one["message"].replace("\n", " ")
+        said[Path(one["file"]).name].append((line, message))
+    return said
 
 
-def test_a_users_file_has_the_types_of_the_wheel(python: Path) -> None:
-    assert checked(python, USER) == []
+def test_a_users_file_has_the_types_of_the_wheel(checked: dict[str, list[tuple[int, str]]]) -> None:
+    assert checked["user.py"] == []
 
 
-def test_wrong_calls_are_errors(python: Path) -> None:
+def test_wrong_calls_are_errors(checked: dict[str, list[tuple[int, str]]]) -> None:
     begins = len(USER.splitlines()) + 1
-    said = checked(python, USER + "\n".join(WRONG))
+    said = checked["wrong.py"]
     assert {line for line, _ in said} == {*range(begins, begins + len(WRONG))}
     for line, message in enumerate(WRONG.values(), begins):
         assert any(message in text for at, text in said if at == line), (message, said)

@@ -329,4 +329,7 @@ class Controller(nn.Module):
 
 def _read(controller: Controller, _: object) -> None:
     controller.made, controller._good, controller._known = int(controller.steps), controller.controlled_now(), []
-    controller.gates.settled = controller.controller.settled_at(controller.made)
+    gates, size_controller = controller.gates, controller.controller
+    gates.settled = False
+    if size_controller.settled_at(controller.made):
+        gates.settle(held=not size_controller.trained(gates))

@@ -90,9 +90,10 @@ class FusedGating:
         return now.opened[number]
 
     def _open(self, model: nn.Module, args: object) -> None:
+        values = self._gates.begin_pass(model)
         if not _is_compiling():
             known = self._gates.followed() is model and operators_are_plain()
-            self._pass = _Pass() if known else None
+            self._pass = _Pass(values) if known else None
 
     def _close(self, *_: object) -> None:
         if not _is_compiling():
@@ -140,9 +141,9 @@ class _Pass:
     A checkpoint, for example, must save as many tensors when it computes a part again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, values: tuple[Tensor, ...] | None) -> None:
         self.thread, self.gradients, self.hooks = _thread(), _gradients(), saving_hooks(False)
-        self.values: tuple[Tensor, ...] | None = None
+        self.values = values
         self._forget()
 
     def goes_on(self, gates: Gates) -> bool:

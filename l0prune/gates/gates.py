@@ -59,6 +59,7 @@ class Gates(nn.Module):
         """Gates as they are on average, without noise, whose gradient dL/dz passes straight to log_alpha."""
         self.settled = False
         """The choice is final: training sees the deterministic gates too."""
+        self._held = False
         self._units = [group.units for group in groups]
         self._sampled: tuple[Tensor, ...] | None = None
         self._noise: Tensor | None = None
@@ -90,7 +91,9 @@ class Gates(nn.Module):
         if self._noise is not None:
             return self.distribution.transform(self.log_alpha, self._noise)
         if self.settled:
-            values = torch.cat(self.decide())
+            # A comparison would wait for the device at each step.
+            known = self._decided if self._held else None
+            values = torch.cat(self.decide() if known is None else known[1])
         else:
             values = self.distribution.transform(self.log_alpha.detach(), torch.full_like(self.log_alpha, 0.5))
         # A small share of the gradient: clipping the norm of all gradients must not go by the gates'.
@@ -190,9 +193,23 @@ class Gates(nn.Module):
             return False
         return torch.is_grad_enabled() and self.log_alpha.requires_grad
 
-    def forget_choice(self) -> None:
-        """Select anew when that is next asked for: what torch.compile has compiled takes an earlier choice as it is."""
-        self._decided = None
+    def begin_pass(self, model: nn.Module) -> tuple[Tensor, ...] | None:
+        """Bring the choice up to date where a pass of the model will take it: compiled layers take it as it is.
+
+        Returns:
+            The gate values (units,) of each group in this pass; None where they are not the choice.
+        """
+        chosen = not (model.training or self._as_trained or self._fixed is not None)
+        return self.decide() if chosen and self.groups else None
+
+    def settle(self, *, held: bool = False) -> None:
+        """Let training see the deterministic gates from now on.
+
+        Args:
+            held: Whether nothing moves log_alpha between two draws any more.
+        """
+        self.settled, self._held, self._decided = True, held, None
+        self.forget_sample()
 
     def allow(self, budget: int) -> None:
         """Select under another budget from now on."""

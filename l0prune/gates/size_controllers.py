@@ -80,8 +80,7 @@ class SizeController(nn.Module):
 
     def _settle(self, gates: Gates, step: int) -> None:
         if self.settled_at(step) and not gates.settled:
-            gates.settled = True
-            gates.forget_sample()
+            gates.settle(held=not self.trained(gates))
 
 
 class AugmentedLagrangian(SizeController):

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from l0prune.errors import ConfigError, PlanError
+from l0prune.support import ClassRegistry
 
 _HEAD_COUNTS = re.compile(r"(num|n|total)?_?(local_|kv_|key_value_|attn_|attention_)?heads?|nhead", re.IGNORECASE)
 _WIDTHS = re.compile(
@@ -90,7 +91,7 @@ class Layer:
 
 
 _UNKNOWN = Layer()
-_LAYERS: dict[type[nn.Module], Layer] = {}
+_LAYERS: ClassRegistry[Layer] = ClassRegistry("layer", taken="layer is registered already")
 _ALIKE: list[tuple[Callable[[nn.Module], bool], Layer]] = []
 
 
@@ -109,9 +110,7 @@ def register(kind: type[nn.Module], layer: Layer, *, replace: bool = False) -> N
         raise ConfigError("cannot register a layer", got=kind, expected="a class that derives from nn.Module")
     if not isinstance(layer, Layer):
         raise ConfigError("cannot register a layer", where=kind.__name__, got=layer, expected="a Layer")
-    if kind in _LAYERS and not replace:
-        raise ConfigError("layer is registered already", where=_name(kind), hint="pass replace=True to replace it")
-    _LAYERS[kind] = layer
+    _LAYERS.register(kind, layer, replace=replace)
 
 
 def register_alike(looks: Callable[[nn.Module], bool], layer: Layer) -> None:
@@ -126,9 +125,9 @@ def layer_of(module: nn.Module) -> Layer:
 
 def registration_of(module: nn.Module) -> tuple[type[nn.Module] | None, Layer]:
     """The nearest class of a module that is registered, None where there is none, and what is known of the module."""
-    for kind in type(module).__mro__:
-        if kind in _LAYERS:
-            return kind, _LAYERS[kind]
+    kind, layer = _LAYERS.nearest_to(type(module))
+    if layer is not None:
+        return kind, layer
     return None, next((layer for looks, layer in _ALIKE if looks(module)), _UNKNOWN)
 
 
@@ -171,7 +170,3 @@ def _length(module: nn.Module, tensor: str, dim: int) -> int:
         where = f"{type(module).__name__}, {tensor} of dimension {dim}"
         raise PlanError("a registered layer has no such tensor", where=where, got=got, hint="mend its registration")
     return found.shape[dim]
-
-
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"

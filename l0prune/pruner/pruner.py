@@ -305,7 +305,6 @@ class L0Pruner:
         try:
             with torch.inference_mode(False):
                 self._gated.pruned()
-            self._gated.gates.forget_choice()
         except BaseException as error:
             self._gated.detach()
             if isinstance(error, L0PruneError) or not isinstance(error, Exception):

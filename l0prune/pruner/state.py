@@ -69,9 +69,6 @@ class _Draw:
     def __call__(self, module: nn.Module, args: Any) -> None:
         if module.training:
             self.gates.draw()
-        else:
-            # Once, before the forward pass: torch.compile cannot look into it.
-            self.gates.decide()
 
 
 class _BeforeLoading:

@@ -10,13 +10,12 @@ from torch import nn
 
 from l0prune.errors import PlanError
 from l0prune.groups import Place, PruneGroup, check_groups
+from l0prune.removal.composition import check_whole_units, composed
 from l0prune.support import conforms, is_inside, model_shapes
 
 PLAN_VERSION = 1
 _MOST_EXTENT = 10**8
 """Of all dimensions of all tensors together: a network of 70 billion parameters has 30 million."""
-
-_SAME_UNITS = "prune again in the units of the first: `groups=plan.remaining_groups()` of its plan"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,24 +102,8 @@ class RemovalPlan:
             PlanError: `second` was made for another network, or cuts through units of this plan's groups.
         """
         check_shapes(second.shapes, self.pruned_shapes())
-        places = _Origins(self)
-        kept = {name: set(units) for name, units in self.kept.items()}
-        added: list[PruneGroup] = []
-        for group in second.groups:
-            moved = places.moved(group)
-            gone = [u for u in range(group.units) if u not in second.kept[group.name]]
-            if places.known(moved):
-                for name, units in places.units_of(moved, gone).items():
-                    kept[name] -= units
-            else:
-                names = {*kept, *(other.name for other in added)}
-                name = next(
-                    n for n in (group.name, *(f"{group.name}#{i}" for i in range(2, 2 + len(names)))) if n not in names
-                )
-                added.append(replace(moved, name=name))
-                kept[name] = set(second.kept[group.name])
-        ordered = {name: tuple(sorted(units)) for name, units in kept.items()}
-        return RemovalPlan(groups=(*self.groups, *added), kept=ordered, shapes=self.shapes)
+        groups, kept = composed(self, second)
+        return replace(self, groups=groups, kept=kept)
 
     def check_next(self, groups: Sequence[PruneGroup]) -> None:
         """Check that this plan can be followed by any for the network it leaves, whichever units of `groups` that cuts.
@@ -128,12 +111,7 @@ class RemovalPlan:
         Raises:
             PlanError: A unit of `groups` is a part of one of this plan's, or a place of it is.
         """
-        places = _Origins(self)
-        for group in groups:
-            moved = places.moved(group)
-            if places.known(moved):
-                for unit in range(group.units):
-                    places.units_of(moved, [unit])
+        check_whole_units(self, groups)
 
     def check(self, model: nn.Module) -> None:
         """Check that `model` is the dense model the plan was made for.
@@ -193,61 +171,6 @@ def _module(model: nn.Module, path: str, group: PruneGroup) -> nn.Module:
         return model.get_submodule(path)
     except AttributeError as error:
         raise PlanError("no such module in the model", where=f"{group.name}, {path}") from error
-
-
-class _Origins:
-    """Where the places of a pruned network stood in the dense one, and whose units they were."""
-
-    def __init__(self, plan: RemovalPlan) -> None:
-        self._survivors, self._left = plan.survivors(), plan.pruned_shapes()
-        self._groups = {group.name: group for group in plan.groups}
-        self._owners: dict[tuple[str, int | None, int], tuple[str, int]] = {}
-        for group in plan.groups:
-            for place in group.places:
-                for unit, row in enumerate(place.index.tolist()):
-                    self._owners.update({(place.tensor, place.dim, i): (group.name, unit) for i in row})
-
-    def moved(self, group: PruneGroup) -> PruneGroup:
-        """The group with its places in the dense network's indices."""
-        places = []
-        for place in group.places:
-            stayed = None if place.dim is None else self._survivors.get((place.tensor, place.dim))
-            places.append(place if stayed is None else replace(place, index=stayed[place.index]))
-        return replace(group, places=tuple(places))
-
-    def known(self, group: PruneGroup) -> bool:
-        """Whether the group's places are those of units of the first plan, rather than of none.
-
-        Raises:
-            PlanError: Some are and some are not.
-        """
-        cells = [cell for unit in range(group.units) for cell in _cells(group, unit)]
-        owned = [cell in self._owners for cell in cells]
-        if any(owned) and not all(owned):
-            tensor = cells[owned.index(False)][0]
-            where = f"{group.name}, {tensor}"
-            raise PlanError("plans cannot be joined: their groups overlap in part", where=where, hint=_SAME_UNITS)
-        return all(owned)
-
-    def units_of(self, group: PruneGroup, gone: Sequence[int]) -> dict[str, set[int]]:
-        """The first plan's units, by group, that make up the second one's removed ones.
-
-        Raises:
-            PlanError: The second plan cuts through a unit of the first.
-        """
-        cells = {cell for unit in gone for cell in _cells(group, unit)}
-        units: dict[str, set[int]] = {}
-        for name, unit in {self._owners[cell] for cell in cells}:
-            units.setdefault(name, set()).add(unit)
-            # What went with a bypassed block is not there to be cut again.
-            if not cells.issuperset(c for c in _cells(self._groups[name], unit) if c[0] in self._left):
-                what = "plans cannot be joined: the second cuts through units of the first"
-                raise PlanError(what, where=f"{group.name}, {name}", hint=_SAME_UNITS)
-        return units
-
-
-def _cells(group: PruneGroup, unit: int) -> list[tuple[str, int | None, int]]:
-    return [(place.tensor, place.dim, i) for place in group.places for i in place.index[unit].tolist()]
 
 
 def check_shapes(expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]) -> None:

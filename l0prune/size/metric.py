@@ -20,7 +20,7 @@ from l0prune.size.macs import mac_size
 from l0prune.size.parameters import parameter_size
 from l0prune.size.polynomial import SizeModel
 from l0prune.size.selection import budget_for
-from l0prune.support import say
+from l0prune.support import Registry, say
 
 Facts = dict[str, Any]
 
@@ -226,7 +226,7 @@ class _MultiplyAccumulates(Metric):
         return super().left(target, kept, facts)
 
 
-_METRICS: dict[str, Metric] = {}
+_METRICS: Registry[str, Metric] = Registry("metric")
 
 
 def register_metric(metric: Metric, *, replace: bool = False) -> Metric:
@@ -243,10 +243,7 @@ def register_metric(metric: Metric, *, replace: bool = False) -> Metric:
         raise ConfigError("not a metric", got=repr(metric), expected="an instance of l0prune.size.Metric")
     if not metric.name:
         raise ConfigError("the metric has no name", where=type(metric).__name__, hint="set `name` on its class")
-    if metric.name in _METRICS and not replace:
-        raise ConfigError("the name of the metric is taken", got=metric.name, hint="choose another, or replace=True")
-    _METRICS[metric.name] = metric
-    return metric
+    return _METRICS.register(metric.name, metric, replace=replace)
 
 
 def metric_named(name: object) -> Metric:
@@ -255,12 +252,7 @@ def metric_named(name: object) -> Metric:
     Raises:
         ConfigError: There is none.
     """
-    if isinstance(name, Metric):
-        return name
-    if isinstance(name, str) and name in _METRICS:
-        return _METRICS[name]
-    known = list(_METRICS)
-    raise ConfigError("unknown metric", got=name, expected=f"{', '.join(known[:-1])} or {known[-1]}")
+    return name if isinstance(name, Metric) else _METRICS.named(name)
 
 
 def noun_of(name: str) -> str:

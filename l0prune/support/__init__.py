@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from l0prune.support.parsing import parse_json
     from l0prune.support.pickles import pickled_names
     from l0prune.support.processes import python, safe_children
+    from l0prune.support.registry import ClassRegistry, Registry, spelled
     from l0prune.support.signals import catch_signals
     from l0prune.support.tables import merge, read_toml, to_mapping, write_toml
     from l0prune.support.text import (
@@ -108,9 +109,11 @@ if TYPE_CHECKING:
         "STAMP",
         "BatchNorm",
         "Busy",
+        "ClassRegistry",
         "Convolution",
         "Field",
         "NormWithStatistics",
+        "Registry",
         "Setting",
         "TorchDispatchMode",
         "alternatives",
@@ -196,6 +199,7 @@ if TYPE_CHECKING:
         "share_contents",
         "share_hooks",
         "shortest_endings",
+        "spelled",
         "stamp",
         "state_to_pickle",
         "table_of",
@@ -259,6 +263,7 @@ _HOMES = {
     "processes": ("python", "safe_children"),
     "parsing": ("parse_json",),
     "pickles": ("pickled_names",),
+    "registry": ("ClassRegistry", "Registry", "spelled"),
     "signals": ("catch_signals",),
     "tables": (
         "merge",

@@ -57,7 +57,7 @@ class OneShot:
         average([same])
         return same.cpu().numpy()
 
-    def repair(self, dense: nn.Module, student: nn.Module, plan: RemovalPlan | None) -> dict[str, float]:
+    def repair(self, dense: nn.Module, student: nn.Module, plan: RemovalPlan | None) -> float | None:
         """Fit the pruned student to the dense one, if the settings say so.
 
         Args:
@@ -66,19 +66,19 @@ class OneShot:
             plan: What was cut.
 
         Returns:
-            `distill_loss_after_repair`, where it was repaired and data are held out.
+            The loss after the repair, where it was repaired and data are held out.
         """
         if plan is None or not self.config.one_shot.repair:
-            return {}
+            return None
         objective, held_out = self.task.objective, list(self.task.evaluation)
         with evaluating(objective):
             repaired = repair(dense, student, plan, self._batches(), loss=self._loss)
         average([tensor for tensor in student.state_dict().values() if tensor.is_floating_point()])
         self.note(f"repair: {counted(len(repaired), 'layer')} fitted to the dense network")
         if not held_out:
-            return {}
+            return None
         objective.student = student
-        return {"distill_loss_after_repair": evaluate(objective, held_out)[0]}
+        return evaluate(objective, held_out)[0]
 
     def _batches(self) -> list[Any]:
         return list(itertools.islice(shared(self.task.batches, self.split)(0), self.config.one_shot.batches))

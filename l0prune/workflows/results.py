@@ -1,7 +1,57 @@
-"""What a compression run achieved."""
+"""What a compression run has found so far, and what it achieved."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+_MEASURED = ("latency_before_ms", "latency_after_ms", "speedup", "round_to", "latency_model_error")
+"""Fields that a metric fills."""
+
+
+@dataclass(kw_only=True)
+class RunResults:
+    """What a run has found so far. Its steps add to it, checkpoints hold it, and the report is made from it."""
+
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    step_seconds: dict[str, float] = field(default_factory=dict)
+    skipped_steps: int = 0
+    macs_before: int | None = None
+    max_relative_difference: float | None = None
+    expected_sparsity_at_cut: float | None = None
+    forced_units: int | None = None
+    distill_loss_gated: float | None = None
+    distill_loss_before_removal: float | None = None
+    distill_loss_after_removal: float | None = None
+    distill_loss_after_repair: float | None = None
+    compactions: list[dict[str, Any]] = field(default_factory=list)
+    latency_before_ms: float | None = None
+    latency_after_ms: float | None = None
+    speedup: float | None = None
+    round_to: int | None = None
+    latency_model_error: float | None = None
+    metric_facts: dict[str, Any] = field(default_factory=dict)
+
+    def learn(self, facts: Mapping[str, Any]) -> None:
+        """Add what a metric has measured."""
+        for name, value in facts.items():
+            if name in _MEASURED:
+                setattr(self, name, value)
+            else:
+                self.metric_facts[name] = value
+
+    def facts(self) -> dict[str, Any]:
+        """What is known so far, by name, with a metric's own facts beside the others; what checkpoints hold."""
+        known = {name: value for name, value in asdict(self).items() if value is not None and name != "metric_facts"}
+        return copy.deepcopy(self.metric_facts) | known
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Self:
+        """What `facts` gave, of an earlier version too."""
+        names = {one.name for one in fields(cls)} - {"metric_facts"}
+        facts = copy.deepcopy(dict(facts))
+        own = {name: value for name, value in facts.items() if name in names}
+        return cls(**own, metric_facts={name: value for name, value in facts.items() if name not in names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +117,8 @@ class CompressionReport:
     """What widths are multiples of: with the metric "latency" by default what pays on the device."""
     latency_model_error: float | None = None
     """Median relative error of the latency model on whole networks that it was not fitted to."""
+    metric_facts: dict[str, Any] = field(default_factory=dict)
+    """What a metric of one's own has measured."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""

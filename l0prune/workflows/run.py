@@ -1,40 +1,32 @@
 """The whole story of a run: prove, train with gates, cut, train on, save, report."""
 
-import copy
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import asdict, replace
-from functools import partial
-from math import isfinite
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from l0prune.config import RunConfig
 from l0prune.distributed import check_same, together, world
-from l0prune.errors import L0PruneError, ProofError, RunError, TrainingError
+from l0prune.errors import ProofError, RunError
 from l0prune.gates import GatedModel
 from l0prune.importance import importances
-from l0prune.measuring import macs, parameters, peak_memory_bytes
-from l0prune.plugin import Benchable, OwnTask, Plugin, Task, describe, may_change, wish_of
+from l0prune.measuring import parameters
+from l0prune.plugin import OwnTask, Plugin, Task, describe, may_change, wish_of
 from l0prune.proof import RUN_TOLERANCE, compare, find_training_faults, objection, prove_groups
 from l0prune.removal import RemovalPlan, apply_plan, remembered
-from l0prune.report.figures import draw_kept_units
 from l0prune.size import Subject, metric_named
 from l0prune.size.latency import latency_cache
-from l0prune.storage import RunDirectory, rehearse_saving, save
-from l0prune.support import catch_signals, copied, tensors_given, versions, write_atomic, write_json
+from l0prune.storage import RunDirectory, rehearse_saving
+from l0prune.support import catch_signals, copied, write_json
 from l0prune.training import compiler_settings_kept, evaluate
+from l0prune.workflows.ending import description, finish, macs_of
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.one_shot import OneShot
-from l0prune.workflows.results import CompressionReport
+from l0prune.workflows.results import CompressionReport, RunResults
 from l0prune.workflows.trainer import Trainer
-
-_PROBE_SECONDS = 0.5
-"""Of the input that a plugin makes for a probe."""
 
 
 class CompressionRun:
@@ -63,9 +55,10 @@ class CompressionRun:
     ) -> None:
         self.plugin, self.task, self.config = plugin, task, config
         self.folder, self.observer, self.resume, self.state = folder, observer, resume, state
-        self.results: dict[str, Any] = copy.deepcopy(state["results"]) if state else {}
-        for key in ("stage_seconds", "step_seconds"):
-            self.results.setdefault(key, {} if config.joint.steps else {"joint": 0.0})
+        self.results = RunResults.of(state["results"] if state else {})
+        if not config.joint.steps:
+            self.results.stage_seconds.setdefault("joint", 0.0)
+            self.results.step_seconds.setdefault("joint", 0.0)
         self.trainer = Trainer(task, config, folder, observer, self.results)
         self.earlier = remembered(task.objective.student)
         self.params_before = 0
@@ -92,14 +85,28 @@ class CompressionRun:
             if isinstance(self.plugin, OwnTask) and parameters(self.task.objective.student) < self.params_before:
                 self.observer.note("the task's student has been cut: make the task anew before it is run or resumed")
             raise
-        return self._finish()
+        assert self.trainer.plan is not None
+        report = finish(
+            self.plugin,
+            self.task,
+            self.config,
+            self.folder,
+            target=self.target,
+            plan=self.trainer.plan,
+            earlier=self.earlier,
+            params_before=self.params_before,
+            results=self.results,
+        )
+        if world().is_main:
+            self.observer.finished(report)
+        return report
 
     def _prepared(self) -> GatedModel:
         """The gated student, every group proved, and a folder to write to."""
         metric, student = metric_named(self.config.metric), self.task.objective.student
         subject = self._subject()
         self.target = metric.target(subject, wish_of(self.config))
-        self.results |= self.target.facts
+        self.results.learn(self.target.facts)
         if metric.measured_at_cut:
             self._to_measure = replace(subject, model=copied(student))
         if self.config.controller.kind == "projected":
@@ -148,9 +155,9 @@ class CompressionRun:
             self.observer.note(
                 f"the target is never asked for in full: controller.warmup_steps {warmup} of {steps} steps"
             )
-        if "macs_before" not in self.results:
+        if self.results.macs_before is None:
             with gated.gates.fixed(torch.ones_like(gated.gates.log_alpha)):
-                self.results["macs_before"] = self._macs(gated.model)
+                self.results.macs_before = macs_of(self.task, gated.model)
         if self.resume and world().is_main:
             self.folder.sweep()
             self.folder.rewind_metrics(self.state["position"] if self.state else 0)
@@ -171,9 +178,8 @@ class CompressionRun:
             build=lambda: copied(gated).detach() if own else self.plugin.build(self.task.architecture),
             tolerance=RUN_TOLERANCE,
             folder=self.folder.path,
-            **self._description(),
+            **description(self.plugin, self.task, self.config),
         )
-        gated.gates.forget_choice()
 
     def _train(self, gated: GatedModel, state: Mapping[str, Any] | None) -> None:
         """The joint stage, the cut, the further stage."""
@@ -190,7 +196,8 @@ class CompressionRun:
                 # Whatever happens, no gates are left on the caller's own network.
                 objective.student = gated.detach()
             if not self.config.joint.steps:
-                self.results |= self._one_shot().repair(objective.student, student, trainer.plan)
+                loss = self._one_shot().repair(objective.student, student, trainer.plan)
+                self.results.distill_loss_after_repair = loss
             objective.student = student
         else:
             trainer.plan = RemovalPlan.from_json(state["plan"])
@@ -251,109 +258,29 @@ class CompressionRun:
         gated.eval()
         if self.config.joint.steps:
             with torch.no_grad():
-                self.results["expected_sparsity_at_cut"] = float(gated.expected_sparsity())
-            self.results["forced_units"] = gated.gates.forced()
+                self.results.expected_sparsity_at_cut = float(gated.expected_sparsity())
+            self.results.forced_units = gated.gates.forced()
             if behind := gated.behind():
                 self.observer.note(behind)
         if self._to_measure:
-            self.results |= self.target.metric.meet(gated, self.target, self._to_measure)
+            self.results.learn(self.target.metric.meet(gated, self.target, self._to_measure))
             self._to_measure = None
         if batches:
             if self.config.joint.steps:
                 with gated.gates.as_trained():
-                    self.results["distill_loss_gated"] = evaluate(objective, batches)[0]
-            self.results["distill_loss_before_removal"] = evaluate(objective, batches)[0]
+                    self.results.distill_loss_gated = evaluate(objective, batches)[0]
+            self.results.distill_loss_before_removal = evaluate(objective, batches)[0]
         difference = compare(gated, self.task.observe)
         if reason := objection(gated, self.task.observe, difference, RUN_TOLERANCE):
             raise ProofError("the cut changed the outputs", got=reason)
-        self.results["max_relative_difference"] = difference
+        self.results.max_relative_difference = difference
         student, self.trainer.plan = gated.pruned()
         objective.student = student
         if batches:
-            self.results["distill_loss_after_removal"] = evaluate(objective, batches)[0]
+            self.results.distill_loss_after_removal = evaluate(objective, batches)[0]
         kept, total = parameters(student), gated.parameter_model.total
         self.observer.note(
             f"cut: {kept:,} of {total:,} parameters stay (sparsity {1 - kept / total:.4f}); "
             f"outputs changed by {difference:.1e}"
         )
         return student
-
-    def _finish(self) -> CompressionReport:
-        objective, task, config, plan = self.task.objective, self.task, self.config, self.trainer.plan
-        assert plan is not None
-        student = objective.student.eval()
-        loss, parts = evaluate(objective, list(task.evaluation)) if task.evaluation else (None, {})
-        if loss is not None and not isfinite(loss):
-            raise TrainingError("final loss is not finite", got=loss, hint="lower the learning rate")
-        params_after, macs_after = parameters(student), self._macs(student)
-        measured = self.results | {"macs_after": macs_after}
-        counts = np.array([plan.kept_counts[group.name] for group in plan.groups])
-        results = {"distill_loss_before_removal": None, "distill_loss_after_removal": None, **self.results}
-        device = next(student.parameters()).device
-        report = CompressionReport(
-            plugin=config.plugin,
-            recipe=config.recipe,
-            teacher=task.teacher,
-            run_directory=str(self.folder.path),
-            params_before=self.params_before,
-            params_after=params_after,
-            target_sparsity=self.target.asked,
-            metric=config.metric,
-            sparsity=1 - self.target.metric.left(self.target, counts, measured),
-            macs_after=macs_after,
-            macs_per=task.macs_per,
-            kinds={name: asdict(kind) for name, kind in task.kinds.items()},
-            kept_units={g.name: {"units": g.units, "kept": plan.kept_counts[g.name]} for g in plan.groups},
-            distill_loss_final=loss,
-            losses_final=parts,
-            peak_memory_bytes=peak_memory_bytes(device),
-            device=str(device),
-            precision=config.precision,
-            versions=versions(*task.packages),
-            seed=config.seed,
-            **results,
-        )
-        if not world().is_main:
-            return report
-        provenance = {"teacher": task.teacher, "settings": describe(config), "versions": report.versions}
-        description = {**self._description(), "provenance": provenance}
-        if counted := self._counted_on(student):
-            description["counted_on"] = counted
-        # A network that came pruned is described from its own dense network on.
-        whole = self.earlier.then(plan) if self.earlier else plan
-        save(student, whole, self.folder.path, example_inputs=self._probe(student), **description)
-        for name, content in task.files.items():
-            write_atomic(self.folder.path / name, partial(_write, content=content))
-        draw_kept_units(whole, self.folder.picture, task.kinds)
-        # Last: a run with a report is complete.
-        write_json(self.folder.report, report.to_json())
-        self.observer.finished(report)
-        return report
-
-    def _probe(self, student: nn.Module) -> Sequence[Tensor]:
-        """A small input, on which what is saved can be compared elsewhere."""
-        given = tensors_given(student, self.task.observe)
-        if not given and isinstance(self.plugin, Benchable):
-            # A run is not lost for a length that a plugin does not have.
-            with suppress(L0PruneError):
-                given = self.plugin.load(_PROBE_SECONDS, 1).inputs
-        return given
-
-    def _counted_on(self, student: nn.Module) -> dict[str, Any] | None:
-        """What multiply-accumulates are counted on, as far as it is a plain call."""
-        given = tensors_given(student, self.task.observe_for_macs or self.task.observe)
-        inputs = [{"shape": [*tensor.shape], "dtype": str(tensor.dtype).removeprefix("torch.")} for tensor in given]
-        return {"inputs": inputs, "scale": self.task.macs_scale} if inputs else None
-
-    def _description(self) -> dict[str, Any]:
-        """What tells how the dense network is built."""
-        name = None if isinstance(self.plugin, OwnTask) else self.config.plugin
-        return {"plugin": name, "architecture": dict(self.task.architecture)}
-
-    def _macs(self, model: nn.Module) -> int:
-        observe = self.task.observe_for_macs or self.task.observe
-        return round(macs(lambda: observe(model)) * self.task.macs_scale)
-
-
-def _write(place: Path, *, content: bytes) -> None:
-    place.write_bytes(content)

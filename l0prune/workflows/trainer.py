@@ -17,6 +17,7 @@ from l0prune.removal import RemovalPlan
 from l0prune.storage import RunDirectory, save_checkpoint
 from l0prune.training import Record, Stage, shared, split_for
 from l0prune.workflows.observer import Observer
+from l0prune.workflows.results import RunResults
 
 _DEAD_WORKER = "DataLoader worker"
 
@@ -29,11 +30,11 @@ class Trainer:
         config: The run's settings.
         folder: Where records and checkpoints go; the main process writes them.
         observer: Watches.
-        results: Figures for the report; saved and added to.
+        results: What the run has found so far; saved and added to.
     """
 
     def __init__(
-        self, task: Task, config: RunConfig, folder: RunDirectory, observer: Observer, results: dict[str, Any]
+        self, task: Task, config: RunConfig, folder: RunDirectory, observer: Observer, results: RunResults
     ) -> None:
         self.task, self.config, self.folder, self.observer, self.results = task, config, folder, observer, results
         self.split = split_for(world(), config)
@@ -80,8 +81,7 @@ class Trainer:
 
         def on_cut(plan: RemovalPlan) -> None:
             size = parameters(stage.objective.student)
-            cuts = self.results.setdefault("compactions", [])
-            cuts.append({"step": stage.step, "parameters": size, "kept": plan.kept_counts})
+            self.results.compactions.append({"step": stage.step, "parameters": size, "kept": plan.kept_counts})
             self.observer.compacted(stage.step, size)
 
         def after_step(signal_number: int) -> None:
@@ -113,9 +113,9 @@ class Trainer:
             hint = "memory may be short: let fewer processes read data, then go on with --resume"
             where = f"{stage.name} step {stage.step}"
             raise TrainingError("a process that reads data died", where=where, got=error, hint=hint) from error
-        self.results["stage_seconds"][stage.name] = stage.seconds
-        self.results["step_seconds"][stage.name] = stage.seconds / max(1, stage.step)
-        self.results["skipped_steps"] = self.results.get("skipped_steps", 0) + stage.skipped_steps
+        self.results.stage_seconds[stage.name] = stage.seconds
+        self.results.step_seconds[stage.name] = stage.seconds / max(1, stage.step)
+        self.results.skipped_steps += stage.skipped_steps
 
     def _batches_before(self, stage: Stage) -> int:
         """Micro-batches that this process has taken before the stage's current step."""
@@ -142,7 +142,7 @@ class Trainer:
             return
         position = stage.step + (0 if stage.name == "joint" else self.config.joint.steps)
         plan = self.plan.to_json() if self.plan else None
-        state = {**stage.state(), "position": position, "plan": plan, "results": self.results, "split": self.split}
-        state |= {"data_digest": self.task.data_digest, "origin": dict(self.folder.origin)}
+        state = {**stage.state(), "position": position, "plan": plan, "results": self.results.facts()}
+        state |= {"split": self.split, "data_digest": self.task.data_digest, "origin": dict(self.folder.origin)}
         save_checkpoint(self.folder.checkpoints, position, state, keep=self.config.keep_checkpoints)
         self._saved_at = time.monotonic()

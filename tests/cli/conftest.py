@@ -1,11 +1,10 @@
 """A tiny teacher, a few short clips, and the command line run in this process."""
 
-import contextlib
-import io
 import json
-import sys
+import shutil
+import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from command_line import Outcome, call
 from safetensors.torch import save_file
+from tiny_teacher import TEACHER
 
-TEACHER = {
-    "extractor_mode": "group_norm",
-    "extractor_conv_layer_config": [[8, 10, 5], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 2, 2], [8, 2, 2]],
-    "extractor_conv_bias": False,
-    "encoder_embed_dim": 32,
-    "encoder_projection_dropout": 0.1,
-    "encoder_pos_conv_kernel": 8,
-    "encoder_pos_conv_groups": 4,
-    "encoder_num_layers": 2,
-    "encoder_num_heads": 4,
-    "encoder_attention_dropout": 0.1,
-    "encoder_ff_interm_features": 64,
-    "encoder_ff_interm_dropout": 0.1,
-    "encoder_dropout": 0.1,
-    "encoder_layer_norm_first": False,
-    "encoder_layer_drop": 0.0,
-    "aux_num_out": None,
-}
 JOINT_STEPS, FURTHER_STEPS = 10, 6
 SETTINGS = f"""
 log_every = 1
@@ -53,42 +36,6 @@ data = [CLIPS]
 batch_seconds = 5.0
 workers = WORKERS
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    def refused(self, *words: str) -> None:
-        """One line on stderr that holds `words`, nothing on stdout, exit status 2."""
-        assert (self.code, self.out) == (2, ""), self
-        assert self.err.startswith("l0prune: error: "), self.err
-        assert self.err.count("\n") == 1, self.err
-        assert self.err.endswith("\n")
-        for word in words:
-            assert word in self.err, self.err
-
-    def succeeded(self) -> "Outcome":
-        assert self.code == 0, self
-        return self
-
-
-def call(*arguments: object) -> Outcome:
-    """Run `l0prune ARGUMENTS` in this process."""
-    from l0prune_cli.main import main
-
-    out, err = io.StringIO(), io.StringIO()
-    before, sys.argv = sys.argv, ["l0prune", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as exit_:
-            main()
-    finally:
-        sys.argv = before
-    return Outcome(code=int(exit_.value.code or 0), out=out.getvalue(), err=err.getvalue())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +108,53 @@ class Finished:
 def finished(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("finished") / "run"
     return Finished(folder=folder, outcome=bench.compress("--out", folder, "--json").succeeded())
+
+
+@pytest.fixture(scope="session")
+def onnx_file(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The student of the uninterrupted run, exported."""
+    file = tmp_path_factory.mktemp("exported") / "student.onnx"
+    call("export", finished.folder, "--to", "onnx", "--out", file).succeeded()
+    return file
+
+
+@pytest.fixture(scope="session")
+def _interrupted(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the settings and of the run that `interrupted` copies."""
+    import l0prune_cli.progress
+
+    def stop(_self: Any, record: Any) -> None:
+        if record.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    folder = tmp_path_factory.mktemp("interrupted")
+    (folder / "often.toml").write_text("checkpoint_minutes = 0.0\n" + bench.settings.read_text())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(l0prune_cli.progress.TerminalObserver, "record", stop)
+        assert bench.compress("--out", folder / "run", config=folder / "often.toml").code == 130
+    assert len(list((folder / "run" / "checkpoints").iterdir())) == 2
+    return folder
+
+
+@pytest.fixture
+def interrupted(_interrupted: Path, tmp_path: Path) -> Path:
+    """A run that stopped after three steps, with a checkpoint of each of the last two; `often.toml` lies beside it."""
+    shutil.copy(_interrupted / "often.toml", tmp_path)
+    return Path(shutil.copytree(_interrupted / "run", tmp_path / "interrupted"))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a run would be."""
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes of whole clips train for a few steps: what commands say of scores is the same, whatever they are."""
+    from l0prune_speech.probes import clips
+
+    monkeypatch.setattr(clips, "_SCHEDULE", replace(clips._SCHEDULE, steps=20))
 
 
 @pytest.fixture

@@ -25,9 +25,10 @@ Call = Callable[..., Any]
 QUICK = ("--seconds", "0.05", "--lengths", "0.5,1")
 
 
-def test_a_run_beside_its_teacher_and_its_onnx_file(finished, bench, tmp_path: Path, l0prune_call: Call) -> None:
-    file = tmp_path / "student.onnx"
-    l0prune_call("export", finished.folder, "--to", "onnx", "--out", file).succeeded()
+def test_a_run_beside_its_teacher_and_its_onnx_file(
+    finished, onnx_file: Path, bench, tmp_path: Path, l0prune_call: Call
+) -> None:
+    file = onnx_file
     openvino = find_spec("openvino") is not None
     backends = "eager,onnxruntime,openvino" if openvino else "eager,onnxruntime"
     variants = ("--dtypes", "float32,int8", "--backends", backends, "--threads", "1")

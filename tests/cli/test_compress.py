@@ -286,14 +286,24 @@ class TestInterrupted:
         assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture(scope="module")
+def never_stopped(bench, tmp_path_factory) -> tuple[Path, bytes]:
+    """Settings of a run that lasts a while, and the weights that it ends with."""
+    folder = tmp_path_factory.mktemp("never_stopped")
+    text = bench.settings_with_worker.read_text().replace("steps = 10", "steps = 40")
+    config = folder / "settings.toml"
+    config.write_text(text.replace("log_every = 1", "log_every = 1\ncheckpoint_minutes = 0.0"))
+    bench.compress("--out", folder / "run", config=config).succeeded()
+    return config, (folder / "run" / "model.safetensors").read_bytes()
+
+
 class TestKilled:
     """Real processes and signals: to the whole group as a terminal sends them, or SIGKILL to the parent alone."""
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-    def test_ends_cleanly_and_goes_on(self, number, bench, tmp_path, toml) -> None:
+    def test_ends_cleanly_and_goes_on(self, number, bench, tmp_path, never_stopped) -> None:
         run = tmp_path / "run"
-        changes = [("steps = 10", "steps = 40"), ("log_every = 1", "log_every = 1\ncheckpoint_minutes = 0.0")]
-        config = toml(*changes, base=bench.settings_with_worker)
+        config, weights = never_stopped
         process = start(bench.arguments("--out", run, config=config))
         try:
             wait_until(lambda: len(recorded(run)) >= 6 or process.poll() is not None, "the first steps")
@@ -318,8 +328,7 @@ class TestKilled:
         assert positions(run) == list(range(1, 40 + FURTHER_STEPS + 1))
         assert len(checkpoints(run)) == 2
         assert not list(run.rglob(".*"))
-        bench.compress("--out", tmp_path / "whole", config=config).succeeded()
-        assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+        assert (run / "model.safetensors").read_bytes() == weights
 
 
 class TestTeachersCache:

@@ -35,7 +35,9 @@ def test_the_files_would_be_run_otherwise(planted: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_command_leaves_them_alone(planted: Path, bench, finished, labelled_sound, l0prune_call: Call) -> None:
+def test_every_command_leaves_them_alone(
+    planted: Path, bench, finished, labelled_sound: Path, quick_probes: None, l0prune_call: Call
+) -> None:
     run, onnx = finished.folder, planted.parent / "student.onnx"
     l0prune_call("plugins").succeeded()
     l0prune_call("groups", "--plugin", "speech", "--teacher", bench.teacher).succeeded()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 Call = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("quick_probes")
 
 
 def test_a_run_beside_its_teacher_and_the_yardsticks(

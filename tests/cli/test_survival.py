@@ -41,9 +41,14 @@ class Forked:
 
 
 class Forks:
-    """Starts processes."""
+    """Starts processes; those that belong together meet at a port of its own."""
 
     def __init__(self) -> None:
+        # Whoever asks for a free port is given another; torch, which reuses addresses, may listen at this one.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self.port = self._place.getsockname()[1]
         command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("forking_server.py"))]
         self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -68,6 +73,7 @@ class Forks:
         """End the server."""
         self._server.kill()
         self._server.communicate()
+        self._place.close()
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +88,11 @@ def config(toml: Callable[..., Path]) -> Path:
     return toml(*CHANGES)
 
 
-def free_port() -> int:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return place.getsockname()[1]
-
-
 def launch(forks: Forks, size: int, arguments: list[object], folder: Path, last: Sequence[object] = ()) -> list[Forked]:
     """As torchrun does; `last` are more arguments of the last process."""
     environ: dict[str, Any] = {}
     if size > 1:
-        environ = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        environ = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": forks.port}
     return [
         forks.start(
             [*arguments, *(last if rank == size - 1 else ())],
@@ -169,15 +169,7 @@ def test_two_processes_have_the_loss_curve_of_one(forks: Forks, bench, toml, tmp
 
 
 def test_torchrun(bench, config: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(free_port()),
-    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = map(str, bench.arguments("--out", tmp_path / "run", "--json", config=config))
     done = subprocess.run(
         [*command, "-m", "l0prune_cli", *arguments], capture_output=True, text=True, check=False, timeout=300

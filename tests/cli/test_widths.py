@@ -7,6 +7,8 @@ import pytest
 from l0prune_cli.tables import fitted, make_console
 from rich.table import Table
 
+pytestmark = pytest.mark.usefixtures("quick_probes")
+
 
 @pytest.fixture(params=[60, 80, 120])
 def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:

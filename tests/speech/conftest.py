@@ -1,21 +1,11 @@
 """A small encoder of torchaudio's layout; what the published model class holds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from l0prune_speech.encoder.modules import SpeechEncoder, build_encoder
-from l0prune_speech.formats import registry
-
-
-@pytest.fixture(autouse=True)
-def _formats() -> Iterator[None]:
-    """What a test registers is gone after it."""
-    before = dict(registry.formats())
-    yield
-    registry._FORMATS.clear()
-    registry._FORMATS.update(before)
 
 
 @pytest.fixture

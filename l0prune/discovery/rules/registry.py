@@ -28,7 +28,7 @@ from l0prune.discovery.rules.guard import Carried, guarded
 from l0prune.discovery.traced import Atoms, Block
 from l0prune.discovery.tracer import Tracer
 from l0prune.errors import ConfigError
-from l0prune.support import operator_name
+from l0prune.support import ClassRegistry, Registry, operator_name, spelled
 
 Rule = Callable[[Tracer, Sequence[Any], Any], Carried]
 """(tracer, the operator's arguments by position with defaults filled in, its result) -> what the result carries."""
@@ -38,9 +38,9 @@ ModuleRule = Callable[[Tracer, Any, tuple, dict, Any], Carried]
 R = TypeVar("R", bound=Rule)
 M = TypeVar("M", bound=ModuleRule)
 
-RULES: dict[str, Rule] = {}
+RULES: Registry[str, Rule] = Registry("rule", taken="operator has a rule already")
 """By the operator's qualified name."""
-MODULE_RULES: dict[type[nn.Module], ModuleRule] = {}
+MODULE_RULES: ClassRegistry[ModuleRule] = ClassRegistry("rule", taken="module class has a rule already")
 
 
 def operator_rule(*operators: Any, replace: bool = False) -> Callable[[R], R]:
@@ -109,11 +109,11 @@ def rule(names: str) -> Callable[[R], R]:
 
 def module_rule_of(module: nn.Module) -> ModuleRule | None:
     """The rule of the nearest class of a module that has one."""
-    return next((MODULE_RULES[kind] for kind in type(module).__mro__ if kind in MODULE_RULES), None)
+    return MODULE_RULES.nearest_to(type(module))[1]
 
 
 def _register(
-    registry: dict[Any, Any],
+    registry: Registry[Any, Any],
     what: str,
     keys: Sequence[Any],
     guard: Callable[[Any, Any], Any] = lambda key, rule: rule,
@@ -121,21 +121,16 @@ def _register(
 ) -> Callable[[Any], Any]:
     if not keys:
         raise ConfigError("a rule is for nothing", expected=f"at least one {what}")
-    taken = next((key for key in keys if key in registry), None)
-    if taken is not None and not replace:
-        raise ConfigError(f"{what} has a rule already", where=_name(taken), hint="pass replace=True to replace it")
+    registry.check_free(keys, replace=replace)
 
     def register(rule: Any) -> Any:
         if not callable(rule):
-            raise ConfigError("a rule is no function", where=_name(keys[0]), got=rule)
-        registry.update({key: guard(key, rule) for key in keys})
+            raise ConfigError("a rule is no function", where=spelled(keys[0]), got=rule)
+        for key in keys:
+            registry.register(key, guard(key, rule), replace=replace)
         return rule
 
     return register
-
-
-def _name(key: str | type) -> str:
-    return key if isinstance(key, str) else f"{key.__module__}.{key.__qualname__}"
 
 
 def across(tracer: Tracer, atoms: Atoms | None, groups: int) -> Atoms | None:

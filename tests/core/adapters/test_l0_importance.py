@@ -19,7 +19,6 @@ from l0prune.removal import apply_plan, make_plan
 from l0prune.support import model_shapes
 
 pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:Unwrapped parameters detected:UserWarning"),
     pytest.mark.filterwarnings("ignore:the gates are at an expected sparsity:UserWarning"),
 ]

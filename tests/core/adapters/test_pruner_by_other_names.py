@@ -26,7 +26,6 @@ from l0prune import (
 from l0prune.adapters.torch_pruning import L0Importance, Pruner
 from l0prune.support import model_shapes
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 Y = torch.tensor([0, 1])
 
 

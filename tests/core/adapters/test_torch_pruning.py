@@ -14,8 +14,6 @@ from torch.nn import functional as F
 
 from l0prune import GroupError, PruneGroup, discover, groups_of_graph, inspect, plan_of, prune, wrap
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def graph_of(model: nn.Module, **settings: Any) -> torch_pruning.DependencyGraph:
     with warnings.catch_warnings():

@@ -9,8 +9,6 @@ from small_networks import PADDED, Case, Forward, check_case, draw, linear, on_s
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def embedded(inner: Forward, groups: str, *alone: str, **layers: Callable[[], Any]) -> Case:
     return on_steps(

@@ -29,8 +29,6 @@ from l0prune.discovery.search import discover
 from l0prune.errors import TraceError
 from l0prune.proof.trials import find_faults
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def rows(model: nn.Module) -> Any:
     return model(ROWS)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0prune.discovery.search import discover
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Stage(nn.Module):

@@ -8,8 +8,6 @@ from small_networks import TOKENS, Case, chain, check_case, conv, linear, on_ima
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def shuffled(m: Any, x: Tensor) -> Tensor:
     x = m.a(x)

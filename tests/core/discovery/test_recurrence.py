@@ -14,8 +14,6 @@ from l0prune import GatedModel
 from l0prune.discovery.search import discover
 from l0prune.proof.exactness import relative_difference
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def packed(m: Any, x: Tensor) -> Tensor:
     steps = pack_padded_sequence(m.embed(x), torch.tensor([5, 3]), batch_first=True)

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import call
+from installed import installed
+from tiny_teacher import TEACHER
 from torch import Tensor, nn
 
 import l0prune
@@ -25,11 +28,7 @@ PACKAGES = ("activation_memory", "band_encoder", "fused_linear", "maxout", "npz"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip has installed the packages."""
-    folder = tmp_path_factory.mktemp("site")
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "install", *options, "--target", folder]
-    subprocess.run([*command, *(HERE / name for name in PACKAGES)], check=True)
-    return folder
+    return installed([HERE / name for name in PACKAGES], tmp_path_factory.mktemp("extensions"))
 
 
 @pytest.fixture
@@ -162,33 +161,14 @@ def test_a_metric_of_ones_own_is_met_by_gates(package: ModuleType) -> None:
         torch.testing.assert_close(student.eval()(x), pruner.model.eval()(x), rtol=1e-5, atol=1e-6)
 
 
-SMALL = {
-    "extractor_mode": "group_norm",
-    "extractor_conv_layer_config": [(8, 10, 5), *[(8, 3, 2)] * 4, *[(8, 2, 2)] * 2],
-    "extractor_conv_bias": False,
-    "encoder_embed_dim": 32,
-    "encoder_projection_dropout": 0.1,
-    "encoder_pos_conv_kernel": 8,
-    "encoder_pos_conv_groups": 4,
-    "encoder_num_layers": 2,
-    "encoder_num_heads": 4,
-    "encoder_attention_dropout": 0.1,
-    "encoder_ff_interm_features": 64,
-    "encoder_ff_interm_dropout": 0.1,
-    "encoder_dropout": 0.1,
-    "encoder_layer_norm_first": False,
-    "encoder_layer_drop": 0.0,
-    "aux_num_out": None,
-    "family": "hubert",
-}
 COMPRESS = "compress --plugin speech --steps 4 --target-sparsity 0.5 --device cpu --json".split()
 SHORT = ("batch_seconds=4", "evaluation_seconds=5", "workers=0", "l1_weight=0", "cosine_weight=0", "terms.smooth_l1=1")
 
 
-def command(*arguments: object, site: Path | None) -> subprocess.CompletedProcess[str]:
-    """Run the command line where packages are installed, or are not."""
-    folders = [os.environ.get("PYTHONPATH", ""), *([str(site)] if site else [])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders)), "OMP_NUM_THREADS": "1"}
+def command(*arguments: object, site: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line where the packages are installed, in a process of its own."""
+    folders = [os.environ.get("PYTHONPATH", ""), str(site)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
     line = [sys.executable, "-P", "-m", "l0prune_cli", *map(str, arguments)]
     return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
 
@@ -197,7 +177,7 @@ def test_a_format_and_a_distillation_term_on_the_command_line(site: Path, tmp_pa
     from l0prune_speech.encoder import build_encoder
     from l0prune_speech.formats import from_encoder
 
-    checkpoint = from_encoder(build_encoder(SMALL))
+    checkpoint = from_encoder(build_encoder({**TEACHER, "family": "hubert"}))
     arrays = {name: tensor.detach().numpy() for name, tensor in checkpoint.tensors.items()}
     np.savez(tmp_path / "teacher.npz", **arrays, **{"config.json": np.array(json.dumps(dict(checkpoint.config)))})
     own = [part for setting in SHORT for part in ("--set", f"speech.{setting}")]
@@ -219,21 +199,25 @@ def test_a_format_and_a_distillation_term_on_the_command_line(site: Path, tmp_pa
     assert written["max_relative_difference"] <= 1e-6
     assert "opened again by l0prune_npz" in written["notes"]
 
-    # Where the packages are not installed, nobody knows the names.
-    done = command(*compress, "--out", tmp_path / "other", site=None)
-    assert done.returncode == 2
-    assert "no such term: speech.terms.smooth_l1" in done.stderr
-    done = command("export", tmp_path / "run", "--to", "npz", site=None)
-    assert done.returncode == 2
-    assert "no such format: npz" in done.stderr
+    # Where the packages are not installed, as in this process, nobody knows the names.
+    call(*compress, "--out", tmp_path / "other").refused("no such term: speech.terms.smooth_l1")
+    call("export", tmp_path / "run", "--to", "npz").refused("no such format: npz")
 
 
-@pytest.mark.parametrize("package", ["band_encoder"], indirect=True)
-def test_a_family_of_speech_networks(package: ModuleType, site: Path, tmp_path: Path, labelled_sound: Path) -> None:
-    torch.save(package.BandEncoder(8, 32).state_dict(), tmp_path / "bands.pt")
+def test_a_family_of_speech_networks(
+    site: Path, tmp_path: Path, labelled_sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "bands.json").write_text(json.dumps({"width": 8, "inner": 32}))
     flags = ("--teacher", tmp_path, "--data", labelled_sound, "--target-sparsity", "0.2", "--min-seconds", "0.1")
     flags = (*COMPRESS, *flags, "--batch-seconds", "10", "--workers", "0")
+    # Where the package is not installed, as in this process until now, nobody knows such a folder.
+    refused = call(*flags, "--out", tmp_path / "other")
+    assert refused.code == 2
+    assert "not a run or a checkpoint" in refused.err or "folder" in refused.err
+
+    monkeypatch.syspath_prepend(str(site))
+    package = import_module("l0prune_band_encoder")
+    torch.save(package.BandEncoder(8, 32).state_dict(), tmp_path / "bands.pt")
     done = command(*flags, "--out", tmp_path / "run", site=site)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -241,7 +225,3 @@ def test_a_family_of_speech_networks(package: ModuleType, site: Path, tmp_path: 
     assert type(student) is package.BandEncoder
     assert sum(p.numel() for p in student.parameters()) == report["params_after"] < report["params_before"]
     assert student.up.out_features < 32
-
-    done = command(*flags, "--out", tmp_path / "other", site=None)
-    assert done.returncode == 2
-    assert "not a run or a checkpoint" in done.stderr or "folder" in done.stderr

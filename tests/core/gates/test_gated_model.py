@@ -102,6 +102,21 @@ def test_the_choice_follows_the_gates_whatever_wrote_them(make_network: Make) ->
     assert not all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compiled_layers_take_the_choice_of_now(make_network: Make, x: Tensor) -> None:
+    gated = make_gated(make_network).eval()
+    for layer in gated.model.children():
+        layer.compile(backend="eager")
+    outputs = []
+    for _ in range(3):
+        outputs.append(gated(x))
+        torch.testing.assert_close(outputs[-1], gated.pruned()[0](x))
+        with torch.no_grad():
+            gated.gates.log_alpha.neg_()
+    assert torch.equal(outputs[0], outputs[2])
+    assert not torch.allclose(outputs[0], outputs[1])
+
+
 def test_detaching_gives_back_the_dense_model(make_network: Make, x: Tensor) -> None:
     network, groups = make_network()
     dense = copy.deepcopy(network)

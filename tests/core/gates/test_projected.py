@@ -9,7 +9,7 @@ import schedulefree
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_training import Net, batch, controller_of, make, train
+from small_training import Net, adam, batch, controller_of, make, train
 from torch import nn
 from torch.nn import functional as F
 
@@ -86,6 +86,18 @@ def test_once_settled_training_sees_what_the_cut_leaves() -> None:
     train(pruner, optimizer, 5)
     pruner.finalize()
     assert pruner.plan.kept == kept
+
+
+def test_once_settled_no_step_compares_the_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison waits for the device."""
+    pruner = wrap(Net(), batch()[0], target_sparsity=0.6, total_steps=40)
+    optimizer = adam(pruner)
+    train(pruner, optimizer, 30)
+    assert pruner.settled
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "equal", lambda *_: pytest.fail("compared"))
+        train(pruner, optimizer, 3)
+    pruner.finalize()
 
 
 def test_a_scaled_loss_changes_no_gate() -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -208,40 +207,47 @@ def test_the_gated_model_compiles(controller: ControllerConfig) -> None:
     torch.testing.assert_close(torch.compile(pruned, backend="aot_eager")(x), pruned(x), atol=1e-5, rtol=1e-5)
 
 
-def replica(rank: int, port: int, unused: bool, path: str, kind: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=2)
-    published = ControllerConfig(learning_rate=0.05, warmup_steps=0, quadratic_start=5.0)
-    pruner = make(controller=published if kind == "lagrangian" else FAST)
-    model = nn.parallel.DistributedDataParallel(pruner.model, find_unused_parameters=unused)
-    optimizer = adam(pruner)
-    torch.manual_seed(rank)
-    for step in range(5):
-        x, y = batch(2 * step + rank)
-        optimizer.zero_grad()
-        (F.cross_entropy(model(x), y) + pruner.penalty()).backward()
-        optimizer.step()
-        pruner.step()
-    torch.save({"parameters": list(pruner.model.parameters()), "plan": pruner.plan.to_json()}, f"{path}/{rank}.pt")
-    pruner.finalize()
+KINDS = [(False, "lagrangian"), (True, "lagrangian"), (False, "projected")]
+
+
+def replica(rank: int, folder: Path) -> None:
+    """Trains with another process, once for each of `KINDS`."""
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    for unused, kind in KINDS:
+        published = ControllerConfig(learning_rate=0.05, warmup_steps=0, quadratic_start=5.0)
+        pruner = make(controller=published if kind == "lagrangian" else FAST)
+        model = nn.parallel.DistributedDataParallel(pruner.model, find_unused_parameters=unused)
+        optimizer = adam(pruner)
+        torch.manual_seed(rank)
+        for step in range(5):
+            x, y = batch(2 * step + rank)
+            optimizer.zero_grad()
+            (F.cross_entropy(model(x), y) + pruner.penalty()).backward()
+            optimizer.step()
+            pruner.step()
+        trained = {"parameters": list(pruner.model.parameters()), "plan": pruner.plan.to_json()}
+        torch.save(trained, folder / f"{kind}-{unused}-{rank}.pt")
+        pruner.finalize()
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("unused", "kind"), [(False, "lagrangian"), (True, "lagrangian"), (False, "projected")])
-def test_processes_that_train_together_stay_equal(unused: bool, kind: str, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    arguments = [str(port), str(int(unused)), str(tmp_path), kind]
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes have trained together, a file for each process and each of `KINDS`."""
+    folder = tmp_path_factory.mktemp("replicas")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    commands = [[sys.executable, __file__, str(rank), *arguments] for rank in range(2)]
+    commands = [[sys.executable, __file__, str(rank), folder] for rank in range(2)]
     processes = [subprocess.Popen(command, env=environment) for command in commands]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    return folder
+
+
+@pytest.mark.parametrize(("unused", "kind"), KINDS)
+def test_processes_that_train_together_stay_equal(unused: bool, kind: str, replicas: Path) -> None:
+    one, other = (torch.load(replicas / f"{kind}-{unused}-{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one["parameters"], other["parameters"], strict=True))
     assert one["plan"] == other["plan"]
 
 
 if __name__ == "__main__":
-    replica(int(sys.argv[1]), int(sys.argv[2]), bool(int(sys.argv[3])), *sys.argv[4:])
+    replica(int(sys.argv[1]), Path(sys.argv[2]))

@@ -22,9 +22,6 @@ from l0prune.support.modules import model_shapes
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 class Convolutions(nn.Module):
     """Concatenated, grouped and flattened channels."""
 

@@ -28,7 +28,6 @@ def older() -> ModuleType:
 
 
 def test_it_is_resumed_to_the_same_weights(older: ModuleType, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     run = tmp_path / "run"
     shutil.copytree(DATA / "run", run)
     report = l0prune.compress(older.make_task(), settings=older.SETTINGS, out=run, resume=True)

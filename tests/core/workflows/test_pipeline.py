@@ -1,17 +1,9 @@
 """compress() with a caller's own task: a perceptron with one group."""
 
-import itertools
 import json
 import math
-import pickle
-import pickletools
 import random
-import re
-import signal
 import warnings
-import zipfile
-from collections import OrderedDict
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,82 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from perceptron_task import SETTINGS, WIDTH, Fit, Watch, make_task, network
 from torch import Tensor, nn
 
 import l0prune
 from l0prune.plugin import UnitKind
-
-SETTINGS: dict[str, Any] = {
-    "target_sparsity": 0.6,
-    "precision": "float32",
-    "device": "cpu",
-    "log_every": 1,
-    "joint": {"steps": 30, "learning_rate": 1e-2},
-    "further": {"steps": 8, "learning_rate": 1e-2},
-    "controller": {"learning_rate": 0.2, "warmup_steps": 5},
-}
-WIDTH = 40
-
-
-def network() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(10, WIDTH), nn.Dropout(0.1), nn.ReLU(), nn.Linear(WIDTH, 3))
-
-
-class Fit(l0prune.Objective):
-    def forward(self, batch: tuple[Tensor, Tensor]) -> l0prune.Losses:
-        inputs, labels = batch
-        return l0prune.Losses(total=nn.functional.cross_entropy(self.student(inputs), labels), amount=len(inputs))
-
-
-def batches(position: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for number in itertools.count(position):
-        inputs = torch.randn(32, 10, generator=torch.Generator().manual_seed(number))
-        yield inputs, inputs[:, :3].argmax(1)
-
-
-def make_task(**changes: Any) -> l0prune.Task:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        student = network()
-    index = l0prune.consecutive(WIDTH)
-    ends = (
-        ("0.weight", 0, l0prune.Role.PRODUCES),
-        ("0.bias", 0, l0prune.Role.PRODUCES),
-        ("3.weight", 1, l0prune.Role.CONSUMES),
-    )
-    places = tuple(l0prune.Place(tensor=tensor, dim=dim, role=role, index=index) for tensor, dim, role in ends)
-    inputs = torch.randn(4, 10, generator=torch.Generator().manual_seed(1))
-    task: dict[str, Any] = {
-        "objective": Fit(student),
-        "groups": [l0prune.PruneGroup(name="hidden", kind="unit", units=WIDTH, places=places)],
-        "batches": batches,
-        "observe": lambda model: model(inputs),
-        "evaluation": list(itertools.islice(batches(10**6), 2)),
-    }
-    return l0prune.Task(**{**task, **changes})
-
-
-class Watch(l0prune.Observer):
-    """Remembers what it saw; interrupts at a step."""
-
-    def __init__(self, stop_at: tuple[str, int] | None = None) -> None:
-        self.stop_at, self.records, self.stages, self.notes = stop_at, [], [], []
-        self.at_the_cut: dict[str, Any] = {}
-
-    def prepared(self, task, gated, config, folder) -> None:
-        self.gated = gated
-
-    def stage_begins(self, name, steps, done) -> None:
-        self.stages.append((name, steps, done))
-
-    def record(self, record) -> None:
-        self.records.append(record)
-        if (record.stage, record.step) == self.stop_at:
-            signal.raise_signal(signal.SIGTERM)
-
-    def note(self, text) -> None:
-        self.notes.append(text)
-        self.at_the_cut = {"kept": self.gated.gates.select(), "scores": self.gated.gates.log_alpha.detach().clone()}
 
 
 def test_a_projected_run_is_at_its_target_at_each_step_and_shrinks_meanwhile(tmp_path: Path) -> None:
@@ -175,129 +96,11 @@ def test_the_cut_goes_by_what_was_learned(tmp_path: Path) -> None:
     assert kept.tolist() != beginning.tolist()
 
 
-@pytest.mark.parametrize("kind", ["lagrangian", "projected"])
-@pytest.mark.parametrize("stop_at", [("joint", 1), ("joint", 17), ("joint", 30), ("further", 1), ("further", 8)])
-def test_resumed_equals_uninterrupted(stop_at: tuple[str, int], kind: str, tmp_path: Path) -> None:
-    settings = SETTINGS | {"controller": {**SETTINGS["controller"], "kind": kind}}
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    first = l0prune.compress(make_task(), settings=settings, out=whole)
-    with pytest.raises(l0prune.Interrupted) as caught:
-        l0prune.compress(make_task(), settings=settings, out=parts, observer=Watch(stop_at))
-    assert caught.value.signal_number == signal.SIGTERM
-    second = l0prune.compress(make_task(), settings=settings, out=parts, resume=True)
-    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert second.losses_final == first.losses_final
-    assert second.distill_loss_final == first.distill_loss_final
-    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (whole, parts)]
-    for one, other in zip(*rows, strict=True):
-        for key in ("position", "stage", "step", "loss", "gradient_norm", "sparsity", "multipliers", "learning_rate"):
-            assert one[key] == other[key]
-
-
-def test_other_data_do_not_go_on_with_a_run(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    with pytest.raises(l0prune.Interrupted):
-        l0prune.compress(make_task(data_digest="one"), settings=SETTINGS, out=run, observer=Watch(("joint", 5)))
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    with pytest.raises(l0prune.RunError, match="teacher or data differ from those the run began with"):
-        l0prune.compress(make_task(data_digest="other"), settings=SETTINGS, out=run, resume=True)
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    l0prune.compress(make_task(data_digest="one"), settings=SETTINGS, out=run, resume=True)
-
-
-def test_a_batch_that_cannot_be_read_costs_nothing_that_was_done(tmp_path: Path) -> None:
-    def damaged(position: int) -> Iterator[Any]:
-        for number, batch in enumerate(batches(position), start=position):
-            if number == 7:
-                raise l0prune.DataError("clip cannot be decoded")
-            yield batch
-
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    l0prune.compress(make_task(), settings=SETTINGS, out=whole)
-    with pytest.raises(l0prune.DataError, match="cannot be decoded"):
-        l0prune.compress(make_task(batches=damaged), settings=SETTINGS, out=parts)
-    watch = Watch()
-    l0prune.compress(make_task(), settings=SETTINGS, out=parts, resume=True, observer=watch)
-    assert watch.stages[0] == ("joint", 30, 7)
-    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-
-
 def test_no_further_stage_and_nothing_held_out(tmp_path: Path) -> None:
     settings = {**SETTINGS, "further": {"steps": 0, "learning_rate": 1e-3}}
     report = l0prune.compress(make_task(evaluation=()), settings=settings, out=tmp_path / "run")
     assert report.distill_loss_final is None
     assert report.stage_seconds["further"] == 0
-
-
-def test_loss_that_is_never_finite_ends_the_run(tmp_path: Path) -> None:
-    class Hopeless(Fit):
-        def forward(self, batch):
-            losses = super().forward(batch)
-            return l0prune.Losses(total=losses.total * math.nan)
-
-    task = make_task()
-    with pytest.raises(l0prune.TrainingError, match="not finite"):
-        l0prune.compress(
-            make_task(objective=Hopeless(task.objective.student), evaluation=()),
-            settings=SETTINGS,
-            out=tmp_path / "run",
-        )
-    assert not (tmp_path / "run" / "report.json").exists()
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["loss"] for line in lines] == [None] * 9
-
-
-def test_data_that_ends_is_named(tmp_path: Path) -> None:
-    task = make_task(batches=lambda position: itertools.islice(batches(position), 5))
-    with pytest.raises(l0prune.TrainingError, match="data ended before the stage: joint step 5"):
-        l0prune.compress(task, settings=SETTINGS, out=tmp_path / "run")
-
-
-def test_group_that_is_not_exact_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    task = make_task()
-    group = task.groups[0]
-    wrong = l0prune.PruneGroup(name="wrong", kind="unit", units=WIDTH, places=group.places[1:])
-    with pytest.raises(l0prune.ProofError, match="not exact: wrong"):
-        l0prune.compress(make_task(groups=[wrong]), settings={**SETTINGS, "target_sparsity": 0.2}, out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-class TestSettings:
-    def test_layers_in_order(self) -> None:
-        speech = l0prune.get_plugin("speech")
-        first = {"target_sparsity": 0.5, "joint": {"steps": 100}}
-        second = {"joint": {"learning_rate": 0.5}, "speech": {"workers": 0}}
-        run = l0prune.resolve(speech, first, second)
-        assert (run.recipe, run.target_sparsity) == ("quick", 0.5)
-        assert (run.joint.steps, run.joint.learning_rate, run.joint.warmup_steps) == (100, 0.5, 40)
-        assert run.options["workers"] == 0
-
-    def test_layer_names_the_recipe_and_the_argument_wins(self) -> None:
-        speech = l0prune.get_plugin("speech")
-        named = {"recipe": "dphubert-base"}
-        assert l0prune.resolve(speech, named).joint.steps == 50_000
-        assert l0prune.resolve(speech, named, recipe="quick").joint.steps == 400
-
-    @pytest.mark.parametrize("recipe", ["quick", "dphubert-base", "dphubert-large"])
-    def test_description_reads_back(self, recipe: str, tmp_path: Path) -> None:
-        speech = l0prune.get_plugin("speech")
-        run = l0prune.resolve(speech, recipe=recipe)
-        path = tmp_path / "settings.toml"
-        path.write_text(l0prune.write_toml(l0prune.describe(run)), encoding="utf-8")
-        assert l0prune.resolve(speech, l0prune.read_toml(path)) == run
-
-    def test_toml_round_trip(self, tmp_path: Path) -> None:
-        values = {
-            "plain": 1,
-            "float": 1e-30,
-            "infinite": [math.inf, -math.inf],
-            "flag": True,
-            "text": 'é😀 "q" \\ \n \t \x7f',
-            "a.b c": {"ünder": {"x": [[1, 2], ["y"]]}, "": 0},
-        }
-        path = tmp_path / "settings.toml"
-        path.write_text(l0prune.write_toml(values), encoding="utf-8")
-        assert l0prune.read_toml(path) == values
 
 
 def test_the_target_may_count_multiply_accumulates(tmp_path: Path) -> None:
@@ -307,58 +110,6 @@ def test_the_target_may_count_multiply_accumulates(tmp_path: Path) -> None:
     assert report.sparsity == 1 - report.macs_after / report.macs_before
     assert report.sparsity >= 0.6
     assert report.macs_before * 0.4 - report.macs_after < 4 * (10 + 3)
-
-
-class Stop(Exception):
-    """What comes in the middle of a run."""
-
-
-class Stopping(Fit):
-    """Fails at a pass, counted from 1."""
-
-    def __init__(self, student: nn.Module, at: int) -> None:
-        super().__init__(student)
-        self.left = at
-
-    def forward(self, batch: tuple[Tensor, Tensor]) -> l0prune.Losses:
-        self.left -= 1
-        if not self.left:
-            raise Stop
-        return super().forward(batch)
-
-
-# In the joint stage; at the evaluation before the cut, and after it.
-@pytest.mark.parametrize("at", [3, 31, 33])
-def test_no_gates_are_left_on_the_network_after_an_error(at: int, tmp_path: Path) -> None:
-    task = make_task()
-    student = task.objective.student
-    names = list(student.state_dict())
-    compaction = {"compaction": {"enabled": False}}
-    with pytest.raises(Stop):
-        l0prune.compress(make_task(objective=Stopping(student, at)), settings=SETTINGS | compaction, out=tmp_path / "1")
-    assert list(student.state_dict()) == names
-    l0prune.compress(task, settings=SETTINGS, out=tmp_path / "2")
-    assert list(student.state_dict()) == names
-
-
-def test_no_gates_are_left_on_the_network_after_a_refused_group(tmp_path: Path) -> None:
-    task = make_task()
-    student, group = task.objective.student, task.groups[0]
-    names = list(student.state_dict())
-    wrong = l0prune.PruneGroup(name="wrong", kind="unit", units=WIDTH, places=group.places[1:])
-    refused = make_task(objective=task.objective, groups=[wrong])
-    with pytest.raises(l0prune.ProofError):
-        l0prune.compress(refused, settings={**SETTINGS, "target_sparsity": 0.2}, out=tmp_path / "run")
-    assert list(student.state_dict()) == names
-
-
-def test_an_error_once_units_are_gone_says_to_make_the_task_anew(tmp_path: Path) -> None:
-    watch = Watch()
-    # The fifth pass of the further stage; four are evaluations at the cut.
-    task = make_task(objective=Stopping(network(), 30 + 4 + 5))
-    with pytest.raises(Stop):
-        l0prune.compress(task, settings=SETTINGS, out=tmp_path / "run", observer=watch)
-    assert "make the task anew" in watch.notes[-1]
 
 
 def test_a_cut_far_from_the_target_is_told_and_reported(tmp_path: Path) -> None:
@@ -373,56 +124,6 @@ def test_a_cut_far_from_the_target_is_told_and_reported(tmp_path: Path) -> None:
     report = l0prune.compress(make_task(), settings=fast, out=tmp_path / "fast", observer=near)
     assert not any("expected sparsity" in note for note in near.notes)
     assert report.expected_sparsity_at_cut > 0.5
-
-
-@pytest.mark.parametrize("wrong", [3, nn.Linear(2, 2), Watch])
-def test_what_is_no_plugin_is_refused(wrong: Any, tmp_path: Path) -> None:
-    with pytest.raises(l0prune.PluginError, match=r"not a plugin .*a Task"):
-        l0prune.compress(wrong, out=tmp_path / "run")
-
-
-_MODULES = ("l0prune", "l0prune_speech", "l0prune_cli", __name__.rpartition(".")[2])
-
-
-def _module_paths(content: bytes) -> list[str]:
-    """Dotted paths into our packages, or into this file; as pickle writes them, a module and a name are two strings."""
-    names = "|".join(_MODULES).encode()
-    return sorted({found.decode() for found in re.findall(rb"(?:" + names + rb")\.[A-Za-z_]\w*", content)})
-
-
-@pytest.mark.parametrize("compaction", [False, True])
-@pytest.mark.parametrize("stop_at", [("joint", 20), ("further", 3)])
-def test_what_a_run_saves_knows_no_file_of_ours(stop_at: tuple[str, int], compaction: bool, tmp_path: Path) -> None:
-    """So that a run which began before files moved, or names changed, goes on after it."""
-    settings = {**SETTINGS, "compaction": {"enabled": compaction}, "keep_checkpoints": 9}
-    with pytest.raises(l0prune.Interrupted):
-        l0prune.compress(make_task(), settings=settings, out=tmp_path, observer=Watch(stop_at))
-    saved = sorted((tmp_path / "checkpoints").glob("*.pt"))
-    assert saved
-    for path in saved:
-        assert torch.serialization.get_unsafe_globals_in_checkpoint(path) == []
-        state = torch.load(path, weights_only=True)
-        assert {type(value) for value in state.values()} <= {dict, OrderedDict, str, int, float, list, type(None)}
-        with zipfile.ZipFile(path) as archive:
-            pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-        imported = {
-            argument.partition(" ")[0].partition(".")[0]
-            for code, argument, _ in pickletools.genops(pickled)
-            if code.name in ("GLOBAL", "INST") and isinstance(argument, str)
-        }
-        assert imported <= {"torch", "collections"}
-        assert "STACK_GLOBAL" not in {code.name for code, _, _ in pickletools.genops(pickled)}
-    l0prune.compress(make_task(), settings=settings, out=tmp_path, resume=True)
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {"model.json", "model.safetensors", "report.json", "metrics.jsonl"} <= {path.name for path in files}
-    assert {path.name: found for path in files if (found := _module_paths(path.read_bytes()))} == {}
-
-
-def test_module_paths_are_found() -> None:
-    pickled = pickle.dumps(l0prune.GateConfig(), protocol=2)
-    assert _module_paths(pickled)
-    assert _module_paths(b'{"kind": "l0prune.gates.Gates"}') == ["l0prune.gates"]
-    assert _module_paths(b'{"format": "l0prune", "plugin": "speech"}') == []
 
 
 def test_versions_in_the_report_are_the_cores_and_those_that_the_task_names(tmp_path: Path) -> None:

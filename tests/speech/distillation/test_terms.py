@@ -1,13 +1,13 @@
 """Distillation terms against their formulas written out in float64, and what may be registered."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 from l0prune_speech.distillation import all_terms
 from l0prune_speech.distillation.objective import PUBLISHED, Distillation
-from l0prune_speech.distillation.terms import _TERMS, Term, check_weights, distance, register_term
+from l0prune_speech.distillation.terms import Term, check_weights, distance, register_term
 from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.options import SpeechOptions
 from torch import Tensor, nn
@@ -15,15 +15,6 @@ from torch import Tensor, nn
 from l0prune import ConfigError
 
 Make = Callable[..., SpeechEncoder]
-
-
-@pytest.fixture(autouse=True)
-def _registered() -> Iterator[None]:
-    """What a test registers is gone after it."""
-    before = dict(_TERMS)
-    yield
-    _TERMS.clear()
-    _TERMS.update(before)
 
 
 def cosines(student: Tensor, teacher: Tensor) -> Tensor:

@@ -5,12 +5,12 @@ Legend: B batch, T frames, D student width, E teacher width.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from l0prune import ConfigError, nearest
+from l0prune import ConfigError
+from l0prune.support import Registry
 from l0prune_speech.extensions import load_extensions
 
 
@@ -29,7 +29,7 @@ class Term:
     it gets the student's own state (B, T, D)."""
 
 
-_TERMS: dict[str, Term] = {}
+_TERMS: Registry[str, Term] = Registry("term", unknown="no such term")
 
 
 def register_term(term: Term, *, replace: bool = False) -> Term:
@@ -46,16 +46,13 @@ def register_term(term: Term, *, replace: bool = False) -> Term:
         raise ConfigError("not a term", got=repr(term), expected="an instance of l0prune_speech.distillation.Term")
     if not term.name:
         raise ConfigError("the term has no name", got=repr(term.name))
-    if term.name in _TERMS and not replace:
-        raise ConfigError("the name of the term is taken", got=term.name, hint="choose another, or replace=True")
-    _TERMS[term.name] = term
-    return term
+    return _TERMS.register(term.name, term, replace=replace)
 
 
 def all_terms() -> Mapping[str, Term]:
     """Every term by name."""
     load_extensions()
-    return MappingProxyType(_TERMS)
+    return _TERMS
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
@@ -64,9 +61,9 @@ def check_weights(weights: Mapping[str, float]) -> None:
     Raises:
         ConfigError: A term does not exist, a weight is negative or not finite, or none is positive.
     """
+    load_extensions()
     for name, weight in weights.items():
-        if name not in all_terms():
-            raise ConfigError("no such term", where=f"speech.terms.{name}", hint=nearest(name, all_terms()))
+        _TERMS.named(name, where=f"speech.terms.{name}", got=None, expected=None)
         if not 0 <= weight < torch.inf:
             raise ConfigError("weight out of range", where=f"speech.terms.{name}", got=weight, expected="0 or more")
     if not any(weights.values()):

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from l0prune import ConfigError, PluginError, nearest
+from l0prune import PluginError
+from l0prune.support import Registry
 from l0prune_speech.extensions import load_extensions
 
 if TYPE_CHECKING:
@@ -62,7 +62,17 @@ class Family:
     """ "torchaudio" where the bare encoder has torchaudio's layout, and is pruned in it."""
 
 
-_FAMILIES: dict[str, Family] = {}
+def _taken(name: str, standing: Family) -> PluginError:
+    got = standing.description
+    return PluginError("the name of the family is taken", where=name, got=got, expected="another name")
+
+
+_FAMILIES: Registry[str, Family] = Registry(
+    "family",
+    unknown="unknown family of speech networks",
+    taken=_taken,
+    own=[f"l0prune_speech.families.{name}" for name in OURS],
+)
 
 
 def register_family(family: Family) -> Family:
@@ -71,17 +81,13 @@ def register_family(family: Family) -> Family:
     Raises:
         PluginError: Its name is taken.
     """
-    _load_ours()
-    if family.name in _FAMILIES:
-        taken = _FAMILIES[family.name].description
-        raise PluginError("the name of the family is taken", where=family.name, got=taken, expected="another name")
-    _FAMILIES[family.name] = family
-    return family
+    _FAMILIES.load()
+    return _FAMILIES.register(family.name, family)
 
 
 def families() -> Mapping[str, Family]:
     """All families by name."""
-    _load_ours()
+    _FAMILIES.load()
     load_extensions()
     return dict(sorted(_FAMILIES.items()))
 
@@ -92,26 +98,10 @@ def family_named(name: str, where: object = None) -> Family:
     Raises:
         ConfigError: There is none of that name; says which there are, and how to add one.
     """
-    known = families()
-    if name in known:
-        return known[name]
-    expected = f"one of {', '.join(known)}"
-    hint = f"{nearest(name, known)}; {HOW_TO_ADD}" if name else HOW_TO_ADD
-    raise ConfigError("unknown family of speech networks", where=where, got=name or None, expected=expected, hint=hint)
+    facts = {"where": where, "got": name or None, "expected": f"one of {', '.join(families())}"}
+    return _FAMILIES.named(name, hint=HOW_TO_ADD, **facts)
 
 
 def family_that_recognises(path: Path) -> Family | None:
     """The first family that says that a checkpoint is its own."""
     return next((family for family in families().values() if family.recognises(path)), None)
-
-
-_begun: list[str] = []
-
-
-def _load_ours() -> None:
-    """Import our files, each of which registers its families."""
-    if not _begun:
-        # They register, and come here again.
-        _begun.extend(OURS)
-        for name in OURS:
-            import_module(f"l0prune_speech.families.{name}")

@@ -5,13 +5,11 @@ Legend: B batch, T frames, D residual width.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from l0prune import ConfigError, ExportFormat, nearest
+from l0prune import ConfigError, ExportFormat
+from l0prune.support import Registry
 from l0prune_speech.extensions import load_extensions
 
 if TYPE_CHECKING:
@@ -78,7 +76,9 @@ class Format:
     """Raises a `ConfigError` where a package is missing that `write` or `open` takes."""
 
 
-_FORMATS: dict[str, Format] = {}
+_FORMATS: Registry[str, Format] = Registry(
+    "format", unknown="no such format", own=[f"l0prune_speech.formats.{file}" for file in _FILES]
+)
 
 
 def register_format(form: Format, *, replace: bool = False) -> Format:
@@ -93,7 +93,7 @@ def register_format(form: Format, *, replace: bool = False) -> Format:
     """
     if not isinstance(form, Format):
         raise ConfigError("not a format", got=repr(form), expected="an instance of l0prune_speech.formats.Format")
-    _load_own()
+    _FORMATS.load()
     if not form.name:
         raise ConfigError("the format has no name", got=repr(form.name))
     reading = (form.read, form.claims, form.reads)
@@ -105,17 +105,14 @@ def register_format(form: Format, *, replace: bool = False) -> Format:
     if any(writing) and not all(writing):
         expected = "write, open, opened_by and holds"
         raise ConfigError("the format writes, but not wholly", where=form.name, expected=expected)
-    if form.name in _FORMATS and not replace:
-        raise ConfigError("the name of the format is taken", got=form.name, hint="choose another, or replace=True")
-    _FORMATS[form.name] = form
-    return form
+    return _FORMATS.register(form.name, form, replace=replace)
 
 
 def formats() -> Mapping[str, Format]:
     """Every format by name, those of other distributions last."""
-    _load_own()
+    _FORMATS.load()
     load_extensions()
-    return MappingProxyType(_FORMATS)
+    return _FORMATS
 
 
 def format_named(name: str) -> Format:
@@ -124,17 +121,8 @@ def format_named(name: str) -> Format:
     Raises:
         ConfigError: There is none.
     """
-    if name not in FORMATS:
-        raise ConfigError("no such format", where=name, expected=", ".join(FORMATS), hint=nearest(name, FORMATS))
-    return formats()[name]
-
-
-@cache
-def _load_own() -> None:
-    # A file that is imported on its own registers before this is through, and comes here again: then it has begun
-    # and is passed over.
-    for file in _FILES:
-        import_module(f"l0prune_speech.formats.{file}")
+    written = list(FORMATS)
+    return _FORMATS.named(name, among=written, where=name, got=None, expected=", ".join(written))
 
 
 class _Written(Mapping[str, ExportFormat]):
