@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from l0prune import GatedModel, Place, PlanError, PruneGroup, Role, apply_plan, consecutive
+from l0prune import Place, PruneGroup, Role, apply_plan, consecutive
 from l0prune.layers.attention import SlimMultiheadAttention, adopt_attention
 from l0prune.removal.plan import make_plan
 from l0prune.support.modules import model_shapes
