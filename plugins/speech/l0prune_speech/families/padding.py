@@ -105,7 +105,8 @@ def times_of_words(model: Any) -> Iterator[None]:
 
     Where none of them is left, all heads of the decoder's last half serve, as for models that list none.
     """
-    settings, plan = getattr(model, "generation_config", None), remembered(model)
+    settings: Any = getattr(model, "generation_config", None)
+    plan = remembered(model)
     listed = getattr(settings, "alignment_heads", None)
     if not listed or plan is None:
         yield

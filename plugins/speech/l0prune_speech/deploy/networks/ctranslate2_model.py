@@ -153,8 +153,9 @@ def _compare(network: SpeechNetwork, folder: Path) -> float:
     def outputs(heard: Heard) -> list[Tensor]:
         # The network says what comes after each token of the prefix, too.
         assert heard.logits is not None
+        last = heard.states[-1]
         skipped = len(prefix) - 1 if len(heard.states) > 1 else 0
-        return [heard.states[-1], heard.logits[:, skipped:]]
+        return [last, heard.logits[:, skipped:]]
 
     return largest_difference(network, hear, outputs)
 

@@ -118,10 +118,10 @@ class ProgramModel(nn.Module):
         if hasattr(skeleton, "generation_config"):
             self.generation_config = skeleton.generation_config
 
-    def modules(self) -> Iterator[nn.Module]:
+    def modules(self, remove_duplicate: bool = True) -> Iterator[nn.Module]:
         """Its own, and those of the skeleton, which tell how frames are counted."""
-        yield from super().modules()
-        yield from self._skeleton[0].modules()
+        yield from super().modules(remove_duplicate)
+        yield from self._skeleton[0].modules(remove_duplicate)
 
     def forward(self, decoder_input_ids: Tensor | None = None, **given: Any) -> SimpleNamespace:
         """As the model's; a decoder goes from token to token by its cache."""
