@@ -143,12 +143,16 @@ class PruneGroup:
         """The fewest units that removal can leave: 0 for a block that can be bypassed, else 1."""
         return 0 if self.bypass else 1
 
-    def step(self, round_to: int) -> int:
-        """The fewest units whose channels are a multiple of `round_to`; all of them where there are fewer."""
+    @property
+    def channels(self) -> int:
+        """How many channels a unit has where most of its places stand."""
         widths = Counter(place.width for place in self.places)
         # What reads the units flattened may see more channels of each than all others do.
-        width = min(widths, key=lambda width: (-widths[width], width))
-        return min(self.units, round_to // gcd(round_to, width))
+        return min(widths, key=lambda width: (-widths[width], width))
+
+    def step(self, round_to: int) -> int:
+        """The fewest units whose channels are a multiple of `round_to`; all of them where there are fewer."""
+        return min(self.units, round_to // gcd(round_to, self.channels))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""

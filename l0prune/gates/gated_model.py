@@ -63,7 +63,7 @@ class GatedModel(nn.Module):
         self.here = np.arange(sum(group.units for group in groups))
         """(N,) the units by their numbers in the dense model: some may be gone for good."""
         config = config or GateConfig()
-        budget = budget_for(self.size_model, target_sparsity, round_to=config.round_to or 1)
+        budget = budget_for(self.size_model, target_sparsity, round_to=config.multiple)
         # Gates are real numbers, whatever else the model computes with.
         reference = next((p for p in model.parameters() if p.is_floating_point()), None)
         if reference is None:
