@@ -87,11 +87,12 @@ class Stage:
         return int(self._skipped)
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then linear decay that would reach 0 after the last step."""
+        """Linear warm-up, then linear decay that would reach the final share of the peak after the last step."""
         warmup, steps = self.config.warmup_steps, self.config.steps
         rise = (step + 1) / warmup if step < warmup else 1.0
         fall = (steps - step) / (steps - warmup) if step >= warmup else 1.0
-        return self.config.learning_rate * rise * fall
+        final = self.config.final_rate
+        return self.config.learning_rate * rise * (final + (1 - final) * fall)
 
     def run(
         self,

@@ -240,7 +240,7 @@ class CompressionRun:
         return Subject(
             model=student,
             groups=groups,
-            observe=task.observe_for_macs or task.observe,
+            observe=task.observe_load,
             deploy=task.deploy,
             round_to=self.config.gates.round_to,
             # A resumed run must go on with the same figures, another run may use them.
