@@ -117,7 +117,9 @@ class RunDirectory:
             write_text(self.settings, write_toml(settings))
         except (RunError, OSError) as error:
             self.identity.unlink(missing_ok=True)
-            _remove_empty([self.checkpoints] if existed else [self.checkpoints, self.path])
+            _remove_empty([self.checkpoints])
+            if not existed:
+                _remove_empty([self.path])
             if isinstance(error, RunError):
                 raise
             hint = "free some space or choose another --out"
