@@ -43,17 +43,25 @@ class GateConfig:
 
     On the embedded teacher the two are alike (final loss 0.163 with either, three seeds each,
     `benchmarks/ablations.py full published-mask`), so the one with a meaning is the default."""
-    round_to: Annotated[int | None, Setting(ge=1)] = None
-    """Widths stay multiples of this many channels; a head counts with all of its own.
+    round_to: int | Literal["auto"] | None = None
+    """Widths stay multiples of this many channels; a head counts with all of its own. "auto": what is known to be fast.
 
-    By default 1, and with the metric "latency" what pays on the device."""
+    By default 1 in `compress` and "auto" in `wrap` and `prune`; with the metric "latency" what pays on the device."""
+    uniform: bool = False
+    """All groups of a kind that have equally many units keep equally many, so that layers have one width in common."""
 
     def __post_init__(self) -> None:
         for rate in (self.drop_rate, *self.drop_rates.values()):
             _check(0 < rate < 1, "drop rate out of range", rate, "between 0 and 1, exclusive")
         whole = isinstance(self.round_to, int) and self.round_to >= 1
-        _check(self.round_to is None or whole, "gates.round_to out of range", self.round_to, "a whole number from 1 on")
+        good, expected = self.round_to in (None, "auto") or whole, 'a whole number from 1 on, or "auto"'
+        _check(good, "gates.round_to out of range", self.round_to, expected)
         check_fields(self, "gates")
+
+    @property
+    def multiple(self) -> int:
+        """`round_to` as a number, once "auto" is settled; 1 where nothing is said."""
+        return self.round_to if isinstance(self.round_to, int) else 1
 
     def drop_rate_of(self, kind: str) -> float:
         """The drop rate that gates of this kind of unit start from."""

@@ -20,6 +20,7 @@ from l0prune.errors import TrainingError
 from l0prune.gates.gated_model import GatedModel
 from l0prune.groups import PruneGroup, Role
 from l0prune.removal import RemovalPlan
+from l0prune.size import classes_of
 from l0prune.support import is_inside, tree_leaves, tree_map
 
 _Cuts = Sequence[tuple[int, np.ndarray]]
@@ -88,18 +89,22 @@ class Compactor(nn.Module):
     def _left(self, selected: np.ndarray) -> np.ndarray:
         gates, waiting = self._gated[0].gates, self.looks.cpu().numpy() < self.config.patience
         left = from_main(torch.from_numpy(selected | waiting).to(torch.uint8)).numpy() > 0
-        scores, start = gates.log_alpha.detach().cpu().numpy(), 0
-        round_to = gates.config.round_to or 1
-        for group in gates.groups:
-            mine = slice(start, start + group.units)
-            count = int(left[mine].sum())
+        scores, starts = gates.log_alpha.detach().cpu().numpy(), np.cumsum([0, *(g.units for g in gates.groups)])
+        parts = [slice(start, start + group.units) for start, group in zip(starts, gates.groups, strict=False)]
+        round_to = gates.config.multiple
+        counts = np.zeros(len(parts), dtype=np.int64)
+        for g, (mine, group) in enumerate(zip(parts, gates.groups, strict=True)):
             # The selection keeps multiples of `round_to`, or all: what is left must allow it the same choice.
-            count = min(group.units, -(-count // round_to) * round_to)
-            if count == 0 and _holds_readers(group, gates.groups):
-                count = 1
+            counts[g] = min(group.units, -(-int(left[mine].sum()) // round_to) * round_to)
+            if counts[g] == 0 and _holds_readers(group, gates.groups):
+                counts[g] = 1
+        # And groups that are to keep equally many must go on having equally many.
+        classes = classes_of(gates.groups, uniform=gates.config.uniform)
+        most = np.zeros_like(counts)
+        np.maximum.at(most, classes, counts)
+        for mine, count in zip(parts, most[classes], strict=True):
             best = np.argsort(-np.where(left[mine], np.inf, scores[mine]), kind="stable")[:count]
-            left[start + best] = True
-            start += group.units
+            left[mine.start + best] = True
         return left
 
 

@@ -63,7 +63,7 @@ class GatedModel(nn.Module):
         self.here = np.arange(sum(group.units for group in groups))
         """(N,) the units by their numbers in the dense model: some may be gone for good."""
         config = config or GateConfig()
-        budget = budget_for(self.size_model, target_sparsity, round_to=config.round_to or 1)
+        budget = budget_for(self.size_model, target_sparsity, round_to=config.multiple)
         # Gates are real numbers, whatever else the model computes with.
         reference = next((p for p in model.parameters() if p.is_floating_point()), None)
         if reference is None:
@@ -113,7 +113,8 @@ class GatedModel(nn.Module):
         """A copy of the model with the selection removed, and the plan; this model is untouched."""
         values = self.gate_values()
         kept = np.concatenate([value.cpu().numpy() > 0 for value in values.values()])
-        twin = copied(self)
+        # In training mode some weights change whenever they are looked at: a spectral norm is iterated.
+        twin = copied(self).eval()
         twin.detach()
         return apply_plan(twin.model, self.next_plan(kept), values).eval(), self.plan(kept)
 
@@ -124,7 +125,8 @@ class GatedModel(nn.Module):
         closed units too. This model is untouched.
         """
         values = self.gate_values()
-        twin = copied(self)
+        # In training mode some weights change whenever they are looked at: a spectral norm is iterated.
+        twin = copied(self).eval()
         twin.detach()
         everything = twin.next_plan(np.ones(len(self.here), dtype=bool))
         model = apply_plan(twin.model, everything, values).eval()

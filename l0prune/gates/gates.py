@@ -115,10 +115,15 @@ class Gates(nn.Module):
     def select(self) -> np.ndarray:
         """The deterministic choice: (N,) bool, True for kept units."""
         if self._ranking is not None:
-            return select(self._ranking, self.groups, self.size_model, self.budget, round_to=self.config.round_to or 1)
+            return self._selected(self._ranking)
         # In float32 many a keep probability rounds to 1; log_alpha still tells them apart.
-        scores = torch.sigmoid(self.log_alpha.detach().double() + self.distribution.open_shift).cpu().numpy()
-        return select(scores, self.groups, self.size_model, self.budget, round_to=self.config.round_to or 1)
+        return self._selected(
+            torch.sigmoid(self.log_alpha.detach().double() + self.distribution.open_shift).cpu().numpy()
+        )
+
+    def _selected(self, scores: np.ndarray) -> np.ndarray:
+        round_to, uniform = self.config.multiple, self.config.uniform
+        return select(scores, self.groups, self.size_model, self.budget, round_to=round_to, uniform=uniform)
 
     def forced(self) -> int:
         """Units on which the selection decides otherwise than their gates: open ones removed, closed ones kept."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from l0prune.config import ControllerConfig
 from l0prune.gates.gates import Gates
 from l0prune.gates.size_controllers import SizeController, reading_waits
+from l0prune.size import classes_of
 
 _OPEN = 10.0
 """log_alpha of gates that are open for certain."""
@@ -199,6 +200,8 @@ class ProjectedController(SizeController):
     def _move(self, gates: Gates, step: int) -> None:
         """Set the gates for the target at a step."""
         ranking, target = self._ranking(), self.target_at(step)
+        if gates.config.uniform:
+            ranking = _tied(ranking, gates)
         if self._share(step) > _DECIDED_FROM:
             # A unit as large as many others must not wait at the border for the cut to decide.
             large = self.costs > _LARGE * self.costs.median()
@@ -251,6 +254,19 @@ class ProjectedController(SizeController):
         with torch.enable_grad():
             (price,) = torch.autograd.grad(gates.size_model.expected(kept) / gates.size_model.total, kept)
         self.costs.copy_(price)
+
+
+def _tied(ranking: Tensor, gates: Gates) -> Tensor:
+    """The ranking (N,) with one mean in the place of the k-th best of groups that keep equally many."""
+    classes, rows = classes_of(gates.groups, uniform=True), list(ranking.split([group.units for group in gates.groups]))
+    for number in range(int(classes.max()) + 1):
+        members = np.flatnonzero(classes == number).tolist()
+        own = torch.stack([rows[g] for g in members])
+        ordered, order = own.sort(dim=1)
+        own = torch.zeros_like(own).scatter(1, order, ordered.mean(0).expand_as(own))
+        for g, row in zip(members, own, strict=True):
+            rows[g] = row
+    return torch.cat(rows)
 
 
 def _located(ranking: Tensor, sharpness: float) -> Tensor:

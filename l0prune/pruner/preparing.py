@@ -7,12 +7,12 @@ from typing import Any
 from torch import nn
 
 from l0prune.errors import ConfigError, GroupError
-from l0prune.example import observation
+from l0prune.example import Example
 from l0prune.gates import Gates
 from l0prune.groups import PruneGroup
 from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Inspection, inspect
 from l0prune.removal import RemovalPlan, remembered
-from l0prune.size import Metric, Subject, Target, Wish, metric_named
+from l0prune.size import Metric, RoundTo, Subject, Target, Wish, metric_named
 from l0prune.size.latency import latency_cache
 from l0prune.support import listed
 
@@ -23,7 +23,7 @@ def prepared(
     *,
     metric: str | Metric = "params",
     wish: Wish,
-    round_to: int | None = None,
+    round_to: RoundTo = None,
     ignored: nn.Module | str | Sequence[nn.Module | str] = (),
     groups: Sequence[PruneGroup] | None = None,
     num_heads: Mapping[nn.Module, int] | None = None,
@@ -40,7 +40,7 @@ def prepared(
         example_inputs: As `inspect` takes them, and so are the others.
         metric: What the target counts, by name or as an object.
         wish: What is asked for.
-        round_to: Widths stay multiples of this many channels.
+        round_to: Widths stay multiples of this many channels; None for "auto".
         ignored: Modules to leave alone.
         groups: Prune groups of the caller's own.
         num_heads: Attention heads by projection.
@@ -94,11 +94,11 @@ def prepared(
     subject = Subject(
         model=model,
         groups=found.groups,
-        observe=observation(model, example_inputs, forward_fn, output_transform),
+        observe=Example(example_inputs, forward_fn, output_transform).checked(model),
         parameters=found.parameter_model,
         macs=found.mac_model,
         time_limit=time_limit,
-        round_to=round_to,
+        round_to="auto" if round_to is None else round_to,
         cache=latency_cache(model, found.groups),
     )
     return found, subject, metric.target(subject, wish), earlier

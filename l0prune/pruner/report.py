@@ -37,6 +37,10 @@ class PruningReport:
     loss_after_cut: float | None = None
     """The same for the pruned model."""
 
+    round_to: int | None = None
+    """What widths are multiples of, where a group has more channels than that."""
+    widths: dict[str, int] = field(default_factory=dict)
+    """How many `widths` the pruned groups have, and how many are `multiples_of_8` and `multiples_of_16`."""
     measured: dict[str, Any] = field(default_factory=dict)
     """What the metric measured: with "latency" `latency_before_ms`, `latency_after_ms`, `speedup` and the like."""
 

@@ -5,17 +5,20 @@ from l0prune.size.macs import mac_size
 from l0prune.size.metric import Cut, Metric, Subject, Target, Wish, metric_named, noun_of, register_metric
 from l0prune.size.parameters import parameter_size
 from l0prune.size.polynomial import SizeModel, unit_sizes
-from l0prune.size.selection import budget_for, kept_indices, select, split_by_group
+from l0prune.size.rounding import RoundTo, width_facts
+from l0prune.size.selection import budget_for, classes_of, kept_indices, select, split_by_group
 
 __all__ = [
     "Cut",
     "Latency",
     "Metric",
+    "RoundTo",
     "SizeModel",
     "Subject",
     "Target",
     "Wish",
     "budget_for",
+    "classes_of",
     "kept_indices",
     "mac_size",
     "metric_named",
@@ -25,4 +28,5 @@ __all__ = [
     "select",
     "split_by_group",
     "unit_sizes",
+    "width_facts",
 ]

@@ -19,6 +19,7 @@ from l0prune.groups import PruneGroup
 from l0prune.size.macs import mac_size
 from l0prune.size.parameters import parameter_size
 from l0prune.size.polynomial import SizeModel
+from l0prune.size.rounding import RoundTo, rounding_for
 from l0prune.size.selection import budget_for
 from l0prune.support import Registry, say
 
@@ -40,8 +41,9 @@ class Subject:
     """The number of multiply-accumulates, where it was counted already."""
     deploy: Callable[[nn.Module], nn.Module] | None = None
     """Gives a model the form in which it will run."""
-    round_to: int | None = None
-    """What widths are to be multiples of; None where the metric may choose."""
+    round_to: RoundTo = None
+    """What widths are to be multiples of: a number, or "auto" for what is known to be fast; None where nothing is said.
+    The metric "latency" measures what is fast in both of the last two cases."""
     time_limit: float = 60.0
     """Seconds that following a forward pass may take."""
     cache: Sequence[Path] = ()
@@ -167,7 +169,8 @@ class Metric:
         if wish.sparsity is None:
             raise ConfigError("no target", expected="a share to remove")
         size = self._checked(subject)
-        return Target(metric=self, size=size, sparsity=wish.sparsity, asked=wish.sparsity, round_to=subject.round_to)
+        multiple = rounding_for(subject.round_to, subject.groups, size, wish.sparsity)
+        return Target(metric=self, size=size, sparsity=wish.sparsity, asked=wish.sparsity, round_to=multiple)
 
     def meet(self, cut: Cut, target: Target, subject: Subject) -> Facts:
         """Move the budget so that the target is met when it is measured; called where `measured_at_cut` says so.

@@ -3,7 +3,7 @@
 Legend: N units of all groups, G groups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 
 import numpy as np
@@ -52,6 +52,7 @@ def select(
     budget: int,
     *,
     round_to: int = 1,
+    uniform: bool = False,
 ) -> np.ndarray:
     """Choose the kept units.
 
@@ -64,6 +65,7 @@ def select(
         size_model: Their exact size.
         budget: The largest size allowed.
         round_to: Keep as many units of each group as make a multiple of this many channels (or all of them).
+        uniform: Keep equally many units in all groups of a kind that have equally many.
 
     Returns:
         (N,) bool, True for kept units.
@@ -71,53 +73,81 @@ def select(
     Raises:
         TargetError: With `round_to`, even the smallest choice is above the budget.
     """
-    chunks, owners = _ranked_chunks(keep_probabilities, groups, round_to)
-    sizes = np.array([len(chunk) for chunk in chunks])
+    classes = classes_of(groups, uniform=uniform)
+    chunks, owners = _ranked_chunks(keep_probabilities, groups, classes, round_to)
+    # Of each group of a class.
+    sizes = np.array([len(chunk) for chunk in chunks]) // np.bincount(classes)[owners]
+
+    def size_of(kept: np.ndarray) -> int:
+        return size_model.exact(kept[classes])
 
     def counts(first: int) -> np.ndarray:
-        return np.bincount(owners[:first], weights=sizes[:first], minlength=len(groups)).astype(np.int64)
+        return np.bincount(owners[:first], weights=sizes[:first], minlength=classes.max() + 1).astype(np.int64)
 
     # What must stay comes first; the exact size grows with every chunk after it.
-    low, high = int((size_model.least > 0).sum()), len(chunks)
-    if size_model.exact(counts(low)) > budget:
-        smallest = size_model.exact(counts(low))
+    low, high = len(np.unique(classes[size_model.least > 0])), len(chunks)
+    if size_of(counts(low)) > budget:
+        smallest = size_of(counts(low))
         raise TargetError("no plan meets the budget", got=f"a smallest size of {smallest:,}", expected=f"{budget:,}")
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if size_model.exact(counts(middle)) <= budget else (low, middle - 1)
+        low, high = (middle, high) if size_of(counts(middle)) <= budget else (low, middle - 1)
     taken = list(range(low))
-    taken += _fill(counts(low), owners[low:], sizes[low:], size_model, budget, first=low)
+    taken += _fill(counts(low), owners[low:], sizes[low:], size_of, budget, first=low)
     kept = np.zeros(len(keep_probabilities), dtype=bool)
     if taken:
         kept[np.concatenate([chunks[i] for i in taken])] = True
     return kept
 
 
+def classes_of(groups: Sequence[PruneGroup], *, uniform: bool) -> np.ndarray:
+    """Numbers (G,) of the classes whose groups keep equally many units: each group is one by itself, unless `uniform`.
+
+    Then groups of one kind are a class that have equally many units, as wide ones, and may be emptied or not alike.
+    """
+    if not uniform:
+        return np.arange(len(groups))
+    numbers: dict[tuple[str, int, int, int], int] = {}
+    return np.array([numbers.setdefault(_looks(group), len(numbers)) for group in groups])
+
+
+def _looks(group: PruneGroup) -> tuple[str, int, int, int]:
+    return group.kind, group.units, group.least_units, group.channels
+
+
 def _ranked_chunks(
-    keep_probabilities: np.ndarray, groups: Sequence[PruneGroup], round_to: int
+    keep_probabilities: np.ndarray, groups: Sequence[PruneGroup], classes: np.ndarray, round_to: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Chunks of units, `round_to` channels each, best first, with their groups; the obligatory first ones lead."""
+    """Chunks of units, `round_to` channels of each group, best first, with their classes; obligatory ones lead."""
     chunks, owners, scores, obligatory = [], [], [], []
-    start = 0
-    for g, group in enumerate(groups):
-        probabilities = keep_probabilities[start : start + group.units]
-        order, step = np.argsort(-probabilities, kind="stable"), group.step(round_to)
+    ends = np.cumsum([group.units for group in groups])
+    for number in range(classes.max() + 1):
+        members = np.flatnonzero(classes == number)
+        group = groups[members[0]]
+        starts = ends[members, None] - group.units
+        probabilities = keep_probabilities[starts + np.arange(group.units)]
+        order, step = np.argsort(-probabilities, axis=1, kind="stable"), group.step(round_to)
+        ordered = np.take_along_axis(probabilities, order, axis=1)
         worst = np.inf
         for first in range(0, group.units, step):
-            units = order[first : first + step]
-            chunks.append(start + units)
-            owners.append(g)
+            chunks.append((starts + order[:, first : first + step]).ravel())
+            owners.append(number)
             # Rounding must not lift the mean of a later chunk above an earlier one's.
-            worst = min(worst, probabilities[units].mean())
+            worst = min(worst, ordered[:, first : first + step].mean())
             scores.append(worst)
             obligatory.append(first == 0 and group.least_units > 0)
-        start += group.units
     ranking = np.lexsort((np.arange(len(chunks)), -np.array(scores), ~np.array(obligatory)))
     return [chunks[i] for i in ranking], np.array(owners)[ranking]
 
 
 def _fill(
-    kept: np.ndarray, owners: np.ndarray, sizes: np.ndarray, size_model: SizeModel, budget: int, *, first: int
+    kept: np.ndarray,
+    owners: np.ndarray,
+    sizes: np.ndarray,
+    size_of: Callable[[np.ndarray], int],
+    budget: int,
+    *,
+    first: int,
 ) -> list[int]:
     """Indices, counted from `first`, of later chunks that still fit, taken in order."""
     taken, closed = [], set()
@@ -125,11 +155,11 @@ def _fill(
         if g in closed:
             continue
         kept[g] += size
-        if size_model.exact(kept) <= budget:
+        if size_of(kept) <= budget:
             taken.append(first + offset)
         else:
             kept[g] -= size
-            # Room only shrinks from here and a group's next chunk costs as much: it will not fit either.
+            # Room only shrinks from here and a class's next chunk costs as much: it will not fit either.
             closed.add(g)
             if len(closed) == len(kept):
                 break

@@ -1,22 +1,42 @@
-"""Networks into other stacks' formats, through the plugin that knows them."""
+"""Networks into other stacks' formats: a module as it is, a run through the plugin that knows it."""
 
+from collections.abc import Mapping, Sequence
 from os.path import isfile
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from l0prune.errors import ConfigError, nearest
-from l0prune.plugin import Export, Exporter, get_plugin
+from l0prune.formats import export_module
+from l0prune.plugin import Export, Exporter, FormatsBySource, get_plugin
 from l0prune.storage import read_description
 from l0prune.support import check_inside
 
 
-def export(source: str | Path, *, to: str, out: str | Path | None = None, plugin: str | None = None) -> Export:
+def export(
+    source: nn.Module | str | Path,
+    example_inputs: Any = None,
+    *,
+    to: str,
+    out: str | Path | None = None,
+    plugin: str | None = None,
+    free: Mapping[str, Sequence[int]] | None = None,
+) -> Export:
     """Write a network in another stack's format.
 
+        l0prune.export(smaller, example_inputs, to="onnx", out="smaller.onnx")
+        l0prune.export("runs/base", to="huggingface")
+
     Args:
-        source: A run directory, or what the plugin takes as a teacher.
-        to: The format's name.
-        out: The file or folder to make; by default one in `exports/` of the run directory.
-        plugin: The plugin's name; a run directory knows its own.
+        source: A network, pruned or not; or a run directory, or what the plugin takes as a teacher.
+        example_inputs: For a network: a tensor; a tuple or list of positional arguments; or a mapping of keyword
+            arguments. It is compared on them.
+        to: The format's name. For a network: "onnx", "torch.export", "torchscript", "safetensors" or "huggingface".
+        out: The file or folder to make; for a run by default one in its `exports/`.
+        plugin: For a run or a teacher: the plugin's name; a run directory knows its own.
+        free: For a network as a program: by argument the dimensions whose sizes stay free, {"input_ids": (0, 1)}.
+            By default that of the batch does, where all tensors have it and the network allows it.
 
     Returns:
         Where it stands and how far its outputs are from the network's.
@@ -25,6 +45,20 @@ def export(source: str | Path, *, to: str, out: str | Path | None = None, plugin
         L0PruneError: The source cannot be read, the format is unknown or cannot hold the network, a package is missing,
             the place is taken, or what was written behaves otherwise; nothing is left at `out` then.
     """
+    if isinstance(source, nn.Module):
+        if plugin is not None:
+            raise ConfigError("a network needs no plugin to be exported", got=f"plugin={plugin!r}")
+        if out is None:
+            raise ConfigError("where to?", where=type(source).__name__, expected="out=PATH")
+        return export_module(source, example_inputs, to=to, out=Path(out), free=free)
+    if not isinstance(source, str | Path):
+        hint = "what finalize() or prune() returns is one"
+        raise ConfigError(
+            "nothing to export", got=type(source).__name__, expected="a torch.nn.Module or a run", hint=hint
+        )
+    if example_inputs is not None or free is not None:
+        given = "example_inputs" if example_inputs is not None else "free"
+        raise ConfigError("the plugin of a run has its own", where=source, got=given, hint="they go with a network")
     folder = Path(source)
     is_run = isfile(folder / "model.json")
     if is_run:
@@ -34,13 +68,14 @@ def export(source: str | Path, *, to: str, out: str | Path | None = None, plugin
     chosen = get_plugin(plugin)
     if not isinstance(chosen, Exporter):
         raise ConfigError("plugin exports nothing", where=plugin)
-    if to not in chosen.formats:
-        raise ConfigError(
-            "no such format", where=to, expected=", ".join(chosen.formats), hint=nearest(to, chosen.formats)
-        )
+    formats = chosen.formats_of(str(source)) if isinstance(chosen, FormatsBySource) else chosen.formats
+    if to not in formats:
+        if to in chosen.formats:
+            raise ConfigError(f"{to} cannot hold this network", where=source, expected=", ".join(formats))
+        raise ConfigError("no such format", where=to, expected=", ".join(formats), hint=nearest(to, formats))
     if out is None:
         if not is_run:
             raise ConfigError("where to?", where=source, expected="--out PATH")
-        out = folder / "exports" / f"{to}{chosen.formats[to].suffix}"
+        out = folder / "exports" / f"{to}{formats[to].suffix}"
         check_inside(out, folder)
     return chosen.export(str(source), to, Path(out))

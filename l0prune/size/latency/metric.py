@@ -67,7 +67,7 @@ class Latency(Metric):
             subject.observe,
             subject.trace,
             deploy=subject.deploy,
-            round_to=subject.round_to,
+            round_to=None if subject.round_to == "auto" else subject.round_to,
             cache=subject.cache,
             resumed=subject.resumed,
             note=subject.note,

@@ -8,7 +8,7 @@ from torch import nn
 
 from l0prune import Bypass, GateConfig, GatedModel, Place, PruneGroup, Role, TargetError, consecutive
 from l0prune.size.polynomial import SizeModel
-from l0prune.size.selection import budget_for, select
+from l0prune.size.selection import budget_for, classes_of, select
 
 
 @st.composite
@@ -194,3 +194,36 @@ def test_equal_units_keep_to_the_multiple() -> None:
     group = PruneGroup(name="a", kind="unit", units=7, places=(place,), bypass=Bypass(module="m"))
     kept = select(np.full(7, 0.003), [group], SizeModel([group], {((0, 1),): 1}), 6, round_to=6)
     assert kept.tolist() == [True] * 6 + [False]
+
+
+@settings(deadline=None, max_examples=200)
+@given(problems(), st.floats(0, 1), st.integers(1, 4))
+def test_uniform_groups_keep_equally_many_of_their_best_units_and_meet_the_budget(
+    problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float, round_to: int
+) -> None:
+    groups, size, probabilities = problem
+    kept = select(probabilities, groups, size, feasible_budget(size, share, round_to), round_to=round_to, uniform=True)
+    counts = counts_of(kept, size)
+    assert size.exact(counts) <= feasible_budget(size, share, round_to)
+    classes = classes_of(groups, uniform=True)
+    for number in set(classes):
+        assert len(set(counts[classes == number])) == 1
+    for g, part in enumerate(np.split(kept, np.cumsum(size.units)[:-1])):
+        own = np.split(probabilities, np.cumsum(size.units)[:-1])[g]
+        assert not part.any() or part.all() or own[part].min() >= own[~part].max()
+        # No class could keep a step more.
+        mine = classes == classes[g]
+        more = counts + np.where(mine, np.minimum(groups[g].step(round_to), size.units - counts), 0)
+        assert part.all() or size.exact(more) > feasible_budget(size, share, round_to)
+
+
+@settings(deadline=None, max_examples=100)
+@given(problems(), st.floats(0, 1))
+def test_without_two_groups_alike_uniform_changes_nothing(
+    problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float
+) -> None:
+    groups, size, probabilities = problem
+    assume(len(set(classes_of(groups, uniform=True))) == len(groups))
+    budget = feasible_budget(size, share, 1)
+    one, other = (select(probabilities, groups, size, budget, uniform=uniform) for uniform in (False, True))
+    assert (one == other).all()

@@ -1,0 +1,136 @@
+"""ONNX files."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from l0prune.errors import ConfigError
+from l0prune.formats.example import Example
+from l0prune.formats.program import Program, dynamic_shapes, input_names, output_names
+from l0prune.formats.registry import ModuleFormat, Opened, register_module_format
+from l0prune.support import STAMP, named_weights, stamp
+
+OPSET = 18
+"""The first with GroupNorm's present form, and what the exporter writes without conversion."""
+LARGEST_ONNX = 2**31 - 1
+"""Bytes of a file in protobuf's format, which ONNX is."""
+GRAPH_BYTES = 2**24
+"""Room for the graph beside its weights: it takes 0.1 MB a layer."""
+
+
+def write_onnx(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    path: Path,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+) -> list[str]:
+    """Write an ONNX file that carries its SHA-256.
+
+    Args:
+        module: In evaluation mode on the CPU; it gives a tensor or a tuple of tensors.
+        args: Positional arguments.
+        path: The file.
+        inputs: Names of the tensors among the arguments.
+        outputs: Names of the tensors that it gives.
+        kwargs: Keyword arguments.
+        dynamic_shapes: As torch.export takes them.
+
+    Returns:
+        The version of ONNX's operators, for the user.
+
+    Raises:
+        ConfigError: The packages that write and check it are missing.
+    """
+    check_onnx()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            args,
+            kwargs=kwargs,
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic_shapes,
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    # Room for the checksum of the file, which follows when it is whole.
+    program.model.metadata_props[STAMP] = "0" * 64
+    program.save(str(path), external_data=False)
+    stamp(path)
+    return [f"opset {OPSET}"]
+
+
+def too_large_for_onnx(size: int) -> str | None:
+    """Why an ONNX file cannot hold weights of `size` bytes, if it cannot."""
+    if size <= LARGEST_ONNX - GRAPH_BYTES:
+        return None
+    return f"{size / 1e9:.2f} GB of weights, where an ONNX file ends at {LARGEST_ONNX / 1e9:.2f} GB"
+
+
+def check_onnx() -> None:
+    """Raise a `ConfigError` where onnx, onnxscript or onnxruntime is missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        hint = "pip install 'l0prune[onnx]'"
+        raise ConfigError("ONNX export needs onnx, onnxscript and onnxruntime", got=error, hint=hint) from error
+
+
+def _refuses(module: nn.Module) -> str | None:
+    return too_large_for_onnx(sum(tensor.numel() * tensor.element_size() for tensor in named_weights(module).values()))
+
+
+def _write(module: Any, example: Example, path: Path) -> list[str]:
+    wide = example.widened()
+    return write_onnx(
+        Program(module, wide),
+        wide.args,
+        path,
+        inputs=input_names(wide),
+        outputs=output_names(module, wide),
+        kwargs=wide.kwargs,
+        dynamic_shapes=dynamic_shapes(wide),
+    )
+
+
+def _open(path: Path, _module: Any) -> Opened:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    taken = {value.name for value in session.get_inputs()}
+
+    def run(example: Example) -> list[Tensor]:
+        feeds = dict(zip(input_names(example), (tensor.numpy() for tensor in example.tensors), strict=True))
+        # An argument that changes no output is none of the file.
+        return [torch.from_numpy(a) for a in session.run(None, {n: a for n, a in feeds.items() if n in taken})]
+
+    return run
+
+
+register_module_format(
+    ModuleFormat(
+        name="onnx",
+        holds="an ONNX file with its SHA-256; at most 2 GB",
+        suffix=".onnx",
+        free_batch=True,
+        write=_write,
+        open=_open,
+        opened_by="onnxruntime",
+        tolerance=1e-4,
+        refuses=_refuses,
+        needs=check_onnx,
+    )
+)

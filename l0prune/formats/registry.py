@@ -1,0 +1,97 @@
+"""The formats that any network is exported to. Each is one file, which says all of it in one registration."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from l0prune.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from l0prune.formats.example import Example
+
+Opened = Callable[["Example"], "list[Tensor]"]
+"""What was written, opened again: the tensors that it gives for an example."""
+_FILES = ("huggingface", "onnx_file", "torch_export", "torchscript", "weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleFormat:
+    """A format of networks: what it holds, how it is written, and how its users open it."""
+
+    name: str
+    """As in `to=NAME`."""
+    holds: str
+    """What is written, in words."""
+    write: "Callable[[Any, Example, Path], list[str]]"
+    """Network in evaluation mode on the CPU, example, and a file's path or an empty folder -> notes for the user."""
+    open: Callable[[Path, Any], Opened]
+    """Runs what was written, by the code of its users; the network is given for formats that hold no code."""
+    opened_by: str
+    """Whose code that is, in words."""
+    suffix: str = ""
+    """Of the file; a folder has none."""
+    free_batch: bool = False
+    """Whether a program is written, which holds a number of samples unless it is told to leave that free."""
+    tolerance: float = 1e-5
+    """The largest relative difference between its outputs and the network's."""
+    refuses: Callable[[Any], str | None] = lambda _module: None
+    """Why the format cannot hold a network, or None."""
+    needs: Callable[[], None] = lambda: None
+    """Raises a `ConfigError` where a package is missing."""
+
+
+_FORMATS: dict[str, ModuleFormat] = {}
+
+
+def register_module_format(form: ModuleFormat) -> ModuleFormat:
+    """Let `export(module, ..., to=NAME)` write a format; one of the same name is replaced.
+
+    Raises:
+        ConfigError: It is no format.
+    """
+    if not isinstance(form, ModuleFormat):
+        raise ConfigError("not a format", got=repr(form), expected="an instance of l0prune.formats.ModuleFormat")
+    _FORMATS[form.name] = form
+    return form
+
+
+def module_format(name: str) -> ModuleFormat:
+    """The format of a name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    known = MODULE_FORMATS
+    if name not in known:
+        raise ConfigError("no such format", where=name, expected=", ".join(known), hint=nearest(name, known))
+    return known[name]
+
+
+@cache
+def _load_own() -> None:
+    for file in _FILES:
+        import_module(f"l0prune.formats.{file}")
+
+
+class _Known(Mapping[str, ModuleFormat]):
+    """The formats by name. They are loaded at first use, which takes torch."""
+
+    def __getitem__(self, name: str) -> ModuleFormat:
+        _load_own()
+        return _FORMATS[name]
+
+    def __iter__(self) -> Iterator[str]:
+        _load_own()
+        return iter(sorted(_FORMATS))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+MODULE_FORMATS: Mapping[str, ModuleFormat] = _Known()
+"""The formats that `export(module, ...)` writes, by name."""

@@ -1,0 +1,123 @@
+"""A network into another stack's format: written, opened again, compared in two sizes, then put in place."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from l0prune.errors import ConfigError, L0PruneError, ProofError
+from l0prune.formats.example import Example, Free, example_of
+from l0prune.formats.registry import ModuleFormat, module_format
+from l0prune.gates import Gates
+from l0prune.plugin import Export
+from l0prune.proof import relative_difference
+from l0prune.support import assembled, check_finite, copied, named_weights, one_line
+
+
+def export_module(module: nn.Module, example_inputs: Any, *, to: str, out: Path, free: Free | None = None) -> Export:
+    """Write a network in another stack's format.
+
+    Args:
+        module: Pruned or not; it is left as it is.
+        example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
+        to: One of `MODULE_FORMATS`.
+        out: The file or folder to make.
+        free: By argument the dimensions whose sizes stay free in a program; None for that of the batch, where the
+            network allows it.
+
+    Raises:
+        ConfigError: The format is unknown or cannot hold the network, a package is missing, or gates are on it.
+        ProofError: What was written behaves otherwise; nothing is left of it.
+        RunError: A weight is not finite, or `out` cannot be made.
+    """
+    form, name = module_format(to), type(module).__name__
+    if any(isinstance(part, Gates) for part in module.modules()):
+        hint = "export what finalize() returns"
+        raise ConfigError("the network has gates", where=name, hint=hint)
+    form.needs()
+    if refusal := form.refuses(module):
+        raise ConfigError(f"{to} cannot hold this network", where=name, got=refusal)
+    check_finite(named_weights(module).items(), where=name)
+    ready = copied(module).cpu().eval().requires_grad_(False)
+    example = example_of(ready, example_inputs, free if form.free_batch else {})
+    try:
+        example.run(ready)
+    except Exception as error:
+        raise ConfigError("the network does not run on the example", where=name, got=one_line(error)) from error
+    # A program that cannot leave the number of samples free may still hold the one of the example.
+    tries = [example, replace(example, free={})] if free is None and example.free else [example]
+    reason: object = ""
+    with assembled(out) as place:
+        for number, trial in enumerate(tries):
+            try:
+                notes, difference = _written(form, ready, trial, place)
+                break
+            except (ConfigError, ProofError) as error:
+                if number + 1 == len(tries):
+                    raise
+                reason = error.got or error.what
+                place.unlink(missing_ok=True)
+        else:
+            raise AssertionError("there is no way to try")
+        if form.free_batch:
+            sizes = {key: tuple(dims) for key, dims in trial.free.items()}
+            held = "sizes are those of the example alone" + (f" ({reason})" if number else "")
+            notes = [*notes, f"free dimensions: {sizes}" if sizes else held]
+    return Export(
+        source=name,
+        format=to,
+        path=str(out),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        max_relative_difference=difference,
+        notes=(*notes, f"opened again by {form.opened_by}"),
+    )
+
+
+def _written(form: ModuleFormat, module: nn.Module, example: Example, place: Path) -> tuple[list[str], float]:
+    """Write, open and compare; notes, and the largest relative difference."""
+    name = type(module).__name__
+    sizes = [example, example.another()] if example.free else [example]
+    try:
+        expected = [given.run(module) for given in sizes]
+    except Exception as error:
+        what = "the network itself does not run in other sizes along the free dimensions"
+        raise ConfigError(what, where=name, got=one_line(error)) from error
+    if not form.suffix:
+        place.mkdir()
+    try:
+        notes = form.write(module, example, place)
+        opened = form.open(place, module)
+    except (L0PruneError, OSError):
+        raise
+    except Exception as error:
+        raise ConfigError(f"{form.name} cannot hold this network", where=name, got=_reason(error)) from error
+    largest = 0.0
+    for given, outputs in zip(sizes, expected, strict=True):
+        try:
+            difference = relative_difference(outputs, opened(given))
+        except Exception as error:
+            what = f"the {form.name} export does not run"
+            raise ProofError(what, where=name, got=_reason(error)) from error
+        # A NaN must not pass for small.
+        largest = difference if not difference <= largest else largest
+    tolerance = _tolerance(form, module)
+    if not largest <= tolerance:
+        got = f"a relative difference of {largest:.1e}"
+        what = f"the {form.name} export does not behave as the network"
+        raise ProofError(what, where=name, got=got, expected=f"at most {tolerance}")
+    return notes, largest
+
+
+def _tolerance(form: ModuleFormat, module: nn.Module) -> float:
+    """Programs may sum in another order, which half precision shows."""
+    coarsest = max((torch.finfo(p.dtype).eps for p in module.parameters() if p.is_floating_point()), default=0)
+    return max(form.tolerance, 50 * coarsest) if form.tolerance and coarsest > 1e-4 else form.tolerance
+
+
+def _reason(error: Exception) -> str:
+    """The line of an exporter's error that says what stands in the way, with the place in the user's code if given."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Failed to", "##", "- ", "To debug", "==", "(Refer to"))]
+    return one_line((telling or lines or [type(error).__name__])[0])
