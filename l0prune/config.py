@@ -143,7 +143,9 @@ class StageConfig:
     steps: Steps
     """Optimizer steps."""
     learning_rate: Positive
-    """Peak learning rate of the weights; falls linearly to 0 at the end."""
+    """Peak learning rate of the weights; falls linearly."""
+    final_rate: Annotated[float, Setting(ge=0, le=1)] = 0.0
+    """Share of the peak learning rate that it falls to; 1 holds it."""
     warmup_steps: Steps = 0
     """Steps over which the learning rate rises linearly."""
     weight_decay: NotNegative = 0.0
@@ -190,8 +192,9 @@ class RunConfig:
     target_sparsity: Inside = 0.75
     """Share of the size to remove."""
     metric: str = "params"
-    """What the target counts: "params", "macs" (multiply-accumulates), "latency" (measured on the run's device), or a
-    metric of one's own by its name."""
+    """What the target counts: "params", "layer-params" (parameters of the layers that hold units, without embeddings
+    for example), "macs" (multiply-accumulates), "latency" (measured on the run's device), or a metric of one's own by
+    its name."""
     target_speedup: Annotated[float | None, Setting(gt=1)] = None
     """With the metric "latency", in place of target_sparsity: how many times faster the pruned network is to be."""
     target_ms: Annotated[float | None, Setting(gt=0)] = None
@@ -201,7 +204,7 @@ class RunConfig:
     device: str = "auto"
     """A torch device, or "auto": a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """ "float32", "bfloat16" (autocast), or "auto": bfloat16 where the hardware has it."""
+    """ "float32", "bfloat16" (autocast), or "auto": bfloat16 where the hardware is faster in it."""
     log_every: Counted = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_minutes: Annotated[float, Setting(ge=0, may_change=True)] = 5.0

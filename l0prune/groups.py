@@ -77,9 +77,11 @@ class Norm:
     """A normalisation whose statistics mix the group's units: it must see the open ones only."""
 
     module: str
-    """Dotted name of an nn.LayerNorm, nn.GroupNorm or nn.RMSNorm."""
+    """Dotted name of an nn.LayerNorm, nn.GroupNorm or nn.RMSNorm, or of another module that reduces its channels."""
     channel_dim: int = -1
     """The dimension of its input on which the units stand."""
+    along: str | None = None
+    """For a module without a weight: "tensor:dim", where the units stand as they do on its channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +161,7 @@ class PruneGroup:
             "kind": self.kind,
             "units": self.units,
             "places": [place.to_json() for place in self.places],
-            "norms": [vars(norm) for norm in self.norms],
+            "norms": [{k: v for k, v in vars(norm).items() if v is not None} for norm in self.norms],
             "attributes": [vars(attribute) for attribute in self.attributes],
             "alive_with": list(self.alive_with),
             "bypass": vars(self.bypass) if self.bypass else None,
@@ -215,7 +217,7 @@ _GROUP_SCHEMA = {
     "kind": str,
     "units": int,
     "places": [_PLACE_SCHEMA],
-    "norms": [{"module": str, "channel_dim": int}],
+    "norms": [({"module": str, "channel_dim": int}, {"module": str, "channel_dim": int, "along": str})],
     "attributes": [{"module": str, "name": str, "per_unit": int}],
     "alive_with": [str],
     "bypass": (None, {"module": str, "returns": ("tensor", "pair")}),

@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from l0prune.discovery.found import Discovery, LeftAlone
-from l0prune.discovery.traced import OUTPUT, Trace
+from l0prune.discovery.traced import OUTPUT, NormCall, Trace
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.layers import counting_attributes, layer_units
 from l0prune.support import called, listed
@@ -42,7 +42,8 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
     groups: list[PruneGroup] = []
     taken: Counter[str] = Counter()
     for (widths, _), members in units.items():
-        made = next((place for place, _ in widths if place[:2] in layers and place[2] is Role.PRODUCES), widths[0][0])
+        standing_on = [place for place, _ in widths if place[:2] in layers]
+        made = next((p for p in standing_on if p[2] is Role.PRODUCES), (standing_on or [widths[0][0]])[0])
         name = made[0].rpartition(".")[0] or made[0]
         if len(members) < 2:
             alone[name, layers.get(made[:2], "unit"), "everything here has to go together"] += 1
@@ -88,6 +89,10 @@ def _standing(found: Trace, classes: np.ndarray) -> dict[int, dict[tuple[str, in
     consumed = np.zeros(found.size, dtype=bool)
     for atoms in found.consumed:
         consumed[atoms] = True
+    # From the last sum to the first: a term may be a sum itself.
+    for whole, term in reversed(found.terms):
+        same = consumed[whole] & (classes[whole] == classes[term])
+        consumed[term[same]] = True
     standing: dict[int, dict[tuple[str, int, Role], list[int]]] = defaultdict(lambda: defaultdict(list))
     for tensor, dims in found.leaves.items():
         for dim, atoms in enumerate(dims):
@@ -117,6 +122,17 @@ def _cost_signatures(found: Trace, classes: np.ndarray) -> dict[int, tuple]:
     return {atom: tuple(places) for atom, places in signatures.items()}
 
 
+def _standing_alike(call: NormCall, found: Trace, classes: np.ndarray) -> str | None:
+    """For a norm that has no tensor along its channels: a tensor and dimension on which the same units stand alike."""
+    wanted = classes[call.atoms]
+
+    def is_alike(atoms: np.ndarray) -> bool:
+        return len(atoms) == len(wanted) and bool((classes[atoms] == wanted).all())
+
+    dims = ((name, d, atoms) for name, leaf in found.leaves.items() for d, atoms in enumerate(leaf))
+    return next((f"{name}:{d}" for name, d, atoms in dims if is_alike(atoms)), None)
+
+
 def _finished(
     groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray, modules: Mapping[str, nn.Module]
 ) -> list[PruneGroup]:
@@ -127,10 +143,12 @@ def _finished(
             assert place.dim is not None
             owner[classes[found.leaves[place.tensor][place.dim][place.index.ravel()]]] = g
     norms: list[dict[Norm, None]] = [{} for _ in groups]
+    weighted = {name.rpartition(".")[0] for name in found.leaves}
     for call in found.norms:
-        for g in np.unique(owner[classes[call.atoms]]).tolist():
-            if g >= 0:
-                norms[g][Norm(module=call.module, channel_dim=call.channel_dim)] = None
+        owners = [g for g in np.unique(owner[classes[call.atoms]]).tolist() if g >= 0]
+        along = _standing_alike(call, found, classes) if owners and call.module not in weighted else None
+        for g in owners:
+            norms[g][Norm(module=call.module, channel_dim=call.channel_dim, along=along)] = None
     attributes: list[dict[Attribute, None]] = [{} for _ in groups]
     for reading in found.readings:
         owners, counts = np.unique(owner[classes[reading.atoms]], return_counts=True)

@@ -68,6 +68,8 @@ class Trace:
     pins: list[tuple[Atoms, str]] = field(default_factory=list)
     consumed: list[Atoms] = field(default_factory=list)
     """Atoms of weight dimensions that are contracted with activations."""
+    terms: list[tuple[Atoms, Atoms]] = field(default_factory=list)
+    """Atoms of a computed weight, and of a tensor that is a term of it, where both are of one class."""
     heads: list[Atoms] = field(default_factory=list)
     """Atoms that stand for a whole head of attention."""
     costs: list[Cost] = field(default_factory=list)

@@ -22,7 +22,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Reading, Trace
 from l0prune.errors import TraceError
-from l0prune.support import TorchDispatchMode, kept_values, output_tensors, tree_leaves
+from l0prune.support import Convolution, TorchDispatchMode, kept_values, output_tensors, tree_leaves
 
 
 class Tracer(TorchDispatchMode):
@@ -63,7 +63,9 @@ class Tracer(TorchDispatchMode):
             for extent in tensor.shape:
                 leaves[name].append(np.arange(start, start + extent))
                 start += extent
-            blocks = [Block((d,), atoms) for d, atoms in enumerate(leaves[name]) if len(atoms) > 1]
+            # The places of a convolution's kernel never go.
+            dims = leaves[name][:2] if self._is_of_convolution(name) else leaves[name]
+            blocks = [Block((d,), atoms) for d, atoms in enumerate(dims) if len(atoms) > 1]
             self._facts[tensor] = Facts(tuple(blocks), constant=True)
             self._names[tensor] = name
             if single := frozenset(int(atoms[0]) for atoms in leaves[name] if len(atoms) == 1):
@@ -130,6 +132,10 @@ class Tracer(TorchDispatchMode):
         carried = frozenset().union(*(self._single.get(x, ()) for x in weights or operands))
         for result in output_tensors(out) if carried else ():
             self._single[result] = carried
+
+    def _is_of_convolution(self, name: str) -> bool:
+        """Whether a parameter or buffer belongs to a convolution, computed from others or not."""
+        return isinstance(self.modules.get(name.partition("parametrizations.")[0].rpartition(".")[0]), Convolution)
 
     # What rules ask and say.
 

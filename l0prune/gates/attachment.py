@@ -4,6 +4,8 @@ Nothing here knows what gates say, or what a cut is.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
 
 import numpy as np
 from torch import nn
@@ -15,7 +17,7 @@ from l0prune.gates.fused_gating import FusedGating
 from l0prune.gates.fused_layout import Standing
 from l0prune.gates.gated_tensors import GatedTensor, NormGates, list_name, shorten
 from l0prune.gates.gates import Gates
-from l0prune.groups import Place, PruneGroup, Role
+from l0prune.groups import Norm, Place, PruneGroup, Role
 from l0prune.layers import GatedNorm, layer_of
 from l0prune.support import own_modules, own_parameters, owners
 
@@ -111,10 +113,10 @@ def _gated_norms(
     dims: dict[str, int] = {}
     for g, group in enumerate(groups):
         for norm in group.norms:
-            place = next((p for p in group.places if p.tensor == f"{norm.module}.weight"), None)
+            place = _place_on_channels(group, norm, shapes)
             where = f"{group.name}, {norm.module}"
             if place is None:
-                raise GroupError("a gated norm must carry the group on its weight", where=where)
+                raise GroupError("no tensor says where the group stands on a norm's channels", where=where)
             if dims.setdefault(norm.module, norm.channel_dim) != norm.channel_dim:
                 raise GroupError("a norm is used on different dimensions", where=where)
             _check_shares(model.get_submodule(norm.module), place, where)
@@ -122,10 +124,28 @@ def _gated_norms(
     gated, standings, channels = [], [], []
     for number, (path, places) in enumerate(standing.items()):
         norm = model.get_submodule(path)
-        standings.append(Standing(shapes[f"{path}.weight"], tuple(places)))
+        extents = {shapes[place.tensor][place.dim or 0] for _, place in places}
+        if len(extents) > 1:
+            raise GroupError("groups stand on tensors of different lengths for one norm", where=path)
+        along_channels = tuple((g, replace(place, dim=0)) for g, place in places)
+        standings.append(Standing((extents.pop(),), along_channels))
         channels.append(NormGates(gates, standings[-1], number))
         gated.append(GatedNorm(norm, channels[-1], dims[path]).train(norm.training))
     return gated, standings, channels
+
+
+def _place_on_channels(group: PruneGroup, norm: Norm, shapes: Mapping[str, tuple[int, ...]]) -> Place | None:
+    """Where a group stands on a norm's channels: on its weight, another tensor along them, or one that it names."""
+    if norm.along is not None:
+        tensor, _, dim = norm.along.rpartition(":")
+        return next((p for p in group.places if (p.tensor, str(p.dim)) == (tensor, dim)), None)
+    own = [
+        place
+        for place in group.places
+        if place.tensor.rpartition(".")[0] == norm.module
+        and shapes[place.tensor][place.dim or 0] == prod(shapes[place.tensor])
+    ]
+    return min(own, key=lambda place: (not place.tensor.endswith(".weight"), place.tensor), default=None)
 
 
 def _layer_hooks(module: nn.Module) -> list[RemovableHandle]:

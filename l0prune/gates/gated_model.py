@@ -113,7 +113,8 @@ class GatedModel(nn.Module):
         """A copy of the model with the selection removed, and the plan; this model is untouched."""
         values = self.gate_values()
         kept = np.concatenate([value.cpu().numpy() > 0 for value in values.values()])
-        twin = copied(self)
+        # In training mode some weights change whenever they are looked at: a spectral norm is iterated.
+        twin = copied(self).eval()
         twin.detach()
         return apply_plan(twin.model, self.next_plan(kept), values).eval(), self.plan(kept)
 
@@ -124,7 +125,8 @@ class GatedModel(nn.Module):
         closed units too. This model is untouched.
         """
         values = self.gate_values()
-        twin = copied(self)
+        # In training mode some weights change whenever they are looked at: a spectral norm is iterated.
+        twin = copied(self).eval()
         twin.detach()
         everything = twin.next_plan(np.ones(len(self.here), dtype=bool))
         model = apply_plan(twin.model, everything, values).eval()

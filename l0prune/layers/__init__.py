@@ -5,6 +5,7 @@
 
 from l0prune.layers import convolution, recurrent  # noqa: F401 - they register their layers
 from l0prune.layers.attention import adopt_attention
+from l0prune.layers.experts import ALIGNED, computes_one_by_one
 from l0prune.layers.linear import is_transposed
 from l0prune.layers.norms import GatedNorm, is_rms_norm
 from l0prune.layers.open_norms import OpenChannels, open_group_norm, open_norm
@@ -12,11 +13,13 @@ from l0prune.layers.registry import Layer, counting_attributes, layer_of, layer_
 from l0prune.layers.slim_attention import SlimMultiheadAttention
 
 __all__ = [
+    "ALIGNED",
     "GatedNorm",
     "Layer",
     "OpenChannels",
     "SlimMultiheadAttention",
     "adopt_attention",
+    "computes_one_by_one",
     "counting_attributes",
     "is_rms_norm",
     "is_transposed",

@@ -2,20 +2,9 @@
 
 from torch import nn
 
-from l0prune.errors import PlanError
 from l0prune.layers.registry import Layer, register
 from l0prune.layers.slim_attention import SlimMultiheadAttention
 from l0prune.support import carry_source, refuse_fused_attention
-
-
-def check_attention(module: nn.MultiheadAttention) -> None:
-    """Check that an attention can be cut.
-
-    Raises:
-        PlanError: It has learned bias positions, `add_bias_kv`.
-    """
-    if module.bias_k is not None:
-        raise PlanError("cannot cut nn.MultiheadAttention with add_bias_kv", hint="leave it out of the groups")
 
 
 def adopt_attention(module: nn.MultiheadAttention) -> None:
@@ -46,7 +35,6 @@ register(
         sizes=_sizes,
         # Its output projection's weight is read past that layer's forward.
         inner=nn.Module.children,
-        check=check_attention,
         cut=lambda module, stays: adopt_attention(module),
     ),
 )

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from l0prune.errors import GroupError
 from l0prune.layers.linear import shape_of
 from l0prune.layers.open_norms import OpenChannels, open_group_norm, open_norm
+from l0prune.layers.over_open import OverOpen, as_torch_gives_it, default_epsilon
 from l0prune.layers.registry import Layer, register, registration_of, same_forward
-from l0prune.support import NormWithStatistics, share_contents, share_hooks
+from l0prune.support import NormWithStatistics, own_parameters, share_contents, share_hooks
 
 
 class GatedNorm(nn.Module):
@@ -25,7 +25,7 @@ class GatedNorm(nn.Module):
 
     Of the classes that are known, exactly, it computes the output itself. So it does for other classes that are RMS
     norms, weight * x / sqrt(mean(x^2) + eps), and nothing else. Any other one runs its own forward, dropout, clamps and
-    casts included, and only `layer_norm`, `group_norm` and `rms_norm` in it take their statistics over open channels.
+    casts included, and only what takes statistics over channels in it, as `OverOpen` says, takes them over open ones.
 
     Args:
         norm: The module it stands in for.
@@ -33,7 +33,7 @@ class GatedNorm(nn.Module):
         channel_dim: The dimension of the input on which the channels stand.
 
     Raises:
-        GroupError: `norm` keeps statistics, has no weight, or normalises over more than the channels.
+        GroupError: `norm` keeps statistics, or has a weight along more than the channels.
     """
 
     weight: nn.Parameter | None
@@ -42,7 +42,7 @@ class GatedNorm(nn.Module):
         super().__init__()
         if len(getattr(norm, "normalized_shape", (1,))) != 1:
             raise GroupError("cannot gate a norm over several dimensions", got=tuple(norm.normalized_shape))  # type: ignore[arg-type]
-        if isinstance(norm, NormWithStatistics) or not hasattr(norm, "weight") or len(shape_of(norm)) > 1:
+        if isinstance(norm, NormWithStatistics) or not _is_along_channels(norm):
             raise GroupError("cannot gate this kind of norm", got=type(norm).__name__)
         self._over_open = over_open_of(norm)
         # A tuple hides the dense module from `parameters()`: the parameters are listed once, under their own names.
@@ -82,12 +82,19 @@ class GatedNorm(nn.Module):
         """The dense module's input, under whatever name it has there -> its output over the open channels."""
         if self._over_open is None:
             self.dense.training = self.training
-            with _OverOpen(self.opened(self.training)):
+            with OverOpen(self.opened(self.training), self.channel_dim):
                 return self.dense.forward(*args, **kwargs)
         (x,) = (*args, *kwargs.values())
         opened, bias = self.opened(self.training), getattr(self, "bias", None)
         y = self._over_open(self.dense, x, opened, self.weight, bias, self.channel_dim)
-        return _as_torch_gives_it(y, x, isinstance(self.dense, nn.LayerNorm | nn.GroupNorm))
+        return as_torch_gives_it(y, x, isinstance(self.dense, nn.LayerNorm | nn.GroupNorm))
+
+
+def _is_along_channels(norm: nn.Module) -> bool:
+    """Whether a norm has tensors along its channels, as (C,) or (1, C, 1, 1), or none at all."""
+    own = own_parameters(norm)
+    tensors = [own["weight"]] if "weight" in own else [*own.values()]
+    return not tensors or any(p is None or max(p.shape, default=0) == p.numel() for p in tensors)
 
 
 def over_open_of(norm: nn.Module) -> Callable[..., Tensor] | None:
@@ -96,68 +103,6 @@ def over_open_of(norm: nn.Module) -> Callable[..., Tensor] | None:
     if layer.over_open is not None:
         return layer.over_open if kind is None or same_forward(norm, kind) else None
     return _open_rms_norm if is_rms_norm(norm) else None
-
-
-def _as_torch_gives_it(y: Tensor, x: Tensor, widens: bool) -> Tensor:
-    """The dtype of torch's own: autocast widens some norms' outputs on a GPU; on a CPU it leaves them as x was."""
-    widened = widens and x.is_cuda and torch.is_autocast_enabled("cuda")
-    return y if widened or y.dtype == x.dtype else y.to(x.dtype)
-
-
-class _OverOpen(TorchFunctionMode):
-    """Lets normalisations over all channels take their statistics over the open ones.
-
-    Args:
-        opened: (C,), as `open_norm` takes it.
-    """
-
-    def __init__(self, opened: Tensor | OpenChannels) -> None:
-        super().__init__()
-        self.opened = opened
-        self.width = len(opened.opened if isinstance(opened, OpenChannels) else opened)
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
-        """Call a function, or what stands for it."""
-        kwargs = kwargs or {}
-        stand_in = _STAND_INS.get(func)
-        found = None if stand_in is None else stand_in(self, *args, **kwargs)
-        return func(*args, **kwargs) if found is None else found
-
-    def layer_norm(
-        self, input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
-    ) -> Tensor | None:
-        """As torch's; None where it is over something else than the channels."""
-        if tuple(normalized_shape) != (self.width,):
-            return None
-        return _as_torch_gives_it(open_norm(input, self.opened, weight, bias, eps=eps), input, True)
-
-    def rms_norm(
-        self, input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None
-    ) -> Tensor | None:
-        """As torch's; None where it is over something else than the channels."""
-        if tuple(normalized_shape) != (self.width,):
-            return None
-        eps = _default_epsilon(input) if eps is None else eps
-        return _as_torch_gives_it(open_norm(input, self.opened, weight, eps=eps, centred=False), input, False)
-
-    def group_norm(
-        self, input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
-    ) -> Tensor | None:
-        """As torch's; None where it is over something else than the channels."""
-        if input.shape[1] != self.width:
-            return None
-        y = open_group_norm(input, self.opened, num_groups, weight, bias, eps)
-        return _as_torch_gives_it(y, input, True)
-
-
-_STAND_INS: dict[Any, Callable[..., Tensor | None]] = {
-    nn.functional.layer_norm: _OverOpen.layer_norm,
-    torch.layer_norm: _OverOpen.layer_norm,
-    nn.functional.group_norm: _OverOpen.group_norm,
-    torch.group_norm: _OverOpen.group_norm,
-    nn.functional.rms_norm: _OverOpen.rms_norm,
-    torch.rms_norm: _OverOpen.rms_norm,
-}
 
 
 def _open_layer_norm(norm: Any, x: Tensor, opened: Any, weight: Any, bias: Any, dim: int) -> Tensor:
@@ -170,13 +115,8 @@ def _open_group_norm(norm: Any, x: Tensor, opened: Any, weight: Any, bias: Any, 
 
 def _open_rms_norm(norm: Any, x: Tensor, opened: Any, weight: Any, bias: Any, dim: int) -> Tensor:
     eps = _epsilon(norm)
-    eps = _default_epsilon(x) if eps is None else eps
+    eps = default_epsilon(x) if eps is None else eps
     return open_norm(x, opened, weight, bias, dim=dim, eps=eps, centred=False)
-
-
-def _default_epsilon(x: Tensor) -> float:
-    """torch's, that of the dtype it computes in."""
-    return torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
 
 
 def _epsilon(norm: nn.Module) -> Any:
@@ -238,7 +178,12 @@ def _batch_sizes(norm: Any) -> dict[str, int]:
     return {} if tensor is None else {"num_features": len(tensor)}
 
 
-register(nn.LayerNorm, Layer(sizes=lambda norm: {"normalized_shape": shape_of(norm)}, over_open=_open_layer_norm))
-register(nn.RMSNorm, Layer(sizes=lambda norm: {"normalized_shape": shape_of(norm)}, over_open=_open_rms_norm))
+def _normalized_shape(norm: Any) -> dict[str, tuple[int, ...]]:
+    # Without a weight nothing here says how many channels there are.
+    return {} if norm.weight is None else {"normalized_shape": shape_of(norm)}
+
+
+register(nn.LayerNorm, Layer(sizes=_normalized_shape, over_open=_open_layer_norm))
+register(nn.RMSNorm, Layer(sizes=_normalized_shape, over_open=_open_rms_norm))
 register(nn.GroupNorm, Layer(sizes=_group_sizes, over_open=_open_group_norm))
 register(NormWithStatistics, Layer(sizes=_batch_sizes))

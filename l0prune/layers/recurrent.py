@@ -9,7 +9,16 @@ from l0prune.support import flat_weight_names, own_parameters, set_flat_weights
 
 
 def _units(module: nn.RNNBase) -> dict[tuple[str, int], str]:
-    return {(f"weight_hh_l{n}", 0): "hidden" for n in range(module.num_layers)}
+    projected = {(f"weight_hr_l{n}", 0): "hidden" for n in range(module.num_layers if module.proj_size else 0)}
+    return {(f"weight_hh_l{n}", 0): "hidden" for n in range(module.num_layers)} | projected
+
+
+def _sizes(module: Any) -> dict[str, int]:
+    sizes = {"input_size": module.weight_ih_l0.shape[1]}
+    if module.proj_size:
+        # What is fed back is the projection, not the hidden state.
+        return sizes | {"proj_size": module.weight_hr_l0.shape[0], "hidden_size": module.weight_hr_l0.shape[1]}
+    return sizes | {"hidden_size": module.weight_hh_l0.shape[1]}
 
 
 def _use_gated_weights(module: nn.RNNBase, args: object) -> None:
@@ -28,7 +37,7 @@ register(
     nn.RNNBase,
     Layer(
         units=_units,
-        sizes={"hidden_size": ("weight_hh_l0", 1), "input_size": ("weight_ih_l0", 1)},
+        sizes=_sizes,
         before=_use_gated_weights,
         after=_forget_gated_weights,
     ),

@@ -22,6 +22,9 @@ _WIDTHS = re.compile(
     re.IGNORECASE,
 )
 
+_SHARED_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "kv_heads")
+_QUERIES_A_HEAD = ("num_key_value_groups", "num_queries_per_kv", "n_rep")
+
 Dimension = tuple[str, int]
 """A parameter or buffer of a layer, by its name in the layer, and a dimension of it."""
 Stays = Mapping[Dimension, np.ndarray]
@@ -155,6 +158,9 @@ def counting_attributes(module: nn.Module | None, length: int) -> list[str]:
         return []
     numbers = [name for name, value in vars(module).items() if type(value) is int and value == length]
     counts = [name for name in numbers if _HEAD_COUNTS.fullmatch(name) or _WIDTHS.fullmatch(name)]
+    if any(vars(module).get(name) == 1 for name in _SHARED_HEADS):
+        # All queries share one head of keys and values: there are as many groups of them as heads.
+        counts += [name for name in numbers if name in _QUERIES_A_HEAD]
     # What the layer's own registration sets needs nobody else to.
     return [name for name in counts if name not in layer_of(module).sizes_of(module)] if counts else []
 

@@ -35,6 +35,10 @@ class SlimMultiheadAttention(nn.MultiheadAttention):
         if key_padding_mask is not None and not batched:
             key_padding_mask = key_padding_mask[None]
         q, k, v = self._project(query, key, value)
+        bias_k, bias_v = self.bias_k, self.bias_v
+        if bias_k is not None and bias_v is not None:
+            k = torch.cat([k, self._split(bias_k).expand(k.shape[0], -1, -1, -1)], dim=2)
+            v = torch.cat([v, self._split(bias_v).expand(v.shape[0], -1, -1, -1)], dim=2)
         if self.add_zero_attn:
             k, v = F.pad(k, [0, 0, 0, 1]), F.pad(v, [0, 0, 0, 1])
         bias = self._mask(q, k, key_padding_mask, attn_mask)
@@ -86,7 +90,7 @@ class SlimMultiheadAttention(nn.MultiheadAttention):
             bias = extra if bias is None else bias + extra
         if bias is None:
             return None
-        # The position that `add_zero_attn` has added is open to all.
+        # The positions that `add_bias_kv` and `add_zero_attn` have added are open to all.
         missing = k.shape[-2] - bias.shape[-1]
         return F.pad(bias, [0, missing]) if missing else bias
 

@@ -1,6 +1,9 @@
 """What a network costs: parameters, multiply-accumulates, memory."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,9 +83,36 @@ class _Innermost:
             hook.remove()
 
 
+def _also_counted() -> dict[Any, Any]:
+    """Products that torch's counter does not know, with the number of operations, two for each of their terms."""
+    known: dict[Any, Any] = {torch.ops.aten._trilinear: _operations_of_trilinear}
+    if hasattr(torch.ops.aten, "_grouped_mm"):
+        known[torch.ops.aten._grouped_mm] = _operations_of_grouped
+    # Operators of packages that are imported, if they are.
+    for library, name, count in (
+        ("transformers", "grouped_mm_fallback", _operations_of_grouped),
+        ("torchvision", "deform_conv2d", _operations_of_deformable),
+    ):
+        if library in sys.modules and hasattr(getattr(torch.ops, library), name):
+            known[getattr(getattr(torch.ops, library), name)] = count
+    return known
+
+
+def _operations_of_trilinear(one: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return 2 * one[0] * prod(weight)
+
+
+def _operations_of_grouped(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return 2 * prod(x) * weight[-1]
+
+
+def _operations_of_deformable(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return 2 * prod(out_shape) * prod(weight[1:])
+
+
 @torch.no_grad()
 def _counted(run: Callable[[], object], names: Mapping[nn.Module, str]) -> FlopCounterMode:
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=_also_counted())
     counter.mod_tracker = _Innermost(names)  # pyright: ignore[reportAttributeAccessIssue]
     # Fused kernels are unknown to the counter; the plain ones are matrix products that it knows.
     with sdpa_kernel(SDPBackend.MATH), plain_attention(), counter:

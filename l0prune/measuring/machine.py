@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from l0prune.errors import ConfigError
-from l0prune.support import cpu_multiplies_bfloat16
+from l0prune.support import cpu_has_amx, cpu_multiplies_bfloat16
 
 try:
     import resource
@@ -34,10 +34,16 @@ def pick_device(name: str) -> torch.device:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies in bfloat16, rather than emulating it."""
+    """Whether the hardware multiplies in bfloat16 at least as fast as in float32, rather than emulating it.
+
+    Intel's processors do so with AMX. Those that have the instructions of AVX-512 alone take 1.9 times as long as in
+    float32, for a linear layer of 384 to 1536 on 2000 frames.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and cpu_multiplies_bfloat16()
+    if device.type != "cpu":
+        return False
+    return cpu_has_amx() or (cpu_multiplies_bfloat16() and "Intel" not in processor(device))
 
 
 def processor(device: torch.device) -> str:

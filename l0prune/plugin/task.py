@@ -72,6 +72,10 @@ class Task:
     files: Mapping[str, bytes] = field(default_factory=dict)
     """What the run directory holds beside the network, by relative name: a tokenizer, for example."""
 
+    def observe_load(self, network: "nn.Module") -> Any:
+        """A network's outputs on the input whose cost counts."""
+        return (self.observe_for_macs or self.observe)(network)
+
 
 @dataclass(frozen=True)
 class _NoOptions:

@@ -1,7 +1,7 @@
 """Whether a network trains as the dense one while all gates are open, compared before anything is gated."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from l0prune.example import Observe
 from l0prune.gates import GatedModel
 from l0prune.groups import PruneGroup
+from l0prune.proof.bisection import guilty
 from l0prune.proof.exactness import ROUNDING_MARGIN, moved, relative_difference, run_seeded
 from l0prune.support import evaluating, kept_values, listed, one_line, random_state_kept, tree_leaves
 
@@ -65,7 +66,17 @@ def find_training_faults(
         rounding = from_dense()
     if whole <= ROUNDING_MARGIN * rounding:
         return {}, notes
-    return _guilty(groups, difference, tolerance), notes
+
+    def against(some: Sequence[PruneGroup]) -> str:
+        found = difference(some)
+        if found <= tolerance:
+            return ""
+        return (
+            f"with gates that are all open it trains otherwise than the dense network: relative difference "
+            f"{found:.1e} in training mode, at most {tolerance:.0e} allowed"
+        )
+
+    return {group.name: reason for group, reason in guilty(groups, against)}, notes
 
 
 def _not_compared(model: nn.Module, before: Mapping[str, Any], outputs: Any) -> list[str]:
@@ -79,29 +90,6 @@ def _not_compared(model: nn.Module, before: Mapping[str, Any], outputs: Any) -> 
     ]
     notes = [f"outputs of these types are not compared: {listed(sorted(kinds))}"] if kinds else []
     return [*notes, f"kept by modules of a forward pass, not compared: {listed(kept)}"] if kept else notes
-
-
-def _guilty(
-    groups: Sequence[PruneGroup], difference: Callable[[Sequence[PruneGroup]], float], tolerance: float
-) -> dict[str, str]:
-    """Halves are tried beside what is accepted so far, until single groups are left."""
-    accepted: list[PruneGroup] = []
-    faults: dict[str, str] = {}
-    pending = [list(groups)]
-    while pending:
-        chunk = pending.pop()
-        found = difference([*accepted, *chunk])
-        if found <= tolerance:
-            accepted += chunk
-        elif len(chunk) == 1:
-            faults[chunk[0].name] = (
-                f"with gates that are all open it trains otherwise than the dense network: relative difference "
-                f"{found:.1e} in training mode, at most {tolerance:.0e} allowed"
-            )
-        else:
-            half = len(chunk) // 2
-            pending += [chunk[half:], chunk[:half]]
-    return faults
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from l0prune.errors import DataError, GroupError, ProofError
 from l0prune.example import Observe
 from l0prune.gates import GatedModel
 from l0prune.groups import PruneGroup
+from l0prune.proof.bisection import guilty
 from l0prune.proof.exactness import RUN_TOLERANCE, compare, failure_of_cut, objection, relative_difference, run_seeded
 from l0prune.proof.training_mode import find_training_faults
 from l0prune.support import copied
@@ -47,29 +48,24 @@ def find_faults(
 ) -> tuple[float, dict[str, str]]:
     """The largest difference among groups that can be pruned, and the reason against each that cannot, by name.
 
-    All groups are closed together first; where that fails, halves are tried beside what is accepted so far, so that the
-    accepted groups are exact together. Meanwhile nothing is too small to show an error.
+    All groups are closed together first, so that the accepted groups are exact together. Meanwhile nothing is too small
+    to show an error.
     """
     with _awake(gated.model):
         worst, reason = _trials(gated, observe, [], tolerance)
         if reason:
             # What fails with every unit open fails whichever group is tried.
             return worst, {EVERYTHING: reason}
-        accepted: list[int] = []
-        faults: dict[str, str] = {}
-        pending = [list(range(len(gated.groups)))] if gated.groups else []
-        while pending:
-            chunk = pending.pop()
-            difference, reason = _trials(gated, observe, [*accepted, *chunk], tolerance)
+        exact = [worst]
+
+        def against(closing: list[int]) -> str:
+            difference, reason = _trials(gated, observe, closing, tolerance)
             if not reason:
-                accepted += chunk
-                worst = max(worst, difference)
-            elif len(chunk) == 1:
-                faults[gated.groups[chunk[0]].name] = reason
-            else:
-                half = len(chunk) // 2
-                pending += [chunk[half:], chunk[:half]]
-        return worst, faults
+                exact.append(difference)
+            return reason
+
+        faults = {gated.groups[g].name: reason for g, reason in guilty(range(len(gated.groups)), against)}
+        return max(exact), faults
 
 
 def _trials(gated: GatedModel, observe: Observe, closing: Sequence[int], tolerance: float) -> tuple[float, str]:

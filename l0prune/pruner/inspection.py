@@ -10,7 +10,7 @@ from torch import nn
 
 from l0prune.discovery import Discovery, LeftAlone, Trace, check_traceable, discover, trace, unused_modules
 from l0prune.errors import GroupError, TraceError
-from l0prune.example import Observe, observation
+from l0prune.example import Example, Observe
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.proof import prove_on_copy
 from l0prune.size import SizeModel, mac_size, parameter_size, unit_sizes
@@ -128,7 +128,7 @@ def inspect(
         TraceError: The model cannot be followed, or its forward pass fails or takes longer than `time_limit`.
     """
     check_traceable(model)
-    observe = observation(model, example_inputs, forward_fn, output_transform)
+    observe = Example(example_inputs, forward_fn, output_transform).checked(model)
     if groups is None:
         found = discover(model, observe, ignored=ignored, num_heads=num_heads, time_limit=time_limit)
     else:

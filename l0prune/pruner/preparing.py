@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from l0prune.errors import ConfigError, GroupError
-from l0prune.example import observation
+from l0prune.example import Example
 from l0prune.gates import Gates
 from l0prune.groups import PruneGroup
 from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Inspection, inspect
@@ -94,7 +94,7 @@ def prepared(
     subject = Subject(
         model=model,
         groups=found.groups,
-        observe=observation(model, example_inputs, forward_fn, output_transform),
+        observe=Example(example_inputs, forward_fn, output_transform).checked(model),
         parameters=found.parameter_model,
         macs=found.mac_model,
         time_limit=time_limit,

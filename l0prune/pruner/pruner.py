@@ -1,7 +1,7 @@
 """Pruning in somebody's own training loop."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import signature
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from l0prune.config import CompactionConfig, ControllerConfig, GateConfig
 from l0prune.distributed import world
 from l0prune.errors import ConfigError, L0PruneError, ProofError, TrainingError, nearest
-from l0prune.example import observation
+from l0prune.example import Example, place_of
 from l0prune.gates import Controller, GatedModel, Sparsity
 from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
@@ -28,7 +28,7 @@ from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
 from l0prune.size import Metric, Wish, width_facts
-from l0prune.support import copied, evaluating, one_line, tree_map
+from l0prune.support import copied, evaluating, one_line
 
 _TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
 """Arguments of torch-pruning's pruners, and what they are called here."""
@@ -54,8 +54,8 @@ class L0Pruner:
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         num_heads: Attention heads by projection, where the forward pass does not show them.
         round_to: Widths stay multiples of this many channels; a head counts with all of its own. By default "auto": 8
-            where most channels stand in layers of 64 or more, so that the pruned model is not slower for its widths;
-            1 lets widths be as they come.
+            where most channels stand in layers of 64 or more and 8 of them are at most 1 % of the size, so that the
+            pruned model is not slower for its widths; 1 lets widths be as they come.
         uniform: Keep equally many units in all groups of a kind that have equally many, so that layers have one width
             in common, which the settings of a stock class can say.
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
@@ -151,7 +151,7 @@ class L0Pruner:
         self._to_measure = replace(subject, model=copied(model)) if measured else None
         scores = None if start is None else known(start, batches=batches, loss=loss, forward_fn=forward_fn)
         prior = known("magnitude") if controller.kind == "projected" else None
-        self._example = example_inputs, forward_fn, output_transform
+        self._example = Example(example_inputs, forward_fn, output_transform)
         # From here on gates stand on the caller's model: whatever can fail has been done.
         self._gated = SelfDrawingModel(
             model,
@@ -162,7 +162,7 @@ class L0Pruner:
         )
         self._controller = Controller(self._gated, controller, compaction=compaction, start=scores, prior=prior)
         self._gated.carry(self._controller, total_steps)
-        self._placed = self._place()
+        self._placed = place_of(self._weights())
         self._plan: RemovalPlan | None = None
         self._report: PruningReport | None = None
         self._try_cut()
@@ -300,78 +300,9 @@ class L0Pruner:
         if evaluate is not None:
             with torch.no_grad():
                 after = float(evaluate(pruned.eval()))
-        report = self._reported(pruned, plan, difference, facts)
-        self._report = replace(report, loss_before_cut=before, loss_after_cut=after)
-        return pruned
-
-    def rehearsed(self) -> tuple[nn.Module, RemovalPlan]:
-        """What `finalize()` would return now, and its plan for the model as it was wrapped; nothing is changed.
-
-        Raises:
-            ProofError: As `finalize()` does.
-        """
-        pruned, plan, _ = self._cut()
-        return pruned, plan
-
-    def dense(self) -> nn.Module:
-        """A copy of the model without gates, which are not folded in: what the plan of `rehearsed()` applies to."""
-        return copied(self._gated).detach()
-
-    def observe(self, model: nn.Module) -> Any:
-        """A model's outputs on the example inputs, which follow the wrapped model to another device or dtype."""
-        return self._observe(model)
-
-    def _try_cut(self) -> None:
-        """Cut a copy before the model is trained; where that fails, take the gates off again."""
-        try:
-            with torch.inference_mode(False):
-                self._gated.pruned()
-        except BaseException as error:
-            self._gated.detach()
-            if isinstance(error, L0PruneError) or not isinstance(error, Exception):
-                raise
-            got = f"{type(error).__name__}: {one_line(error)}"
-            raise ProofError("a gated copy of the model cannot be cut", got=got) from error
-
-    def _cut(self) -> tuple[nn.Module, RemovalPlan, float]:
-        """A pruned copy, its plan, and how far its outputs are from those of the gated model."""
-        with torch.inference_mode(False):
-            pruned, plan = self._gated.pruned()
-            difference = compare(self._gated, self._observe, pruned=pruned)
-            reason = objection(self._gated, self._observe, difference, tolerance_for(pruned, self.tolerance))
-        if reason:
-            raise ProofError("the pruned model is not exact", got=reason)
-        return pruned, plan, difference
-
-    def _place(self) -> tuple[torch.device, torch.dtype] | None:
-        """Device and dtype of the model's first weight."""
-        special = {id(tensor) for tensor in self._controller.controlled()}
-        weights = (p for p in self.model.parameters() if p.is_floating_point() and id(p) not in special)
-        return next(((p.device, p.dtype) for p in weights), None)
-
-    def _observe(self, model: nn.Module) -> Any:
-        """The model's outputs on the example inputs, which follow it to another device or dtype."""
-        inputs, forward_fn, output_transform = self._example
-        before, now = self._placed, self._place()
-
-        def moved(leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor) or before is None or now is None:
-                return leaf
-            device = now[0] if leaf.device == before[0] else leaf.device
-            return leaf.to(device, now[1] if leaf.dtype == before[1] else leaf.dtype)
-
-        inputs = inputs if before == now else tree_map(moved, inputs)
-        return observation(model, inputs, forward_fn, output_transform)(model)
-
-    def _composed(self, plan: RemovalPlan) -> RemovalPlan:
-        return plan if self._earlier is None else self._earlier.then(plan)
-
-    def _reported(
-        self, pruned: nn.Module, plan: RemovalPlan, difference: float, facts: dict[str, Any]
-    ) -> PruningReport:
         kept = np.array([len(plan.kept[group.name]) for group in plan.groups])
         macs = self.inspection.mac_model
-        return PruningReport(
+        self._report = PruningReport(
             metric=self.target.metric.name,
             target_sparsity=self.target.asked,
             sparsity=1 - self.target.metric.left(self.target, kept, facts),
@@ -389,10 +320,60 @@ class L0Pruner:
                 for group, count in zip(plan.groups, kept.tolist(), strict=True)
             },
             left_alone=self.inspection.refused,
+            loss_before_cut=before,
+            loss_after_cut=after,
             measured=facts,
             round_to=self.target.round_to,
             widths=width_facts(plan.groups, plan.kept_counts),
         )
+        return pruned
+
+    def rehearsed(self) -> tuple[nn.Module, RemovalPlan]:
+        """What `finalize()` would return now, and its plan for the model as it was wrapped; nothing is changed.
+
+        Raises:
+            ProofError: As `finalize()` does.
+        """
+        pruned, plan, _ = self._cut()
+        return pruned, plan
+
+    def dense(self) -> nn.Module:
+        """A copy of the model without gates, which are not folded in: what the plan of `rehearsed()` applies to."""
+        return copied(self._gated).detach()
+
+    def observe(self, model: nn.Module) -> Any:
+        """A model's outputs on the example inputs, which follow the wrapped model to another device or dtype."""
+        return self._example.moved(self._placed, place_of(self._weights())).checked(model)(model)
+
+    def _try_cut(self) -> None:
+        """Cut a copy before the model is trained; where that fails, take the gates off again."""
+        try:
+            with torch.inference_mode(False):
+                self._gated.pruned()
+        except BaseException as error:
+            self._gated.detach()
+            if isinstance(error, L0PruneError) or not isinstance(error, Exception):
+                raise
+            got = f"{type(error).__name__}: {one_line(error)}"
+            raise ProofError("a gated copy of the model cannot be cut", got=got) from error
+
+    def _cut(self) -> tuple[nn.Module, RemovalPlan, float]:
+        """A pruned copy, its plan, and how far its outputs are from those of the gated model."""
+        with torch.inference_mode(False):
+            pruned, plan = self._gated.pruned()
+            difference = compare(self._gated, self.observe, pruned=pruned)
+            reason = objection(self._gated, self.observe, difference, tolerance_for(pruned, self.tolerance))
+        if reason:
+            raise ProofError("the pruned model is not exact", got=reason)
+        return pruned, plan, difference
+
+    def _weights(self) -> Iterator[Tensor]:
+        """The model's own parameters."""
+        special = {id(tensor) for tensor in self._controller.controlled()}
+        return (parameter for parameter in self.model.parameters() if id(parameter) not in special)
+
+    def _composed(self, plan: RemovalPlan) -> RemovalPlan:
+        return plan if self._earlier is None else self._earlier.then(plan)
 
 
 def _matrices(model: nn.Module) -> list[nn.Parameter]:
@@ -400,53 +381,6 @@ def _matrices(model: nn.Module) -> list[nn.Parameter]:
     embeddings = [part for part in model.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)]
     looked_up = {id(parameter) for part in embeddings for parameter in part.parameters()}
     return [parameter for parameter in model.parameters() if parameter.ndim == 2 and id(parameter) not in looked_up]
-
-
-def wrap(
-    model: nn.Module,
-    example_inputs: Any,
-    *,
-    target_sparsity: float | None = None,
-    metric: str | Metric = "params",
-    ignored: nn.Module | str | Sequence[nn.Module | str] = (),
-    groups: Sequence[PruneGroup] | None = None,
-    **settings: Any,
-) -> L0Pruner:
-    """Make a model prune itself in its own training loop.
-
-        pruner = l0prune.wrap(model, example_inputs, target_sparsity=0.5)
-        optimizer = torch.optim.AdamW(pruner.parameter_groups(lr=1e-3))
-        for inputs, labels in batches:
-            (loss(model(inputs), labels) + pruner.penalty()).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            pruner.step()
-        smaller = pruner.finalize()
-
-    Args:
-        model: Any nn.Module; gates are attached to it in place.
-        example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
-        target_sparsity: Share of the size to remove, in (0, 1).
-        metric: What the size counts: "params", "macs" on the example inputs, "latency" (then `target_ms` or
-            `target_speedup` may stand in place of the share), or a metric of your own.
-        ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
-        groups: Prune groups of your own, instead of those that following the forward pass finds.
-        settings: Further arguments of `L0Pruner`.
-
-    Raises:
-        L0PruneError: As `L0Pruner` does.
-    """
-    # Gates that are made under `torch.inference_mode` could not be trained.
-    with torch.inference_mode(False):
-        return L0Pruner(
-            model,
-            example_inputs,
-            target_sparsity=target_sparsity,
-            metric=metric,
-            ignored=ignored,
-            groups=groups,
-            **settings,
-        )
 
 
 def _no_such_argument(name: str) -> ConfigError:

@@ -128,6 +128,19 @@ def _mend(
             if not is_inside(attribute.module, *plan.bypassed):
                 module = model.get_submodule(attribute.module)
                 setattr(module, attribute.name, attribute.per_unit * len(plan.kept[group.name]))
+    _mend_norms(model, plan)
+
+
+def _mend_norms(model: nn.Module, plan: RemovalPlan) -> None:
+    """A norm without a weight keeps how many channels it has."""
+    norms = {norm for group in plan.groups for norm in group.norms if norm.along is not None}
+    shapes = plan.pruned_shapes() if norms else {}
+    for norm in norms:
+        tensor, _, dim = str(norm.along).rpartition(":")
+        if tensor in shapes and not is_inside(norm.module, *plan.bypassed):
+            module = model.get_submodule(norm.module)
+            if len(getattr(module, "normalized_shape", ())) == 1:
+                module.normalized_shape = (shapes[tensor][int(dim)],)  # type: ignore[assignment]
 
 
 def _below(path: str, survivors: Mapping[tuple[str, int], np.ndarray]) -> dict[tuple[str, int], np.ndarray]:

@@ -213,6 +213,15 @@ class _Parameters(Metric):
         return subject.parameters or parameter_size(subject.model, subject.groups)
 
 
+class _LayerParameters(Metric):
+    """For networks whose parameters are mostly out of reach, a table of tokens for example."""
+
+    name, noun = "layer-params", "parameters of layers that hold units"
+
+    def size(self, subject: Subject) -> SizeModel:
+        return parameter_size(subject.model, subject.groups, within_reach=True)
+
+
 class _MultiplyAccumulates(Metric):
     name, noun = "macs", "multiply-accumulates"
 
@@ -264,4 +273,5 @@ def noun_of(name: str) -> str:
 
 
 register_metric(_Parameters())
+register_metric(_LayerParameters())
 register_metric(_MultiplyAccumulates())

@@ -12,12 +12,13 @@ from l0prune.groups import PruneGroup
 from l0prune.size.polynomial import ALIVE, MAX_POWER, Monomial, SizeModel
 
 
-def parameter_size(model: nn.Module, groups: Sequence[PruneGroup]) -> SizeModel:
+def parameter_size(model: nn.Module, groups: Sequence[PruneGroup], *, within_reach: bool = False) -> SizeModel:
     """Count a model's parameters as a polynomial of its groups' kept counts.
 
     Args:
         model: The dense model; a parameter that is shared counts once.
         groups: Its prune groups.
+        within_reach: Leave out the tensors that keep their size whatever is removed.
 
     Raises:
         GroupError: A group's units take different numbers of indices on one tensor, or one group stands on more than
@@ -39,6 +40,8 @@ def parameter_size(model: nn.Module, groups: Sequence[PruneGroup]) -> SizeModel:
                 switches[tensor].append((g, ALIVE))
     coefficients: Counter[Monomial] = Counter()
     for name, shape in shapes.items():
+        if within_reach and not (dimensions[name] or switches[name]):
+            continue
         sums = []
         for dim, extent in enumerate(shape):
             standing = dimensions[name].get(dim, [])

@@ -1,18 +1,17 @@
 """What is kept on disk: run directories, checkpoints, model files."""
 
 from l0prune.storage.checkpoint import newest_checkpoint, save_checkpoint
-from l0prune.storage.model_file import (
+from l0prune.storage.description import (
     DESCRIPTION,
     WEIGHTS,
     build_dense,
     check_description,
-    load,
     read_description,
     read_plan,
-    save,
     skeleton,
     stated_digest,
 )
+from l0prune.storage.model_file import load, save
 from l0prune.storage.probe import PROBE, PROBE_TOLERANCE, probe_difference, read_probe
 from l0prune.storage.rehearsal import rehearse_saving
 from l0prune.storage.run_directory import RunDirectory, claim_free, read_report, run_plugin

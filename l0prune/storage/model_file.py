@@ -3,10 +3,8 @@
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from itertools import count
 from os.path import isfile
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,22 @@ from typing import Any
 import safetensors
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_module_registration_hook,
-    register_module_parameter_registration_hook,
-)
 
-from l0prune.errors import ConfigError, GroupError, L0PruneError, PlanError, RunError
-from l0prune.groups import check_groups
-from l0prune.plugin import get_plugin
+from l0prune.errors import ConfigError, L0PruneError, PlanError, RunError
 from l0prune.removal import RemovalPlan, apply_plan, check_shapes, remember
+from l0prune.storage.description import (
+    DESCRIPTION,
+    DIGESTS,
+    FORMAT,
+    VERSION,
+    WEIGHTS,
+    build_dense,
+    check_description,
+    read_description,
+    read_plan,
+    skeleton,
+    stated_digest,
+)
 from l0prune.storage.probe import PROBE, make_probe, write_probe
 from l0prune.support import (
     check_finite,
@@ -32,16 +37,9 @@ from l0prune.support import (
     model_shapes,
     named_weights,
     one_line,
-    read_json,
-    without_values,
     write_atomic,
     write_json,
 )
-
-FORMAT, VERSION = "l0prune", 1
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
-DIGESTS = "sha256"
-"""Entry of the description: by file name the SHA-256 of what stands beside it, and that of all else it holds itself."""
 
 
 def save(
@@ -157,12 +155,6 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
     return pruned.eval()
 
 
-def stated_digest(description: Mapping[str, Any], name: str) -> str | None:
-    """The digest that a description states of a file; None in one of before there were any."""
-    digests = description.get(DIGESTS)
-    return str(digests[name]) if isinstance(digests, Mapping) and name in digests else None
-
-
 def _check_weights(weights: Path, stated: str | None) -> None:
     if stated is not None and (got := file_digest(weights)) != stated:
         hint = "copy it again from where it was made"
@@ -177,120 +169,18 @@ def _mapped(weights: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def check_description(description: Mapping[str, Any], folder: Path) -> bool:
-    """Whether a description states a checksum of itself.
-
-    Args:
-        description: What `read_description` returns.
-        folder: Where it was read.
-
-    Raises:
-        RunError: It states one, of another content.
-    """
-    stated = stated_digest(description, DESCRIPTION)
-    if stated is None:
-        return False
-    others = {name: digest for name, digest in description[DIGESTS].items() if name != DESCRIPTION}
-    got = json_digest({**description, DIGESTS: others})
-    if got != stated:
-        hint = f"if you have changed it yourself, remove its entry {DIGESTS!r}"
-        what = "damaged description: its checksum is wrong"
-        raise RunError(what, where=folder / DESCRIPTION, got=got, expected=stated, hint=hint)
-    return True
-
-
-def read_description(folder: Path) -> Mapping[str, Any]:
-    """The JSON beside a pruned network's weights.
-
-    Raises:
-        RunError: It is missing, damaged or of another version.
-    """
-    description = read_json(folder / DESCRIPTION)
-    got = (description.get("format"), description.get("version")) if isinstance(description, dict) else None
-    if got != (FORMAT, VERSION):
-        raise RunError("not a pruned model", where=folder / DESCRIPTION, got=got, expected=(FORMAT, VERSION))
-    return description
-
-
-def build_dense(description: Mapping[str, Any], folder: Path) -> nn.Module:
-    """The dense network of a plugin's run, with any weights.
-
-    Args:
-        description: What `read_description` returns.
-        folder: Where it was read, for messages.
-
-    Raises:
-        L0PruneError: The run names no plugin, the plugin is missing, or the architecture is damaged.
-    """
-    if not description.get("plugin"):
-        hint = f"open it in Python: l0prune.load({str(folder)!r}, build), where build() makes the dense network"
-        raise L0PruneError("nothing tells how to build the dense network", where=folder, hint=hint)
-    plugin = get_plugin(str(description["plugin"]))
-    try:
-        return plugin.build(description["architecture"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(
-            "damaged architecture", where=folder / DESCRIPTION, got=f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def read_plan(description: Mapping[str, Any], folder: Path) -> RemovalPlan:
-    """The plan of a pruned network, found to agree with itself.
-
-    Args:
-        description: What `read_description` returns.
-        folder: Where it was read, for messages.
-
-    Raises:
-        RunError: It is malformed, or its groups do not fit its shapes.
-    """
-    try:
-        plan = RemovalPlan.from_json(description.get("plan", {}))
-        check_groups(plan.groups, plan.shapes)
-    except (PlanError, GroupError) as error:
-        raise RunError("damaged plan", where=folder / DESCRIPTION, got=error) from error
-    return plan
-
-
-def skeleton(description: Mapping[str, Any], plan: RemovalPlan, folder: Path) -> nn.Module:
-    """The dense network of a plugin's run without weights: shapes, and a forward pass that computes nothing.
-
-    Args:
-        description: What `read_description` returns.
-        plan: Its plan. The network may not have many more modules than this has tensors.
-        folder: Where it was read, for messages.
-
-    Raises:
-        L0PruneError: As `build_dense`, or the architecture is larger than the plan.
-    """
-    with without_values(), _at_most(1000 + 20 * len(plan.shapes), folder):
-        return build_dense(description, folder).eval()
-
-
-@contextmanager
-def _at_most(most: int, folder: Path) -> Iterator[None]:
-    """Refuse to go on with building a network that has more modules and parameters than `most`."""
-    numbers = count()
-
-    def check(*_registered: object) -> None:
-        if next(numbers) > most:
-            got, where = "a network of more modules than its plan has tensors", folder / DESCRIPTION
-            raise RunError("damaged architecture", where=where, got=got)
-
-    with ExitStack() as stack:
-        for register in (register_module_module_registration_hook, register_module_parameter_registration_hook):
-            stack.callback(register(check).remove)
-        yield
-
-
 def _check_header(weights: Path, plan: RemovalPlan) -> None:
     """Compare the names and shapes that a file's header gives with those that the plan leaves."""
     try:
         with safetensors.safe_open(weights, "pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            others = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise RunError("damaged or missing weights", where=weights, got=error) from error
     planned = plan.pruned_shapes()
+    # Tied tensors are stored under one of their names, not always the one that the plan has.
+    names = {name: other for other, name in others.items() if name not in planned and other in planned}
+    found = {names.get(name, name): shape for name, shape in stored.items()}
     for name, shape in found.items():
         if planned.get(name) != shape:
             expected = planned.get(name, "no such tensor")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from l0prune.errors import ProofError
+from l0prune.errors import ProofError, RunError
 from l0prune.example import Observe
 from l0prune.proof import relative_difference, run_seeded, tolerance_for
 from l0prune.removal import RemovalPlan
@@ -39,10 +39,16 @@ def rehearse_saving(
 
     Raises:
         ProofError: What is loaded behaves otherwise.
+        RunError: The temporary folder cannot be made.
         L0PruneError: As `save` and `load` do.
     """
-    # A name that sweeping a run directory knows.
-    with TemporaryDirectory(prefix=".rehearsal.partial", dir=folder) as place, random_state_kept(), torch.no_grad():
+    try:
+        # A name that sweeping a run directory knows.
+        temporary = TemporaryDirectory(prefix=".rehearsal.partial", dir=folder, ignore_cleanup_errors=True)
+    except OSError as error:
+        hint = "free some space or choose another folder"
+        raise RunError("cannot write", where=folder, got=error.strerror, hint=hint) from error
+    with temporary as place, random_state_kept(), torch.no_grad():
         save(module, plan, place, **description)
         loaded = load(place, build)
         device = next(module.parameters()).device

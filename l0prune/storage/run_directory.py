@@ -6,6 +6,7 @@ import math
 import secrets
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from fnmatch import fnmatch
 from itertools import count
 from os.path import isfile
 from pathlib import Path
@@ -26,6 +27,9 @@ from l0prune.support import (
     write_text,
     write_toml,
 )
+
+_PARTIAL = ".*.partial*"
+"""Names of files while they are written."""
 
 
 class RunDirectory:
@@ -81,8 +85,14 @@ class RunDirectory:
         if self.settings.exists():
             hint = "choose another --out" if self.report.exists() else "go on with --resume or choose another --out"
             raise RunError("folder holds another run", where=self.path, hint=hint)
-        if self.path.is_dir() and any(path != self.lock for path in self.path.iterdir()):
+        if self.path.is_dir() and not all(map(self._is_left, self.path.iterdir())):
             raise RunError("folder is not empty", where=self.path, hint="choose another --out")
+
+    def _is_left(self, path: Path) -> bool:
+        """Whether something is what a process leaves that is killed before it has begun its run."""
+        if path == self.checkpoints:
+            return path.is_dir() and not any(path.iterdir())
+        return path in (self.lock, self.identity) or fnmatch(path.name, _PARTIAL)
 
     def begin(self, settings: Mapping[str, Any], may_change: Container[str] = ()) -> None:
         """Make the folder and record the settings, and what tells this run from all others.
@@ -98,14 +108,17 @@ class RunDirectory:
         existed = self.path.exists()
         try:
             write_json(self.identity, {"run": secrets.token_hex(16)})
+            self.sweep()
+            self.checkpoints.mkdir(exist_ok=True)
             # Last: a folder with settings holds a run.
             write_text(self.settings, write_toml(settings))
-        except RunError:
+        except (RunError, OSError) as error:
             self.identity.unlink(missing_ok=True)
-            if not existed:
-                _remove_empty([self.path])
-            raise
-        self.checkpoints.mkdir(exist_ok=True)
+            _remove_empty([self.checkpoints] if existed else [self.checkpoints, self.path])
+            if isinstance(error, RunError):
+                raise
+            hint = "free some space or choose another --out"
+            raise RunError("cannot write", where=self.checkpoints, got=error.strerror, hint=hint) from error
         self.origin = self._origin(may_change)
 
     def _origin(self, may_change: Container[str]) -> Origin:
@@ -185,9 +198,14 @@ class RunDirectory:
         except OSError as error:
             raise RunError("cannot write", where=self.metrics, got=error.strerror, hint="free some space") from error
 
-    def sweep(self) -> None:
-        """Delete what a killed process was about to write."""
-        for leftover in [*self.path.rglob(".*.partial*")]:
+    def sweep(self, keep: int | None = None) -> None:
+        """Delete what a killed process was about to write, and the checkpoints that it was about to delete.
+
+        Args:
+            keep: How many checkpoints are left; all by default.
+        """
+        old = checkpoints(self.checkpoints)[:-keep] if keep else []
+        for leftover in [*self.path.rglob(_PARTIAL), *old]:
             with suppress(OSError):
                 remove(leftover)
 

@@ -70,7 +70,7 @@ def _acquire(path: Path, place: Path) -> int:
         try:
             # Who held it may have removed it since it was opened.
             if os.path.samestat(os.fstat(number), path.stat()):
-                _sign(number)
+                _sign(number, path)
                 return number
         except FileNotFoundError:
             pass
@@ -80,10 +80,15 @@ def _acquire(path: Path, place: Path) -> int:
         os.close(number)
 
 
-def _sign(number: int) -> None:
-    os.ftruncate(number, 0)
+def _sign(number: int, path: Path) -> None:
     since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    os.write(number, f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode())
+    try:
+        os.ftruncate(number, 0)
+        os.write(number, f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode())
+    except OSError:
+        # While it is held, as at the end.
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _busy(place: Path, holder: str) -> Busy:

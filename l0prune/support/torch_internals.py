@@ -254,3 +254,8 @@ def schema_of(operator: Any) -> Any:
 def cpu_multiplies_bfloat16() -> bool:
     """Whether the processor has instructions that multiply in bfloat16."""
     return torch.cpu._is_avx512_bf16_supported()
+
+
+def cpu_has_amx() -> bool:
+    """Whether the processor multiplies whole tiles at once, in bfloat16 among others."""
+    return torch.cpu._is_amx_tile_supported()

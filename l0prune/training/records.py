@@ -1,6 +1,6 @@
 """What a run shows and writes as it goes: a record each logging step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,14 @@ class Meter:
             self.total = self.total + losses.total.detach() / len(all_losses)
             for name, value in losses.parts.items():
                 self.parts[name] = self.parts.get(name, 0.0) + value.detach() / len(all_losses)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes. Of several processes it holds the sums of the one that saves."""
+        return dict(vars(self))
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        vars(self).update(state)
 
     def means(self) -> dict[str, Any]:
         """The fields of a record that this knows. Every process must call it: what they saw is averaged."""

@@ -76,6 +76,7 @@ class Stage:
             compile_layers(objective.student)
         self.step = 0
         self.seconds = 0.0
+        self._meter = Meter()
         # On the device: the loop does not wait for it between logging steps.
         self._skipped = torch.zeros((), device=self.device)
         self._bad_in_a_row = torch.zeros((), device=self.device)
@@ -86,11 +87,12 @@ class Stage:
         return int(self._skipped)
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then linear decay that would reach 0 after the last step."""
+        """Linear warm-up, then linear decay that would reach the final share of the peak after the last step."""
         warmup, steps = self.config.warmup_steps, self.config.steps
         rise = (step + 1) / warmup if step < warmup else 1.0
         fall = (steps - step) / (steps - warmup) if step >= warmup else 1.0
-        return self.config.learning_rate * rise * fall
+        final = self.config.final_rate
+        return self.config.learning_rate * rise * (final + (1 - final) * fall)
 
     def run(
         self,
@@ -118,7 +120,6 @@ class Stage:
             FailedElsewhere: Another process failed.
         """
         self.objective.train()
-        meter = Meter()
         while self.step < self.config.steps:
             began = time.perf_counter()
             losses, norm, signal_number = self.update(batches, stopped)
@@ -129,12 +130,12 @@ class Stage:
                 torch.cuda.synchronize(self.device)
             elapsed = time.perf_counter() - began
             self.seconds += elapsed
-            meter.add(losses, norm, elapsed)
+            self._meter.add(losses, norm, elapsed)
             if logs or self.device.type == "cpu":
                 self._check_finite()
             if logs:
-                on_record(self._record(meter))
-                meter = Meter()
+                on_record(self._record())
+                self._meter = Meter()
             if world().size == 1:
                 signal_number = signal_number or stopped() or 0
             after_step(signal_number)
@@ -236,14 +237,14 @@ class Stage:
             )
 
     @torch.no_grad()
-    def _record(self, meter: Meter) -> Record:
+    def _record(self) -> Record:
         more: dict[str, Any] = {}
         if self.gated is not None and self.controller is not None:
             more["sparsity"], more["target"] = self.controller.sparsity
             more["forced_units"] = self.gated.gates.forced()
             if multipliers := self.controller.controller.multiplier_values():
                 more["multipliers"] = tuple(multipliers)
-        means = meter.means()
+        means = self._meter.means()
         return Record(
             stage=self.name,
             step=self.step,
@@ -267,6 +268,7 @@ class Stage:
             "objective": self.objective.state_dict(),
             "controller": self.controller.state_dict() if self.controller else {},
             "optimizer": self.optimizer.state_dict(),
+            "meter": self._meter.state(),
             "random": random_state(),
         }
 
@@ -281,6 +283,8 @@ class Stage:
         self._bad_in_a_row.fill_(state["bad_in_a_row"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
+        # Earlier versions began a new mean where they were resumed.
+        self._meter.restore(state.get("meter", {}))
         restore_random_state(state["random"])
 
 

@@ -84,8 +84,7 @@ def description(plugin: Plugin, task: Task, config: RunConfig) -> dict[str, Any]
 
 def macs_of(task: Task, model: nn.Module) -> int:
     """Multiply-accumulates of a model, as reports quote them."""
-    observe = task.observe_for_macs or task.observe
-    return round(macs(lambda: observe(model)) * task.macs_scale)
+    return round(macs(lambda: task.observe_load(model)) * task.macs_scale)
 
 
 def _report(
@@ -160,7 +159,7 @@ def _probe(plugin: Plugin, task: Task, student: nn.Module) -> Sequence[Tensor]:
 
 def _counted_on(task: Task, student: nn.Module) -> dict[str, Any] | None:
     """What multiply-accumulates are counted on, as far as it is a plain call."""
-    given = tensors_given(student, task.observe_for_macs or task.observe)
+    given = tensors_given(student, task.observe_load)
     inputs = [{"shape": [*tensor.shape], "dtype": str(tensor.dtype).removeprefix("torch.")} for tensor in given]
     return {"inputs": inputs, "scale": task.macs_scale} if inputs else None
 

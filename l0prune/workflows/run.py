@@ -159,7 +159,7 @@ class CompressionRun:
             with gated.gates.fixed(torch.ones_like(gated.gates.log_alpha)):
                 self.results.macs_before = macs_of(self.task, gated.model)
         if self.resume and world().is_main:
-            self.folder.sweep()
+            self.folder.sweep(self.config.keep_checkpoints)
             self.folder.rewind_metrics(self.state["position"] if self.state else 0)
 
     def _rehearse(self, gated: GatedModel) -> None:
@@ -240,7 +240,7 @@ class CompressionRun:
         return Subject(
             model=student,
             groups=groups,
-            observe=task.observe_for_macs or task.observe,
+            observe=task.observe_load,
             deploy=task.deploy,
             round_to=self.config.gates.round_to,
             # A resumed run must go on with the same figures, another run may use them.

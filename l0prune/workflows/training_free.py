@@ -56,8 +56,8 @@ def prune(
         target_sparsity: Share of the size to remove, in (0, 1).
         target_ms: With the metric "latency", in its place: milliseconds of the example inputs.
         target_speedup: With the metric "latency", in its place: how many times faster.
-        metric: What the size counts: "params", "macs" on the example inputs, "latency" (measured on the model's
-            device), or a metric of your own (`l0prune.size.Metric`).
+        metric: What the size counts: "params", "layer-params" (those of layers that hold units), "macs" on the example
+            inputs, "latency" (measured on the model's device), or a metric of your own (`l0prune.size.Metric`).
         importance: "magnitude", "activation", "taylor", "fisher", "random", or a function `f(model, groups)` that
             returns a number for each unit of all groups, or {group name: numbers of its units}; see `importances`.
         batches: Calibration batches, for all importances but "magnitude" and "random", and for the repair. A few are
@@ -68,7 +68,8 @@ def prune(
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         num_heads: Attention heads by projection, where the forward pass does not show them.
         round_to: Widths stay multiples of this many channels; a head counts with all of its own. By default "auto": 8
-            where most channels stand in layers of 64 or more; 1 lets widths be as they come.
+            where most channels stand in layers of 64 or more and 8 of them are at most 1 % of the size; 1 lets
+            widths be as they come.
         uniform: Keep equally many units in all groups of a kind that have equally many.
         forward_fn: Runs the model: `forward_fn(model, inputs)`, on the example inputs and without `loss` on batches.
         output_transform: Picks what matters from the model's outputs.

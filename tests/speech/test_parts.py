@@ -14,7 +14,7 @@ from l0prune_speech.units import UNITS
 import l0prune
 from l0prune.measuring.count import macs, parameters
 from l0prune.report.parts import network_parts
-from l0prune.storage.model_file import read_description
+from l0prune.storage import read_description
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,32 @@ def llama() -> nn.Module:
     return transformers.LlamaForCausalLM(config)
 
 
+def language(name: str, **more: Any) -> Callable[[], nn.Module]:
+    """A causal language model of transformers, by the name of its family."""
+
+    def make() -> nn.Module:
+        config = (
+            getattr(transformers, f"{name.removesuffix('Text')}TextConfig", None) if name.endswith("Text") else None
+        )
+        config = config or getattr(transformers, f"{name}Config")
+        small = {**SMALL, "vocab_size": 100, "pad_token_id": 0, **more}
+        return getattr(transformers, f"{name.removesuffix('Text')}ForCausalLM")(config(**small))
+
+    return make
+
+
+FEW: dict[str, Any] = {"num_key_value_heads": 2, "head_dim": 16}
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+
+
+def deepseek() -> nn.Module:
+    return language(
+        "DeepseekV3", n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1, kv_lora_rank=16,
+        q_lora_rank=24, qk_rope_head_dim=8, v_head_dim=16, qk_nope_head_dim=16, moe_intermediate_size=32,
+        first_k_dense_replace=1,
+    )()  # fmt: skip
+
+
 def whisper() -> nn.Module:
     config = transformers.WhisperConfig(
         vocab_size=100, d_model=64, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=128,
@@ -97,6 +123,7 @@ def whisper() -> nn.Module:
     return transformers.models.whisper.modeling_whisper.WhisperEncoder(config)
 
 
+TEXT: dict[str, Any] = {"input_ids": TOKENS, "use_cache": False}
 Inputs = tuple | Mapping[str, Any]
 ZOO: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
     "ResNet-18": (torchvision.models.resnet18, (IMAGES,)),
@@ -117,6 +144,26 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
         {"input_ids": TOKENS, "use_cache": False},
     ),
     "Llama (grouped queries)": (llama, {"input_ids": TOKENS, "use_cache": False}),
+    "Llama (one key/value head)": (language("Llama", num_key_value_heads=1), TEXT),
+    "Gemma": (language("Gemma", **FEW), TEXT),
+    "Gemma 3": (language("Gemma3Text", **FEW), TEXT),
+    "OLMo": (language("Olmo"), TEXT),
+    "Falcon": (language("Falcon"), TEXT),
+    "Phi-3": (language("Phi3", num_key_value_heads=2), TEXT),
+    "Bloom": (language("Bloom", n_layer=2, n_head=4), TEXT),
+    "Mixtral": (language("Mixtral", num_key_value_heads=2, num_local_experts=4), TEXT),
+    "Qwen3-MoE": (language("Qwen3Moe", **FEW, **EXPERTS), TEXT),
+    "GPT-OSS": (language("GptOss", **FEW, num_local_experts=4, num_experts_per_tok=2), TEXT),
+    "DeepSeek-V3": (deepseek, TEXT),
+    "Mamba": (language("Mamba", state_size=8), TEXT),
+    "ConvNeXt V2": (
+        lambda: timm.create_model("convnextv2_atto", depths=(1, 1, 1, 1), dims=(16, 24, 32, 40)), (IMAGES,)
+    ),
+    "ResNetV2 (group norm)": (lambda: timm.create_model("resnetv2_50d_gn", layers=(1, 1, 1, 1)), (IMAGES,)),
+    "RepVGG": (lambda: timm.create_model("repvgg_a0"), (IMAGES,)),
+    "HuBERT with a head": (
+        lambda: transformers.HubertForCTC(transformers.HubertConfig(**SPEECH, vocab_size=32)), (WAVES,)
+    ),
     "Whisper encoder": (whisper, (torch.randn(2, 20, 60, generator=torch.Generator().manual_seed(0)),)),
     "HuBERT (transformers)": (lambda: transformers.HubertModel(transformers.HubertConfig(**SPEECH)), (WAVES,)),
     "WavLM (transformers)": (lambda: transformers.WavLMModel(transformers.WavLMConfig(**SPEECH)), (WAVES,)),
@@ -130,14 +177,17 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
 }  # fmt: skip
 
 # Their forward pass derives a number that a cut makes wrong, so that a part of them is refused.
-UNPROVED = ("Swin",)
+UNPROVED = ("Swin", "Phi-3", "DeepSeek-V3", "Mamba")
 
-# One of each kind of difficulty: depthwise and squeezed, shuffled, concatenated, fused and grouped heads, states.
+# One of each kind of difficulty: depthwise and squeezed, shuffled, concatenated, fused and grouped heads, experts,
+# weight norm, states.
 REPRESENTATIVE = (
     "EfficientNet-B0",
     "ShuffleNetV2",
     "ViT (timm)",
     "Llama (grouped queries)",
+    "Mixtral",
+    "HuBERT with a head",
     "U-Net",
     "LSTM classifier",
 )

@@ -22,7 +22,7 @@ from torch_pruning.pruner.importance import Importance
 from l0prune.adapters.dependency_graphs import groups_in, groups_of_graph, owners_of, places_of
 from l0prune.discovery import discover
 from l0prune.errors import ConfigError, GroupError, TargetError, nearest
-from l0prune.example import observation
+from l0prune.example import Example
 from l0prune.groups import PruneGroup, Role
 from l0prune.measuring import macs, parameters
 from l0prune.pruner import L0Pruner, wrap
@@ -219,7 +219,7 @@ class Pruner:
     def _size(self) -> int:
         if self.metric != "macs":
             return parameters(self.model)
-        observe = observation(self.model, self.example_inputs, *self._running.values())
+        observe = Example(self.example_inputs, *self._running.values()).checked(self.model)
         with torch.no_grad():
             return macs(lambda: observe(self.model))
 
@@ -244,7 +244,7 @@ class Pruner:
 
     def _followed(self) -> tuple[PruneGroup, ...]:
         """Groups by following the forward pass, which is told only of heads that it does not show."""
-        observe = observation(self.model, self.example_inputs, *self._running.values())
+        observe = Example(self.example_inputs, *self._running.values()).checked(self.model)
         groups = discover(self.model, observe).groups
         shown = {place.tensor for group in groups if group.kind == "head" for place in group.places}
         weights = {module: f"{path_of(self.model, module)}.weight" for module in self.num_heads}

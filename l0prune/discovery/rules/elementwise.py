@@ -60,6 +60,9 @@ def unified(tracer: Tracer, operands: Sequence[Tensor], ndim: int) -> list[Block
     operands = [operand for operand in operands if operand.ndim and operand.numel() > 1]
     # A tensor made on the way (dropout's noise, say) is as long as what it meets.
     operands = [o for o in operands if tracer.facts(o).blocks or tracer.blank_under(o) is None] or operands
+    if len(operands) > 1 and all(tracer.facts(operand).constant for operand in operands):
+        # Of weights that are multiplied one is gated: a scale rather than what may be normalised by its own length.
+        operands = sorted(operands, key=Tensor.numel)
     joint = [b for operand in operands for b in _aligned(tracer, operand, ndim) if len(b.dims) > 1]
     if joint and not all(_same_or_absent(tracer, operand, ndim, joint) for operand in operands):
         for operand in operands:

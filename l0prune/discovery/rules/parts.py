@@ -75,6 +75,18 @@ def _index_select(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     _taken(tracer, x, out, dim, slice(None))
 
 
+def _from_the_end(index: Tensor) -> list[int] | None:
+    """The places that an index counts from the end, as a list in the code does; None where one counts otherwise."""
+    if index.dtype is torch.bool or index.numel() > _WRITTEN or not index.numel() or index.device.type != "cpu":
+        return None
+    places = index.flatten().tolist()
+    return places if max(places) < 0 else None
+
+
+_WRITTEN = 8
+"""Places up to which an index may be written in the code; data picks others, and by numbers from the beginning."""
+
+
 @rule("index")
 def _index(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     x, indices = args[0], args[1]
@@ -88,13 +100,52 @@ def _index(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
         return
     tracer.settle(x)
     first, grown = places[0], out.ndim - x.ndim
+    from_end = _from_the_end(indices[first]) if spans == 1 else None
     blocks = []
     for block in tracer.facts(x).blocks:
         dim = block.dims[0]
         if first <= dim < first + spans:
-            tracer.pin(block.atoms, "picked out by index")
+            tracer.pin(block.atoms if from_end is None else block.atoms[from_end], "picked out by index")
         else:
             blocks.append(Block((dim if dim < first else dim + grown,), block.atoms))
+    tracer.set(out, blocks)
+
+
+@rule("index_put _index_put_impl _unsafe_index_put")
+def _index_put(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """Values take places that an index picks; along the other dimensions they are as long as what they are put into."""
+    x, indices, values = args[:3]
+    picks = [i for i in indices if i is not None]
+    places = [d for d, index in enumerate(indices) if index is not None]
+    spans = sum(i.ndim if i.dtype is torch.bool else 1 for i in picks)
+    if places != list(range(places[0], places[-1] + 1)) or (
+        len(picks) > 1 and any(i.dtype is torch.bool for i in picks)
+    ):
+        for operand in (x, values):
+            tracer.pin_all(operand, "picked out by index")
+        return
+    for operand in (x, values):
+        tracer.settle(operand)
+    first, end = places[0], places[0] + spans
+    grown = max(1 if i.dtype is torch.bool else i.ndim for i in picks) - spans
+    blank = [t for t in (x, values) if not tracer.facts(t).blocks and tracer.blank_under(t) is not None]
+    blocks = []
+    for dim in range(x.ndim):
+        at = dim + (grown if dim >= end else 0) - (x.ndim + grown) + values.ndim
+        atoms = tracer.along(x, dim)
+        if first <= dim < end:
+            if atoms is not None:
+                tracer.pin(atoms, "picked out by index")
+        elif 0 <= at < values.ndim and values.shape[at] > 1:
+            theirs = tracer.along(values, at)
+            if not blank:
+                tracer.unify(atoms, theirs)
+            atoms = theirs if atoms is None else atoms
+        if atoms is not None and not first <= dim < end:
+            blocks.append(Block((dim,), atoms))
+    for block in tracer.facts(values).blocks:
+        if first <= block.dims[0] + x.ndim + grown - values.ndim < end + grown:
+            tracer.pin(block.atoms, "picked out by index")
     tracer.set(out, blocks)
 
 

@@ -11,6 +11,7 @@ from l0prune.discovery.rules.elementwise import unified
 from l0prune.discovery.rules.registry import across, rule, tensors
 from l0prune.discovery.traced import Atoms, Block
 from l0prune.discovery.tracer import Tracer
+from l0prune.layers import ALIGNED, computes_one_by_one
 
 
 @rule("mm bmm mv matmul")
@@ -40,13 +41,40 @@ def _linear(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
         tracer.set(out, unified(tracer, [out, bias], out.ndim))
 
 
+@rule("_grouped_mm transformers::grouped_mm_fallback")
+def _grouped_product(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """(n, k) x (e, k, m): each row times the matrix of its expert. Experts read and make the same units."""
+    x, weight, bias = args[0], args[1], args[3] if len(args) > 3 else None
+    if x.ndim != 2 or weight.ndim != 3 or bias is not None:
+        for operand in tensors(args):
+            tracer.pin_all(operand, "is read by experts in a form that has no rule")
+        return
+    tracer.settle(weight)
+    if not computes_one_by_one(tracer.modules.get(tracer.here)):
+        for dim in (1, 2):
+            _in_rows(tracer, tracer.along(weight, dim))
+    consume(tracer, tracer.along(x, 1), tracer.along(weight, 1), weight, x)
+    found = ((0, tracer.along(x, 0)), (1, tracer.along(weight, 2)))
+    tracer.set(out, [Block((dim,), atoms) for dim, atoms in found if atoms is not None])
+    tracer.cost(x.shape[0], extent(tracer, weight, 1), extent(tracer, weight, 2))
+
+
+def _in_rows(tracer: Tracer, atoms: Atoms | None) -> None:
+    """Neighbours go together, as many as the kernel counts by."""
+    if atoms is not None and len(atoms) % ALIGNED:
+        tracer.pin(atoms, f"is no multiple of {ALIGNED}, which a grouped product counts by")
+    elif atoms is not None:
+        table = atoms.reshape(-1, ALIGNED)
+        tracer.unify(table, np.broadcast_to(table[:, :1], table.shape))
+
+
 def _contracted(tracer: Tracer, one: Tensor, other: Tensor, out: Tensor) -> list[Block]:
     """(b, n, k) x (b, k, m), without b, and without m for a vector."""
     tracer.settle(one)
     tracer.settle(other)
     inner = other.ndim - 2 if other.ndim > 1 else 0
     left, right = tracer.along(one, -1), tracer.along(other, inner)
-    if tracer.facts(other).constant or not tracer.facts(one).constant:
+    if _is_weight(tracer, other, one):
         consume(tracer, left, right, other, one)
     else:
         consume(tracer, right, left, one, other)
@@ -61,9 +89,57 @@ def _contracted(tracer: Tracer, one: Tensor, other: Tensor, out: Tensor) -> list
             atoms = tracer.along(other, -1)
         if atoms is not None:
             blocks.append(Block((dim,), atoms))
+    if other.ndim == 1 and tracer.facts(one).constant and tracer.facts(other).constant:
+        # A number made of a weight, its spectral norm for example, costs next to nothing.
+        return blocks
     last = [extent(tracer, other, other.ndim - 1)] if other.ndim > 1 else []
     tracer.cost(1, *(extent(tracer, one, dim) for dim in range(one.ndim)), *last)
     return blocks
+
+
+@rule("_trilinear")
+def _trilinear(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """(n, i), (o, i, j) and (n, j) -> (n, o), as nn.Bilinear calls it."""
+    one, weight, other, *expanded, summed = args[:7]
+    if [*map(list, expanded), list(summed)] != [[1, 3], [0], [1, 2], [2, 3]]:
+        for operand in (one, weight, other):
+            tracer.pin_all(operand, "is part of a product of three in a form that has no rule")
+        return
+    for x, dim in ((one, 1), (other, 2)):
+        tracer.settle(x)
+        consume(tracer, tracer.along(x, 1), tracer.along(weight, dim), weight, x)
+    made = tracer.along(weight, 0)
+    tracer.set(out, [] if made is None else [Block((1,), made)])
+    tracer.cost(one.shape[0], *(extent(tracer, weight, dim) for dim in range(3)))
+
+
+@rule("_cdist_forward _euclidean_dist")
+def _distances(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """(..., n, k), (..., m, k) -> (..., n, m): what is far in one feature is far."""
+    rows = []
+    for x, dim in ((args[0], out.ndim - 2), (args[1], out.ndim - 1)):
+        tracer.settle(x)
+        for block in tracer.facts(x).blocks:
+            if block.dims[0] == x.ndim - 2:
+                rows.append(Block((dim,), block.atoms))
+            else:
+                tracer.pin(block.atoms, "is a feature that distances are measured in")
+    tracer.set(out, rows)
+
+
+def _is_weight(tracer: Tracer, other: Tensor, one: Tensor) -> bool:
+    """Whether the second factor is what is gated: of two weights a matrix, not a vector that a module keeps of it."""
+    if tracer.facts(one).constant and tracer.facts(other).constant:
+        return other.ndim > 1
+    return tracer.facts(other).constant or not tracer.facts(one).constant
+
+
+@rule("dot vdot")
+def _dot(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    one, other = args[:2]
+    if not tracer.facts(other).constant:
+        one, other = other, one
+    consume(tracer, tracer.along(one, 0), tracer.along(other, 0), other, one)
 
 
 def consume(tracer: Tracer, features: Atoms | None, reads: Atoms | None, weight: Tensor, x: Tensor) -> None:
@@ -154,6 +230,9 @@ def _attention(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
                 tracer.pin(atoms, "two activations are multiplied over it")
     heads = tracer.along(query, -3)
     for x in (key, value):
+        if x.shape[-3] == 1:
+            # One head of keys and values, which all queries share.
+            continue
         theirs = tracer.along(x, -3)
         share = query.shape[-3] // x.shape[-3]
         tracer.unify(heads, theirs if theirs is None else np.repeat(theirs, share))

@@ -10,6 +10,7 @@ from l0prune.discovery.rules.elementwise import pointwise
 from l0prune.discovery.rules.registry import Rule, across, move, rule, tensors
 from l0prune.discovery.traced import Atoms, Block
 from l0prune.discovery.tracer import Tracer
+from l0prune.support import NormWithStatistics, own_modules, own_parameters
 
 
 @rule(
@@ -51,20 +52,30 @@ def normalize(tracer: Tracer, x: Tensor, weight: Tensor | None, bias: Tensor | N
             tracer.unify(channels, tracer.along(tensor, 0))
     if channels is None:
         return
-    if weight is None:
-        tracer.pin(channels, "is normalised without a weight")
-        return
     dim = _input_dim(tracer, channels)
-    if dim is None or not _is_of_module(tracer, weight):
+    if dim is None or not (_stands_alone(tracer) if weight is None else _is_of_module(tracer, weight)):
         tracer.pin(channels, "is normalised outside a norm module")
     else:
         tracer.normed(dim, channels)
 
 
 def _is_of_module(tracer: Tracer, weight: Tensor) -> bool:
-    """Whether a norm's weight is the `weight` of the module that runs, whatever class that is of."""
+    """Whether a norm's weight is one of the module that runs, whatever class that is of."""
     own = tracer.trace.leaves.get(f"{tracer.here}.weight" if tracer.here else "weight")
-    return own is not None and len(own) == 1 and np.array_equal(own[0], tracer.along(weight, 0))  # type: ignore[arg-type]
+    atoms = tracer.along(weight, 0)
+    if own is not None and len(own) == 1 and np.array_equal(own[0], atoms):  # type: ignore[arg-type]
+        return True
+    return _stands_alone(tracer) and any(
+        len(leaf) == 1 and np.array_equal(leaf[0], atoms)  # type: ignore[arg-type]
+        for name in own_parameters(tracer.modules[tracer.here])
+        if (leaf := tracer.trace.leaves.get(f"{tracer.here}.{name}")) is not None
+    )
+
+
+def _stands_alone(tracer: Tracer) -> bool:
+    """Whether the module that runs is one without others in it, so that another can stand in for it."""
+    module = tracer.modules.get(tracer.here) if tracer.here else None
+    return module is not None and not own_modules(module) and not isinstance(module, NormWithStatistics)
 
 
 def _input_dim(tracer: Tracer, channels: Atoms) -> int | None:
@@ -102,18 +113,30 @@ def _group_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
 def _weight_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
     direction, length, dim = args[:3]
     keep = dim % direction.ndim
+    blocks = []
     for other in range(direction.ndim):
         atoms = tracer.along(direction, other)
-        if other != keep and atoms is not None:
-            tracer.pin(atoms, "is normalised with its weight")
-    # What reads the result reads its lengths: gates on its directions would be normalised away.
-    lengths = tracer.along(length, keep)
-    tracer.unify(tracer.along(direction, keep), lengths)
-    if lengths is not None:
-        tracer.set(tensors([out])[0], [Block((keep,), lengths)], constant=True)
+        if other == keep:
+            # What reads the result here reads its lengths: gates on directions would be normalised away.
+            tracer.unify(atoms, atoms := tracer.along(length, keep))
+        else:
+            # Along the others its lengths are summed up: gates make what is closed add nothing.
+            tracer.consume(atoms)
+        if atoms is not None:
+            blocks.append(Block((other,), atoms))
+    tracer.set(tensors([out])[0], blocks, constant=True)
 
 
-@rule("_softmax softmax _log_softmax log_softmax cumsum cumprod _safe_softmax logcumsumexp")
+@rule("_softmax softmax")
+def _softmax(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    x, dim = args[:2]
+    if x.ndim and not _over_open(tracer, x, [dim]):
+        _along_dim(tracer, args, out)
+    else:
+        tracer.set(out, tracer.facts(x).blocks)
+
+
+@rule("_log_softmax log_softmax cumsum cumprod _safe_softmax logcumsumexp")
 def _along_dim(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     x, dim = args[0], args[1] % max(args[0].ndim, 1)
     atoms = tracer.along(x, dim) if x.ndim else None
@@ -122,10 +145,54 @@ def _along_dim(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     tracer.set(out, tracer.facts(x).blocks)
 
 
-@rule(
-    "sum mean amax amin var std var_mean std_mean linalg_vector_norm norm argmax argmin any all prod logsumexp max min "
-    "aminmax median nansum count_nonzero"
-)
+@rule("sum linalg_vector_norm norm")
+def _total(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    """Gates on a weight make what is closed add nothing to a sum over it."""
+    x = args[0]
+    if not tracer.facts(x).constant:
+        _statistic(tracer, args, out)
+        return
+    dims = next(({d % x.ndim for d in a} for a in args[1:3] if isinstance(a, list | tuple) and a), {*range(x.ndim)})
+    tracer.settle(x)
+    blocks = []
+    for block in tracer.facts(x).blocks:
+        if block.dims[0] in dims:
+            tracer.consume(block.atoms)
+        else:
+            blocks.append(block)
+    if out.ndim < x.ndim:
+        blocks = move(blocks, lambda d: d - sum(other < d for other in dims))
+    tracer.set(out, blocks, constant=True)
+
+
+@rule("mean amax amin var std")
+def _statistic(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
+    """What a module works out of all of its channels, it can work out of the open ones while there are gates."""
+    x = args[0]
+    dims = next((a for a in args[1:3] if isinstance(a, list | tuple)), None)
+    if dims and isinstance(x, Tensor) and x.ndim and _over_open(tracer, x, dims):
+        reduced = {d % x.ndim for d in dims}
+        blocks = [b for b in tracer.facts(x).blocks if b.dims[0] not in reduced]
+        if out.ndim < x.ndim:
+            blocks = move(blocks, lambda d: d - sum(other < d for other in reduced))
+        tracer.set(out, blocks)
+    else:
+        _reduce(tracer, args, out)
+
+
+def _over_open(tracer: Tracer, x: Tensor, dims: Sequence[int]) -> bool:
+    """Whether what is reduced are channels of a module that stands for itself, and if so, that it reduces them."""
+    if tracer.facts(x).constant:
+        return False
+    tracer.settle(x)
+    found = [(d, atoms) for d in dims if (atoms := tracer.along(x, d)) is not None]
+    if len(found) != 1 or not _stands_alone(tracer):
+        return False
+    tracer.normed(*found[0])
+    return True
+
+
+@rule("var_mean std_mean argmax argmin any all prod logsumexp max min aminmax median nansum count_nonzero")
 def _reduce(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
     x = args[0]
     if not isinstance(x, Tensor) or not x.ndim:

@@ -100,11 +100,11 @@ def module_rule(*kinds: type[nn.Module], replace: bool = False) -> Callable[[M],
 
 
 def rule(names: str) -> Callable[[R], R]:
-    """Register a built-in rule for operators of ATen, by their names there and separated by blanks.
+    """Register a built-in rule for operators, by their names in ATen or qualified ones, separated by blanks.
 
     It is called without a guard, which would take a fifth of the time of discovery: what is wrong with it is ours.
     """
-    return _register(RULES, "operator", [f"aten::{name}" for name in names.split()])
+    return _register(RULES, "operator", [n if "::" in n else f"aten::{n}" for n in names.split()])
 
 
 def module_rule_of(module: nn.Module) -> ModuleRule | None:

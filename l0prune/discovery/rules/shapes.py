@@ -45,17 +45,47 @@ def _reshape(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
             if tracer.is_new(atoms):
                 tracer.pin(atoms, "is flattened together with other channels")
         split = [(axes, atoms) for axes, atoms in split if not tracer.is_new(atoms)]
-    clash = shared()
-    blocks = []
-    for axes, atoms in split:
-        if clash & {owner[k] for k in axes}:
+    blocks, taken = [], set()
+    # Of several heads stay, rather than places within them; else the longest, units of experts rather than experts.
+    for axes, atoms in sorted(split, key=lambda part: (not _are_heads(tracer, part[1]), -part[1].size)):
+        if taken & {owner[k] for k in axes}:
             tracer.pin(atoms, "is flattened together with other channels")
             continue
+        taken |= {owner[k] for k in axes}
         blocks.append(_merge(tracer, axes, atoms, sizes, outer, owner))
     tracer.set(out, blocks, constant=facts.constant)
     for block in blocks:
         if len(block.dims) == 1:
             tracer.read(block.atoms)
+
+
+def _are_heads(tracer: Tracer, atoms: np.ndarray) -> bool:
+    return any(len(heads) == atoms.size and heads[0] == atoms.flat[0] for heads in tracer.trace.heads)
+
+
+@rule("unsqueeze_")
+def _unsqueeze_in_place(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """The tensor has its new shape already."""
+    facts, at = tracer.facts(out), args[1] % out.ndim
+    tracer.set(out, move(facts.blocks, lambda d: d + (d >= at)), constant=facts.constant)
+
+
+@rule("squeeze_")
+def _squeeze_in_place(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """The tensor has its new shape already: which dimensions are gone shows in where its units fit."""
+    facts, given = tracer.facts(out), args[1] if len(args) > 1 else ()
+    dims = [given] if isinstance(given, int) else [*given]
+    gone = {d % (out.ndim + len(dims)) for d in dims}
+    fitting = [
+        blocks
+        for blocks in ([*facts.blocks], move(facts.blocks, lambda d: d - sum(k < d for k in gone)))
+        if all(max(b.dims) < out.ndim and b.atoms.shape == tuple(out.shape[d] for d in b.dims) for b in blocks)
+    ]
+    if len({tuple(b.dims for b in blocks) for blocks in fitting}) == 1:
+        tracer.set(out, fitting[0], constant=facts.constant)
+    else:
+        tracer.pin_all(out, "is reshaped in place")
+        tracer.set(out, [])
 
 
 def _merge(

@@ -34,37 +34,46 @@ def _recurrent(tracer: Tracer, module: nn.RNNBase, args: tuple, kwargs: dict, ou
     operands = [*args, *kwargs.values()]
     x = operands[0].data if isinstance(operands[0], PackedSequence) else operands[0]
     results = out[0].data if isinstance(out[0], PackedSequence) else out[0]
-    if module.proj_size:
-        for tensor in (x, *module.parameters()):
-            tracer.pin_all(tensor, "belongs to a recurrent network with projections")
-        return
     directions, hidden = 1 + module.bidirectional, module.hidden_size
     weights = dict(module.named_parameters())
-    units = tracer.along(weights["weight_hh_l0"], 1)
-    if units is None:
+    projected = bool(module.proj_size)
+    units = tracer.along(weights["weight_hr_l0" if projected else "weight_hh_l0"], 1)
+    # What is fed back and handed on: the hidden state, or a projection of it.
+    state = tracer.along(weights["weight_hr_l0"], 0) if projected else units
+    if units is None or state is None:
+        for tensor in (x, *module.parameters()):
+            tracer.pin_all(tensor, "belongs to a recurrent network of one unit")
         return
+    if projected:
+        tracer.pin(units, "has to stay longer than what it is projected to")
     features = tracer.along(x, -1)
     steps = x.shape[0] if isinstance(operands[0], PackedSequence) else prod(x.shape[:-1])
     for name, weight in weights.items():
         rows = tracer.along(weight, 0)
-        if rows is not None:
+        if name.startswith("weight_hr"):
+            tracer.unify(rows, state)
+            tracer.unify(tracer.along(weight, 1), units)
+            tracer.consume(tracer.along(weight, 1))
+        elif rows is not None:
             tracer.unify(rows.reshape(-1, hidden), np.broadcast_to(units, (len(rows) // hidden, hidden)))
         if name.startswith("weight_hh"):
             columns = tracer.along(weight, 1)
-            tracer.unify(units, columns)
+            tracer.unify(state, columns)
             tracer.consume(columns)
         elif name.startswith("weight_ih"):
             columns = tracer.along(weight, 1)
-            reads = features if name.startswith("weight_ih_l0") else np.tile(units, directions)
+            reads = features if name.startswith("weight_ih_l0") else np.tile(state, directions)
             consume(tracer, reads, columns, weight, x)
         if name.startswith("weight"):
             tracer.cost(steps, extent(tracer, weight, 0), extent(tracer, weight, 1))
-    made = np.tile(units, directions)
+    made = np.tile(state, directions)
     tracer.set(results, [Block((results.ndim - 1,), made)])
-    for state in output_tensors(out[1]):
-        tracer.set(state, [Block((state.ndim - 1,), units)])
-    for state in tensors(operands[1:]):
-        tracer.unify(tracer.along(state, -1), units, "is the size of a given state")
+    last = output_tensors(out[1])
+    for n, kept in enumerate(last):
+        # The second one is the cell's.
+        tracer.set(kept, [Block((kept.ndim - 1,), units if n else state)])
+    for n, given in enumerate(tensors(operands[1:])):
+        tracer.unify(tracer.along(given, -1), units if n else state, "is the size of a given state")
 
 
 @module_rule(nn.RNNCellBase)

@@ -15,6 +15,8 @@ _COLUMNS = 3
 _MOST_LABELS, _MOST_COUNTS = 12, 48
 """Bars of a panel of which each has its name, and its number."""
 _NAME_LETTERS = 20
+_MOST_STACKS = 6
+"""Of blocks, that have a panel each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +51,38 @@ def kept_figures(
     kinds = kinds or {}
     present = dict.fromkeys(group.kind for group in groups)
     # In the order of whoever named them; others follow in the network's order.
-    for number, kind in enumerate(sorted(present, key=[*kinds, *present].index), start=1):
-        yield _kept_figure(f"{prefix}kept-{number}", kind, kinds.get(kind), [g for g in groups if g.kind == kind])
+    panels = [
+        (kind, stack, mine)
+        for kind in sorted(present, key=[*kinds, *present].index)
+        for stack, mine in _stacks([g for g in groups if g.kind == kind], named=kind in kinds)
+    ]
+    for number, (kind, stack, mine) in enumerate(panels, start=1):
+        yield _kept_figure(f"{prefix}kept-{number}", kind, kinds.get(kind), stack, mine)
 
 
-def _kept_figure(name: str, kind: str, words: UnitKind | None, groups: Sequence[KeptUnits]) -> Drawing:
+def _stacks(groups: Sequence[KeptUnits], *, named: bool) -> Sequence[tuple[str, Sequence[KeptUnits]]]:
+    """Groups by the stack of blocks that they are in, where several number their blocks alike.
+
+    Those of an encoder and a decoder do, and self-attention and cross-attention. Each stack comes with the words of its
+    groups' names that not all stacks have.
+    """
+    stacks: dict[tuple[str, ...], list[KeptUnits]] = {}
+    for group in groups:
+        words = group.group.split(".")
+        number = next((place for place, word in enumerate(words) if word.isdecimal()), None)
+        if number is None:
+            return [("", groups)]
+        stacks.setdefault((*words[:number], *words[number + 1 :]), []).append(group)
+    apart = all(1 < len(mine) == len(_firsts(mine)) for mine in stacks.values())
+    if not (named and apart and 1 < len(stacks) <= _MOST_STACKS and len(_firsts(groups)) < len(groups)):
+        return [("", groups)]
+    common = set.intersection(*map(set, stacks))
+    return [(" ".join(word for word in words if word not in common), mine) for words, mine in stacks.items()]
+
+
+def _kept_figure(name: str, kind: str, words: UnitKind | None, stack: str, groups: Sequence[KeptUnits]) -> Drawing:
     kept, units = [group.kept for group in groups], [group.units for group in groups]
-    title = f"{words.title if words else kind}: {sum(kept):,} of {sum(units):,} kept"
+    title = f"{words.title if words else kind}{f', {stack}' if stack else ''}: {sum(kept):,} of {sum(units):,} kept"
     places = _numbers(groups) if words else range(1, len(groups) + 1)
     each = (f"{p if words else g.group}: {g.kept} of {g.units}" for p, g in zip(places, groups, strict=True))
     alt = f"{title}. By {words.axis if words else 'group'}, in the network's order: {', '.join(each)}."
@@ -84,8 +111,13 @@ def _kept_figure(name: str, kind: str, words: UnitKind | None, groups: Sequence[
 
 def _numbers(groups: Sequence[KeptUnits]) -> Sequence[int]:
     """The numbers of groups, from 1 on, by their names: where a block is absent, others keep their numbers."""
-    firsts = {int(number[0]) + 1 for group in groups if (number := re.findall(r"(?<![^.])\d+(?![^.])", group.group))}
+    firsts = _firsts(groups)
     return sorted(firsts) if len(firsts) == len(groups) else range(1, len(groups) + 1)
+
+
+def _firsts(groups: Sequence[KeptUnits]) -> set[int]:
+    """The first numbers in the names of groups, from 1 on."""
+    return {int(number[0]) + 1 for group in groups if (number := re.findall(r"(?<![^.])\d+(?![^.])", group.group))}
 
 
 def draw_kept_units(plan: RemovalPlan, path: Path, kinds: Mapping[str, UnitKind] | None = None) -> None:

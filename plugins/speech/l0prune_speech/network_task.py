@@ -52,9 +52,17 @@ def make_network_task(options: SpeechOptions, run: RunConfig) -> Task:
     device = pick_device(run.device)
     _check(options, run)
     teacher = open_network(options.teacher, Wish(task=options.task, language=options.language))
-    pieces, facts = _pieces(options, teacher, run.seed)
+    pieces, facts = _pieces(options, teacher)
     held_out, train = _held_out(pieces, options.evaluation_seconds)
-    student = _student(teacher.model, options)
+    if options.join_clips and teacher.task in ("distill", "ctc", "seq2seq"):
+        before = len(train)
+        train = _joined(train, options, teacher, run.seed)
+        held_out = _joined(held_out, replace(options, join_rounds=1), teacher, run.seed)
+        facts["data"] += f"; {before} joined to {len(train)}"
+    held_out, train = ([_answered(teacher, one) for one in part] for part in (held_out, train))
+    if remarks := (*teacher.notes, *teacher.remarks()):
+        facts["teacher"] = "; ".join(remarks)
+    student = _student(teacher, options)
     layers = _layers(options, teacher)
     probe = observation_of(teacher, _PROBE_SECONDS, clips=2)
     groups, left = network_groups(
@@ -137,12 +145,24 @@ def _weights(options: SpeechOptions, teacher: SpeechNetwork) -> TaskWeights:
     return weights
 
 
-def _student(model: nn.Module, options: SpeechOptions) -> nn.Module:
-    """A copy of the teacher that is trained, but for what was not trained in the teacher either."""
-    student = copy.deepcopy(model)
+def _student(teacher: SpeechNetwork, options: SpeechOptions) -> nn.Module:
+    """A copy of the teacher that is trained, but for what was not trained in the teacher either, and what is frozen."""
+    student = copy.deepcopy(teacher.model)
     if not any(parameter.requires_grad for parameter in student.parameters()):
         # Of a run that was loaded.
         student.requires_grad_(True)
+    modules = dict(student.named_modules())
+    for name in options.frozen:
+        if name not in modules:
+            tops = ", ".join(name for name, _ in student.named_children())
+            expected = f"a dotted name below {tops}"
+            raise ConfigError("no such module to freeze", where=f"speech.frozen: {name}", expected=expected)
+        modules[name].requires_grad_(False)
+    if teacher.task == "seq2seq" and not options.train_tokens:
+        # It is more than half of Whisper tiny. Training it took a third of a step's time.
+        student.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        raise ConfigError("nothing to train", where="speech.frozen", got=", ".join(options.frozen))
     if not options.dropout:
         for module in student.modules():
             if isinstance(module, nn.Dropout):
@@ -163,8 +183,8 @@ def _layers(options: SpeechOptions, teacher: SpeechNetwork) -> tuple[int, ...]:
     return tuple(layers)
 
 
-def _pieces(options: SpeechOptions, teacher: SpeechNetwork, seed: int) -> tuple[list[Piece], dict[str, str]]:
-    """What is heard at once, with answers where there are labels, and what to say of it; fits the teacher's window."""
+def _pieces(options: SpeechOptions, teacher: SpeechNetwork) -> tuple[list[Piece], dict[str, str]]:
+    """What is heard at once, and what to say of it; fits the teacher's window."""
     pieces, facts = _found(options, teacher)
     own = teacher.longest_seconds or math.inf
     if options.window_seconds > own:
@@ -184,18 +204,25 @@ def _pieces(options: SpeechOptions, teacher: SpeechNetwork, seed: int) -> tuple[
         raise DataError("every clip is too long", got=f"{shortest:.1f} s or more", expected=f"{longest:g}", hint=hint)
     window = options.window_seconds or max(one.seconds for one in whole)
     teacher.fit_window(window)
-    if options.join_clips and teacher.task in ("distill", "ctc", "seq2seq"):
-        before = len(whole)
-        labelled, others = ([one for one in whole if (one.label is None) is bare] for bare in (False, True))
-        most = teacher.window_seconds or longest
-        whole = [*joined(labelled, most, seed), *joined(others, most, seed)]
-        facts["data"] += f"; {before} joined to {len(whole)}"
-    whole = [one if one.label is None else replace(one, answer=_encoded(teacher, one)) for one in whole]
     if teacher.window_seconds:
         facts["window"] = f"{teacher.window_seconds:g} seconds"
-    if remarks := (*teacher.notes, *teacher.remarks()):
-        facts["teacher"] = "; ".join(remarks)
     return whole, facts
+
+
+def _joined(pieces: Sequence[Piece], options: SpeechOptions, teacher: SpeechNetwork, seed: int) -> list[Piece]:
+    """Each piece once a round, in windows of other neighbours."""
+    longest = teacher.window_seconds or min(teacher.longest_seconds or math.inf, options.max_seconds)
+    labelled, others = ([one for one in pieces if (one.label is None) is bare] for bare in (False, True))
+    return [
+        window
+        for number in range(options.join_rounds)
+        for part in (labelled, others)
+        for window in joined(part, longest, seed + 1_000_003 * number)
+    ]
+
+
+def _answered(teacher: SpeechNetwork, one: Piece) -> Piece:
+    return one if one.label is None else replace(one, answer=_encoded(teacher, one))
 
 
 def _found(options: SpeechOptions, teacher: SpeechNetwork) -> tuple[list[Piece], dict[str, str]]:

@@ -54,12 +54,18 @@ class SpeechOptions:
     """Of the task's own loss, in nats; labels are the teacher's own answers where there are none."""
     ignored: Annotated[tuple[str, ...], Setting(separator=",")] = ()
     """Modules that are left as they are, by dotted names (lm_head, model.decoder), through a class of its own."""
+    frozen: Annotated[tuple[str, ...], Setting(separator=",")] = ()
+    """Modules whose weights stay as they are, by dotted names (model.decoder), through a class of its own."""
+    train_tokens: bool = False
+    """Train a decoder's table of tokens too, and the output layer that shares it."""
     language: str = ""
     """Of the transcripts, for a network of several languages; English by default."""
     window_seconds: Annotated[float, Setting(ge=0)] = 0.0
     """What a network of fixed windows hears at once, in whole seconds; the longest clip by default."""
     join_clips: bool = False
     """Join short clips, and their transcripts, to fill windows."""
+    join_rounds: Annotated[int, Setting(ge=1)] = 4
+    """How often all clips are joined, each time in another order."""
     kept_gigabytes: Annotated[float, Setting(ge=0)] = 2.0
     """Memory for what the teacher says of batches that come again."""
     dropout: bool = True

@@ -50,6 +50,13 @@ def shared(m: Any, x: Tensor) -> Tensor:
     return m.proj(F.scaled_dot_product_attention(q, k, v, enable_gqa=True).transpose(1, 2).flatten(2))
 
 
+def picked(m: Any, x: Tensor) -> Tensor:
+    """As many heads of queries as there are, one of keys and one of values, as Falcon has them."""
+    heads = m.qkv(x).unflatten(-1, (-1, 2))
+    q, k, v = (h.transpose(1, 2) for h in (heads[..., :-2, :], heads[..., [-2], :], heads[..., [-1], :]))
+    return m.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
 CAUSAL = torch.ones(5, 5, dtype=torch.bool).triu(1)
 LINEARS = {"q": linear(8, 8), "k": linear(8, 8), "v": linear(8, 8), "proj": linear(8, 8)}
 FEWER = {**LINEARS, "k": linear(8, 4), "v": linear(8, 4), "head_dim": lambda: 2}
@@ -91,6 +98,16 @@ ATTENTION: dict[str, Case] = {
     "products written out": embedded(written_out, "8 unit, 4 head, 8 unit", **LINEARS, num_heads=lambda: 4),
     "repeated keys": embedded(repeated, "8 unit, 2 head, 8 unit", **FEWER),
     "grouped queries": embedded(shared, "8 unit, 2 head, 8 unit", **FEWER),
+    "one head of keys and values": embedded(
+        shared, "8 unit, 4 head, 8 unit", "two activations are multiplied", "flattened together",
+        **{**FEWER, "k": linear(8, 2), "v": linear(8, 2)},
+    ),
+    "one head of keys and values, picked from the end": embedded(
+        picked, "8 unit, 4 head, 8 unit", "picked out by index", qkv=linear(8, 12), proj=linear(8, 8)
+    ),
+    "learned keys and values": embedded(
+        lambda m, x: m.attend(x, x, x)[0], "8 unit, 4 head, 8 unit", attend=attention(add_bias_kv=True)
+    ),
 }  # fmt: skip
 
 

@@ -4,9 +4,27 @@ from typing import Any
 
 import pytest
 import torch
-from small_networks import TOKENS, Case, chain, check_case, conv, linear, on_images, on_rows, on_steps, parameter, up
+from small_networks import (
+    ROWS,
+    TOKENS,
+    Case,
+    Net,
+    chain,
+    check_case,
+    conv,
+    filled,
+    linear,
+    on_images,
+    on_rows,
+    on_steps,
+    parameter,
+    up,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import ops
+
+from l0prune.discovery.search import discover
 
 
 def shuffled(m: Any, x: Tensor) -> Tensor:
@@ -36,6 +54,77 @@ class OwnNorm(nn.Module):
         return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
 
 
+class ShiftedNorm(nn.Module):
+    """An RMS norm whose weight counts from 1 on, as Gemma has it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * (1 + self.scale)
+
+
+class ChannelNorm(nn.Module):
+    """A layer norm over the channels of images, written out; its weight is as long as they are, and of rank 4."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(1, width, 1, 1)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (x - x.mean(1, keepdim=True)) / torch.sqrt(x.var(1, keepdim=True, unbiased=False) + 1e-6)
+        return y * self.weight + self.bias[:, None, None]
+
+
+class ResponseNorm(nn.Module):
+    """Global response normalisation, as ConvNeXt V2 has it: as many places as channels must not be taken for them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width, 1, 1)), nn.Parameter(torch.zeros(width, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = torch.norm(x, dim=(2, 3), keepdim=True)
+        return x + self.weight * x * size / (size.mean(dim=1, keepdim=True) + 1e-6) + self.bias
+
+
+class Scaled(nn.Module):
+    """A function over the features, and a scale of its own."""
+
+    def __init__(self, width: int, function: Any) -> None:
+        super().__init__()
+        self.gain, self.function = nn.Parameter(torch.ones(width)), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x) * self.gain
+
+
+class Function(nn.Module):
+    """A function as a module, without a parameter."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+OWN_STATISTICS: dict[str, Any] = {
+    "length": lambda x: F.normalize(x, dim=-1),
+    "softmax": lambda x: torch.softmax(x, -1),
+    "softmax in double precision": lambda x: F.softmax(x, dim=-1, dtype=torch.float64),
+    "largest": lambda x: x - x.amax(-1, keepdim=True),
+    "smallest": lambda x: x - x.amin(dim=-1, keepdim=True),
+    "sum": lambda x: x / (1 + x.square().sum(-1, keepdim=True)),
+    "deviation": lambda x: x / (x.std(-1, keepdim=True, unbiased=False) + 1),
+    "variance": lambda x: x / (torch.var(x, -1, correction=0, keepdim=True) + 1),
+    "1-norm": lambda x: x / torch.linalg.vector_norm(x, 1, -1, True),
+    "2-norm": lambda x: x / x.norm(dim=-1, keepdim=True),
+}
+
+
 def joined(m: Any, x: Tensor) -> Tensor:
     return m.c(torch.tanh(m.norm(torch.cat([m.a(x), m.b(x)], 1))))
 
@@ -50,6 +139,21 @@ def picked(m: Any, x: Tensor) -> Tensor:
 
 def spread(h: Tensor) -> Tensor:
     return PLACES[None, :, None].expand(h.shape)
+
+
+BOXES = torch.tensor([[0, 0.0, 0, 4, 4], [1, 1, 1, 5, 5]], dtype=torch.float64)
+
+
+def written(h: Tensor, value: Tensor) -> Tensor:
+    """Some steps are replaced by a value."""
+    h, places = h.clone(), torch.zeros(h.shape[:2], dtype=torch.bool)
+    places[0, 1] = places[1, 3] = True
+    h[places] = value
+    return h.index_put((torch.tensor([0, 1]), torch.tensor([2, 2])), value)
+
+
+def experts(m: Any, x: Tensor) -> Tensor:
+    return torch.einsum("bxh,xhd->bxd", torch.tanh(torch.einsum("bd,xdh->bxh", x, m.w)), m.v)
 
 
 def turned(h: Tensor) -> Tensor:
@@ -157,8 +261,23 @@ LAYERS: dict[str, Case] = {
         chain, "6 unit", a=linear(3, 6), b=lambda: nn.LayerNorm(6, bias=False), c=linear(6, 2)
     ),
     "LayerNorm without a weight": on_rows(
-        chain, "", "normalised without a weight",
-        a=linear(3, 6), b=lambda: nn.LayerNorm(6, elementwise_affine=False), c=linear(6, 2),
+        chain, "6 unit", a=linear(3, 6), b=lambda: nn.LayerNorm(6, elementwise_affine=False), c=linear(6, 2)
+    ),
+    "RMSNorm without a weight": on_rows(
+        chain, "6 unit", a=linear(3, 6), b=lambda: nn.RMSNorm(6, elementwise_affine=False), c=linear(6, 2)
+    ),
+    "LayerNorm without a weight over a concatenation": on_rows(
+        lambda m, x: m.c(torch.tanh(m.norm(torch.cat([m.a(x), m.b(x)], 1)))), "4 unit, 2 unit",
+        a=linear(3, 4), b=linear(3, 2), norm=lambda: nn.LayerNorm(6, elementwise_affine=False), c=linear(6, 2),
+    ),
+    "nn.Softmax over channels": on_images(
+        chain, "6 conv", a=conv(3, 6), b=lambda: nn.Softmax(1), c=conv(6, 2)
+    ),
+    "a length of 1": on_rows(
+        chain, "6 unit", a=linear(3, 6), b=lambda: Function(lambda x: F.normalize(x, dim=-1)), c=linear(6, 2)
+    ),
+    "a norm by another name": on_rows(
+        chain, "6 unit", a=linear(3, 6), b=lambda: Scaled(6, lambda x: F.layer_norm(x, x.shape[-1:])), c=linear(6, 2)
     ),
     "LayerNorm over channels and places": on_images(
         chain, "", "normalised together with other dimensions",
@@ -185,6 +304,16 @@ LAYERS: dict[str, Case] = {
     ),
     "nn.RMSNorm": on_rows(chain, "6 unit", a=linear(3, 6), b=lambda: nn.RMSNorm(6), c=linear(6, 2)),
     "a repository's own RMS norm": on_rows(chain, "6 unit", a=linear(3, 6), b=lambda: OwnNorm(6), c=linear(6, 2)),
+    "an RMS norm whose weight counts from 1": on_rows(
+        chain, "6 unit", a=linear(3, 6), b=lambda: ShiftedNorm(6), c=linear(6, 2)
+    ),
+    "a layer norm over channels, written out": on_images(
+        chain, "6 conv", a=conv(3, 6), b=lambda: ChannelNorm(6), c=conv(6, 2)
+    ),
+    "a response norm": on_images(chain, "6 conv", a=conv(3, 6), b=lambda: ResponseNorm(6), c=conv(6, 2)),
+    "a written norm over a concatenation": on_images(
+        joined, "4 conv, 6 conv", a=conv(3, 4), b=conv(3, 6), norm=lambda: ChannelNorm(10), c=conv(10, 2)
+    ),
     "softmax over the units": on_rows(
         lambda m, x: m.b(torch.softmax(m.a(x), -1)), "", "normalised or summed over", a=linear(3, 6), b=linear(6, 2)
     ),
@@ -198,20 +327,6 @@ LAYERS: dict[str, Case] = {
     "a batched product with experts": on_rows(
         lambda m, x: (torch.tanh(x @ m.a) @ m.b).sum(0), "6 unit", a=parameter(4, 3, 6), b=parameter(4, 6, 2)
     ),
-    "a convolution with weight norm": on_images(
-        chain, "6 conv", "is multiplied with fixed features in b",
-        a=lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 1)),
-        b=lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 6, 3)),
-        c=conv(6, 2),
-    ),
-    "a depthwise convolution with weight norm": on_images(
-        chain, "4 conv",
-        a=conv(3, 4), b=lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 8, 3, groups=4)), c=conv(8, 2),
-    ),
-    "a transposed convolution with weight norm": on_images(
-        chain, "4 conv", "is normalised with its weight",
-        a=conv(3, 4), b=lambda: nn.utils.parametrizations.weight_norm(nn.ConvTranspose2d(4, 6, 2)), c=conv(6, 2),
-    ),
     "one linear layer used twice": on_rows(
         lambda m, x: m.c(m.b(torch.tanh(m.b(torch.tanh(m.a(x)))))), "6 unit",
         a=linear(3, 6), b=linear(6, 6), c=linear(6, 2),
@@ -222,7 +337,7 @@ LAYERS: dict[str, Case] = {
         a=linear(3, 6), b=linear(6, 2), c=linear(3, 4), d=linear(5, 2), e=linear(3, 5),
     ),
     "a Fourier transform over the units": on_rows(
-        lambda m, x: m.b(torch.fft.rfft(m.a(x)).real), "", "fft", a=linear(3, 6), b=linear(4, 2)
+        lambda m, x: m.b(torch.fft.rfft(m.a(x)).real), "", "frequencies", a=linear(3, 6), b=linear(4, 2)
     ),
     "an index that depends on the data": on_rows(
         lambda m, x: m.b((h := m.a(x)).gather(1, h.argsort(1))), "", "sort", a=linear(3, 6), b=linear(6, 2)
@@ -261,6 +376,49 @@ LAYERS: dict[str, Case] = {
         lambda m, x: m.b((h := m.a(x)).scatter_add(1, torch.tensor([[0, 1, 1, 2, 2, 2]] * 4), h)), "",
         "picked out by index", a=linear(3, 6), b=linear(6, 2),
     ),
+    "places written over": on_steps(
+        lambda m, x: m.b(written(torch.tanh(m.a(x)), m.t)), "6 unit",
+        a=linear(3, 6), t=parameter(6), b=linear(6, 2),
+    ),
+    "units picked out by an index from the end": on_rows(
+        lambda m, x: m.b((h := m.a(x))[:, :-1]) + m.c(h[:, [-1]]), "5 unit", "picked out by index",
+        a=linear(3, 6), b=linear(5, 2), c=linear(1, 2),
+    ),
+    "a Fourier transform over places": on_images(
+        lambda m, x: m.b(torch.fft.irfft2(torch.fft.rfft2(torch.tanh(m.a(x))).abs(), s=(6, 6))), "4 conv",
+        a=conv(3, 4), b=conv(4, 2),
+    ),
+    "nn.Bilinear": on_rows(
+        lambda m, x: m.c(torch.tanh(m.both(torch.tanh(m.a(x)), torch.tanh(m.b(x))))), "4 unit, 5 unit, 6 unit",
+        a=linear(3, 4), b=linear(3, 5), both=lambda: nn.Bilinear(4, 5, 6), c=linear(6, 2),
+    ),
+    "distances": on_steps(
+        lambda m, x: torch.cdist(h := m.a(x), h) @ m.c(torch.tanh(m.b(x))), "5 unit", "distances are measured in",
+        a=linear(3, 4), b=linear(3, 5), c=linear(5, 2),
+    ),
+    "windows as channels": on_images(
+        lambda m, x: m.b(F.unfold(torch.tanh(m.a(x)), 3).mT), "4 conv", a=conv(3, 4), b=linear(36, 2)
+    ),
+    "windows put together": on_images(
+        lambda m, x: m.b(F.fold(torch.tanh(m.a(x)).flatten(2), (7, 7), 2)), "4 conv", a=conv(3, 16), b=conv(4, 2)
+    ),
+    "windows over steps": on_steps(
+        lambda m, x: m.b(torch.tanh(m.a(x)).unfold(1, 3, 1).mean(-1)), "6 unit", a=linear(3, 6), b=linear(6, 2)
+    ),
+    "boxes": on_images(
+        lambda m, x: m.b(ops.roi_align(torch.tanh(m.a(x)), BOXES, 2)), "4 conv", a=conv(3, 4), b=conv(4, 2)
+    ),
+    "a deformable convolution": on_images(
+        lambda m, x: m.c(torch.tanh(m.b(torch.tanh(m.a(x)), torch.tanh(m.where(x))))), "4 conv, 6 conv", "where a convolution looks",
+        a=conv(3, 4), where=conv(3, 18, 3), b=lambda: ops.DeformConv2d(4, 6, 3), c=conv(6, 2),
+    ),
+    "torch.vmap": on_rows(
+        lambda m, x: m.b(torch.vmap(lambda row: torch.tanh(m.a(row)))(x)), "6 unit", a=linear(3, 6), b=linear(6, 2)
+    ),
+    "experts in one tensor, and how much of each": on_rows(
+        lambda m, x: torch.einsum("bx,bxd->bd", m.r(x).softmax(-1), experts(m, x)), "6 unit", "summed over",
+        w=parameter(4, 3, 6), v=parameter(4, 6, 2), r=linear(3, 4),
+    ),
     "pixels of a channel as channels": on_images(
         lambda m, x: m.b(F.pixel_unshuffle(torch.tanh(m.a(x)), 2)), "4 conv", a=conv(3, 4), b=conv(16, 2)
     ),
@@ -276,6 +434,18 @@ LAYERS: dict[str, Case] = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_in_a_small_network(name: str) -> None:
     check_case(LAYERS[name])
+
+
+@pytest.mark.parametrize("name", OWN_STATISTICS)
+def test_a_module_with_a_scale_takes_statistics_over_what_is_left(name: str) -> None:
+    check_case(on_rows(chain, "6 unit", a=linear(3, 6), b=lambda: Scaled(6, OWN_STATISTICS[name]), c=linear(6, 2)))
+
+
+def test_what_a_module_works_out_otherwise_is_left_alone() -> None:
+    model = filled(
+        Net(chain, a=nn.Linear(3, 6), b=Scaled(6, lambda x: x / x.median(-1, True).values), c=nn.Linear(6, 2))
+    )
+    assert discover(model, lambda network: network(ROWS)).groups == ()
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])

@@ -60,7 +60,13 @@ RECURRENT: dict[str, Case] = {
     ),
     "a packed sequence": recurrent("4 unit, 6 hidden", lambda: nn.LSTM(4, 6, batch_first=True), 6, packed),
     "an LSTM with projections": on_steps(
-        lambda m, x: m.out(m.rnn(m.embed(x))[0]), "", "recurrent network with projections",
+        lambda m, x: m.out(m.rnn(m.embed(x))[0]), "4 unit, 3 hidden", "longer than what it is projected to",
+        embed=linear(3, 4), rnn=lambda: nn.LSTM(4, 6, 2, proj_size=3, batch_first=True, bidirectional=True),
+        out=linear(6, 2),
+    ),
+    "the last states of an LSTM with projections": on_steps(
+        lambda m, x: torch.add(*(m.out(state[-1]) for state in m.rnn(m.embed(x))[1][:1] * 2)), "4 unit, 3 hidden",
+        "longer than what it is projected to",
         embed=linear(3, 4), rnn=lambda: nn.LSTM(4, 6, proj_size=3, batch_first=True), out=linear(3, 2),
     ),
     "a loop over an LSTM cell": on_steps(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from l0prune import GatedModel, Place, PlanError, PruneGroup, Role, apply_plan, consecutive
+from l0prune import Place, PruneGroup, Role, apply_plan, consecutive
 from l0prune.layers.attention import SlimMultiheadAttention, adopt_attention
 from l0prune.removal.plan import make_plan
 from l0prune.support.modules import model_shapes
@@ -70,6 +70,7 @@ def agree(expected: tuple, got: tuple) -> None:
             "batch_first": st.booleans(),
             "bias": st.booleans(),
             "add_zero_attn": st.booleans(),
+            "add_bias_kv": st.booleans(),
             "kdim": st.sampled_from([None, 3]),
             "vdim": st.sampled_from([None, 7]),
         }
@@ -189,42 +190,3 @@ def test_a_cut_module_survives_saving_copying_and_another_cut() -> None:
     apply_plan(other, make_plan([head_group(other)], {"heads": (0, 1)}, model_shapes(other)))
     other.load_state_dict(slim.state_dict())
     assert torch.equal(other(*args)[0], expected)
-
-
-def test_learned_bias_positions_are_refused_and_the_module_stays() -> None:
-    module = attention(batch_first=True, add_bias_kv=True)
-    before = copy.deepcopy(module)
-    group = head_group(module)
-    plan = make_plan([group], {"heads": (1,)}, model_shapes(module))
-    values = {"heads": torch.tensor([0.0, 0.5, 0.0])}
-    with pytest.raises(PlanError, match="add_bias_kv"):
-        apply_plan(module, plan, values)
-    with pytest.raises(PlanError, match="add_bias_kv"):
-        GatedModel(copy.deepcopy(module), [group], target_sparsity=0.3).pruned()
-    assert type(module) is nn.MultiheadAttention
-    assert all(torch.equal(p, before.get_parameter(name)) for name, p in module.named_parameters())
-    args = inputs(module, batched=True)
-    assert torch.equal(module(*args)[0], before(*args)[0])
-
-
-def test_learned_bias_positions_are_refused_where_the_output_alone_is_cut() -> None:
-    class Attended(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.attend, self.head = attention(batch_first=True, add_bias_kv=True), nn.Linear(WIDTH, 2).double()
-
-        def forward(self, *args: Tensor) -> Tensor:
-            return self.head(self.attend(*args)[0])
-
-    model = Attended()
-    places = [
-        Place(tensor=name, dim=dim, role=role, index=consecutive(WIDTH))
-        for name, dim, role in (
-            ("attend.out_proj.weight", 0, Role.PRODUCES),
-            ("attend.out_proj.bias", 0, Role.PRODUCES),
-            ("head.weight", 1, Role.CONSUMES),
-        )
-    ]
-    group = PruneGroup(name="width", kind="unit", units=WIDTH, places=tuple(places))
-    with pytest.raises(PlanError, match="add_bias_kv"):
-        apply_plan(model, make_plan([group], {"width": (0, 1)}, model_shapes(model)))

@@ -38,3 +38,22 @@ def test_peak_memory_is_counted_or_said_to_be_unknown(monkeypatch: pytest.Monkey
     assert peak_memory_bytes(torch.device("cpu")) > 10_000_000
     monkeypatch.setattr(machine, "resource", None)
     assert peak_memory_bytes(torch.device("cpu")) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "amx", "avx512", "fast"),
+    [
+        ("Intel(R) Xeon(R) Processor", False, True, False),
+        ("Intel(R) Xeon(R) Processor", True, True, True),
+        ("AMD EPYC 9654 96-Core Processor", False, True, True),
+        ("AMD EPYC 7763 64-Core Processor", False, False, False),
+    ],
+)
+def test_bfloat16_is_fast_where_there_are_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, amx: bool, avx512: bool, fast: bool
+) -> None:
+    monkeypatch.setattr(machine, "cpu_has_amx", lambda: amx)
+    monkeypatch.setattr(machine, "cpu_multiplies_bfloat16", lambda: avx512)
+    monkeypatch.setattr(machine, "processor", lambda device: name)
+    assert machine.has_fast_bfloat16(torch.device("cpu")) == fast
+    assert not machine.has_fast_bfloat16(torch.device("meta"))

@@ -79,6 +79,20 @@ def test_groups_without_numbers_of_their_own_are_counted(groups: list[str], tmp_
     assert names(drawn[0].axes[0]) == ["1", "2"]
 
 
+def test_stacks_that_number_their_blocks_alike_have_panels_of_their_own(tmp_path: Path, drawn: list[Any]) -> None:
+    places = ("encoder.layers.{}.self_attn", "decoder.layers.{}.self_attn", "decoder.layers.{}.encoder_attn")
+    plan = make_plan([place.format(block) for block in (0, 2) for place in places])
+    draw_kept_units(plan, tmp_path / "picture.png", {"unit": WORDS})
+    panels = drawn[0].axes
+    stacks = ["encoder self_attn", "decoder self_attn", "decoder encoder_attn"]
+    assert [axes.get_title(loc="left").replace("\n", " ") for axes in panels] == [
+        f"Hidden units, {stack}: 2 of {units} kept" for stack, units in zip(stacks, (1 + 4, 2 + 1, 3 + 2), strict=True)
+    ]
+    assert [names(axes) for axes in panels] == [["1", "3"]] * 3
+    # Whoever names no kinds has one panel with every group's name.
+    assert len(list(kept_figures(kept_units(plan)))) == 1
+
+
 def test_no_axis_has_parts_of_units(tmp_path: Path, drawn: list[Any]) -> None:
     draw_kept_units(make_plan(["only"]), tmp_path / "picture.png")
     assert all(tick == round(tick) for tick in drawn[0].axes[0].get_yticks())

@@ -16,7 +16,7 @@ from l0prune import Contender, Load, RemovalPlan, RunError
 from l0prune.measuring.count import macs, parameters
 from l0prune.report.parts import network_parts, short_names
 from l0prune.size.parameters import parameter_size
-from l0prune.storage.model_file import read_description
+from l0prune.storage import read_description
 
 
 class Encoder(nn.Module):
@@ -66,7 +66,7 @@ def lasting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """How long an input of the plugin lasts, which now is installed."""
     plugin = Tables()
     plugin.seconds = request.param
-    for module in ("storage.model_file", "report.parts"):
+    for module in ("storage.description", "report.parts"):
         monkeypatch.setattr(f"l0prune.{module}.get_plugin", lambda name: plugin)
     return request.param
 

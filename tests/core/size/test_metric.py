@@ -75,7 +75,9 @@ def test_names_are_taken_once() -> None:
         register_metric(HiddenWidth())
     second = register_metric(HiddenWidth(), replace=True)
     assert metric_named("width") is second
-    with pytest.raises(ConfigError, match=r"unknown metric \(got watts, expected params, macs, latency or width\)"):
+    with pytest.raises(
+        ConfigError, match=r"unknown metric \(got watts, expected params, layer-params, macs, latency or width\)"
+    ):
         metric_named("watts")
     with pytest.raises(ConfigError, match="has no name"):
         register_metric(Metric())

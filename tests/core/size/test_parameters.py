@@ -36,6 +36,19 @@ def enumerate_mean(size: SizeModel, probabilities: np.ndarray) -> float:
     return mean
 
 
+def test_parameters_within_reach_lack_the_tensors_without_units(make_network: Make) -> None:
+    network, groups = make_network()
+    network.table = nn.Embedding(50, 3)  # type: ignore[assignment]
+    whole, reach = parameter_size(network, groups), parameter_size(network, groups, within_reach=True)
+    standing = {place.tensor for group in groups for place in group.places}
+    standing |= {tensor for group in groups for tensor in group.alive_with}
+    beyond = sum(tensor.numel() for name, tensor in network.named_parameters() if name not in standing)
+    assert beyond >= 150
+    for draw in range(20):
+        kept = np.random.default_rng(draw).integers(whole.least, whole.units + 1)
+        assert whole.exact(kept) - reach.exact(kept) == beyond
+
+
 def test_exact_size_is_the_counted_size_for_every_plan(make_network: Make) -> None:
     network, groups = make_network()
     size = parameter_size(network, groups)

@@ -293,6 +293,7 @@ def test_ddp_leaves_alone_what_a_model_names(tmp_path: Path) -> None:
 def test_a_processor_says_whether_it_multiplies_bfloat16() -> None:
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     assert support.cpu_multiplies_bfloat16() == ("avx512_bf16" in flags)
+    assert support.cpu_has_amx() == ("amx_tile" in flags)
 
 
 def test_load_hooks_are_forgotten() -> None:

@@ -204,12 +204,14 @@ def test_non_finite_steps_are_counted_across_a_resumption() -> None:
         run(resumed)
 
 
+@pytest.mark.parametrize("final", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (1, 1), (7, 0), (7, 7), (20, 4)])
-def test_learning_rate_is_its_closed_form(steps: int, warmup: int) -> None:
-    config = StageConfig(steps=steps, learning_rate=0.5, warmup_steps=warmup)
+def test_learning_rate_is_its_closed_form(steps: int, warmup: int, final: float) -> None:
+    config = StageConfig(steps=steps, learning_rate=0.5, warmup_steps=warmup, final_rate=final)
     stage = Stage("further", Fit(nn.Linear(5, 3)), config, precision="float32")
     for step in range(steps):
-        expected = 0.5 * (step + 1) / warmup if step < warmup else 0.5 * (steps - step) / (steps - warmup)
+        falling = (steps - step) / (steps - warmup) if step >= warmup else 1.0
+        expected = 0.5 * (step + 1) / warmup if step < warmup else 0.5 * (final + (1 - final) * falling)
         assert stage.learning_rate_at(step) == pytest.approx(expected)
         assert 0 < stage.learning_rate_at(step) <= 0.5
 

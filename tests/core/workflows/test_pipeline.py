@@ -4,6 +4,7 @@ import json
 import math
 import random
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 import l0prune
 from l0prune.plugin import UnitKind
+from l0prune.size import Metric, SizeModel, Subject, Target, register_metric
+from l0prune.size.metric import Cut, Facts
 
 
 def test_a_projected_run_is_at_its_target_at_each_step_and_shrinks_meanwhile(tmp_path: Path) -> None:
@@ -110,6 +113,33 @@ def test_the_target_may_count_multiply_accumulates(tmp_path: Path) -> None:
     assert report.sparsity == 1 - report.macs_after / report.macs_before
     assert report.sparsity >= 0.6
     assert report.macs_before * 0.4 - report.macs_after < 4 * (10 + 3)
+
+
+class Measured(Metric):
+    """Units, which it looks at once more at the cut."""
+
+    name, noun, measured_at_cut = "measured", "units", True
+
+    def size(self, subject: Subject) -> SizeModel:
+        return SizeModel(subject.groups, {((0, 1),): 1}, counts=self.noun)
+
+    def meet(self, cut: Cut, target: Target, subject: Subject) -> Facts:
+        return {"units_at_the_cut": int(cut.gates.select().sum()), "round_to": 1}
+
+    def left(self, target: Target, kept: np.ndarray, facts: Mapping[str, Any]) -> float:
+        assert facts["units_at_the_cut"] == kept.sum()
+        return super().left(target, kept, facts)
+
+
+def test_the_report_holds_what_a_metric_of_ones_own_measures_at_the_cut(tmp_path: Path) -> None:
+    register_metric(Measured())
+    run, settings = tmp_path / "run", {**SETTINGS, "metric": "measured"}
+    with pytest.raises(l0prune.L0PruneError, match="interrupted"):
+        l0prune.compress(make_task(), settings=settings, out=run, observer=Watch(stop_at=("further", 2)))
+    report = l0prune.compress(make_task(), settings=settings, out=run, resume=True)
+    assert report.metric_facts == {"units_at_the_cut": report.kept_units["hidden"]["kept"]}
+    assert (report.round_to, report.sparsity) == (1, 0.6)
+    assert json.loads((run / "report.json").read_text())["metric_facts"] == report.metric_facts
 
 
 def test_a_cut_far_from_the_target_is_told_and_reported(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ def test_errors_have_an_interval_over_clips() -> None:
     assert errors.capped == 7 / 16
     low, high = errors.interval()
     assert 0 <= low < errors.share < high <= 3
+    low, high = errors.interval(capped=True)
+    assert 0 <= low < errors.capped < high <= 1
     same = Errors(counts=np.full(9, 1), lengths=np.full(9, 4))
     assert same.interval() == (0.25, 0.25)
 

@@ -251,8 +251,12 @@ def _probe(path: Path) -> Clip | Skipped:
 
 def _why_unread(path: Path) -> str:
     """Why a file's header is not looked at; nothing where it is."""
-    if path.is_symlink() and not path.is_file():
-        return "link to a folder, which is not followed" if path.is_dir() else "dangling link"
+    try:
+        if path.is_symlink() and not path.is_file():
+            return "link to a folder, which is not followed" if path.is_dir() else "dangling link"
+    except OSError as error:
+        # A manifest may list names that are longer than any.
+        return (error.strerror or "cannot be opened").lower()
     return f"{path.suffix.lower()} is not read" if path.suffix.lower() in UNREAD else ""
 
 
@@ -312,7 +316,7 @@ def _manifest_files(manifest: Path) -> Iterator[Path]:
     for number, line in enumerate(lines, start=2):
         name, tab, num_samples = line.partition("\t")
         where = f"{manifest}:{number}"
-        if name.strip() and tab and num_samples.strip().isdecimal():
+        if name.strip() and tab and num_samples.strip().isdecimal() and "\0" not in name:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 got, expected = repr(name), f"a path below {root}"
                 raise DataError("manifest leads out of its folder", where=where, got=got, expected=expected)

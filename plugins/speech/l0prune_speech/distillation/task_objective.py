@@ -76,7 +76,8 @@ class TaskDistillation(Objective):
         device = next(self.student.parameters()).device
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
         said = self._said(batch, inputs)
-        heard = self.teacher.hear(self.student, inputs, said.answers)
+        asked = said.answers if self.weights.logits or self.weights.task else None
+        heard = self.teacher.hear(self.student, inputs, asked)
         parts: dict[str, Tensor] = {}
         total = heard.states[-1].new_zeros((), dtype=torch.float32)
         if said.heard is not None and self.weights.layers:
@@ -106,7 +107,8 @@ class TaskDistillation(Objective):
             answers = tuple(self.teacher.answers(model, inputs, batch.longest_seconds))
         heard = None
         if self.weights.layers or self.weights.logits:
-            heard = self.teacher.hear(model, inputs, answers)
+            # Without logits to match a decoder need not speak.
+            heard = self.teacher.hear(model, inputs, answers if self.weights.logits else None)
             states = tuple(heard.states[layer] for layer in self.layers) if self.weights.layers else ()
             logits = (heard.logits, heard.counted) if self.weights.logits else (None, None)
             heard = replace(heard, states=states, logits=logits[0], counted=logits[1])

@@ -174,9 +174,10 @@ class Seq2SeqHead(_Spoken):
 
     def run(self, model: Any, inputs: Inputs, answers: Sequence[Answer] | None) -> tuple[tuple[Tensor, ...], Any]:
         """As `Head`'s."""
-        assert answers is not None
-        device = next(iter(inputs.values())).device
-        told, _ = self._told(answers, device)
+        if answers is None:
+            # The encoder alone: nobody asks for what a decoder would say.
+            return model.get_encoder()(**inputs, output_hidden_states=True).hidden_states, None
+        told, _ = self._told(answers, next(iter(inputs.values())).device)
         output = model(**inputs, decoder_input_ids=told, output_hidden_states=True, use_cache=False)
         return output.encoder_hidden_states, output.logits
 
@@ -193,8 +194,7 @@ class Seq2SeqHead(_Spoken):
 
     def counted(self, logits: Tensor | None, frames: Tensor, answers: Sequence[Answer] | None) -> Tensor | None:
         """As `Head`'s."""
-        assert answers is not None
-        return self._told(answers, frames.device)[1] >= 0
+        return None if answers is None else self._told(answers, frames.device)[1] >= 0
 
     def answers(self, model: Any, inputs: Inputs, seconds: float) -> list[Answer]:
         """By the class's own generate(), greedily."""

@@ -1,0 +1,176 @@
+"""Functions that take statistics over channels, which take them over the open ones meanwhile.
+
+Legend: C channels, n open channels.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from l0prune.layers.open_norms import OpenChannels, open_group_norm, open_norm
+
+
+class OverOpen(TorchFunctionMode):
+    """Lets normalisations and reductions over all channels take their statistics over the open ones.
+
+    Args:
+        opened: (C,), as `open_norm` takes it.
+        channel_dim: The dimension on which the channels stand where they are reduced.
+    """
+
+    def __init__(self, opened: Tensor | OpenChannels, channel_dim: int) -> None:
+        super().__init__()
+        self.opened, self.channel_dim = opened, channel_dim
+        self._mask = opened.opened if isinstance(opened, OpenChannels) else opened
+        self.width = len(self._mask)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Call a function, or what stands for it."""
+        kwargs = kwargs or {}
+        stand_in = _STAND_INS.get(func)
+        found = None if stand_in is None else stand_in(self, *args, **kwargs)
+        return func(*args, **kwargs) if found is None else found
+
+    # Each gives None where it is over something else than the channels.
+
+    def layer_norm(
+        self, input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+    ) -> Tensor | None:
+        """As torch's."""
+        if tuple(normalized_shape) != (self.width,):
+            return None
+        return as_torch_gives_it(open_norm(input, self.opened, weight, bias, eps=eps), input, True)
+
+    def rms_norm(
+        self, input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None
+    ) -> Tensor | None:
+        """As torch's."""
+        if tuple(normalized_shape) != (self.width,):
+            return None
+        eps = default_epsilon(input) if eps is None else eps
+        return as_torch_gives_it(open_norm(input, self.opened, weight, eps=eps, centred=False), input, False)
+
+    def group_norm(
+        self, input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+    ) -> Tensor | None:
+        """As torch's."""
+        if input.shape[1] != self.width:
+            return None
+        y = open_group_norm(input, self.opened, num_groups, weight, bias, eps)
+        return as_torch_gives_it(y, input, True)
+
+    def sum(self, input: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Tensor | None:
+        """As torch's."""
+        mask = self._over(input, dim)
+        return None if mask is None else (input * mask).sum(dim, keepdim, **kwargs)
+
+    def mean(self, input: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Tensor | None:
+        """As torch's."""
+        mask = self._over(input, dim)
+        if mask is None:
+            return None
+        return (input * mask).sum(dim, keepdim, **kwargs) / self._count(input, dim).clamp_min(1)
+
+    def var(
+        self, input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+    ) -> Tensor | None:
+        """As torch's."""
+        mask = self._over(input, dim)
+        if mask is None:
+            return None
+        correction = (1 if unbiased is None else int(unbiased)) if correction is None else correction
+        count = self._count(input, dim)
+        centred = (input - (input * mask).sum(dim, True) / count.clamp_min(1)) * mask
+        return (centred * centred).sum(dim, keepdim) / (count - correction).clamp_min(0)
+
+    def std(self, *args: Any, **kwargs: Any) -> Tensor | None:
+        """As torch's."""
+        variance = self.var(*args, **kwargs)
+        return None if variance is None else variance.sqrt()
+
+    def norm(
+        self, input: Tensor, p: Any = None, dim: Any = None, keepdim: bool = False, **kwargs: Any
+    ) -> Tensor | None:
+        """As torch's; `ord` as `torch.linalg` calls its `p`."""
+        p = kwargs.pop("ord", p)
+        p = 2 if p in (None, "fro") else p
+        mask = self._over(input, dim)
+        if mask is None or not isinstance(p, int | float) or p <= 0:
+            return None
+        return torch.linalg.vector_norm(input * mask, p, dim, keepdim, **kwargs)
+
+    def normalize(self, input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Any:
+        """As torch's."""
+        length = self.norm(input, p, dim, True)
+        return None if length is None or out is not None else input / length.clamp_min(eps)
+
+    def amax(self, input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor | None:
+        """As torch's."""
+        filled = self._filled(input, dim, lowest=True)
+        return None if filled is None else filled.amax(dim, keepdim)
+
+    def amin(self, input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor | None:
+        """As torch's."""
+        filled = self._filled(input, dim, lowest=False)
+        return None if filled is None else filled.amin(dim, keepdim)
+
+    def softmax(self, input: Tensor, dim: Any = None, *_: Any, dtype: Any = None, **__: Any) -> Tensor | None:
+        """As torch's."""
+        filled = self._filled(input, dim, lowest=True)
+        return None if filled is None else filled.softmax(dim, dtype)
+
+    def _over(self, x: Tensor, dim: Any) -> Tensor | None:
+        """1 at the open channels of `x` and 0 at the closed ones, if they are among what is reduced."""
+        dims = [dim] if isinstance(dim, int) else [*dim] if isinstance(dim, Sequence) else []
+        if not -x.ndim <= self.channel_dim < x.ndim:
+            return None
+        channels = self.channel_dim % x.ndim
+        if x.shape[channels] != self.width or channels not in {d % x.ndim for d in dims}:
+            return None
+        return self._mask.to(x).view([-1 if d == channels else 1 for d in range(x.ndim)])
+
+    def _count(self, x: Tensor, dim: Any) -> Tensor:
+        """How many numbers of open channels are reduced into one."""
+        reduced = {d % x.ndim for d in ([dim] if isinstance(dim, int) else dim)}
+        others = prod(x.shape[d] for d in reduced - {self.channel_dim % x.ndim})
+        return self._mask.sum().to(x) * others
+
+    def _filled(self, x: Tensor, dim: Any, *, lowest: bool) -> Tensor | None:
+        """Closed channels hold what no maximum, or no minimum, is."""
+        mask = self._over(x, dim)
+        if mask is None:
+            return None
+        limits = torch.finfo(x.dtype)
+        return x.masked_fill(mask == 0, limits.min if lowest else limits.max)
+
+
+_STAND_INS: dict[Any, Callable[..., Any]] = {
+    nn.functional.layer_norm: OverOpen.layer_norm,
+    torch.layer_norm: OverOpen.layer_norm,
+    nn.functional.group_norm: OverOpen.group_norm,
+    torch.group_norm: OverOpen.group_norm,
+    nn.functional.rms_norm: OverOpen.rms_norm,
+    torch.rms_norm: OverOpen.rms_norm,
+    nn.functional.normalize: OverOpen.normalize,
+    nn.functional.softmax: OverOpen.softmax,
+    torch.linalg.norm: OverOpen.norm,
+    torch.linalg.vector_norm: OverOpen.norm,
+}
+for _name in "sum mean var std norm amax amin softmax".split():
+    for _place in (torch, Tensor):
+        _STAND_INS[getattr(_place, _name)] = getattr(OverOpen, _name)
+
+
+def as_torch_gives_it(y: Tensor, x: Tensor, widens: bool) -> Tensor:
+    """The dtype of torch's own: autocast widens some norms' outputs on a GPU; on a CPU it leaves them as x was."""
+    widened = widens and x.is_cuda and torch.is_autocast_enabled("cuda")
+    return y if widened or y.dtype == x.dtype else y.to(x.dtype)
+
+
+def default_epsilon(x: Tensor) -> float:
+    """torch's, that of the dtype it computes in."""
+    return torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
