@@ -3,7 +3,7 @@
 Libraries of kernels work on blocks of channels. Widths such as 127 or 209 fall between them: they are padded, or
 computed by another, slower kernel.
 
-- CPUs: onnxruntime and oneDNN block channels by 8 (AVX2) or 16 (AVX-512). `benchmarks/widths.py` measures it.
+- CPUs: onnxruntime and oneDNN block channels by 8 (AVX2) or 16 (AVX-512).
 - NVIDIA's tensor cores take half precision in multiples of 8 and TF32 in multiples of 4; otherwise values are padded.
   Source: https://docs.nvidia.com/deeplearning/performance/dl-performance-fully-connected/, "Tensor Core requirements".
 """
