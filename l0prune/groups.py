@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from l0prune.errors import GroupError, PlanError
-from l0prune.support import conforms
+from l0prune.support import conforms, size_name
 
 
 class Role(StrEnum):
@@ -94,6 +94,40 @@ class Attribute:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SizedCall:
+    """A call whose sizes a module's method derives, `x.reshape(B, N, C)` say: with a cut the module keeps them."""
+
+    module: str
+    method: str
+    digest: str
+    """Of the method's source, as `support.digest_of` gives it."""
+    place: tuple[int, int]
+    """Where the call ends, as `support.sized_call_of` gives it."""
+    sizes: tuple[int | None, ...]
+    """In the dense model; None where the method's own expression stays, -1 for what the other sizes leave."""
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """Where each size comes from, as `support.class_with_sizes` takes it."""
+        return tuple("own" if size is None else "rest" if size == -1 else "kept" for size in self.sizes)
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        """What the module keeps, by the names of attributes, in the dense model."""
+        return {size_name(self.place, dim): size for dim, size in enumerate(self.sizes) if size not in (None, -1)}
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON."""
+        return {**vars(self), "place": list(self.place), "sizes": list(self.sizes)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "SizedCall":
+        """The inverse of `to_json`."""
+        line, column = data["place"]
+        return cls(**{**data, "place": (line, column), "sizes": tuple(data["sizes"])})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bypass:
     """The residual block that contributes nothing once the group is empty."""
 
@@ -113,6 +147,8 @@ class PruneGroup:
     places: tuple[Place, ...]
     norms: tuple[Norm, ...] = ()
     attributes: tuple[Attribute, ...] = ()
+    calls: tuple[SizedCall, ...] = ()
+    """Calls in the modules around the units that cannot derive their sizes once units are gone."""
     alive_with: tuple[str, ...] = ()
     """Tensors that count, and act, only while any unit is open: the output bias of a residual block."""
     bypass: Bypass | None = None
@@ -165,6 +201,8 @@ class PruneGroup:
             "attributes": [vars(attribute) for attribute in self.attributes],
             "alive_with": list(self.alive_with),
             "bypass": vars(self.bypass) if self.bypass else None,
+            # Files of groups without any are as they always were.
+            **({"calls": [call.to_json() for call in self.calls]} if self.calls else {}),
         }
 
     @classmethod
@@ -178,7 +216,8 @@ class PruneGroup:
         Raises:
             PlanError: A key is missing or has the wrong type, the group contradicts itself or does not fit the shapes.
         """
-        if not conforms(data, _GROUP_SCHEMA):
+        schema = {**_GROUP_SCHEMA, "calls": [_CALL_SCHEMA]} if "calls" in data else _GROUP_SCHEMA
+        if not conforms(data, schema):
             raise PlanError("malformed prune group", where=data.get("name", "?") if isinstance(data, Mapping) else "?")
         for place in data["places"]:
             _check_extent(place, data, shapes)
@@ -190,6 +229,7 @@ class PruneGroup:
                 places=tuple(Place.from_json(place, data["units"]) for place in data["places"]),
                 norms=tuple(Norm(**norm) for norm in data["norms"]),
                 attributes=tuple(Attribute(**attribute) for attribute in data["attributes"]),
+                calls=tuple(map(SizedCall.from_json, data.get("calls", ()))),
                 alive_with=tuple(data["alive_with"]),
                 bypass=Bypass(**data["bypass"]) if data["bypass"] else None,
             )
@@ -212,6 +252,7 @@ def _check_extent(place: Mapping[str, Any], group: Mapping[str, Any], shapes: Ma
 
 _INDEX_SCHEMA = ({"offset": int, "width": int}, [[int]])
 _PLACE_SCHEMA = {"tensor": str, "dim": (int, None), "role": str, "index": _INDEX_SCHEMA}
+_CALL_SCHEMA = {"module": str, "method": str, "digest": str, "place": [int], "sizes": [(int, None)]}
 _GROUP_SCHEMA = {
     "name": str,
     "kind": str,

@@ -9,6 +9,7 @@ from l0prune.discovery.found import Discovery, LeftAlone
 from l0prune.discovery.grouping import unused_modules
 from l0prune.discovery.rules import across, consume, extent, module_rule, operator_rule, tensors
 from l0prune.discovery.search import discover
+from l0prune.discovery.sizes import SizedModule, with_calls
 from l0prune.discovery.traced import Cost, Trace
 from l0prune.discovery.tracer import Tracer
 
@@ -16,6 +17,7 @@ __all__ = [
     "Cost",
     "Discovery",
     "LeftAlone",
+    "SizedModule",
     "Trace",
     "Tracer",
     "across",
@@ -28,4 +30,5 @@ __all__ = [
     "tensors",
     "trace",
     "unused_modules",
+    "with_calls",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from l0prune.discovery.sizes import SizedModule
 from l0prune.discovery.traced import Trace
 from l0prune.groups import PruneGroup
 
@@ -15,6 +16,8 @@ class LeftAlone:
     kind: str
     units: int
     reason: str
+    parameters: int = 0
+    """Parameters that stand on them: what it costs that they stay."""
     interface: bool = False
     """Whether they are the model's own output: not hidden at all."""
 
@@ -31,6 +34,9 @@ class Discovery:
     """Units that layers make in all, without those of the model's own output."""
     layers: Mapping[tuple[str, int], str] = field(default_factory=dict, repr=False)
     """The dimensions (tensor, dim) on which layers make units, with the kind of unit."""
+
+    sized: Mapping[str, SizedModule] = field(default_factory=dict, repr=False)
+    """By path, modules that derive sizes from which units are counted, and could keep them instead."""
 
     @property
     def reached_units(self) -> int:

@@ -1,12 +1,14 @@
 """From a trace to groups: units that stand alike in the weights, and cost alike, make one."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 
 import numpy as np
 from torch import nn
 
 from l0prune.discovery.found import Discovery, LeftAlone
+from l0prune.discovery.sizes import sized_modules, tie_split
 from l0prune.discovery.traced import OUTPUT, NormCall, Trace
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.layers import counting_attributes, layer_units
@@ -20,6 +22,7 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
         model: The model that was followed.
         found: What its forward pass ties together.
     """
+    tie_split(found)
     classes = found.classes()
     reasons = found.reasons(classes)
     modules = dict(model.named_modules())
@@ -28,6 +31,11 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
     # Units that stand alike in the weights, and cost alike, make one group.
     units: dict[tuple, list[int]] = defaultdict(list)
     alone: Counter[tuple[str, str, str]] = Counter()
+    costs_alone: Counter[tuple[str, str, str]] = Counter()
+    heads = {int(atom) for atoms in found.heads for atom in np.unique(classes[atoms])}
+    parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    plain: dict[tuple[str, int, str], list[int]] = defaultdict(list)
+    known: set[str] = set()
     standing = _standing(found, classes)
     for atom, places in standing.items():
         made = next((p for p in places if p[:2] in layers), None)
@@ -37,8 +45,21 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
             units[widths, costs.get(atom, ())].append(atom)
         elif made and (atom in reasons or made[0] in found.used):
             reason = reasons.get(atom, "nothing that can be gated reads it")
-            alone[made[0].rpartition(".")[0], layers[made[:2]], reason] += 1
-    heads = {int(atom) for atoms in found.heads for atom in np.unique(classes[atoms])}
+            kind = "head" if atom in heads else layers[made[:2]]
+            key = made[0].rpartition(".")[0], kind, reason
+            alone[key] += 1
+            costs_alone[key] += _standing_on(places, parameters)
+        elif atom in reasons and not made:
+            for tensor, dim, _ in places:
+                if len(parameters.get(tensor, ())) > 1 and tensor in found.used:
+                    plain[tensor, dim, reasons[atom]].append(_standing_on(places, parameters))
+        if made or atom not in reasons:
+            known.update(tensor for tensor, *_ in places)
+    # Weights that a module of one's own keeps as plain parameters, as stacked experts: the units are no layer's.
+    for (tensor, _, reason), costs_there in plain.items():
+        if tensor not in known:
+            alone[tensor, "unit", reason] += len(costs_there)
+            costs_alone[tensor, "unit", reason] += sum(costs_there)
     groups: list[PruneGroup] = []
     taken: Counter[str] = Counter()
     for (widths, _), members in units.items():
@@ -66,11 +87,21 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
                 ),
             )
         )
+    owner = _owners(groups, found, classes)
+    finished = tuple(_finished(groups, found, classes, owner, modules))
     return Discovery(
-        groups=tuple(_finished(groups, found, classes, modules)),
+        groups=finished,
+        sized=sized_modules(finished, found, classes, owner, _features(layers, found, classes)),
         left_alone=tuple(
-            LeftAlone(name=called(name), kind=kind, units=n, reason=reason, interface=reason.startswith(OUTPUT))
-            for (name, kind, reason), n in alone.items()
+            LeftAlone(
+                name=called(key[0]),
+                kind=key[1],
+                units=n,
+                reason=key[2],
+                parameters=costs_alone[key],
+                interface=key[2].startswith(OUTPUT),
+            )
+            for key, n in alone.items()
         ),
         trace=found,
         notes=(*found.notes, *_unused(model, found)),
@@ -81,6 +112,15 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
             for atom in classes[found.leaves[tensor][dim]].tolist()
         ),
         layers=layers,
+    )
+
+
+def _standing_on(places: Mapping[tuple[str, int, Role], list[int]], parameters: Mapping[str, tuple[int, ...]]) -> int:
+    """How many parameters there are at places of a unit."""
+    return sum(
+        len(indices) * prod(parameters[tensor]) // parameters[tensor][dim]
+        for (tensor, dim, _), indices in places.items()
+        if tensor in parameters
     )
 
 
@@ -133,15 +173,32 @@ def _standing_alike(call: NormCall, found: Trace, classes: np.ndarray) -> str | 
     return next((f"{name}:{d}" for name, d, atoms in dims if is_alike(atoms)), None)
 
 
-def _finished(
-    groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray, modules: Mapping[str, nn.Module]
-) -> list[PruneGroup]:
-    """Groups with the norms that mix their units and the attributes that count them."""
+def _owners(groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray) -> np.ndarray:
+    """(A,) the number of the group that each class belongs to, -1 for none."""
     owner = np.full(found.size, -1)
     for g, group in enumerate(groups):
         for place in group.places:
             assert place.dim is not None
             owner[classes[found.leaves[place.tensor][place.dim][place.index.ravel()]]] = g
+    return owner
+
+
+def _features(layers: Iterable[tuple[str, int]], found: Trace, classes: np.ndarray) -> np.ndarray:
+    """(A,) the classes that layers make."""
+    made = np.zeros(found.size, dtype=bool)
+    for tensor, dim in layers:
+        made[classes[found.leaves[tensor][dim]]] = True
+    return made
+
+
+def _finished(
+    groups: Sequence[PruneGroup],
+    found: Trace,
+    classes: np.ndarray,
+    owner: np.ndarray,
+    modules: Mapping[str, nn.Module],
+) -> list[PruneGroup]:
+    """Groups with the norms that mix their units and the attributes that count them."""
     norms: list[dict[Norm, None]] = [{} for _ in groups]
     weighted = {name.rpartition(".")[0] for name in found.leaves}
     for call in found.norms:

@@ -56,6 +56,27 @@ class Reading(NamedTuple):
     atoms: Atoms
 
 
+class SizedDim(NamedTuple):
+    """One of the sizes that a call is given."""
+
+    length: int
+    atoms: Atoms | None
+    """(length, n) of the dimension that it makes, which may depend on n places of others too; None for a fixed one."""
+    sources: tuple[Atoms | None, ...]
+    """What the dimensions carry that it is a factor or a product of; none where that is not known."""
+
+
+class TracedCall(NamedTuple):
+    """A call with sizes in a method of the module that runs."""
+
+    module: str
+    kind: type
+    method: str
+    place: tuple[int, int]
+    """As `sized_call_of` gives it."""
+    dims: tuple[SizedDim, ...]
+
+
 @dataclass
 class Trace:
     """What a forward pass ties together."""
@@ -75,6 +96,8 @@ class Trace:
     costs: list[Cost] = field(default_factory=list)
     norms: list[NormCall] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
+    calls: list[TracedCall] = field(default_factory=list)
+    """Calls that are given sizes."""
     used: set[str] = field(default_factory=set)
     """Parameters and buffers that an operator has read."""
     notes: list[str] = field(default_factory=list)

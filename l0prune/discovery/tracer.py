@@ -54,11 +54,15 @@ class Tracer(TorchDispatchMode):
         self._paths: list[str] = []
         self._inputs: list[Any] = []
         self._suspended = False
+        self._first_of_buffers: int | None = None
         self._time_limit, self._deadline = time_limit, 0.0
         self._model, self.modules = model, dict(model.named_modules())
         leaves: dict[str, list[Atoms]] = {}
         start = 1
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        parameters = dict(model.named_parameters())
+        for name, tensor in [*parameters.items(), *model.named_buffers()]:
+            if name not in parameters and self._first_of_buffers is None:
+                self._first_of_buffers = start
             leaves[name] = []
             for extent in tensor.shape:
                 leaves[name].append(np.arange(start, start + extent))
@@ -72,6 +76,7 @@ class Tracer(TorchDispatchMode):
                 self._single[tensor] = single
         self.trace = Trace(leaves, start)
         self._free = start
+        self._first_of_buffers = start if self._first_of_buffers is None else self._first_of_buffers
         for path, module in self.modules.items():
             self._follow(path, module)
 
@@ -187,6 +192,10 @@ class Tracer(TorchDispatchMode):
     def is_new(self, atoms: np.ndarray) -> bool:
         """Whether no parameter or buffer has these atoms."""
         return bool((atoms >= self._free).all())
+
+    def is_of_no_layer(self, atoms: np.ndarray) -> bool:
+        """Whether no parameter has these atoms: a mask's places, say, or what was expanded."""
+        return bool((atoms >= self._first_of_buffers).all())
 
     def settle(self, tensor: Tensor) -> None:
         """Let the units of every joint block be those of its first dimension: heads, not places within them."""

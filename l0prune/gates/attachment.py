@@ -70,8 +70,7 @@ class Attachment:
                 shorten(module, name)
         for opened in open_channels:
             opened.fused = fused
-        for norm in self._norms:
-            _replace(model, norm.dense, norm)
+        _replace(model, {norm.dense: norm for norm in self._norms})
         self._hooks: list[RemovableHandle] = fused.attach(model)
         for module, _ in self._orders:
             self._hooks += _layer_hooks(module)
@@ -99,8 +98,7 @@ class Attachment:
             # Optimizers know parameters by their number.
             own = own_parameters(module)
             own.update({name: own.pop(name) for name in names})
-        for norm in self._norms:
-            _replace(self.model, norm, norm.release())
+        _replace(self.model, {norm: norm.release() for norm in self._norms})
         for module in self._nested:
             module.use_nested_tensor = True
         self._gated, self._orders, self._norms, self._hooks, self._nested = [], [], [], [], []
@@ -166,12 +164,12 @@ def _check_shares(norm: nn.Module, place: Place, where: str) -> None:
             raise GroupError("a unit must take as many channels from each group of a gated GroupNorm", where=where)
 
 
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` wherever `old` stands."""
+def _replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
+    """Put modules in the places of others, wherever these stand, in one pass."""
     for parent in list(model.modules()):
         for name, child in list(own_modules(parent).items()):
-            if child is old:
-                setattr(parent, name, new)
+            if child in new:
+                setattr(parent, name, new[child])
 
 
 def _own_class(module: nn.Module) -> None:

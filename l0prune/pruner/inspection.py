@@ -13,8 +13,10 @@ from l0prune.errors import GroupError, TraceError
 from l0prune.example import Example, Observe
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.proof import prove_on_copy
+from l0prune.pruner.shares import Share, shares_of
+from l0prune.pruner.sizing import sized_where_needed
 from l0prune.size import SizeModel, mac_size, parameter_size, unit_sizes
-from l0prune.support import called, is_inside, model_shapes, path_of, several
+from l0prune.support import called, is_inside, listed, model_shapes, path_of, several
 
 ANY_MODEL_TOLERANCE = 1e-4
 """Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""
@@ -34,6 +36,8 @@ class InspectedGroup:
     proved: bool
     reason: str = ""
     """Why it is refused."""
+    written: tuple[str, ...] = ()
+    """Methods, "Attention.forward" say, that a cut writes anew, because they derive sizes from which units are gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,8 @@ class Inspection:
     parameter_model: SizeModel = field(repr=False)
     mac_model: SizeModel | None = field(repr=False)
     """Multiply-accumulates on the example inputs; None where they could not be counted."""
+    shares: tuple[Share, ...] = ()
+    """The share of units that can go, by kind."""
     endangered: tuple[str, ...] = ()
     """Modules that the example inputs never reach, as wide as something that can be pruned: if other inputs reach them,
     the pruned model may fail there."""
@@ -59,14 +65,44 @@ class Inspection:
         refused = {alone.name: alone.reason for alone in self.left_alone if not alone.interface}
         return refused | {row.name: row.reason for row in self.rows if not row.proved}
 
+    @property
+    def costs(self) -> dict[str, int]:
+        """What every refusal costs: the parameters that stand on units which stay, by name, the most first.
+
+        A parameter in which two such units meet counts for both.
+        """
+        costs: dict[str, int] = {}
+        for alone in self.left_alone:
+            if not alone.interface:
+                costs[alone.name] = costs.get(alone.name, 0) + alone.parameters
+        for row in self.rows:
+            if not row.proved:
+                costs[row.name] = costs.get(row.name, 0) + row.units * row.unit_parameters
+        return dict(sorted(costs.items(), key=lambda cost: -cost[1]))
+
+    def to_json(self) -> dict[str, Any]:
+        """All that is shown, as a JSON object."""
+        size = self.parameter_model
+        return {
+            "groups": [{**vars(row), "written": list(row.written)} for row in self.rows],
+            "left_alone": [vars(alone) for alone in self.left_alone],
+            "shares": [vars(share) for share in self.shares],
+            "costs": self.costs,
+            "parameters": size.total,
+            "can_go": size.total - size.floor,
+            "notes": list(self.notes),
+        }
+
     def _table(self) -> list[tuple[str, ...]]:
         table = [("group", "kind", "units", "parameters a unit", "MACs a unit", "proved")]
         for row in self.rows:
             macs = "" if row.unit_macs is None else f"{row.unit_macs:,}"
-            proved = "yes" if row.proved else f"no: {row.reason}"
+            written = f", writes {listed(row.written)} anew" if row.written else ""
+            proved = f"yes{written}" if row.proved else f"no: {row.reason}"
             table.append((row.name, row.kind, f"{row.units:,}", f"{row.unit_parameters:,}", macs, proved))
         for alone in self.left_alone:
-            table.append((alone.name, alone.kind, f"{alone.units:,}", "", "", f"left alone: {alone.reason}"))
+            cost = f"{alone.parameters // alone.units:,}"
+            table.append((alone.name, alone.kind, f"{alone.units:,}", cost, "", f"left alone: {alone.reason}"))
         return table
 
     def _summary(self) -> str:
@@ -74,7 +110,15 @@ class Inspection:
         removable = size.total - size.floor
         share = f"{removable:,} of {size.total:,} parameters ({removable / max(size.total, 1):.1%}) can go"
         line = f"{len(self.groups)} of {len(self.rows)} groups proved; {share}"
-        return "\n".join([line, *self.notes])
+        lines = [line, *self.notes]
+        if self.shares:
+            shares = (f"{s.reached:,} of {s.units:,} {s.kind} ({s.reached / s.units:.0%})" for s in self.shares)
+            lines.insert(1, f"units that can go: {', '.join(shares)}")
+        if costs := list(self.costs.items()):
+            most = ", ".join(f"{name} {cost:,}" for name, cost in costs[:3])
+            more = f" and {len(costs) - 3} more" if len(costs) > 3 else ""
+            lines.insert(2, f"parameters on units that stay: {most}{more}")
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         table = self._table()
@@ -131,12 +175,14 @@ def inspect(
     observe = Example(example_inputs, forward_fn, output_transform).checked(model)
     if groups is None:
         found = discover(model, observe, ignored=ignored, num_heads=num_heads, time_limit=time_limit)
+        found = sized_where_needed(model, found, observe)
     else:
         found = _given(model, observe, groups, ignored, time_limit)
     faults, notes = prove_on_copy(model, found.groups, observe, tolerance)
     proved = tuple(group for group in found.groups if group.name not in faults)
     sizes = parameter_size(model, found.groups)
     unit_macs = _unit_macs(model, found, proved)
+    modules = dict(model.named_modules())
     return Inspection(
         rows=tuple(
             InspectedGroup(
@@ -147,16 +193,25 @@ def inspect(
                 unit_macs=mac,
                 proved=group.name not in faults,
                 reason=faults.get(group.name, ""),
+                written=_written(group, modules),
             )
             for group, unit, mac in zip(found.groups, unit_sizes(sizes), unit_macs, strict=True)
         ),
         left_alone=found.left_alone,
         notes=(*found.notes, *notes),
         groups=proved,
+        shares=shares_of(found.groups, (group.name for group in proved), found.left_alone, found.layers),
         parameter_model=parameter_size(model, proved),
         mac_model=mac_size(model, proved, found.trace) if found.trace else None,
         endangered=_endangered(model, proved, found.trace) if found.trace else (),
     )
+
+
+def _written(group: PruneGroup, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
+    names = (
+        f"{type(modules[call.module]).__name__}.{call.method.rpartition('/')[0] or call.method}" for call in group.calls
+    )
+    return tuple(dict.fromkeys(names))
 
 
 def _unit_macs(model: nn.Module, found: Discovery, proved: Sequence[PruneGroup]) -> list[int | None]:

@@ -10,6 +10,7 @@ from l0prune.groups import Place, Role
 from l0prune.layers import Layer, layer_of
 from l0prune.removal.bypassed import Bypassed
 from l0prune.removal.plan import RemovalPlan
+from l0prune.removal.sizes import check_calls, keep_sizes
 from l0prune.support import carry_source, is_inside, model_shapes, own_parameters, owners
 
 
@@ -30,6 +31,7 @@ def apply_plan(model: nn.Module, plan: RemovalPlan, values: Mapping[str, Tensor]
             untouched then.
     """
     plan.check(model)
+    check_calls(model, plan.groups)
     held = owners(model)
     survivors = plan.survivors()
     # Before the cut: what a module looks like shows in its sizes, and a wrong registration must not leave it half cut.
@@ -48,6 +50,8 @@ def apply_plan(model: nn.Module, plan: RemovalPlan, values: Mapping[str, Tensor]
         parent, name = _owner(model, path)
         returns = next(group.bypass.returns for group in plan.groups if group.bypass and group.bypass.module == path)
         setattr(parent, name, Bypassed(returns))
+    if survivors:
+        keep_sizes(model, plan.groups, without=plan.bypassed)
     live = model_shapes(model)
     for (tensor, dim), stays in survivors.items():
         if tensor in live:

@@ -123,9 +123,13 @@ class RemovalPlan:
         check_shapes(self.shapes, shapes)
         check_groups(self.groups, shapes)
         for group in self.groups:
+            given = {(call.module, name) for call in group.calls for name in call.attributes}
             for attribute in group.attributes:
                 # Set by name after the cut: a plan from a file must set nothing else.
-                found = getattr(_module(model, attribute.module, group), attribute.name, None)
+                module = _module(model, attribute.module, group)
+                if (attribute.module, attribute.name) in given:
+                    continue
+                found = getattr(module, attribute.name, None)
                 if type(found) is not int:
                     where = f"{group.name}, {attribute.module}.{attribute.name}"
                     raise PlanError("not a number of units", where=where, got=type(found).__name__)

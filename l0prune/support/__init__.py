@@ -44,6 +44,13 @@ if TYPE_CHECKING:
     from l0prune.support.pickles import pickled_names
     from l0prune.support.processes import python, safe_children
     from l0prune.support.registry import ClassRegistry, Registry, spelled
+    from l0prune.support.rewriting import (
+        can_write,
+        class_with_sizes,
+        digest_of,
+        size_name,
+        sized_call_of,
+    )
     from l0prune.support.signals import catch_signals
     from l0prune.support.tables import merge, read_toml, to_mapping, write_toml
     from l0prune.support.text import (
@@ -124,6 +131,7 @@ if TYPE_CHECKING:
         "build",
         "cache_folder",
         "called",
+        "can_write",
         "carry_source",
         "catch_signals",
         "check_archive",
@@ -134,12 +142,14 @@ if TYPE_CHECKING:
         "check_stamp",
         "check_writable",
         "checked",
+        "class_with_sizes",
         "compiled_from",
         "conforms",
         "copied",
         "counted",
         "cpu_has_amx",
         "cpu_multiplies_bfloat16",
+        "digest_of",
         "duration",
         "evaluating",
         "fields_of",
@@ -201,6 +211,8 @@ if TYPE_CHECKING:
         "share_contents",
         "share_hooks",
         "shortest_endings",
+        "size_name",
+        "sized_call_of",
         "spelled",
         "stamp",
         "state_to_pickle",
@@ -265,6 +277,13 @@ _HOMES = {
     "processes": ("python", "safe_children"),
     "parsing": ("parse_json",),
     "pickles": ("pickled_names",),
+    "rewriting": (
+        "can_write",
+        "class_with_sizes",
+        "digest_of",
+        "size_name",
+        "sized_call_of",
+    ),
     "registry": ("ClassRegistry", "Registry", "spelled"),
     "signals": ("catch_signals",),
     "tables": (

@@ -20,6 +20,7 @@ from l0prune.discovery.rules import (  # noqa: F401 - they register rules
 from l0prune.discovery.rules.elementwise import pointwise, shaped_like
 from l0prune.discovery.rules.products import consume, extent
 from l0prune.discovery.rules.registry import RULES, across, module_rule, operator_rule, tensors
+from l0prune.discovery.rules.sized_calls import SIZED, note_sizes
 from l0prune.discovery.rules.whole_modules import rule_of
 from l0prune.discovery.tracer import Tracer
 from l0prune.support import schema_of
@@ -62,6 +63,8 @@ def apply_rule(tracer: Tracer, func: Any, args: Sequence[Any], kwargs: dict[str,
     else:
         for operand in operands:
             tracer.pin_all(operand, f"read by {name}, which has no rule,")
+    if name in SIZED:
+        note_sizes(tracer, name, args, out)
     if operands and all(constant):
         for result in tensors([out]):
             tracer.set(result, tracer.facts(result).blocks, constant=True)

@@ -19,7 +19,7 @@ def _reshape(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     facts = tracer.facts(x)
     if not facts.blocks:
         return
-    factors = _factors(tuple(x.shape), tuple(out.shape))
+    factors = factors_of(tuple(x.shape), tuple(out.shape))
     if factors is None:
         tracer.pin_all(x, "is reshaped across its channels")
         return
@@ -40,11 +40,11 @@ def _reshape(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
         return {d for i, one in enumerate(touched) for d in one if any(d in two for two in touched[i + 1 :])}
 
     if shared():
-        # A dimension that was expanded gives way to one with units of its own.
+        # A dimension that was expanded, or a mask's, gives way to one with units of its own.
         for _, atoms in split:
-            if tracer.is_new(atoms):
+            if tracer.is_of_no_layer(atoms):
                 tracer.pin(atoms, "is flattened together with other channels")
-        split = [(axes, atoms) for axes, atoms in split if not tracer.is_new(atoms)]
+        split = [(axes, atoms) for axes, atoms in split if not tracer.is_of_no_layer(atoms)]
     blocks, taken = [], set()
     # Of several heads stay, rather than places within them; else the longest, units of experts rather than experts.
     for axes, atoms in sorted(split, key=lambda part: (not _are_heads(tracer, part[1]), -part[1].size)):
@@ -118,7 +118,7 @@ def _merge(
     return Block(tuple(owner[k] for k in axes), atoms)
 
 
-def _factors(
+def factors_of(
     before: tuple[int, ...], after: tuple[int, ...]
 ) -> tuple[list[int], list[list[int]], list[list[int]]] | None:
     """The common refinement of two shapes: factor sizes, and the factors of each dimension on both sides."""

@@ -1,6 +1,7 @@
 """inspect(): what is proved, what is refused and why, and how it is shown."""
 
 import copy
+import json
 from html.parser import HTMLParser
 from typing import Any
 
@@ -37,7 +38,10 @@ class Partly(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.free(x))
-        return self.head(torch.relu(self.known(x)).view(3, 12))
+        x = torch.relu(self.known(x))
+        if x.shape[1] != 12:
+            raise ValueError("12 features are expected")
+        return self.head(x)
 
 
 class Sleeping(nn.Module):
@@ -64,9 +68,50 @@ def test_what_cannot_be_cut_is_refused_by_name_and_the_rest_goes_on() -> None:
     free, known = found.rows
     assert (free.name, free.units, free.proved, free.reason) == ("free", 8, True, "")
     assert (known.name, known.proved) == ("known", False)
-    assert "the cut forward pass fails: shape '[3, 12]' is invalid" in known.reason
+    assert "the cut forward pass fails: 12 features are expected" in known.reason
     assert [group.name for group in found.groups] == ["free"]
     assert found.refused == {"known": known.reason}
+
+
+def test_shares_and_costs_say_what_stays() -> None:
+    class Gates(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stacked = nn.Parameter(torch.randn(2, 12, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([x.sort(-1).values @ each for each in self.stacked]).sum(0).sort(-1).values
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.partly, self.enter, self.gates, self.leave = Partly(), nn.Linear(2, 12), Gates(), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.leave(self.gates(self.enter(self.partly(x))))
+
+    found = inspect(Both(), X)
+    shares = {share.kind: (share.reached, share.units) for share in found.shares}
+    assert shares["features"][0] == 8 + 2
+    # Weights of a module that no layer is known for are named, too.
+    assert {"partly.known", "enter", "gates.stacked"} == {*found.refused}
+    assert found.costs["partly.known"] == 12 * (8 + 1 + 2)
+    assert found.costs["enter"] == 12 * (2 + 1)
+    assert list(found.costs.values()) == sorted(found.costs.values(), reverse=True)
+    shown = str(found)
+    assert "units that can go: 10 of " in shown
+    assert "parameters on units that stay: " in shown
+    told = json.loads(json.dumps(found.to_json()))
+    assert told["shares"] == [vars(share) for share in found.shares]
+    assert told["can_go"] == found.parameter_model.total - found.parameter_model.floor
+
+
+def test_a_width_that_several_layers_add_to_is_the_trunk() -> None:
+    model = nn.Sequential(
+        nn.Linear(6, 16), *(nn.TransformerEncoderLayer(16, 4, 24, batch_first=True) for _ in range(2)), nn.Linear(16, 2)
+    )
+    shares = {share.kind: (share.reached, share.units) for share in inspect(model, X[None]).shares}
+    assert shares == {"trunk": (16, 16), "heads": (8, 8), "features": (48, 48)}
 
 
 def test_a_unit_costs_what_leaves_with_it() -> None:
@@ -163,7 +208,7 @@ def test_the_table_lines_up_and_says_everything() -> None:
     ends = {line.index("yes") if "yes" in line else line.index("no: ") for line in lines[2:4]}
     assert ends == {lines[0].index("proved")}
     assert "left alone: part of the model's output" in lines[4]
-    assert lines[-1].startswith("1 of 2 groups proved; ")
+    assert lines[-3].startswith("1 of 2 groups proved; ")
 
 
 def test_a_notebook_shows_the_same_table() -> None:

@@ -1,0 +1,152 @@
+"""Which sizes of a method's calls a cut makes wrong, and which units they count."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from l0prune.discovery.traced import SizedDim, Trace, TracedCall
+from l0prune.groups import Attribute, PruneGroup, SizedCall
+from l0prune.support import can_write, digest_of, is_inside, size_name
+
+_OWN, _REST = 0, -1
+
+
+class SizedModule:
+    """The calls of one module with sizes that it could keep, and the attributes that each group mends after a cut."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+        self.calls: list[SizedCall] = []
+        self.attributes: dict[str, list[Attribute]] = {}
+        """By group."""
+
+
+def tie_split(found: Trace) -> None:
+    """Tie units that a view lays out along several dimensions, (3, heads, width) say: what is left has to be as even.
+
+    Those along the dimension that leaves most are kept apart.
+    """
+    while ties := _uneven(found, found.classes()):
+        found.same += ties
+
+
+def _uneven(found: Trace, classes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    ties = []
+    for call in found.calls:
+        joint = [dim.atoms for dim in call.dims if dim.atoms is not None and dim.atoms.shape[1] > 1]
+        varying = [atoms for atoms in joint if (classes[atoms] != classes[atoms[:1]]).any()]
+        if len(varying) > 1 and len({atoms.size for atoms in varying}) == 1:
+            best = max(varying, key=lambda atoms: _left(classes[atoms]))
+            if (classes[best] != classes[best[:, :1]]).any():
+                ties.append((best, np.broadcast_to(best[:, :1], best.shape)))
+    return ties
+
+
+def _left(table: np.ndarray) -> int:
+    """How many classes there are once all in a row (length, n) are one: at most as many as rows."""
+    return len({frozenset(row) for row in table.tolist()})
+
+
+class _Counting:
+    """What sizes count.
+
+    Args:
+        groups: The groups.
+        classes: (A,) of atoms.
+        owner: (A,) the number of the group of each class, -1 for none.
+        features: (A,) the classes that layers make; others may be places in a table, as of positions.
+    """
+
+    def __init__(
+        self, groups: Sequence[PruneGroup], classes: np.ndarray, owner: np.ndarray, features: np.ndarray
+    ) -> None:
+        self.groups, self.classes, self.owner = groups, classes, owner
+        self._known = (owner >= 0) | features
+
+    def __call__(self, dim: SizedDim) -> tuple[int, tuple[int, int] | None]:
+        """A size, or where else it comes from; and the group that it counts with what a unit counts, if any."""
+        known = [atoms is not None and bool(self._known[self.classes[atoms]].all()) for atoms in dim.sources]
+        if not any(known):
+            return _OWN, None
+        if not all(known):
+            # A factor beside units is a head's width, or the batch or a length: it is what the other sizes leave.
+            return _REST, None
+        found = None if dim.atoms is None else self.classes[dim.atoms]
+        if dim.atoms is None or found is None or (found == found[:1]).all():
+            # A dimension in which units stand several times has been put together with the batch or a length.
+            return (dim.length if all(map(_distinct, dim.sources)) else _OWN), None
+        if not _distinct(dim.atoms[:, 0]):
+            return _REST, None
+        return self._of_units(dim.length, found)
+
+    def _of_units(self, length: int, found: np.ndarray) -> tuple[int, tuple[int, int] | None]:
+        """The same for classes (length, n)."""
+        owners = np.unique(self.owner[found]).tolist()
+        if owners == [-1]:
+            return length, None
+        if len(owners) > 1 or (found != found[:, :1]).any() or length % self.groups[owners[0]].units:
+            return _OWN, None
+        return length, (owners[0], length // self.groups[owners[0]].units)
+
+
+def _distinct(atoms: np.ndarray | None) -> bool:
+    return atoms is not None and len(np.unique(atoms)) == len(atoms)
+
+
+def sized_modules(
+    groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray, owner: np.ndarray, features: np.ndarray
+) -> dict[str, SizedModule]:
+    """By path, modules whose methods are given sizes that units of groups stand behind.
+
+    Args:
+        groups: The groups.
+        found: What the forward pass ties together.
+        classes: (A,) of atoms.
+        owner: (A,) the number of the group of each class, -1 for none.
+        features: (A,) the classes that layers make.
+    """
+    at: dict[tuple[str, str, tuple[int, int]], list[TracedCall]] = {}
+    for call in found.calls:
+        at.setdefault((call.module, call.method, call.place), []).append(call)
+    counted, modules = _Counting(groups, classes, owner, features), dict[str, SizedModule]()
+    digests: dict[tuple[type, str, tuple[int, int], tuple[str, ...]], str | None] = {}
+    for (path, method, place), calls in at.items():
+        kind = calls[0].kind
+        seen = {tuple(map(counted, call.dims)) for call in calls}
+        if len(seen) != 1:
+            # One call is given other sizes at other times.
+            continue
+        (dims,) = seen
+        rests = sum(length == _REST for length, _ in dims)
+        sizes = tuple(None if n == _OWN or (n == _REST and rests > 1) else n for n, _ in dims)
+        call = SizedCall(module=path, method=method, digest="", place=place, sizes=sizes)
+        key = kind, method, place, call.ways
+        if key not in digests:
+            writable = {*call.ways} != {"own"} and can_write(kind, method, place, call.ways)
+            digests[key] = digest_of(kind, method) if writable else None
+        if (digest := digests[key]) is None:
+            continue
+        module = modules.setdefault(path, SizedModule(kind))
+        module.calls.append(replace(call, digest=digest))
+        for dim, (_, units) in enumerate(dims):
+            if units is not None:
+                attribute = Attribute(module=path, name=size_name(place, dim), per_unit=units[1])
+                module.attributes.setdefault(groups[units[0]].name, []).append(attribute)
+    return modules
+
+
+def with_calls(groups: Iterable[PruneGroup], modules: Mapping[str, SizedModule]) -> tuple[PruneGroup, ...]:
+    """The groups, which let some modules keep the sizes of their calls wherever units of them stand inside."""
+    result = []
+    for group in groups:
+        tensors = {place.tensor for place in group.places}
+        near = [
+            module
+            for path, module in modules.items()
+            if group.name in module.attributes or any(is_inside(tensor, path) for tensor in tensors)
+        ]
+        calls = tuple(call for module in near for call in module.calls)
+        attributes = tuple(a for module in near for a in module.attributes.get(group.name, ()))
+        result.append(replace(group, calls=calls, attributes=(*group.attributes, *attributes)) if near else group)
+    return tuple(result)

@@ -1,0 +1,319 @@
+"""Methods written anew: sizes that they derive, `x.reshape(B, N, C)` say, become numbers that the module keeps.
+
+The file goes along where an instance of such a class is pickled, so that it needs nothing but Python.
+"""
+
+import ast
+import copyreg
+import functools
+import hashlib
+import inspect
+import linecache
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from types import CellType, FrameType, FunctionType
+from typing import Any
+
+Place = tuple[int, int]
+"""Where a call ends in a function's source: lines after the function's first, and bytes from the left."""
+Ways = tuple[str, ...]
+"""Where each size of a call comes from: "own", the method's own expression; "kept", the module; "rest", -1."""
+Sizes = Mapping[str, Mapping[Place, Ways]]
+"""By the name of a method, the calls in it that take sizes; "method/function" is a function that it calls."""
+
+_THIS, _HELPER = "sized_module", "_with_sizes_"
+_METHODS = {"reshape", "view", "expand", "split"}
+_made: dict[Any, type] = {}
+_helper: list[str] = []
+
+
+def sized_call_of(module: Any, frame: FrameType) -> tuple[str, Place] | None:
+    """The call that a frame is at, in a method of a module or in a function of its file that the method calls.
+
+    Args:
+        module: The module.
+        frame: Of the method, the function, or a comprehension in one of these.
+
+    Returns:
+        The name of the method, with that of the function after a slash where there is one, and where the call ends;
+        None for any other frame, and where Python does not say.
+    """
+    *_, end_line, _, end_column = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+    called = _outside_comprehension(frame)
+    name = _method_of(module, called)
+    if name is None and called.f_back is not None:
+        caller, function = _outside_comprehension(called.f_back), called.f_code.co_name
+        method = _method_of(module, caller)
+        is_global = getattr(caller.f_globals.get(function), "__code__", None) is called.f_code
+        name = f"{method}/{function}" if method is not None and is_global else None
+    if name is None or end_line is None or end_column is None:
+        return None
+    return name, (end_line - called.f_code.co_firstlineno, end_column)
+
+
+def _outside_comprehension(frame: FrameType) -> FrameType:
+    while frame.f_code.co_name in ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>") and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+def _method_of(module: Any, frame: FrameType) -> str | None:
+    """The name of the method of a module that a frame runs, for it."""
+    code = frame.f_code
+    if not code.co_argcount or frame.f_locals.get(code.co_varnames[0]) is not module:
+        return None
+    method = getattr(type(module), code.co_name, None)
+    return code.co_name if getattr(inspect.unwrap(method) if method else None, "__code__", None) is code else None
+
+
+def _source_of(kind: type, name: str) -> Any:
+    """The function of a `sized_call_of` name: a method, without its decorators, or what it calls."""
+    method, _, function = name.partition("/")
+    plain = inspect.unwrap(getattr(kind, method))
+    return plain.__globals__[function] if function else plain
+
+
+def digest_of(kind: type, name: str) -> str | None:
+    """Of a method's source: another version of it may have its calls elsewhere. None where there is no source."""
+    try:
+        return hashlib.sha256(inspect.getsource(_source_of(kind, name)).encode()).hexdigest()[:16]
+    except (OSError, TypeError, AttributeError, KeyError):
+        return None
+
+
+def can_write(kind: type, name: str, place: Place, ways: Ways) -> bool:
+    """Whether the call that ends at a place of a method takes sizes that can be written anew."""
+    try:
+        return bool(class_with_sizes(kind, {name: {place: ways}}))
+    except (OSError, TypeError, ValueError, SyntaxError, KeyError):
+        return False
+
+
+def size_name(place: Place, dim: int) -> str:
+    """The attribute that holds a size: which of a call's sizes, and where the call ends."""
+    return f"size_{place[0]}_{place[1]}_{dim}"
+
+
+def class_with_sizes(kind: type, sizes: Sizes) -> type:
+    """A class like another, whose methods read some sizes from the instance (`size_name`).
+
+    Raises:
+        ValueError: A call is not there.
+    """
+    key = (kind, tuple((name, tuple(sorted(calls.items()))) for name, calls in sorted(sizes.items())))
+    if key not in _made:
+        if hasattr(kind, "_sizes"):
+            raise ValueError("its methods are written anew already")
+        texts: dict[str, str] = {}
+        for method in {name.partition("/")[0] for name in sizes}:
+            helpers = {name.partition("/")[2] for name in sizes if name.startswith(f"{method}/")}
+            texts[method] = _text(_source_of(kind, method), sizes.get(method, {}), helpers)
+        for name in sizes:
+            if "/" in name:
+                texts[name] = _text(_source_of(kind, name), sizes[name], is_helper=True)
+        _made[key] = _class_of(kind, texts)
+        _made[key]._sizes = {name: dict(calls) for name, calls in sizes.items()}  # type: ignore[attr-defined]
+    return _made[key]
+
+
+def _class_of(kind: type, texts: Mapping[str, str]) -> type:
+    """A class that derives from `kind`, with methods by the text of the functions that make them."""
+    methods: dict[str, Any] = {}
+    for name, text in texts.items():
+        plain = _source_of(kind, name)
+        method, _, function = name.partition("/")
+        written = _compiled(plain, text)
+        methods[_HELPER + function if function else method] = (
+            written if function else _decorated(getattr(kind, method), plain, written)
+        )
+    made = type(kind.__name__, (kind,), {**methods, "__module__": kind.__module__, "__qualname__": kind.__qualname__})
+    made._texts, made._dense, made._sizes = dict(texts), kind, {}  # type: ignore[attr-defined]
+    copyreg.pickle(made, _reduced)  # type: ignore[arg-type]
+    return made
+
+
+def _decorated(method: Any, plain: Any, written: Any) -> Any:
+    """A method whose decorators, which keep the function in their closures, hold another in its place."""
+    if method is plain:
+        return written
+    cells = getattr(method, "__closure__", None) or ()
+    for number, cell in enumerate(cells):
+        if isinstance(cell.cell_contents, FunctionType) and inspect.unwrap(cell.cell_contents) is plain:
+            closure: list[CellType] = list(cells)
+            closure[number] = CellType(_decorated(cell.cell_contents, plain, written))
+            made = FunctionType(
+                method.__code__, method.__globals__, method.__name__, method.__defaults__, tuple(closure)
+            )
+            made.__kwdefaults__ = method.__kwdefaults__
+            functools.update_wrapper(made, method)
+            made.__wrapped__ = closure[number].cell_contents  # type: ignore[attr-defined]
+            return made
+    raise ValueError("a decorator that keeps its function elsewhere than in its closure")
+
+
+def _reduced(instance: Any) -> tuple[Any, ...]:
+    made = type(instance)
+    if not _helper:
+        _helper.append(globals().get("helper") or inspect.getsource(sys.modules[__name__]))
+    known = {"helper": _helper[0], "kind": made._dense, "texts": made._texts, "__name__": "l0prune_rewriting"}
+    state = instance.__getstate__() if hasattr(instance, "__getstate__") else vars(instance)
+    return eval, ("exec(helper) or object.__new__(_class_of(kind, texts))", known), state
+
+
+def _parsed(function: Any) -> tuple[ast.Module, int]:
+    """A function's syntax, and how far its source is indented."""
+    source = inspect.getsource(function)
+    plain = textwrap.dedent(source)
+    return ast.parse(plain), len(source.splitlines()[0]) - len(plain.splitlines()[0])
+
+
+def _text(function: Any, calls: Mapping[Place, Ways], helpers: Iterable[str] = (), *, is_helper: bool = False) -> str:
+    """A function's source with sizes that the module keeps.
+
+    Args:
+        function: The function.
+        calls: In it.
+        helpers: Functions it calls, which have become methods.
+        is_helper: Whether it is to become one itself.
+    """
+    tree, indent = _parsed(function)
+    (definition,) = tree.body
+    if not isinstance(definition, ast.FunctionDef) or any(map(_is_private, ast.walk(tree))):
+        raise ValueError("not a method whose source says all")
+    moved = {(line, column - indent): (ways, (line, column)) for (line, column), ways in calls.items()}
+    if is_helper:
+        (definition.args.posonlyargs or definition.args.args).insert(0, ast.arg(_THIS))
+        definition.name = _HELPER + definition.name
+    writer = _Writer([*definition.args.posonlyargs, *definition.args.args][0].arg, moved, helpers)
+    definition = writer.visit(definition)
+    if len(writer.found) != len(calls):
+        raise ValueError("a call that takes sizes is not in the method's source")
+    definition = _Deriver(writer.derived, definition).visit(definition)
+    arguments = definition.args
+    for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg):
+        if argument is not None:
+            argument.annotation = None
+    definition.returns, definition.decorator_list = None, []
+    # The values of defaults are those of the original.
+    arguments.defaults = [ast.Constant(None) for _ in arguments.defaults]
+    arguments.kw_defaults = [default and ast.Constant(None) for default in arguments.kw_defaults]
+    return ast.unparse(ast.fix_missing_locations(definition))
+
+
+class _Deriver(ast.NodeTransformer):
+    """Lets a quotient that is such a size, `C // self.num_heads` say, be that size wherever else it stands."""
+
+    def __init__(self, derived: Mapping[str, ast.expr], definition: ast.FunctionDef) -> None:
+        self.derived = derived
+        stores = [node.id for node in ast.walk(definition) if isinstance(node, ast.Name) and _is_stored(node)]
+        self.once = {name for name in stores if stores.count(name) == 1}
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        if isinstance(node.op, ast.FloorDiv) and ast.dump(node) in self.derived:
+            return self.derived[ast.dump(node)]
+        return self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        target = node.targets[0]
+        is_quotient = isinstance(node.value, ast.BinOp) and isinstance(node.value.op, ast.FloorDiv)
+        if isinstance(target, ast.Name) and target.id in self.once and is_quotient:
+            node.value = self.derived.get(ast.dump(ast.Name(target.id, ast.Load())), node.value)
+        return self.generic_visit(node)
+
+
+def _is_stored(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Store)
+
+
+def _is_private(node: ast.AST) -> bool:
+    """Whether a name is one that Python spells by the class around it."""
+    name = getattr(node, "attr", "")
+    return name.startswith("__") and not name.endswith("__")
+
+
+class _Writer(ast.NodeTransformer):
+    def __init__(self, this: str, calls: Mapping[Place, tuple[Ways, Place]], helpers: Iterable[str]) -> None:
+        self.this, self.calls, self.found, self.helpers = this, calls, set[Place](), set(helpers)
+        self.derived: dict[str, ast.expr] = {}
+        """What takes the place of a size that the method derives, by its syntax."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        at = node.end_lineno - 1, node.end_col_offset
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id in self.helpers:
+            node.func = ast.Attribute(ast.Name(self.this, ast.Load()), _HELPER + node.func.id, ast.Load())
+        if at in self.calls:
+            ways, place = self.calls[at]
+            if _with_sizes(node, self.this, place, ways, self.derived):
+                self.found.add(at)
+        return node
+
+
+def _with_sizes(node: Any, this: str, place: Place, ways: Ways, derived: dict[str, ast.expr]) -> bool:
+    """Let a call take its sizes where they are to come from; False where its form is none that is known.
+
+    What it would have derived those from that the module keeps is added to `derived`.
+    """
+    function = node.func
+    if not (isinstance(function, ast.Attribute) and function.attr in _METHODS):
+        return False
+    is_torch = isinstance(function.value, ast.Name) and function.value.id == "torch"
+    first = 1 if is_torch else 0
+    if len(node.args) <= first or any(isinstance(argument, ast.Starred) for argument in node.args[:first]):
+        return False
+
+    def taken(dim: int) -> ast.expr:
+        if ways[dim] != "kept":
+            return ast.Constant(-1 if ways[dim] == "rest" else None)
+        return ast.Attribute(ast.Name(this, ast.Load()), size_name(place, dim), ast.Load())
+
+    given = node.args[first:]
+    if function.attr == "split":
+        # The size of every part, or of each; then the dimension.
+        given = given[:1]
+        if len(ways) == 1:
+            node.args[first] = taken(0)
+            return True
+    inner = given[0].elts if len(given) == 1 and isinstance(given[0], ast.Tuple | ast.List) else given
+    plain = not any(isinstance(argument, ast.Starred) for argument in inner)
+    if plain and len(inner) == len(ways):
+        given_ways = zip(inner, ways, strict=True)
+        if any(ast.unparse(size) == "-1" for size, way in given_ways if way == "own"):
+            # The method knows what the others leave.
+            ways = tuple("own" if way == "rest" else way for way in ways)
+        for dim, way in enumerate(ways):
+            if way == "kept":
+                derived[ast.dump(inner[dim])] = taken(dim)
+            if way != "own":
+                inner[dim] = taken(dim)
+        if inner is given:
+            node.args[first : first + len(given)] = inner
+        return True
+    if plain and len(given) != 1:
+        return False
+    whole = given[0] if len(given) == 1 and plain else ast.Tuple(list(inner), ast.Load())
+    names = ast.Tuple([taken(dim) for dim in range(len(ways))], ast.Load())
+    listed = ast.parse("[given if kept is None else kept for given, kept in zip(0, 1)]", mode="eval").body
+    assert isinstance(listed, ast.ListComp)
+    listed.generators[0].iter.args = [whole, names]  # type: ignore[attr-defined]
+    node.args[first : first + len(given)] = [listed]
+    return True
+
+
+def _compiled(original: Any, text: str) -> Callable[..., Any]:
+    """The function that a text defines, with the globals, defaults and enclosing variables of another."""
+    free = original.__code__.co_freevars
+    name = text.partition("(")[0].removeprefix("def ")
+    outer = f"def _outer({', '.join(free)}):\n{textwrap.indent(text, '    ')}\n    return {name}\n"
+    place = f"<{original.__qualname__} with sizes, {hashlib.sha256(outer.encode()).hexdigest()[:8]}>"
+    # Tracebacks and compilers read it.
+    linecache.cache[place] = (len(outer), None, outer.splitlines(keepends=True), place)
+    scope: dict[str, Any] = {}
+    exec(compile(outer, place, "exec", dont_inherit=True), original.__globals__, scope)
+    made = scope["_outer"](*(cell.cell_contents for cell in original.__closure__ or ()))
+    made.__defaults__, made.__kwdefaults__ = original.__defaults__, original.__kwdefaults__
+    made.__qualname__, made.__module__ = original.__qualname__, original.__module__
+    return made
