@@ -409,7 +409,9 @@ LAYERS: dict[str, Case] = {
         lambda m, x: m.b(ops.roi_align(torch.tanh(m.a(x)), BOXES, 2)), "4 conv", a=conv(3, 4), b=conv(4, 2)
     ),
     "a deformable convolution": on_images(
-        lambda m, x: m.c(torch.tanh(m.b(torch.tanh(m.a(x)), torch.tanh(m.where(x))))), "4 conv, 6 conv", "where a convolution looks",
+        lambda m, x: m.c(torch.tanh(m.b(torch.tanh(m.a(x)), torch.tanh(m.where(x))))),
+        "4 conv, 6 conv",
+        "where a convolution looks",
         a=conv(3, 4), where=conv(3, 18, 3), b=lambda: ops.DeformConv2d(4, 6, 3), c=conv(6, 2),
     ),
     "torch.vmap": on_rows(
