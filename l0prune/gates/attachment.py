@@ -168,7 +168,7 @@ def _replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
     """Put modules in the places of others, wherever these stand, in one pass."""
     for parent in list(model.modules()):
         for name, child in list(own_modules(parent).items()):
-            if child in new:
+            if child is not None and child in new:
                 setattr(parent, name, new[child])
 
 
