@@ -141,7 +141,7 @@ def make_steps(name: str, optimizer: str, device: torch.device) -> dict[str, Cal
     model = copy.deepcopy(dense)
     x = torch.randn(shape, device=device)
     y = torch.randint(10, shape[:1], device=device)
-    pruner = l0prune.wrap(model, x[:2], target_sparsity=0.5)
+    pruner = l0prune.wrap(model, x[:2], target_sparsity=0.5, round_to=1)
     optimizers = {
         "dense": OPTIMIZERS[optimizer](dense.parameters()),
         "gated": OPTIMIZERS[optimizer](pruner.parameter_groups(lr=1e-3)),

@@ -10,6 +10,7 @@ records and report. While a live run is read (by `report`, `verify` and `load`),
 """
 
 import argparse
+import json
 import shutil
 import tempfile
 import time
@@ -35,7 +36,9 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=RESULTS / "survival.json")
     options = arguments.parse_args()
     torch.set_num_threads(1)
-    folder, rows = Path(tempfile.mkdtemp()), []
+    folder = Path(tempfile.mkdtemp())
+    # Those of other scenarios stay.
+    rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     try:
         scenarios, sweep = Materials(folder).scenarios(), Sweep(folder)
         for name in options.scenarios or scenarios:
@@ -43,13 +46,14 @@ def main() -> None:
             calls, end = sweep.undisturbed(scenario)
             for fault in ("look",) if scenario.look else FAULTS:
                 outcome = sweep.swept(scenario, fault, calls, end, range(0, len(calls), options.every))
+                rows = [row for row in rows if (row["scenario"], row["fault"]) != (name, fault)]
                 rows.append({"scenario": name, "fault": fault, **asdict(outcome)})
+                write_json(options.out, {"rows": rows, "where": where(torch.device("cpu"))})
+                write_text(options.out.with_suffix(".md"), _table(rows))
                 print(f"{name}, {fault}: {outcome.tried} of {outcome.calls} calls, {time.monotonic() - began:.0f} s")
                 print(*outcome.wrong, sep="\n", end="\n" if outcome.wrong else "", flush=True)
     finally:
         shutil.rmtree(folder)
-    write_json(options.out, {"rows": rows, "where": where(torch.device("cpu"))})
-    write_text(options.out.with_suffix(".md"), _table(rows))
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

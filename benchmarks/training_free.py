@@ -60,7 +60,12 @@ def run(network: str, dense: nn.Module, seed: int) -> list[dict[str, Any]]:
         scores = l0prune.importances(dense, groups, importance, batches=batches, loss=loss, seed=seed)
         for target in TARGETS:
             pruned = l0prune.prune(
-                dense, example, target_sparsity=target, groups=groups, importance=lambda _m, _g, scores=scores: scores
+                dense,
+                example,
+                target_sparsity=target,
+                groups=groups,
+                round_to=1,
+                importance=lambda _m, _g, scores=scores: scores,
             )
             add(f"prune, {importance}", target, pruned)
             l0prune.repair(dense, pruned, l0prune.plan_of(pruned), batches, loss=loss)

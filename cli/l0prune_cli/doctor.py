@@ -9,7 +9,7 @@ from typing import Any
 
 from l0prune_cli import options
 
-_OPTIONAL = ("transformers", "onnx", "onnxscript", "onnxruntime", "openvino")
+_OPTIONAL = ("transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "ctranslate2")
 """Distributions that some formats and backends need."""
 
 

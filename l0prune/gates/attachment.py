@@ -133,7 +133,7 @@ def _gated_norms(
 
 
 def _place_on_channels(group: PruneGroup, norm: Norm, shapes: Mapping[str, tuple[int, ...]]) -> Place | None:
-    """Where a group stands on a norm's channels: on its weight, another tensor along them alone, or one that it names."""
+    """Where a group stands on a norm's channels: on its weight, another tensor along them, or one that it names."""
     if norm.along is not None:
         tensor, _, dim = norm.along.rpartition(":")
         return next((p for p in group.places if (p.tensor, str(p.dim)) == (tensor, dim)), None)

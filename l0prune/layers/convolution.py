@@ -3,8 +3,9 @@
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from l0prune.layers.registry import Layer, Stays, register
+from l0prune.layers.registry import Layer, Stays, register, register_alike
 from l0prune.support import Convolution
 
 _FILTERS = (("weight", 0), ("parametrizations.weight.original1", 0))
@@ -38,4 +39,19 @@ def _sizes(module: Any) -> dict[str, int]:
     return {"in_channels": columns * module.groups, "out_channels": rows}
 
 
+def _looks_like_convolution(module: Any) -> bool:
+    """Whether a module of another class keeps a weight (out, in / groups, ...) and these numbers, as torch's do."""
+    weight, sizes = getattr(module, "weight", None), [getattr(module, n, None) for n in ("out_channels", "in_channels")]
+    groups = getattr(module, "groups", None)
+    if not isinstance(weight, Tensor) or weight.ndim < 3 or type(groups) is not int:
+        return False
+    return sizes == [weight.shape[0], weight.shape[1] * groups]
+
+
+def _sizes_alike(module: Any) -> dict[str, int]:
+    rows, columns = module.weight.shape[:2]
+    return {"in_channels": columns * module.groups, "out_channels": rows}
+
+
+register_alike(_looks_like_convolution, Layer(units={("weight", 0): "conv"}, sizes=_sizes_alike))
 register(Convolution, Layer(units=_units, sizes=_sizes, cut=_follow_channels))

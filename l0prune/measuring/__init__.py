@@ -8,14 +8,16 @@ if TYPE_CHECKING:
     from l0prune.measuring.benchmark import Measurement, Row, measure
     from l0prune.measuring.count import macs, macs_by_module, parameters
     from l0prune.measuring.machine import has_fast_bfloat16, peak_memory_bytes, pick_device, processor
+    from l0prune.measuring.onnx_files import quantized
     from l0prune.measuring.timing import freed_memory_kept, interleave, speedup
-    from l0prune.measuring.variants import Contender, Load, check_variants
+    from l0prune.measuring.variants import Contender, Load, Variant, check_variants
 
     __all__ = [
         "Contender",
         "Load",
         "Measurement",
         "Row",
+        "Variant",
         "check_variants",
         "freed_memory_kept",
         "has_fast_bfloat16",
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         "peak_memory_bytes",
         "pick_device",
         "processor",
+        "quantized",
         "speedup",
     ]
 
@@ -47,6 +50,7 @@ _HOMES = {
         "pick_device",
         "processor",
     ),
+    "onnx_files": ("quantized",),
     "timing": (
         "freed_memory_kept",
         "interleave",
@@ -55,6 +59,7 @@ _HOMES = {
     "variants": (
         "Contender",
         "Load",
+        "Variant",
         "check_variants",
     ),
 }

@@ -141,11 +141,14 @@ def _loads(example_inputs: Inputs | Tensor | Sequence[Load]) -> list[Load]:
 
 def _check_lengths(contenders: Mapping[str, Contender], loads: Sequence[Load]) -> None:
     for name, contender in contenders.items():
-        shortest = (contender.facts or {}).get("shortest_seconds")
+        shortest, longest = ((contender.facts or {}).get(f"{end}_seconds") for end in ("shortest", "longest"))
         for load in loads:
             if shortest and load.seconds and load.seconds < shortest:
                 where, expected = f"{name}, {load.name}", f"{shortest} s or more"
                 raise DataError("too short for the model", where=where, expected=expected)
+            if longest and load.seconds and load.seconds > longest:
+                where, expected = f"{name}, {load.name}", f"{longest:g} s or less"
+                raise DataError("too long for the model", where=where, expected=expected)
 
 
 def _runs(variants: Mapping[tuple[str, str, str], Variant], load: Load) -> dict[str, Callable[[], object]]:

@@ -48,7 +48,7 @@ def open_onnx(path: Path, backend: str, dtype: str, device: torch.device, thread
     try:
         if backend == "openvino":
             return _in_openvino(path, dtype, threads)
-        return _in_onnxruntime(_quantized(path) if dtype == "int8" else path, device, threads)
+        return _in_onnxruntime(quantized(path, path.parent) if dtype == "int8" else path, device, threads)
     except Exception as error:
         # Where in the library comes first, and what at the end.
         got = (str(error).strip().splitlines() or [type(error).__name__])[-1][-200:]
@@ -78,10 +78,11 @@ def _in_openvino(path: Path, dtype: str, threads: int) -> OnnxProgram:
     return OnnxProgram(inputs=process.inputs, prepare=process.prepare)
 
 
-def _quantized(path: Path) -> Path:
+def quantized(path: Path, folder: Path) -> Path:
+    """A file whose linear layers compute in int8 (dynamic quantisation), written into a folder."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    small = path.with_name(f"{path.stem}.int8.onnx")
+    small = folder / f"{path.stem}.int8.onnx"
     # Convolutions in dynamic int8 are slower than in float32, in onnxruntime as elsewhere.
     quantize_dynamic(path, small, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
     return small

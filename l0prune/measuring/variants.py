@@ -36,6 +36,11 @@ class Contender:
     """Whose parameters and multiply-accumulates are reported: `module` by default, which may do them in fewer."""
     onnx: Callable[[], Path] | None = None
     """Makes or finds the model's ONNX file."""
+    variant: "Callable[[str, str, torch.device, int], Variant] | None" = None
+    """A dtype, a backend, a device and a number of threads -> what is timed. For what is more than a module or a
+    file, in place of both."""
+    variants: frozenset[tuple[str, str]] = frozenset()
+    """The dtypes and backends that `variant` has."""
     facts: Mapping[str, Any] | None = None
     """More figures for the report: file size, load time, peak memory."""
     packages: Sequence[str] = ()
@@ -100,11 +105,19 @@ def make_variants(
     for name, contender in contenders.items():
         for backend in backends:
             for dtype in dtypes:
+                if contender.variant is not None:
+                    if (dtype, backend) in contender.variants:
+                        made[name, dtype, backend] = contender.variant(dtype, backend, device, threads)
+                    continue
                 if (contender.module is None and backend not in EXTRAS) or not _exists(dtype, backend):
                     continue
                 make = _file if backend in EXTRAS else _module
                 made[name, dtype, backend] = make(contender, dtype, backend, device, threads)
     missing = [name for name in contenders if not any(key[0] == name for key in made)]
+    if missing and (has := contenders[missing[0]].variants):
+        got = f"{' or '.join(dtypes)} with {' or '.join(backends)}"
+        expected = ", ".join(f"{dtype} with {backend}" for dtype, backend in sorted(has))
+        raise ConfigError("model cannot be measured so", where=missing[0], got=got, expected=expected)
     if missing:
         hint = "measure it in float32 with the onnxruntime or the openvino backend"
         raise ConfigError("model is an ONNX file", where=missing[0], hint=hint)

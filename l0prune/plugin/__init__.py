@@ -1,7 +1,17 @@
 """The plugin seam: what a plugin gives, and how plugins are found."""
 
 from l0prune.plugin.find import get_plugin, plugin_names
-from l0prune.plugin.protocols import Benchable, Evaluator, Export, Exporter, ExportFormat, Opener, Plugin, SelfChecking
+from l0prune.plugin.protocols import (
+    Benchable,
+    Evaluator,
+    Export,
+    Exporter,
+    ExportFormat,
+    FormatsBySource,
+    Opener,
+    Plugin,
+    SelfChecking,
+)
 from l0prune.plugin.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
 from l0prune.plugin.settings import STAGES, describe, may_change, resolve, wish_of
 from l0prune.plugin.task import OwnTask, Task, UnitKind
@@ -16,6 +26,7 @@ __all__ = [
     "Export",
     "ExportFormat",
     "Exporter",
+    "FormatsBySource",
     "LayerComparison",
     "Opener",
     "OwnTask",

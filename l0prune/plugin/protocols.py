@@ -79,6 +79,15 @@ class Exporter(Protocol):
 
 
 @runtime_checkable
+class FormatsBySource(Protocol):
+    """What an exporter provides beside `Exporter` where not every format holds every network."""
+
+    def formats_of(self, source: str) -> Mapping[str, ExportFormat]:
+        """The formats that a source can be written in, by name."""
+        ...
+
+
+@runtime_checkable
 class Benchable(Protocol):
     """What a plugin provides beside `Plugin` to have its networks measured."""
 

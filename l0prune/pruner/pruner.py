@@ -54,8 +54,8 @@ class L0Pruner:
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         num_heads: Attention heads by projection, where the forward pass does not show them.
         round_to: Widths stay multiples of this many channels; a head counts with all of its own. By default "auto": 8
-            where most channels stand in layers of 64 or more, so that the pruned model is not slower for its widths;
-            1 lets widths be as they come.
+            where most channels stand in layers of 64 or more and 8 of them are at most 1 % of the size, so that the
+            pruned model is not slower for its widths; 1 lets widths be as they come.
         uniform: Keep equally many units in all groups of a kind that have equally many, so that layers have one width
             in common, which the settings of a stock class can say.
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.

@@ -3,7 +3,7 @@
 Libraries of kernels work on blocks of channels. Widths such as 127 or 209 fall between them: they are padded, or
 computed by another, slower kernel.
 
-- CPUs: onnxruntime and oneDNN block channels by 8 (AVX2) or 16 (AVX-512). `benchmarks/widths.py` measures it.
+- CPUs: onnxruntime and oneDNN block channels by 8 (AVX2) or 16 (AVX-512).
 - NVIDIA's tensor cores take half precision in multiples of 8 and TF32 in multiples of 4; otherwise values are padded.
   Source: https://docs.nvidia.com/deeplearning/performance/dl-performance-fully-connected/, "Tensor Core requirements".
 """
@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from l0prune.groups import PruneGroup
-from l0prune.size.polynomial import SizeModel
+from l0prune.size.polynomial import SizeModel, unit_sizes
 
 RoundTo = int | Literal["auto"] | None
 """What widths are multiples of: a number, "auto", or None where nothing is said."""
@@ -22,6 +22,8 @@ BLOCK = 8
 """Channels, on every device that is known."""
 _CHOICES = 8
 """A layer with fewer blocks than this loses too much by losing one."""
+_MOST_LEFT = 0.01
+"""Of the dense size: what may be left of the budget because no block fits in it any more."""
 
 
 def rounding_for(
@@ -29,7 +31,8 @@ def rounding_for(
 ) -> int | None:
     """What widths are to be multiples of.
 
-    "auto" is 8 where most channels stand in layers that have 64 or more, and less where the target could not be met.
+    "auto" is 8 where most channels stand in layers that have 64 or more, and less where the target could not be met, or
+    not to 1 % of the dense size.
 
     Args:
         round_to: What is asked for.
@@ -43,7 +46,13 @@ def rounding_for(
     if widths[widths >= _CHOICES * BLOCK].sum() < widths.sum() / 2:
         return 1
     budget = (1 - (sparsity or 0)) * size.total
-    return next((block for block in (BLOCK, BLOCK // 2, BLOCK // 4) if size.floor_for(block) <= budget), 1)
+    of_a_unit = unit_sizes(size)
+
+    def fits(block: int) -> bool:
+        smallest = min(group.step(block) * unit for group, unit in zip(groups, of_a_unit, strict=True))
+        return size.floor_for(block) <= budget and smallest <= _MOST_LEFT * size.total
+
+    return next((block for block in (BLOCK, BLOCK // 2, BLOCK // 4) if fits(block)), 1)
 
 
 def width_facts(groups: Sequence[PruneGroup], kept: Mapping[str, int]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """What is kept on disk: run directories, checkpoints, model files."""
 
-from l0prune.storage.checkpoint import newest_checkpoint, save_checkpoint
+from l0prune.storage.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from l0prune.storage.description import (
     DESCRIPTION,
     WEIGHTS,
@@ -26,6 +26,7 @@ __all__ = [
     "check_description",
     "claim_free",
     "load",
+    "load_checkpoint",
     "newest_checkpoint",
     "probe_difference",
     "read_description",

@@ -31,6 +31,9 @@ from l0prune.support import (
 _PARTIAL = ".*.partial*"
 """Names of files while they are written."""
 
+_SINCE: Mapping[str, object] = {"joint.final_rate": 0.0, "further.final_rate": 0.0, "gates.uniform": False}
+"""Settings that came later than the first runs, with what was done before there were any."""
+
 
 class RunDirectory:
     """Paths of a run, and the rules for beginning and continuing one.
@@ -114,7 +117,9 @@ class RunDirectory:
             write_text(self.settings, write_toml(settings))
         except (RunError, OSError) as error:
             self.identity.unlink(missing_ok=True)
-            _remove_empty([self.checkpoints] if existed else [self.checkpoints, self.path])
+            _remove_empty([self.checkpoints])
+            if not existed:
+                _remove_empty([self.path])
             if isinstance(error, RunError):
                 raise
             hint = "free some space or choose another --out"
@@ -157,8 +162,8 @@ class RunDirectory:
             check_inside(path, self.path)
         began, now = _flatten(read_toml(self.settings)), _flatten(json.loads(json.dumps(settings)))
         for key in sorted({*began, *now}):
-            if key.startswith("one_shot.") and key not in began:
-                continue  # A run of before this setting, which trains: it has no effect there.
+            if key not in began and (key.startswith("one_shot.") or (key, now[key]) in _SINCE.items()):
+                continue  # A run of before this setting, which has no effect there, or says what was done without it.
             if began.get(key) != now.get(key) and key not in may_change:
                 raise RunError(
                     "settings differ from those the run began with",

@@ -209,6 +209,10 @@ class Stage:
         if world().size == 1:
             return agree(error, [signal_number])[0]
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self.controller is not None:
+            # A controller that moves the gates itself leaves them out of the optimizer, and goes by their gradients.
+            held = {id(p) for p in trained}
+            trained += [p for p in self.controller.controlled() if id(p) not in held]
         signal_number, *used = agree(error, [signal_number, *(p.grad is not None for p in trained)])
         for parameter, anywhere in zip(trained, used, strict=True):
             if anywhere and parameter.grad is None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from l0prune.errors import ConfigError, nearest
 from l0prune.formats import export_module
-from l0prune.plugin import Export, Exporter, get_plugin
+from l0prune.plugin import Export, Exporter, FormatsBySource, get_plugin
 from l0prune.storage import read_description
 from l0prune.support import check_inside
 
@@ -68,13 +68,14 @@ def export(
     chosen = get_plugin(plugin)
     if not isinstance(chosen, Exporter):
         raise ConfigError("plugin exports nothing", where=plugin)
-    if to not in chosen.formats:
-        raise ConfigError(
-            "no such format", where=to, expected=", ".join(chosen.formats), hint=nearest(to, chosen.formats)
-        )
+    formats = chosen.formats_of(str(source)) if isinstance(chosen, FormatsBySource) else chosen.formats
+    if to not in formats:
+        if to in chosen.formats:
+            raise ConfigError(f"{to} cannot hold this network", where=source, expected=", ".join(formats))
+        raise ConfigError("no such format", where=to, expected=", ".join(formats), hint=nearest(to, formats))
     if out is None:
         if not is_run:
             raise ConfigError("where to?", where=source, expected="--out PATH")
-        out = folder / "exports" / f"{to}{chosen.formats[to].suffix}"
+        out = folder / "exports" / f"{to}{formats[to].suffix}"
         check_inside(out, folder)
     return chosen.export(str(source), to, Path(out))

@@ -68,7 +68,8 @@ def prune(
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         num_heads: Attention heads by projection, where the forward pass does not show them.
         round_to: Widths stay multiples of this many channels; a head counts with all of its own. By default "auto": 8
-            where most channels stand in layers of 64 or more; 1 lets widths be as they come.
+            where most channels stand in layers of 64 or more and 8 of them are at most 1 % of the size; 1 lets
+            widths be as they come.
         uniform: Keep equally many units in all groups of a kind that have equally many.
         forward_fn: Runs the model: `forward_fn(model, inputs)`, on the example inputs and without `loss` on batches.
         output_transform: Picks what matters from the model's outputs.

@@ -128,7 +128,9 @@ class TestExport:
         assert written["max_relative_difference"] <= 1e-5
 
     def test_the_list_names_every_format(self, l0prune_call: Callable[..., Any]) -> None:
-        names = "huggingface dphubert diarizen onnx torchscript torch.export s3prl".split()
+        names = (
+            "huggingface huggingface-padded ctranslate2 dphubert diarizen onnx torchscript torch.export s3prl".split()
+        )
         shown = l0prune_call("export", "--list").succeeded().out
         assert all(name in shown for name in names)
         rows = json.loads(l0prune_call("export", "--list", "--json").succeeded().out)

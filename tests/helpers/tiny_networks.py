@@ -31,9 +31,9 @@ WHISPER: dict[str, Any] = {
     "decoder_ffn_dim": 24,
     "max_source_positions": 200,
     "max_target_positions": 60,
-    "bos_token_id": 39,
-    "eos_token_id": 39,
-    "pad_token_id": 39,
+    "bos_token_id": 37,
+    "eos_token_id": 37,
+    "pad_token_id": 37,
     "decoder_start_token_id": 38,
 }
 CHARACTERS = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEF'")
@@ -54,7 +54,7 @@ def whisper(head: str = "ForConditionalGeneration", **changes: Any) -> Any:
     model = getattr(transformers, f"Whisper{head}")(transformers.WhisperConfig(**WHISPER | changes))
     marks = {name: WHISPER[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")}
     settings = transformers.GenerationConfig(
-        **marks, no_timestamps_token_id=37, is_multilingual=False, return_timestamps=False
+        **marks, no_timestamps_token_id=39, is_multilingual=False, return_timestamps=False
     )
     if head == "ForConditionalGeneration":
         model.generation_config = settings
@@ -159,12 +159,19 @@ def save_network(name: str, folder: Path, *, tokenizer: bool = True) -> Path:
     return folder
 
 
+MARKS = "transcribe translate startofprev startoflm nospeech".split()
+"""Marks of Whisper's tokenizer from number 30 on."""
+
+
 def save_pieces(folder: Path) -> None:
-    """A tokenizer whose words are single letters."""
+    """A tokenizer whose words are single letters, with Whisper's marks."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = {chr(ord("a") + number): number + 3 for number in range(26)}
-    tokenizer = Tokenizer(models.WordLevel({**words, "[UNK]": 29}, unk_token="[UNK]"))
+    numbers = {mark: number for number, mark in enumerate(MARKS, 30)}
+    numbers |= {"endoftext": 37, "startoftranscript": 38, "notimestamps": 39}
+    marks = {f"<|{mark}|>": number for mark, number in numbers.items()}
+    tokenizer = Tokenizer(models.WordLevel({**words, "[UNK]": 29, **marks}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"unk_token": "[UNK]"}))

@@ -111,8 +111,9 @@ EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_inte
 
 def deepseek() -> nn.Module:
     return language(
-        "DeepseekV3", n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1, kv_lora_rank=16, q_lora_rank=24,
-        qk_rope_head_dim=8, v_head_dim=16, qk_nope_head_dim=16, moe_intermediate_size=32, first_k_dense_replace=1,
+        "DeepseekV3", n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1, kv_lora_rank=16,
+        q_lora_rank=24, qk_rope_head_dim=8, v_head_dim=16, qk_nope_head_dim=16, moe_intermediate_size=32,
+        first_k_dense_replace=1,
     )()  # fmt: skip
 
 
@@ -218,8 +219,8 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
 # Its forward pass slices by a number of the configuration, so that its heads are refused.
 UNPROVED = ("Phi-3",)
 
-# One of each kind of difficulty: depthwise and squeezed, shuffled, concatenated, fused and grouped heads, experts, weight
-# norm, states.
+# One of each kind of difficulty: depthwise and squeezed, shuffled, concatenated, fused and grouped heads, experts,
+# weight norm, states.
 REPRESENTATIVE = (
     "EfficientNet-B0",
     "ShuffleNetV2",

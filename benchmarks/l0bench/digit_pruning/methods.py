@@ -51,7 +51,7 @@ def by_wrap(dense: nn.Module, trial: Trial, data: Iterator[Labelled]) -> tuple[n
     if given.get("start") is not None:
         looked_at = list(islice(data, _IMPORTANCE_BATCHES))
         given |= {"batches": looked_at, "loss": lambda model, batch: F.cross_entropy(model(batch[0]), batch[1])}
-    pruner = l0prune.wrap(model, example(), target_sparsity=trial.size / 100, **given)
+    pruner = l0prune.wrap(model, example(), target_sparsity=trial.size / 100, round_to=1, **given)
     optimizer = torch.optim.AdamW(pruner.parameter_groups(lr=trial.rate, weight_decay=0.01), fused=True)
     tracked = []
     model.train()

@@ -15,7 +15,7 @@ import l0prune
 from l0bench.real_material.speech import SAMPLE_RATE, prompts
 from l0bench.real_material.whisper_tiny import whisper_tiny
 from l0bench.recognition.prompt_sets import SECONDS, Window, split
-from l0prune import EvaluationSettings, L0PruneError, Observer, assembled
+from l0prune import EvaluationSettings, Interrupted, L0PruneError, Observer, assembled
 from l0prune.measuring import processor
 from l0prune.support import versions
 
@@ -106,6 +106,9 @@ def run(wished: Wished, material: Path) -> dict[str, Any]:
     teacher, lists = whisper_tiny(material), clips(material)
     try:
         figures = _dense(teacher, lists) if wished.label == "dense" else _compressed(wished, teacher, lists)
+    except Interrupted:
+        # Not a result.
+        raise
     except L0PruneError as error:
         figures = {"failed": str(error)}
     place = {

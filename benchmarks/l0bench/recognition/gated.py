@@ -26,7 +26,7 @@ def learn(problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
     gated_steps, given = wrap_settings(trial.steps, trial.settings)
     if given.get("start") is not None:
         given |= {"batches": problem.sets.labelled.in_turn(BATCH), "loss": problem.labelled_loss}
-    pruner = l0prune.wrap(encoder, problem.example, target_sparsity=problem.share, **given)
+    pruner = l0prune.wrap(encoder, problem.example, target_sparsity=problem.share, round_to=1, **given)
     optimizer = torch.optim.AdamW(pruner.parameter_groups(lr=trial.rate, weight_decay=0.01))
     deviations = []
     encoder.train()

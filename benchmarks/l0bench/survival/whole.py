@@ -7,7 +7,7 @@ from pathlib import Path
 
 import safetensors
 
-from l0prune.storage.checkpoint import load_checkpoint
+from l0prune.storage import load_checkpoint
 from l0prune.support import check_archive
 
 _PNG_END = b"IEND\xaeB`\x82"

@@ -135,7 +135,8 @@ class Pruner:
         self._running: dict[str, Any] = {"forward_fn": forward_fn, "output_transform": output_transform}
         self._settings = {
             "metric": metric,
-            "round_to": round_to,
+            # None is no rounding there.
+            "round_to": round_to or 1,
             **self._running,
             **others,
         }

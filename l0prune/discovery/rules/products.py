@@ -43,7 +43,7 @@ def _linear(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
 
 @rule("_grouped_mm transformers::grouped_mm_fallback")
 def _grouped_product(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
-    """(n, k) x (e, k, m): each row is multiplied with the matrix of its expert; experts read and make the same units."""
+    """(n, k) x (e, k, m): each row times the matrix of its expert. Experts read and make the same units."""
     x, weight, bias = args[0], args[1], args[3] if len(args) > 3 else None
     if x.ndim != 2 or weight.ndim != 3 or bias is not None:
         for operand in tensors(args):

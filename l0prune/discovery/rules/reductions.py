@@ -117,7 +117,7 @@ def _weight_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
     for other in range(direction.ndim):
         atoms = tracer.along(direction, other)
         if other == keep:
-            # What reads the result along this dimension reads its lengths: gates on directions would be normalised away.
+            # What reads the result here reads its lengths: gates on directions would be normalised away.
             tracer.unify(atoms, atoms := tracer.along(length, keep))
         else:
             # Along the others its lengths are summed up: gates make what is closed add nothing.

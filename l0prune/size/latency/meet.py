@@ -54,7 +54,7 @@ def meet_target(
             return results
         moved = gated.gates.budget * left * ratio
         low, high = ((1 + sign * _RANGE) * predicted for sign in (-1, 1))
-        floor = gated.size_model.floor_for(gated.gates.config.round_to or 1)
+        floor = gated.size_model.floor_for(gated.gates.config.multiple)
         gated.gates.allow(max(floor, round(min(max(moved, low), high))))
     raise AssertionError  # The last attempt returns.
 

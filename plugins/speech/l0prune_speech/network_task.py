@@ -159,7 +159,7 @@ def _student(teacher: SpeechNetwork, options: SpeechOptions) -> nn.Module:
             raise ConfigError("no such module to freeze", where=f"speech.frozen: {name}", expected=expected)
         modules[name].requires_grad_(False)
     if teacher.task == "seq2seq" and not options.train_tokens:
-        # It is more than half of Whisper tiny. Training it took a third of a step's time.
+        # It is more than half of Whisper tiny. Training it takes an eighth of a step's time.
         student.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
     if not any(parameter.requires_grad for parameter in student.parameters()):
         raise ConfigError("nothing to train", where="speech.frozen", got=", ".join(options.frozen))

@@ -1,7 +1,7 @@
 """The speech plugin: its recipes, and where the work is done. Imports nothing heavy."""
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -34,13 +34,35 @@ def _check_torchaudio() -> None:
     del torchaudio
 
 
+class _AllFormats(Mapping[str, "ExportFormat"]):
+    """What is written of encoders, and of networks with a class of their own, by name."""
+
+    def __getitem__(self, name: str) -> "ExportFormat":
+        from l0prune_speech.deploy import NETWORK_FORMATS
+
+        if name not in NETWORK_FORMATS:
+            return FORMATS[name]
+        of_networks = f"of a network with a head: {NETWORK_FORMATS[name].holds}"
+        if name not in FORMATS:
+            return replace(NETWORK_FORMATS[name], holds=of_networks)
+        return replace(FORMATS[name], holds=f"{FORMATS[name].holds}; {of_networks}")
+
+    def __iter__(self) -> Iterator[str]:
+        from l0prune_speech.deploy import NETWORK_FORMATS
+
+        return iter(sorted({*FORMATS, *NETWORK_FORMATS}))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class SpeechPlugin:
     """HuBERT, WavLM and wav2vec 2.0 encoders, after DPHuBERT (arXiv 2305.17651)."""
 
     name: ClassVar[str] = "speech"
     description: ClassVar[str] = "HuBERT, WavLM and wav2vec 2.0 encoders by joint distillation and pruning (DPHuBERT)"
     options: ClassVar[type] = SpeechOptions
-    formats: ClassVar[Mapping[str, "ExportFormat"]] = FORMATS
+    formats: ClassVar[Mapping[str, "ExportFormat"]] = _AllFormats()
     tasks: ClassVar[Mapping[str, "EvaluationTask"]] = {**TASKS, **HEAD_TASKS}
 
     def __init__(self) -> None:
@@ -71,6 +93,13 @@ class SpeechPlugin:
 
         return build_network(architecture) or build_encoder(architecture)
 
+    def formats_of(self, source: str) -> "Mapping[str, ExportFormat]":
+        """The formats for one source: networks with a class of their own have theirs, which are folders."""
+        from l0prune_speech.deploy import NETWORK_FORMATS
+        from l0prune_speech.families import has_own_class
+
+        return NETWORK_FORMATS if has_own_class(source, "distill") else FORMATS
+
     def export(self, source: str, to: str, out: Path) -> "Export":
         """Write a run's student, or any teacher, in another format."""
         _check_torchaudio()
@@ -80,11 +109,12 @@ class SpeechPlugin:
         return (export_own if has_own_class(source, "distill") else export_network)(source, to, out)
 
     def contender(self, source: str, workspace: Path) -> "Contender":
-        """A run's student, any teacher or an exported ONNX file, ready to be measured."""
+        """A run's student, any teacher or an ONNX export, ready to be measured; networks with their heads."""
         _check_torchaudio()
-        from l0prune_speech.deploy import contender
+        from l0prune_speech.deploy import contender, own_contender
+        from l0prune_speech.families import has_own_class
 
-        return contender(source, workspace)
+        return (own_contender if has_own_class(source) else contender)(source, workspace)
 
     def load(self, seconds: float, batch: int) -> "Load":
         """Noise of a length, at 16 kHz."""

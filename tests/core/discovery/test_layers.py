@@ -337,7 +337,7 @@ LAYERS: dict[str, Case] = {
         a=linear(3, 6), b=linear(6, 2), c=linear(3, 4), d=linear(5, 2), e=linear(3, 5),
     ),
     "a Fourier transform over the units": on_rows(
-        lambda m, x: m.b(torch.fft.rfft(m.a(x)).real), "", "fft", a=linear(3, 6), b=linear(4, 2)
+        lambda m, x: m.b(torch.fft.rfft(m.a(x)).real), "", "frequencies", a=linear(3, 6), b=linear(4, 2)
     ),
     "an index that depends on the data": on_rows(
         lambda m, x: m.b((h := m.a(x)).gather(1, h.argsort(1))), "", "sort", a=linear(3, 6), b=linear(6, 2)
@@ -409,7 +409,9 @@ LAYERS: dict[str, Case] = {
         lambda m, x: m.b(ops.roi_align(torch.tanh(m.a(x)), BOXES, 2)), "4 conv", a=conv(3, 4), b=conv(4, 2)
     ),
     "a deformable convolution": on_images(
-        lambda m, x: m.c(torch.tanh(m.b(torch.tanh(m.a(x)), torch.tanh(m.where(x))))), "4 conv, 6 unit",
+        lambda m, x: m.c(torch.tanh(m.b(torch.tanh(m.a(x)), torch.tanh(m.where(x))))),
+        "4 conv, 6 conv",
+        "where a convolution looks",
         a=conv(3, 4), where=conv(3, 18, 3), b=lambda: ops.DeformConv2d(4, 6, 3), c=conv(6, 2),
     ),
     "torch.vmap": on_rows(

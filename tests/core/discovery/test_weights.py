@@ -13,8 +13,6 @@ import l0prune
 from l0prune.discovery.search import discover
 from l0prune.groups import Role
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def weighted(weight: Any) -> Any:
     """a, a linear layer whose weight is a function of the network's parameters, c."""

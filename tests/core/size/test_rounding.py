@@ -13,9 +13,9 @@ X = torch.randn(2, 3, 8, 8)
 
 def wide(width: int = 96) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 2 * width, 3), nn.ReLU(), nn.Conv2d(2 * width, 4, 1)
-    )
+    relu = nn.ReLU()
+    body = nn.Conv2d(width, 2 * width, 3), relu, nn.Conv2d(2 * width, width, 1)
+    return nn.Sequential(nn.Conv2d(3, width, 3), relu, *body, relu, nn.Conv2d(width, 4, 1))
 
 
 def widths(model: nn.Module) -> list[int]:
@@ -39,9 +39,13 @@ def test_wide_layers_keep_multiples_of_8_and_the_size_is_met_from_below(target: 
 def test_narrow_layers_and_tight_targets_are_not_rounded_away() -> None:
     narrow = l0prune.prune(wide(24), X, target_sparsity=0.5)
     assert any(width % 8 for width in widths(narrow))
+    # A block of 8 would be a tenth of the network.
+    hidden = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4))
+    left = sum(p.numel() for p in l0prune.prune(hidden, torch.randn(2, 8), target_sparsity=0.5).parameters())
+    assert 0.5 * 836 - 13 < left <= 0.5 * 836
     # Blocks of 8 could not get this small.
     tight = l0prune.prune(wide(64), X, target_sparsity=0.995)
-    assert max(widths(tight)) < 8
+    assert min(widths(tight)) < 8
     with pytest.raises(l0prune.TargetError, match="lower the target or `round_to`"):
         l0prune.prune(wide(64), X, target_sparsity=0.995, round_to=8)
     with pytest.raises(ConfigError, match=r'gates.round_to out of range .got fast, expected .* or "auto"'):
@@ -56,8 +60,8 @@ def test_the_report_says_how_widths_sit() -> None:
     assert pruner.report.round_to == 8
     got = [len(units) for units in pruner.plan.kept.values()]
     assert pruner.report.widths == {
-        "widths": 2,
-        "multiples_of_8": 2,
+        "widths": 3,
+        "multiples_of_8": 3,
         "multiples_of_16": sum(width % 16 == 0 for width in got),
     }
     pruner = l0prune.wrap(Net(), batch()[0], target_sparsity=0.5, controller=FAST)

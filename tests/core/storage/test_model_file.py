@@ -228,3 +228,24 @@ def test_half_the_precision_is_read(pruned: tuple[nn.Module, RemovalPlan], build
     save_file({name: tensor.half() for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
     for name, tensor in l0prune.load(tmp_path, build).named_parameters():
         assert torch.equal(tensor, tensors[name].half().float())
+
+
+class Tied(nn.Module):
+    """The names of the tied weight are in another order than that of the alphabet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wte, self.middle, self.head = nn.Embedding(9, 6), nn.Linear(6, 6), nn.Linear(6, 9, bias=False)
+        self.head.weight = self.wte.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.middle(self.wte(tokens))) + self.wte(tokens))
+
+
+def test_tied_weights_come_back_by_whichever_name_they_are_stored(tmp_path: Path) -> None:
+    tokens = torch.arange(9)[None]
+    pruned = l0prune.prune(Tied(), tokens, target_sparsity=0.3, importance="magnitude")
+    l0prune.save(pruned, l0prune.plan_of(pruned), tmp_path)
+    loaded = l0prune.load(tmp_path, Tied)
+    assert loaded.head.weight is loaded.wte.weight  # pyright: ignore[reportAttributeAccessIssue]
+    assert torch.equal(loaded(tokens), pruned(tokens))

@@ -6,6 +6,7 @@ import os
 import socket
 import traceback
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,9 @@ def forked(work: Callable[[], object], log: Path) -> int:
     return child
 
 
-def run_in(size: int, folder: Path) -> Path:
-    """A run in `size` processes; the folder that it leaves."""
+def run_in(size: int, folder: Path, kind: str) -> Path:
+    """A run in `size` processes, with a controller of this kind; the folder that it leaves."""
+    settings = {**SETTINGS, "controller": {**SETTINGS["controller"], "kind": kind}}
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": place.getsockname()[1], "WORLD_SIZE": size}
@@ -84,7 +86,7 @@ def run_in(size: int, folder: Path) -> Path:
     def process(rank: int) -> None:
         torch.set_num_threads(1)
         os.environ.update({name: str(value) for name, value in {**group, "RANK": rank}.items()})
-        l0prune.compress(task(), settings=SETTINGS, out=folder / "run", observer=Observer())
+        l0prune.compress(task(), settings=settings, out=folder / "run", observer=Observer())
 
     folder.mkdir()
     children = [forked(lambda rank=rank: process(rank), folder / f"log{rank}") for rank in range(size)]
@@ -93,38 +95,45 @@ def run_in(size: int, folder: Path) -> Path:
     return folder / "run"
 
 
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_in(1, tmp_path_factory.mktemp("alone") / "one")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A run in one process, by the kind of controller."""
+    return cache(lambda kind: run_in(1, tmp_path_factory.mktemp("alone") / kind, kind))
 
 
+@pytest.mark.parametrize("kind", ["lagrangian", "projected"])
 @pytest.mark.parametrize("size", [2, 4, pytest.param(8, marks=pytest.mark.slow)])
-def test_any_number_of_processes_gives_the_same_plan_and_weights(size: int, alone: Path, tmp_path: Path) -> None:
-    run = run_in(size, tmp_path / "several")
+def test_any_number_of_processes_gives_the_same_plan_and_weights(
+    size: int, kind: str, alone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    first_run, run = alone(kind), run_in(size, tmp_path / "several", kind)
     plans, reports = (
-        [json.loads((folder / name).read_text()) for folder in (alone, run)] for name in ("model.json", "report.json")
+        [json.loads((folder / name).read_text()) for folder in (first_run, run)]
+        for name in ("model.json", "report.json")
     )
     assert plans[0]["plan"] == plans[1]["plan"]
     assert reports[0]["compactions"]
     assert reports[0]["compactions"] == reports[1]["compactions"]
-    first, second = (load_file(folder / "model.safetensors") for folder in (alone, run))
+    first, second = (load_file(folder / "model.safetensors") for folder in (first_run, run))
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, rtol=1e-5, atol=1e-5)
     assert reports[1]["losses_final"]["error"] == pytest.approx(reports[0]["losses_final"]["error"], rel=1e-4)
     # Every line is of the same batches.
-    rows = [
-        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (alone, run)
-    ]
-    for one, other in zip(*rows, strict=True):
+    for one, other in zip(rows_of(first_run), rows_of(run), strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert other["parts"] == pytest.approx(one["parts"], rel=1e-4)
 
 
-def test_the_steps_of_the_test_change_the_weights(alone: Path) -> None:
+def test_the_steps_of_the_test_change_the_weights(alone: Callable[[str], Path]) -> None:
     """Were the law of weights that nothing trained, it would say nothing."""
-    report = json.loads((alone / "report.json").read_text())
+    run = alone("lagrangian")
+    report = json.loads((run / "report.json").read_text())
     dense = task().objective.student.state_dict()["0.weight"]
-    kept = load_file(alone / "model.safetensors")["0.weight"]
+    kept = load_file(run / "model.safetensors")["0.weight"]
     assert len(kept) == report["kept_units"]["hidden"]["kept"] < WIDTH
     assert min((dense - row).abs().max() for row in kept) > 1e-3

@@ -2,44 +2,44 @@
 
 from pathlib import Path
 
-import torch
-
-from l0prune import ConfigError, Export, ProofError, assembled, relative_difference
-from l0prune_speech.families import observation_of, open_directory, open_network
-
-_TOLERANCE = 1e-5
-_SECONDS = 1.3
+from l0prune import ConfigError, Export, ProofError, assembled
+from l0prune_speech.deploy.networks import form_named, forms
+from l0prune_speech.families import open_network
 
 
 def export_own(source: str, to: str, out: Path) -> Export:
-    """Write a network of a class of its own as a Hugging Face directory.
+    """Write a network of a class of its own.
 
     Args:
         source: A run directory, or a checkpoint.
-        to: "huggingface".
+        to: The name of a form.
         out: The folder to make.
 
     Raises:
-        ConfigError: There is no such form of it.
+        ConfigError: There is no such form of it, or a package is missing.
         ProofError: What was written does not behave as the network does; nothing is left of it.
     """
-    if to != "huggingface":
-        hint = "--to huggingface; torch.onnx and torch.export take l0prune.load(RUN)"
-        raise ConfigError(f"{to} cannot hold a network with a class of its own", where=source, hint=hint)
+    form = form_named(to)
+    form.needs()
     network = open_network(source)
-    observe = observation_of(network, _SECONDS, clips=2, seed=1)
-    with assembled(out) as place, torch.no_grad():
+    if refusal := form.refuses(network):
+        others = ", ".join(name for name, each in forms().items() if not each.refuses(network))
+        raise ConfigError(f"{to} cannot hold this network", where=source, got=refusal, hint=f"these can: {others}")
+    with assembled(out) as place:
         place.mkdir()
-        notes = network.export(network.model, place)
-        difference = relative_difference(observe(network.model), observe(open_directory(place)))
-        if not difference <= _TOLERANCE:
-            got, expected = f"a relative difference of {difference:.1e}", f"at most {_TOLERANCE}"
-            raise ProofError("the export does not behave as the network", where=source, got=got, expected=expected)
+        notes = form.write(network, place)
+        difference = form.compare(network, place)
+        if not difference <= form.tolerance:
+            got, expected = f"a relative difference of {difference:.1e}", f"at most {form.tolerance}"
+            raise ProofError(
+                f"the {to} export does not behave as the network", where=source, got=got, expected=expected
+            )
+        size = sum(path.stat().st_size for path in place.iterdir())
     return Export(
         source=source,
         format=to,
         path=str(out),
-        parameters=sum(parameter.numel() for parameter in network.model.parameters()),
+        parameters=network.parameters,
         max_relative_difference=difference,
-        notes=(*network.notes, *notes),
+        notes=(*network.notes, *notes, f"{size / 1e6:.1f} MB in all", f"opened again by {form.opened_by}"),
     )

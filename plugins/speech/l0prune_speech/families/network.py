@@ -73,6 +73,12 @@ class SpeechNetwork(ABC):
     """What each clip is padded to; None for the longest of a batch."""
 
     @property
+    def parameters(self) -> int:
+        """How many the network has; of an export, those of what was exported."""
+        stated = getattr(self.model, "stated_parameters", None)
+        return stated if isinstance(stated, int) else sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
     def fixed(self) -> tuple[str, ...]:
         """Modules that cannot be pruned, by dotted names."""
         return ()

@@ -3,7 +3,6 @@
 Where it cannot, the directory brings a few lines of code along, which `trust_remote_code=True` runs.
 """
 
-import contextlib
 import json
 from collections.abc import Mapping
 from importlib import import_module
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from l0prune_speech.families.network import BESIDE, SpeechNetwork
+from l0prune_speech.families.padding import stock_model, times_of_words
 from l0prune_speech.families.quietness import quiet
 from l0prune_speech.families.registry import family_named
 
@@ -28,12 +28,6 @@ _AUTO = {
     "frames": ("AutoModelForAudioFrameClassification",),
     "distill": ("AutoModel",),
 }
-_WIDTHS = {
-    "intermediate_size": ("intermediate_dense", "fc1"),
-    "encoder_ffn_dim": ("encoder.layers.*.fc1",),
-    "decoder_ffn_dim": ("decoder.layers.*.fc1",),
-}
-"""Settings of stock classes that hold one width for all layers, and the modules that have it."""
 
 
 def write_directory(network: SpeechNetwork, model: nn.Module, folder: Path) -> tuple[str, ...]:
@@ -49,7 +43,7 @@ def write_directory(network: SpeechNetwork, model: nn.Module, folder: Path) -> t
     """
     for name, content in network.files.items():
         (folder / name.removeprefix(f"{BESIDE}/")).write_bytes(content)
-    stock = _stock(network, model)
+    stock = stock_model(network, model)
     if stock is not None:
         stock.load_state_dict(model.state_dict())
         _save(stock, model, folder)
@@ -75,7 +69,7 @@ def write_directory(network: SpeechNetwork, model: nn.Module, folder: Path) -> t
 def _save(saved: Any, model: Any, folder: Path) -> None:
     if getattr(model, "generation_config", None) is not None:
         saved.generation_config = model.generation_config
-    with quiet():
+    with quiet(), times_of_words(model):
         saved.save_pretrained(str(folder))
 
 
@@ -123,40 +117,3 @@ def _numbers(dense: nn.Module, model: nn.Module) -> dict[str, Any]:
             if plain and name in old and old[name] != value:
                 found[f"{path}.{name}"] = list(value) if isinstance(value, tuple) else value
     return found
-
-
-def _stock(network: SpeechNetwork, model: nn.Module) -> Any:
-    """A model of the stock class that has these widths; None where there is none."""
-    config: Mapping[str, Any] = network.architecture["config"]
-    for changes in ({}, _uniform(config, model)):
-        architecture = {**network.architecture, "config": {**config, **changes}}
-        with contextlib.suppress(ValueError, TypeError, RuntimeError):
-            with torch.device("meta"):
-                made = family_named(network.family).build(architecture)
-            if {n: t.shape for n, t in made.state_dict().items()} == {
-                n: t.shape for n, t in model.state_dict().items()
-            }:
-                return family_named(network.family).build(architecture)
-    return None
-
-
-def _uniform(config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """The settings that the widths of a model ask for, as far as layers agree."""
-    found: dict[str, Any] = {}
-    for setting, patterns in _WIDTHS.items():
-        widths = {
-            module.out_features
-            for path, module in model.named_modules()
-            if isinstance(module, nn.Linear) and any(_fits(path, pattern) for pattern in patterns)
-        }
-        if setting in config and len(widths) == 1:
-            found[setting] = widths.pop()
-    if "conv_dim" in config:
-        layers = (m for p, m in model.named_modules() if isinstance(m, nn.Conv1d) and ".conv_layers." in f".{p}")
-        found["conv_dim"] = [layer.out_channels for layer in layers]
-    return found
-
-
-def _fits(path: str, pattern: str) -> bool:
-    parts, wanted = path.split("."), pattern.split(".")
-    return all(w in ("*", p) for p, w in zip(parts[-len(wanted) :], wanted, strict=False)) and len(parts) >= len(wanted)

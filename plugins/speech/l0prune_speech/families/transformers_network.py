@@ -277,7 +277,8 @@ def _build(ways: Ways, architecture: Mapping[str, Any]) -> nn.Module:
 
 
 def _around(family: str, ways: Ways, model: nn.Module, architecture: Mapping[str, Any], folder: Path) -> SpeechNetwork:
-    beside = folder / BESIDE
+    # An export keeps such files beside its programs.
+    beside = folder / BESIDE if (folder / BESIDE).is_dir() else folder
     extractor, _ = _extractor(beside, architecture["config"], ways)
     if hasattr(model, "generation_config") and (beside / "generation_config.json").is_file():
         from transformers import GenerationConfig

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from l0prune import ConfigError, DataError, Evaluation, EvaluationSettings, Score, pick_device
 from l0prune.support import versions
 from l0prune_speech.data import LabelledClip, find_labelled, piece
-from l0prune_speech.families import Answer, SpeechNetwork, Wish, open_network, task_of_head
+from l0prune_speech.deploy import is_export, opened_network
+from l0prune_speech.families import Answer, SpeechNetwork, task_of_head
 from l0prune_speech.options import PACKAGES
 from l0prune_speech.probes.catalogue import HEAD_TASKS
 from l0prune_speech.probes.metrics import equal_error_rate
@@ -93,7 +94,8 @@ def evaluate_heads(models: Sequence[str], settings: EvaluationSettings, note: Ca
     clips = _clips(settings, task, list(networks.values()), min(windows, default=None), note)
     scores: list[Score] = []
     for model, network in networks.items():
-        if windows:
+        if windows and not is_export(model):
+            # What is exported keeps its window.
             network.fit_window(min(windows))
         note(f"{model}: hearing {len(clips)} clips")
         network.model.to(device)
@@ -102,10 +104,7 @@ def evaluate_heads(models: Sequence[str], settings: EvaluationSettings, note: Ca
         network.model.cpu()
     names = list(dict.fromkeys(score.task for score in scores))
     return Evaluation(
-        models={
-            model: {"parameters": sum(p.numel() for p in network.model.parameters()), "task": network.task}
-            for model, network in networks.items()
-        },
+        models={model: {"parameters": network.parameters, "task": network.task} for model, network in networks.items()},
         tasks={name: _describe(name, task, clips, settings) for name in names},
         scores=scores,
         against=settings.against,
@@ -119,7 +118,7 @@ def _opened(model: str, task: str) -> SpeechNetwork:
     if _OF_HEAD.get(head) != task:
         hint = "give a run of compress --task, or a checkpoint with such a head"
         raise ConfigError("the model has no head for the task", where=model, got=head, expected=task, hint=hint)
-    return open_network(model, Wish())
+    return opened_network(model)
 
 
 def _clips(
