@@ -27,7 +27,7 @@ STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
     "length": lambda x: torch.linalg.norm(x, dim=-1),
     "vector norm": lambda x: torch.linalg.vector_norm(x, ord=3, dim=(1, 2)),
     "maximum": lambda x: x.amax(axis=-1),
-    "maximum of all": lambda x: torch.amax(x),
+    "maximum of all": torch.amax,
     "minimum": lambda x: x.amin(-1, keepdim=True),
 }
 ALONG: dict[str, Callable[[Tensor], Tensor]] = {
