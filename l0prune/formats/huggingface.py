@@ -1,15 +1,16 @@
 """Folders of transformers: of the stock class where its configuration can say the widths, else with a file of code."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from l0prune.errors import ConfigError
 from l0prune.formats.example import Example
@@ -17,7 +18,7 @@ from l0prune.formats.registry import ModuleFormat, Opened, register_module_forma
 from l0prune.formats.stock_settings import stock_config
 from l0prune.proof import relative_difference
 from l0prune.removal import Bypassed
-from l0prune.support import file_digest, is_inside, write_json
+from l0prune.support import file_digest, is_inside, kept_sizes, write_json
 
 CODE = "modeling_l0prune"
 """The file that shapes a stock class; it imports nothing of this package."""
@@ -68,20 +69,36 @@ def _save_stock(model: Any, config: Any, folder: Path) -> None:
 
 
 def _save_shaped(model: Any, folder: Path) -> list[str]:
-    """Weights, and what a file of code needs to shape the stock class; the Auto classes that open it."""
-    module, name = type(model).__module__, type(model).__name__
-    if not module.startswith("transformers.models."):
-        raise ConfigError("huggingface cannot hold this network", where=name, got=_NOT_HERE)
+    """The form with code; the Auto classes that open it."""
+    if not type(model).__module__.startswith("transformers.models."):
+        raise ConfigError("huggingface cannot hold this network", where=type(model).__name__, got=_NOT_HERE)
     with torch.device("meta"):
         dense = type(model)(type(model.config).from_dict(model.config.to_dict()))
-    widths = shaped_by(dense, model)
     with quiet():
         model.save_pretrained(str(folder))
+    autos = _autos(model)
+    add_code(model, dense, folder, autos)
+    return autos
+
+
+def add_code(model: nn.Module, dense: nn.Module, folder: Path, autos: Sequence[str]) -> None:
+    """Bring a folder of transformers, which was saved without, the code that shapes the stock class.
+
+    Args:
+        model: The pruned network, of a class of transformers.
+        dense: The network before it was pruned; it needs no values.
+        folder: Where the model has been saved.
+        autos: The Auto classes that are to open it.
+
+    Raises:
+        ConfigError: They differ in more than sizes and emptied blocks.
+    """
+    module, name = type(model).__module__, type(model).__name__
+    widths = shaped_by(dense, model)
     code = files("l0prune.formats").joinpath(f"{CODE}.py").read_text(encoding="utf-8")
     code = code.replace("transformers.models.MODULE import CLASS", f"{module} import {name}")
     code = code.replace("class Pruned(", f"class Pruned{name}(")
     (folder / f"{CODE}.py").write_text(code, encoding="utf-8")
-    autos = _autos(model)
     stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     stated |= {
         "architectures": [f"Pruned{name}"],
@@ -89,7 +106,17 @@ def _save_shaped(model: Any, folder: Path) -> list[str]:
         "l0prune": widths,
     }
     write_json(folder / "config.json", stated)
-    return autos
+
+
+def code_in(folder: Path) -> ModuleType | None:
+    """The module that a folder's own code makes, which leaves nothing beside it; None where there is none."""
+    path = folder / f"{CODE}.py"
+    if not path.is_file():
+        return None
+    module = ModuleType(f"{CODE}_{folder.name.replace('.', '_')}")
+    module.__file__ = str(path)
+    exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
+    return module
 
 
 def shaped_by(dense: nn.Module, model: nn.Module) -> dict[str, Any]:
@@ -108,8 +135,10 @@ def shaped_by(dense: nn.Module, model: nn.Module) -> dict[str, Any]:
         if is_inside(path, *emptied):
             continue
         old = before.get(path)
-        if old is None or type(old) is not type(module):
+        if old is None or type_before_parametrizations(old) is not type_before_parametrizations(module):
             got = f"{type(module).__name__} in the place of {type(old).__name__}"
+            if kept_sizes(type(module)):
+                got = "its methods keep sizes that those of the stock class derive"
             hint = "export it to onnx, torch.export, torchscript or safetensors"
             raise ConfigError("huggingface cannot hold this module", where=path, got=got, hint=hint)
         kept = {name: tuple(t.shape) for name, t in _own(module).items()}
@@ -156,13 +185,8 @@ def _seal(folder: Path) -> list[str]:
 
 def _open(folder: Path, module: Any) -> Opened:
     """By the stock class, or by the very file that the folder holds."""
-    cls: Any = type(module)
-    if (folder / f"{CODE}.py").is_file():
-        spec = spec_from_file_location(f"{CODE}_{folder.name.replace('.', '_')}", folder / f"{CODE}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        home = module_from_spec(spec)
-        spec.loader.exec_module(home)
+    home, cls = code_in(folder), type(module)
+    if home is not None:
         cls = getattr(home, f"Pruned{cls.__name__}")
     with quiet():
         opened = cls.from_pretrained(str(folder), dtype=module.dtype).eval()

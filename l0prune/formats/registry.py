@@ -1,6 +1,6 @@
 """The formats that any network is exported to. Each is one file, which says all of it in one registration."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -68,8 +68,14 @@ def module_format(name: str) -> ModuleFormat:
     """
     known = MODULE_FORMATS
     if name not in known:
-        raise ConfigError("no such format", where=name, expected=", ".join(known), hint=nearest(name, known))
+        raise no_such_format(name, known)
     return known[name]
+
+
+def no_such_format(name: str, known: Iterable[str]) -> ConfigError:
+    """The error for the name of a format, where these are known: of any network, or of a plugin's."""
+    names = list(known)
+    return ConfigError("no such format", where=name, expected=", ".join(names), hint=nearest(name, names))
 
 
 @cache

@@ -45,6 +45,7 @@ class GatedNorm(nn.Module):
         if isinstance(norm, NormWithStatistics) or not _is_along_channels(norm):
             raise GroupError("cannot gate this kind of norm", got=type(norm).__name__)
         self._over_open = over_open_of(norm)
+        self._promotes = self._over_open is _open_rms_norm and _promotes(norm)
         # A tuple hides the dense module from `parameters()`: the parameters are listed once, under their own names.
         self._dense = (norm,)
         self.opened, self.channel_dim = opened, channel_dim
@@ -87,6 +88,8 @@ class GatedNorm(nn.Module):
         (x,) = (*args, *kwargs.values())
         opened, bias = self.opened(self.training), getattr(self, "bias", None)
         y = self._over_open(self.dense, x, opened, self.weight, bias, self.channel_dim)
+        if self._promotes and isinstance(self.weight, Tensor):
+            return y.to(torch.promote_types(x.dtype, self.weight.dtype))
         return as_torch_gives_it(y, x, isinstance(self.dense, nn.LayerNorm | nn.GroupNorm))
 
 
@@ -117,6 +120,15 @@ def _open_rms_norm(norm: Any, x: Tensor, opened: Any, weight: Any, bias: Any, di
     eps = _epsilon(norm)
     eps = default_epsilon(x) if eps is None else eps
     return open_norm(x, opened, weight, bias, dim=dim, eps=eps, centred=False)
+
+
+@torch.no_grad()
+def _promotes(norm: nn.Module) -> bool:
+    """Whether an RMS norm of another class than torch's gives the wider dtype of its input's and its weight's."""
+    if type(norm) is nn.RMSNorm:
+        return False
+    alone: Any = copy.deepcopy(norm).float()
+    return alone(alone.weight.new_zeros(1, 1, len(alone.weight), dtype=torch.bfloat16)).dtype == torch.float32
 
 
 def _epsilon(norm: nn.Module) -> Any:

@@ -13,7 +13,7 @@ from l0prune.example import Observe
 from l0prune.groups import PruneGroup
 from l0prune.proof import run_seeded
 from l0prune.removal import apply_plan, make_plan
-from l0prune.support import copied, model_shapes
+from l0prune.support import class_without_sizes, copied, model_shapes
 
 
 def sized_where_needed(model: nn.Module, found: Discovery, observe: Observe) -> Discovery:
@@ -66,6 +66,6 @@ def _classes(trace: TracebackType | None) -> set[type]:
         code = trace.tb_frame.f_code
         this = trace.tb_frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if isinstance(this, nn.Module) and not type(this).__module__.startswith("torch."):
-            found = {getattr(type(this), "_dense", type(this))}
+            found = {class_without_sizes(type(this))}
         trace = trace.tb_next
     return found

@@ -6,7 +6,7 @@ from torch import nn
 
 from l0prune.errors import PlanError
 from l0prune.groups import PruneGroup, SizedCall
-from l0prune.support import class_with_sizes, digest_of, is_inside
+from l0prune.support import class_with_sizes, digest_of, is_inside, kept_sizes
 
 
 def check_calls(model: nn.Module, groups: Iterable[PruneGroup]) -> None:
@@ -66,7 +66,7 @@ def _missing(
             module = model.get_submodule(path)
         except AttributeError as error:
             raise PlanError("no such module in the model", where=path) from error
-        if not all(call.place in getattr(type(module), "_sizes", {}).get(call.method, ()) for call in calls):
+        if not all(call.place in kept_sizes(type(module)).get(call.method, ()) for call in calls):
             missing[path] = list(calls)
     return missing
 
@@ -77,5 +77,5 @@ def _written(kind: type, calls: Iterable[SizedCall]) -> type:
         sizes.setdefault(call.method, {})[call.place] = call.ways
     try:
         return class_with_sizes(kind, sizes)
-    except (ValueError, OSError, SyntaxError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OSError, SyntaxError) as error:
         raise PlanError("a method's sizes cannot be written anew", where=kind.__name__, got=error) from error

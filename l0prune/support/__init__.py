@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from l0prune.support.rewriting import (
         can_write,
         class_with_sizes,
+        class_without_sizes,
         digest_of,
+        kept_sizes,
         size_name,
         sized_call_of,
     )
@@ -145,6 +147,7 @@ if TYPE_CHECKING:
         "check_writable",
         "checked",
         "class_with_sizes",
+        "class_without_sizes",
         "compiled_from",
         "conforms",
         "copied",
@@ -166,6 +169,7 @@ if TYPE_CHECKING:
         "in_checkpoint",
         "is_inside",
         "json_digest",
+        "kept_sizes",
         "kept_values",
         "listed",
         "locked",
@@ -282,7 +286,9 @@ _HOMES = {
     "rewriting": (
         "can_write",
         "class_with_sizes",
+        "class_without_sizes",
         "digest_of",
+        "kept_sizes",
         "size_name",
         "sized_call_of",
     ),

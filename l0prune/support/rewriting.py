@@ -3,6 +3,8 @@
 The file goes along where an instance of such a class is pickled, so that it needs nothing but Python.
 """
 
+import __future__
+
 import ast
 import copyreg
 import functools
@@ -11,6 +13,7 @@ import inspect
 import linecache
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import CellType, FrameType, FunctionType
 from typing import Any
@@ -24,7 +27,10 @@ Sizes = Mapping[str, Mapping[Place, Ways]]
 
 _THIS, _HELPER = "sized_module", "_with_sizes_"
 _METHODS = {"reshape", "view", "expand", "split"}
+_KEPT = "_l0prune_sizes"
+"""The attribute of such a class: the class it stands for, the texts of its methods, and the sizes that it keeps."""
 _made: dict[Any, type] = {}
+_making = threading.RLock()
 _helper: list[str] = []
 
 
@@ -78,15 +84,20 @@ def digest_of(kind: type, name: str) -> str | None:
     """Of a method's source: another version of it may have its calls elsewhere. None where there is no source."""
     try:
         return hashlib.sha256(inspect.getsource(_source_of(kind, name)).encode()).hexdigest()[:16]
-    except (OSError, TypeError, AttributeError, KeyError):
+    except (OSError, TypeError, ValueError, AttributeError, KeyError, SyntaxError):
         return None
 
 
 def can_write(kind: type, name: str, place: Place, ways: Ways) -> bool:
     """Whether the call that ends at a place of a method takes sizes that can be written anew."""
+    sizes = {name: {place: ways}}
     try:
-        return bool(class_with_sizes(kind, {name: {place: ways}}))
-    except (OSError, TypeError, ValueError, SyntaxError, KeyError):
+        if hasattr(kind, _KEPT) or not _methods(kind, _texts(kind, sizes)):
+            return False
+        # Only a class that is told of those that derive from it can refuse one: others need not be made for a trial.
+        return not hasattr(kind.__init_subclass__, "__func__") or bool(class_with_sizes(kind, sizes))
+    except Exception:
+        # What decorators and classes raise is theirs to choose.
         return False
 
 
@@ -102,23 +113,38 @@ def class_with_sizes(kind: type, sizes: Sizes) -> type:
         ValueError: A call is not there.
     """
     key = (kind, tuple((name, tuple(sorted(calls.items()))) for name, calls in sorted(sizes.items())))
-    if key not in _made:
-        if hasattr(kind, "_sizes"):
-            raise ValueError("its methods are written anew already")
-        texts: dict[str, str] = {}
-        for method in {name.partition("/")[0] for name in sizes}:
-            helpers = {name.partition("/")[2] for name in sizes if name.startswith(f"{method}/")}
-            texts[method] = _text(_source_of(kind, method), sizes.get(method, {}), helpers)
-        for name in sizes:
-            if "/" in name:
-                texts[name] = _text(_source_of(kind, name), sizes[name], is_helper=True)
-        _made[key] = _class_of(kind, texts)
-        _made[key]._sizes = {name: dict(calls) for name, calls in sizes.items()}  # type: ignore[attr-defined]
-    return _made[key]
+    with _making:
+        if key not in _made:
+            if hasattr(kind, _KEPT):
+                raise ValueError("its methods are written anew already")
+            _made[key] = _class_of(kind, _texts(kind, sizes), {name: dict(calls) for name, calls in sizes.items()})
+        return _made[key]
 
 
-def _class_of(kind: type, texts: Mapping[str, str]) -> type:
-    """A class that derives from `kind`, with methods by the text of the functions that make them."""
+def kept_sizes(kind: type) -> Sizes:
+    """The calls whose sizes instances of a class keep: none, unless `class_with_sizes` made it."""
+    return getattr(kind, _KEPT, (kind, {}, {}))[2]
+
+
+def class_without_sizes(kind: type) -> type:
+    """The class that `class_with_sizes` was given; any other class itself."""
+    return getattr(kind, _KEPT, (kind,))[0]
+
+
+def _texts(kind: type, sizes: Sizes) -> dict[str, str]:
+    """By name, methods and the functions that they call, as they are with sizes that the module keeps."""
+    texts: dict[str, str] = {}
+    for method in {name.partition("/")[0] for name in sizes}:
+        helpers = {name.partition("/")[2] for name in sizes if name.startswith(f"{method}/")}
+        texts[method] = _text(_source_of(kind, method), sizes.get(method, {}), helpers)
+    for name in sizes:
+        if "/" in name:
+            texts[name] = _text(_source_of(kind, name), sizes[name], is_helper=True)
+    return texts
+
+
+def _methods(kind: type, texts: Mapping[str, str]) -> dict[str, Any]:
+    """The methods that such texts make."""
     methods: dict[str, Any] = {}
     for name, text in texts.items():
         plain = _source_of(kind, name)
@@ -127,8 +153,20 @@ def _class_of(kind: type, texts: Mapping[str, str]) -> type:
         methods[_HELPER + function if function else method] = (
             written if function else _decorated(getattr(kind, method), plain, written)
         )
-    made = type(kind.__name__, (kind,), {**methods, "__module__": kind.__module__, "__qualname__": kind.__qualname__})
-    made._texts, made._dense, made._sizes = dict(texts), kind, {}  # type: ignore[attr-defined]
+    return methods
+
+
+def _class_of(kind: type, texts: Mapping[str, str], sizes: Sizes) -> type:
+    """A class that derives from `kind`, with methods by the text of the functions that make them.
+
+    It is one and the same for all instances of a process, copies and those from files included.
+    """
+    kept = (kind, dict(texts), sizes)
+    for known in list(copyreg.dispatch_table):
+        if getattr(known, "__dict__", {}).get(_KEPT) == kept:
+            return known
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, _KEPT: kept}
+    made = type(kind.__name__, (kind,), {**_methods(kind, texts), **names})
     copyreg.pickle(made, _reduced)  # type: ignore[arg-type]
     return made
 
@@ -156,9 +194,10 @@ def _reduced(instance: Any) -> tuple[Any, ...]:
     made = type(instance)
     if not _helper:
         _helper.append(globals().get("helper") or inspect.getsource(sys.modules[__name__]))
-    known = {"helper": _helper[0], "kind": made._dense, "texts": made._texts, "__name__": "l0prune_rewriting"}
+    kind, texts, sizes = getattr(made, _KEPT)
+    known = {"helper": _helper[0], "kind": kind, "texts": texts, "sizes": sizes, "__name__": "l0prune_rewriting"}
     state = instance.__getstate__() if hasattr(instance, "__getstate__") else vars(instance)
-    return eval, ("exec(helper) or object.__new__(_class_of(kind, texts))", known), state
+    return eval, ("exec(helper) or object.__new__(_class_of(kind, texts, sizes))", known), state
 
 
 def _parsed(function: Any) -> tuple[ast.Module, int]:
@@ -312,8 +351,13 @@ def _compiled(original: Any, text: str) -> Callable[..., Any]:
     # Tracebacks and compilers read it.
     linecache.cache[place] = (len(outer), None, outer.splitlines(keepends=True), place)
     scope: dict[str, Any] = {}
-    exec(compile(outer, place, "exec", dont_inherit=True), original.__globals__, scope)
-    made = scope["_outer"](*(cell.cell_contents for cell in original.__closure__ or ()))
-    made.__defaults__, made.__kwdefaults__ = original.__defaults__, original.__kwdefaults__
+    flags = original.__code__.co_flags & __future__.annotations.compiler_flag
+    exec(compile(outer, place, "exec", flags=flags, dont_inherit=True), original.__globals__, scope)
+    code = scope["_outer"](*(None for _ in free)).__code__
+    # The very variables, not their values of now.
+    cells = dict(zip(free, original.__closure__ or (), strict=True))
+    closure = tuple(cells[variable] for variable in code.co_freevars)
+    made = FunctionType(code, original.__globals__, original.__name__, original.__defaults__, closure)
+    made.__kwdefaults__ = original.__kwdefaults__
     made.__qualname__, made.__module__ = original.__qualname__, original.__module__
     return made

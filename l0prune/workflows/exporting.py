@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from l0prune.errors import ConfigError, nearest
-from l0prune.formats import export_module
+from l0prune.errors import ConfigError
+from l0prune.formats import export_module, no_such_format
 from l0prune.plugin import Export, Exporter, FormatsBySource, get_plugin
 from l0prune.storage import read_description
 from l0prune.support import check_inside
@@ -72,7 +72,7 @@ def export(
     if to not in formats:
         if to in chosen.formats:
             raise ConfigError(f"{to} cannot hold this network", where=source, expected=", ".join(formats))
-        raise ConfigError("no such format", where=to, expected=", ".join(formats), hint=nearest(to, formats))
+        raise no_such_format(to, formats)
     if out is None:
         if not is_run:
             raise ConfigError("where to?", where=source, expected="--out PATH")

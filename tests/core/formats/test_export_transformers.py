@@ -12,7 +12,8 @@ from transformers import dynamic_module_utils
 
 import l0prune
 from l0prune import ConfigError, plan_of
-from l0prune.support import file_digest
+from l0prune.formats.huggingface import shaped_by
+from l0prune.support import class_with_sizes, file_digest
 
 IDS = {"input_ids": torch.arange(14).view(2, 7), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
 SMALL: dict[str, Any] = {
@@ -83,6 +84,8 @@ def test_other_widths_bring_a_file_of_code_that_imports_nothing_of_ours(
     small = l0prune.prune(make(), given, target_sparsity=0.3)
     export = l0prune.export(small, given, to="huggingface", out=tmp_path / "small")
     assert auto in export.notes[0]
+    # Opened once already, for comparison, the code has left nothing beside it.
+    assert not [path for path in (tmp_path / "small").iterdir() if path.is_dir()]
     code = next((tmp_path / "small").glob("*.py")).read_text()
     assert "import l0prune" not in code
     assert "from l0prune" not in code
@@ -95,6 +98,21 @@ def test_other_widths_bring_a_file_of_code_that_imports_nothing_of_ours(
     opened.eval().save_pretrained(tmp_path / "again")
     again = getattr(transformers, auto).from_pretrained(tmp_path / "again", trust_remote_code=True).eval()
     assert same(again, opened, given)
+
+
+def test_parametrized_modules_are_alike_and_sizes_in_methods_are_refused() -> None:
+    class Merging(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).view(2, 3)
+
+    def net(kind: type[torch.nn.Linear] = torch.nn.Linear) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, 4)), kind(4, 4))
+
+    assert shaped_by(net(), net()) == {"shapes": {}, "numbers": {}, "emptied": {}}
+    merging = net(Merging)
+    merging[1].__class__ = class_with_sizes(Merging, {"forward": {(1, 48): ("own", "kept")}})
+    with pytest.raises(ConfigError, match=r"hold this module: 1 .got its methods keep sizes.*export it to onnx"):
+        shaped_by(net(Merging), merging)
 
 
 def test_what_transformers_cannot_shape_is_refused_by_name(tmp_path: Path) -> None:

@@ -188,3 +188,23 @@ def test_autocast_takes_no_sum_in_half_precision(norm: nn.Module, dim: int) -> N
 def test_other_kinds_are_refused(bad: nn.Module) -> None:
     with pytest.raises(GroupError, match="cannot gate"):
         gate(bad, -1)
+
+
+@pytest.mark.parametrize("is_wide", [True, False])
+def test_autocast_gives_the_dtype_that_an_rms_norm_of_another_class_gives(is_wide: bool) -> None:
+    class OwnRMSNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.linspace(0.5, 1.5, 8)), 1e-6
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + self.eps)
+            return self.weight * y.to(x.dtype) if is_wide else (self.weight * y).to(x.dtype)
+
+    norm, x = OwnRMSNorm(), torch.randn(4, 8).bfloat16()
+    gated = GatedNorm(norm, lambda training: torch.ones(8), -1)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, expected = gated(x), norm(x)
+    assert got.dtype == expected.dtype
+    torch.testing.assert_close(got, expected, atol=0.02, rtol=0.02)
+    assert gated.bfloat16()(x).dtype == torch.bfloat16

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from l0prune import DataError, listed
+from l0prune.formats import quiet
 from l0prune_speech.families.network import Answer, Heard, Inputs, divergence, headless
-from l0prune_speech.families.quietness import quiet
 from l0prune_speech.families.vocabulary import Vocabulary, vocabulary_of
 
 _TOKENS_PER_SECOND, _MORE_TOKENS = 7, 10

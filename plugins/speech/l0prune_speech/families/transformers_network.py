@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import ConfigError, DataError, PruneGroup, listed
+from l0prune.formats import quiet
 from l0prune_speech.data import SAMPLE_RATE
 from l0prune_speech.families.heads import Head, head_for
 from l0prune_speech.families.network import BESIDE, Answer, Heard, Inputs, SpeechNetwork
-from l0prune_speech.families.quietness import quiet
 from l0prune_speech.families.registry import Family, Wish
 
 SUFFIXES = {
