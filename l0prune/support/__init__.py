@@ -7,7 +7,17 @@ from l0prune.support.lazy import lazy_names
 if TYPE_CHECKING:
     from l0prune.support.assignments import read_assignments, read_value
     from l0prune.support.carrying import carry_source
-    from l0prune.support.digests import STAMP, check_archive, check_stamp, file_digest, json_digest, stamp
+    from l0prune.support.digests import (
+        STAMP,
+        SUMS,
+        check_archive,
+        check_stamp,
+        check_sums,
+        file_digest,
+        json_digest,
+        stamp,
+        write_sums,
+    )
     from l0prune.support.fields import Field, Setting, alternatives, check_fields, fields_of, table_of, words_of
     from l0prune.support.files import (
         assembled,
@@ -118,6 +128,7 @@ if TYPE_CHECKING:
         "NUMBER",
         "NUMBER_OR_NOTHING",
         "STAMP",
+        "SUMS",
         "BatchNorm",
         "Busy",
         "ClassRegistry",
@@ -144,6 +155,7 @@ if TYPE_CHECKING:
         "check_inside",
         "check_kinds",
         "check_stamp",
+        "check_sums",
         "check_writable",
         "checked",
         "class_with_sizes",
@@ -234,13 +246,24 @@ if TYPE_CHECKING:
         "words_of",
         "write_atomic",
         "write_json",
+        "write_sums",
         "write_text",
         "write_toml",
     ]
 
 _HOMES = {
     "assignments": ("read_assignments", "read_value"),
-    "digests": ("STAMP", "check_archive", "check_stamp", "file_digest", "json_digest", "stamp"),
+    "digests": (
+        "STAMP",
+        "SUMS",
+        "check_archive",
+        "check_stamp",
+        "check_sums",
+        "file_digest",
+        "json_digest",
+        "stamp",
+        "write_sums",
+    ),
     "carrying": ("carry_source",),
     "fields": ("Field", "Setting", "alternatives", "check_fields", "fields_of", "table_of", "words_of"),
     "files": (

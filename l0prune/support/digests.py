@@ -4,6 +4,8 @@ import hashlib
 import json
 import lzma
 import mmap
+import os.path
+import re
 import struct
 import zipfile
 import zlib
@@ -12,9 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from l0prune.errors import RunError
+from l0prune.support.files import check_inside, write_text
+from l0prune.support.parsing import read_text
 
 STAMP = "l0prune_sha256"
 """The key, in a file's own metadata, of the digest of the file in which zeros stand for it."""
+SUMS = "SHA256SUMS"
+"""The file in a folder with the digests of the others."""
+_SUM = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>[^/].*)")
 _DIGITS = 64
 _BLANK = b"0" * _DIGITS
 _MARK = STAMP.encode() + b"\x12" + bytes([_DIGITS])
@@ -32,6 +39,47 @@ def file_digest(path: Path) -> str:
             return hashlib.sha256().hexdigest()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return hashlib.sha256(content).hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Write the SHA-256 of each file in a folder to its file SHA256SUMS, for `sha256sum --check SHA256SUMS`, too."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    lines = [f"{file_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    write_text(folder / SUMS, "".join(lines))
+
+
+def check_sums(folder: Path) -> int | None:
+    """Compare the files of a folder with its SHA256SUMS: how many there are; None where it has no such file.
+
+    Raises:
+        RunError: A file is missing, or not what was written; or SHA256SUMS is damaged or leads out of the folder.
+    """
+    listed = folder / SUMS
+    if not os.path.isfile(listed):
+        return None
+    lines = _read_sums(listed)
+    for number, line in enumerate(lines, 1):
+        found = _SUM.fullmatch(line)
+        if found is None or ".." in found["name"].split("/"):
+            expected = "64 hexadecimal digits, two spaces and the name of a file in the folder"
+            raise RunError("damaged checksums", where=f"{listed}, line {number}", got=line[:60], expected=expected)
+        path = folder / found["name"]
+        check_inside(path, folder)
+        try:
+            digest = file_digest(path)
+        except (OSError, ValueError) as error:
+            raise RunError("a file of the export cannot be read", where=path, got=error) from error
+        if digest != found["digest"]:
+            hint = "copy or export it again"
+            raise RunError("not what was written", where=path, got=digest, expected=found["digest"], hint=hint)
+    return len(lines)
+
+
+def _read_sums(listed: Path) -> list[str]:
+    try:
+        return read_text(listed, "TOML").splitlines()
+    except (OSError, ValueError) as error:
+        raise RunError("damaged checksums", where=listed, got=error) from error
 
 
 def json_digest(value: Mapping[str, Any]) -> str:

@@ -6,9 +6,11 @@ from pathlib import Path
 from l0prune.errors import RunError
 from l0prune.measuring import parameters
 from l0prune.support import (
+    SUMS,
     check_archive,
     check_finite,
     check_stamp,
+    check_sums,
     counted,
     named_weights,
 )
@@ -17,6 +19,9 @@ from l0prune.workflows.verification.common import Checks, Unknown, opener
 _ZIP = b"PK\x03\x04"
 _PROGRAM_PARTS = ("constants.pkl", "archive_format")
 """Parts of the archives that TorchScript and torch.export write: programs, which hold no network to be opened."""
+
+_PROGRAMS = ("*.onnx", "*.pt2", "model.bin")
+"""Files in a folder of ONNX, of torch.export and of CTranslate2."""
 
 
 def export_checks(path: Path, plugin: str | None) -> Checks:
@@ -27,6 +32,8 @@ def export_checks(path: Path, plugin: str | None) -> Checks:
 
 def _checksum(path: Path, plugin: str | None) -> str:
     if path.is_dir():
+        if (files := check_sums(path)) is not None:
+            return f"the SHA-256 of {counted(files, 'file')} in {SUMS}"
         if not (said := opener(plugin).checksum(str(path))):
             raise Unknown("it carries no checksum")
         return said
@@ -58,7 +65,7 @@ def _archive(path: Path) -> str:
 
 
 def _opened(path: Path, plugin: str | None) -> str:
-    if path.suffix == ".onnx":
+    if path.suffix == ".onnx" or (path.is_dir() and any(any(path.glob(name)) for name in _PROGRAMS)):
         raise Unknown("a program holds no network to be opened; l0prune bench runs it")
     if path.is_file() and _is_archive(path):
         with zipfile.ZipFile(path) as archive:

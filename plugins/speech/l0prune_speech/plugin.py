@@ -123,8 +123,12 @@ class SpeechPlugin:
         return load(seconds, batch)
 
     def open(self, source: str) -> "nn.Module":
-        """The encoder of a run, an export or any teacher."""
+        """The encoder of a run, an export or any teacher; networks with their heads."""
         _check_torchaudio()
+        from l0prune_speech.families import has_own_class, open_network
+
+        if has_own_class(source):
+            return open_network(source).model
         from l0prune_speech.formats import load_teacher
 
         return load_teacher(source).encoder

@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from l0prune import RunError
-from l0prune.support import STAMP, check_archive, check_stamp, file_digest, json_digest, stamp
+from l0prune.support import (
+    STAMP,
+    SUMS,
+    check_archive,
+    check_stamp,
+    check_sums,
+    file_digest,
+    json_digest,
+    stamp,
+    write_sums,
+)
 
 
 def changed(content: bytes, place: int) -> bytes:
@@ -84,3 +94,41 @@ def test_a_stamp_is_the_digest_of_the_file_around_it(tmp_path: Path) -> None:
         assert not check_stamp(path)
     with pytest.raises(ValueError, match="no place"):
         stamp(path)
+
+
+def test_a_folder_is_what_was_written_or_says_which_file_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    (folder / "inner").mkdir(parents=True)
+    assert check_sums(folder) is None
+    for name in ("a.bin", "inner/b b.json"):
+        (folder / name).write_bytes(name.encode())
+    write_sums(folder)
+    assert check_sums(folder) == 2
+    # What is put beside it later is no part of it.
+    (folder / "README.md").touch()
+    assert check_sums(folder) == 2
+    (folder / "inner/b b.json").write_bytes(b"{}")
+    with pytest.raises(RunError, match=r"not what was written: .*b b.json .got"):
+        check_sums(folder)
+    (folder / "inner/b b.json").unlink()
+    with pytest.raises(RunError, match=r"cannot be read: .*b b.json"):
+        check_sums(folder)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "short  a.bin", f"{'0' * 64}  ../x", f"{'0' * 64}  /etc/passwd", f"{'0' * 64} a.bin"]
+)
+def test_checksums_that_are_damaged_or_lead_elsewhere_are_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / SUMS).write_text(f"{line}\n")
+    with pytest.raises(RunError, match=r"damaged checksums: .*SHA256SUMS, line 1"):
+        check_sums(tmp_path)
+
+
+def test_checksums_follow_no_link_out_of_the_folder(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "export", tmp_path / "outside"
+    folder.mkdir()
+    outside.write_text("secret")
+    (folder / "a.bin").symlink_to(outside)
+    (folder / SUMS).write_text(f"{file_digest(outside)}  a.bin\n")
+    with pytest.raises(RunError, match="a link leads out of the folder"):
+        check_sums(folder)

@@ -1,6 +1,7 @@
 """Networks with heads, out: padded to their stock class, for CTranslate2, as ONNX and torch.export programs."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from l0prune_speech.deploy.networks.opened import open_export
+from l0prune_speech.deploy.networks.opened import open_export, opened_network
 from l0prune_speech.deploy.networks.registry import NETWORK_FORMATS, form_named
 from l0prune_speech.families import SpeechNetwork, observation_of, open_network, padded, times_of_words
 from l0prune_speech.plugin import SpeechPlugin
@@ -110,6 +111,33 @@ def test_ctranslate2_says_what_the_network_says(pruned: Any, tmp_path: Path) -> 
     )
     expected = network.answers(network.model, inputs, 8 / 7)
     assert [one.sequences_ids[0] for one in said] == [list(answer) for answer in expected]
+
+
+@pytest.mark.parametrize("to", ["huggingface-padded", "ctranslate2", "onnx"])
+def test_an_export_can_be_verified_and_tells_what_was_damaged(pruned: Any, tmp_path: Path, to: str) -> None:
+    if to == "ctranslate2":
+        pytest.importorskip("ctranslate2")
+    folder = tmp_path / "export"
+    l0prune.export(pruned("whisper").name, to=to, out=folder)
+    found = {check.name: check for check in l0prune.verify(folder, plugin="speech").checks}
+    assert found["checksum"].said.endswith("in SHA256SUMS")
+    assert found["checksum"].holds
+    assert found["network"].holds is (True if to == "huggingface-padded" else None), found["network"].said
+    # As other programs check it.
+    done = subprocess.run(
+        ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, capture_output=True, check=False
+    )
+    assert done.returncode == 0
+    weights = max(folder.iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    broken = l0prune.verify(folder, plugin="speech").broken
+    assert broken
+    assert f"not what was written: {weights}" in broken.said
+    if to == "onnx":
+        with pytest.raises(RunError, match=f"not what was written: .*{weights.name}"):
+            opened_network(str(folder))
 
 
 def test_faster_whisper_transcribes(tmp_path: Path) -> None:
@@ -270,6 +298,10 @@ def test_damaged_folders_are_named(onnx: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(onnx, broken)
     (broken / "decoder_model.onnx").unlink()
+    with pytest.raises(RunError, match=r"a file of the export cannot be read: .*decoder_model.onnx"):
+        open_export(broken)
+    # Without its checksums a folder tells what it can.
+    (broken / "SHA256SUMS").unlink()
     with pytest.raises(DataError, match=r"a file of the export is missing: .*expected decoder_model.onnx"):
         open_export(broken)
     stated = json.loads((onnx / "config.json").read_text())

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from l0prune import ConfigError, Export, ProofError, assembled
+from l0prune.support import write_sums
 from l0prune_speech.deploy.networks import form_named, forms
 from l0prune_speech.families import open_network
 
@@ -34,6 +35,7 @@ def export_own(source: str, to: str, out: Path) -> Export:
             raise ProofError(
                 f"the {to} export does not behave as the network", where=source, got=got, expected=expected
             )
+        write_sums(place)
         size = sum(path.stat().st_size for path in place.iterdir())
     return Export(
         source=source,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune import DataError, write_json
+from l0prune.support import check_sums
 from l0prune_speech.deploy.networks.clips import ends, largest_difference
 from l0prune_speech.deploy.networks.programs import DECODER, ENCODER, STATES, WHOLE, WITH_PAST, Program
 from l0prune_speech.deploy.networks.runners import Runner, runner_for
@@ -63,8 +64,10 @@ def open_export(folder: Path, runner: Runner | None = None) -> SpeechNetwork:
         runner: What runs the programs; by default that of the files which are there.
 
     Raises:
-        DataError: It is no such folder, or it is damaged.
+        DataError: It is no such folder.
+        RunError: A file in it is not what was written.
     """
+    check_sums(folder)
     config = dict(_stated(folder))
     about = config.pop(_KEY, None)
     try:
