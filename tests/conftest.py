@@ -30,6 +30,9 @@ settings.load_profile("repeatable")
 # One thread a process, also of those that tests start: workers share the cores, and sums are the same everywhere.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# Workers are told a width that nobody asked for; tests say which one they want.
+for _size in ("COLUMNS", "LINES"):
+    os.environ.pop(_size, None)
 MOST_WORKERS, MANY_FILES = 4, 12
 
 

@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
-from l0prune.support import plain_attention
+from l0prune.support import bilinear_and_grouped_products, plain_attention
 
 
 def parameters(model: nn.Module) -> int:
@@ -85,9 +85,10 @@ class _Innermost:
 
 def _also_counted() -> dict[Any, Any]:
     """Products that torch's counter does not know, with the number of operations, two for each of their terms."""
-    known: dict[Any, Any] = {torch.ops.aten._trilinear: _operations_of_trilinear}
-    if hasattr(torch.ops.aten, "_grouped_mm"):
-        known[torch.ops.aten._grouped_mm] = _operations_of_grouped
+    trilinear, grouped = bilinear_and_grouped_products()
+    known: dict[Any, Any] = {trilinear: _operations_of_trilinear}
+    if grouped is not None:
+        known[grouped] = _operations_of_grouped
     # Operators of packages that are imported, if they are.
     for library, name, count in (
         ("transformers", "grouped_mm_fallback", _operations_of_grouped),

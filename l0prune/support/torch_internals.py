@@ -259,3 +259,8 @@ def cpu_multiplies_bfloat16() -> bool:
 def cpu_has_amx() -> bool:
     """Whether the processor multiplies whole tiles at once, in bfloat16 among others."""
     return torch.cpu._is_amx_tile_supported()
+
+
+def bilinear_and_grouped_products() -> tuple[Any, Any]:
+    """The operators of a bilinear layer and of a product grouped by rows; None for what this torch lacks."""
+    return torch.ops.aten._trilinear, getattr(torch.ops.aten, "_grouped_mm", None)

@@ -28,7 +28,9 @@ def test_every_command_keeps_to_the_width(width: int, finished, bench, labelled_
     ]
     for command, words in commands:
         shown = l0prune_call(*command).succeeded().out
-        assert max(map(len, shown.splitlines())) <= width or command[0] == "doctor", shown
+        # How long a path is, is not a matter of the table: it stays whole, so that it can be copied.
+        lines = shown.replace(str(finished.folder), "runs/base").splitlines()
+        assert max(map(len, lines)) <= width or command[0] == "doctor", shown
         for word in words:
             assert word in shown
 

@@ -296,6 +296,21 @@ def test_a_processor_says_whether_it_multiplies_bfloat16() -> None:
     assert support.cpu_has_amx() == ("amx_tile" in flags)
 
 
+def test_products_that_the_counter_does_not_know_are_the_operators_that_run() -> None:
+    seen = []
+
+    class Watch(support.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func.overloadpacket)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        nn.Bilinear(2, 3, 4)(torch.randn(5, 2), torch.randn(5, 3))
+    trilinear, grouped = support.bilinear_and_grouped_products()
+    assert trilinear in seen
+    assert grouped is None or "grouped" in str(grouped)
+
+
 def test_load_hooks_are_forgotten() -> None:
     module = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
     nn.utils.parametrize.remove_parametrizations(module, "weight")

@@ -19,7 +19,7 @@ from tiny_networks import NETWORKS, save_pieces, whisper
 import l0prune
 from l0prune import ConfigError, DataError, EvaluationSettings, ProofError, RunError, relative_difference
 
-NORMED = ("w2v-bert", "moonshine")
+NORMED = ("w2v-bert", "moonshine", "data2vec")
 """Networks with a norm over units that their class cannot have fewer of."""
 
 

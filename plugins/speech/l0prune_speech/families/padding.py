@@ -55,11 +55,11 @@ def padded(network: SpeechNetwork, model: nn.Module) -> nn.Module:
     survivors = plan.survivors() if plan else {}
     state, before = target.state_dict(), model.state_dict()
     for group in plan.groups if plan else ():
-        for norm in group.norms:
-            name = f"{norm.module}.weight"
-            if name in before and before[name].shape != state[name].shape:
-                hint = "--units head,ffn leaves them, and --to huggingface holds them as narrow as they are"
-                raise ConfigError("a norm would count padding with its units", where=norm.module, hint=hint)
+        # A norm need not have a weight to look at its units.
+        widened = any(p.tensor in before and before[p.tensor].shape != state[p.tensor].shape for p in group.places)
+        if group.norms and widened:
+            hint = "--units head,ffn leaves them, and --to huggingface holds them as narrow as they are"
+            raise ConfigError("a norm would count padding with its units", where=group.norms[0].module, hint=hint)
     if missing := sorted(state.keys() - before.keys()):
         hint = "--to huggingface brings code along that can"
         raise ConfigError("the stock class has no room for a missing layer", where=missing[0], hint=hint)
