@@ -23,7 +23,7 @@ GRAPH_BYTES = 2**24
 
 
 def write_onnx(
-    module: nn.Module,
+    module: nn.Module | torch.export.ExportedProgram,
     args: tuple[Any, ...],
     path: Path,
     *,
@@ -35,8 +35,8 @@ def write_onnx(
     """Write an ONNX file that carries its SHA-256.
 
     Args:
-        module: In evaluation mode on the CPU; it gives a tensor or a tuple of tensors.
-        args: Positional arguments.
+        module: In evaluation mode on the CPU, or exported already; it gives a tensor or a tuple of tensors.
+        args: Positional arguments; none of an exported one.
         path: The file.
         inputs: Names of the tensors among the arguments.
         outputs: Names of the tensors that it gives.

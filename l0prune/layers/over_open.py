@@ -144,9 +144,9 @@ class OverOpen(TorchFunctionMode):
 
     def softmax(self, input: Tensor, dim: Any = None, *others: Any, dtype: Any = None, **_: Any) -> Tensor | None:
         """As torch's; the functional form has another argument before the dtype."""
-        filled = None if dim is None else self._filled(input, dim, lowest=True)
-        dtype = next((other for other in others if isinstance(other, torch.dtype)), dtype)
-        return None if filled is None else filled.softmax(dim, dtype)
+        if dim is None or (filled := self._filled(input, dim, lowest=True)) is None:
+            return None
+        return filled.softmax(dim, next((other for other in others if isinstance(other, torch.dtype)), dtype))
 
     def _over(self, x: Tensor, dim: Any) -> Tensor | None:
         """1 at the open channels of `x` and 0 at the closed ones, if they are among what is reduced."""

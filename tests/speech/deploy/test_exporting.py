@@ -14,7 +14,6 @@ import pytest
 import torch
 from l0prune_speech.encoder.groups import encoder_groups
 from l0prune_speech.encoder.modules import SpeechEncoder, build_encoder
-from l0prune_speech.formats import onnx_model
 from l0prune_speech.formats.checkpoint import Checkpoint, from_encoder
 from l0prune_speech.formats.program import Program
 from l0prune_speech.formats.registry import FORMATS, format_named, register_format
@@ -24,6 +23,7 @@ from torch import Tensor
 
 import l0prune
 from l0prune import ConfigError, GatedModel, ProofError, RunError, relative_difference
+from l0prune.formats import onnx_file
 
 SHAPES = [(6, 10, 5), (7, 3, 2), (6, 3, 2), (5, 3, 2), (6, 3, 2), (6, 2, 2), (6, 2, 2)]
 LARGE = {
@@ -185,16 +185,16 @@ def test_two_upstreams_in_one_process_are_two_networks(make_run: Callable[[str],
 def test_a_network_too_large_for_its_format_is_refused_with_those_that_can_hold_it(
     make_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, size = make_run("hubert"), onnx_model.LARGEST_ONNX
-    monkeypatch.setattr(onnx_model, "LARGEST_ONNX", 2**24 + 10_000)
+    run = make_run("hubert")
+    monkeypatch.setattr(onnx_file, "LARGEST_ONNX", 2**24 + 10_000)
     message = r"onnx cannot hold this network: .* GB of weights.*these can: dphubert, huggingface, .*torchscript"
     with pytest.raises(ConfigError, match=message):
         l0prune.export(run, to="onnx", out=tmp_path / "new" / "student.onnx")
     assert not (tmp_path / "new").exists()
-    monkeypatch.setattr(onnx_model, "LARGEST_ONNX", size)
+    monkeypatch.undo()
     for billions, fits in ((0.4, True), (1.0, False)):
         tensors = {"all": torch.empty(round(billions * 1e9), device="meta")}
-        assert (onnx_model.too_large_for_onnx(Checkpoint(config={}, tensors=tensors)) is None) is fits
+        assert (format_named("onnx").refuses(Checkpoint(config={}, tensors=tensors)) is None) is fits
 
 
 def test_the_model_card_holds_the_reports_figures(make_run: Callable[[str], Path], tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def test_what_does_not_fit_is_refused_in_a_line(
         l0prune.export(ctc.name, to="huggingface", out=onnx)
     with pytest.raises(DataError, match=r"no weights: "):
         open_network(str(onnx))
-    monkeypatch.setattr("l0prune_speech.deploy.networks.onnx_model.LARGEST_ONNX", 1000)
+    monkeypatch.setattr("l0prune.formats.onnx_file.LARGEST_ONNX", 1000)
     with pytest.raises(ConfigError, match=r"onnx cannot hold this network: .*GB of weights"):
         l0prune.export(ctc.name, to="onnx", out=out)
     with monkeypatch.context() as patched:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from l0prune_speech.formats.checkpoint import Checkpoint, folded, from_encoder, to_encoder
     from l0prune_speech.formats.dphubert import to_dphubert
     from l0prune_speech.formats.huggingface import folder_checksum, to_huggingface
-    from l0prune_speech.formats.onnx_model import LARGEST_ONNX, OPSET, check_onnx, to_onnx
+    from l0prune_speech.formats.onnx_model import to_onnx
     from l0prune_speech.formats.registry import (
         FORMATS,
         Format,
@@ -24,14 +24,11 @@ if TYPE_CHECKING:
 
     __all__ = [
         "FORMATS",
-        "LARGEST_ONNX",
-        "OPSET",
         "Checkpoint",
         "Format",
         "Outputs",
         "Run",
         "Source",
-        "check_onnx",
         "folded",
         "folder_checksum",
         "format_named",
@@ -57,7 +54,7 @@ _HOMES = {
     ),
     "dphubert": ("to_dphubert",),
     "huggingface": ("folder_checksum", "to_huggingface"),
-    "onnx_model": ("LARGEST_ONNX", "OPSET", "check_onnx", "to_onnx"),
+    "onnx_model": ("to_onnx",),
     "registry": (
         "FORMATS",
         "Format",
