@@ -93,6 +93,40 @@ class TrackingObserver(Observer):
             warnings.warn(f"{self.library} hears nothing more of this run, which goes on ({got})", stacklevel=4)
 
 
+class ProjectObserver(TrackingObserver):
+    """A tracker whose runs belong to a project: `init` begins one, and the run takes dictionaries.
+
+    Args:
+        project: The project's name.
+        beside: Watches the run, too.
+        settings: Further arguments of the library's `init`.
+    """
+
+    def __init__(self, project: str, *, beside: Observer | None = None, **settings: Any) -> None:
+        super().__init__(beside=beside)
+        self._project, self._settings, self._run = project, settings, None
+
+    def module(self) -> Any:
+        """The library."""
+        raise NotImplementedError
+
+    def open(self, settings: Flat, folder: Path) -> None:
+        """Begin a run, named as its folder."""
+        given = {"name": folder.name, **self._settings}
+        self._run = self.module().init(project=self._project, config=dict(settings), **given)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """A point on each curve."""
+        assert self._run is not None
+        self._run.log(dict(values), step=step)
+
+    def close(self, summary: Mapping[str, float]) -> None:
+        """The last points, and the end of the run."""
+        assert self._run is not None
+        self._run.log({f"report/{name}": value for name, value in summary.items()})
+        self._run.finish()
+
+
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as names with dots, without what is empty."""
     found: dict[str, Any] = {}

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from l0prune.errors import ConfigError, nearest
+from l0prune.support import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,19 +44,22 @@ class ModuleFormat:
     """Raises a `ConfigError` where a package is missing."""
 
 
-_FORMATS: dict[str, ModuleFormat] = {}
+_FORMATS: Registry[str, ModuleFormat] = Registry("format", own=tuple(f"l0prune.formats.{file}" for file in _FILES))
 
 
-def register_module_format(form: ModuleFormat) -> ModuleFormat:
-    """Let `export(module, ..., to=NAME)` write a format; one of the same name is replaced.
+def register_module_format(form: ModuleFormat, *, replace: bool = False) -> ModuleFormat:
+    """Let `export(module, ..., to=NAME)` write a format.
+
+    Args:
+        form: The format.
+        replace: Take the place of the format of that name.
 
     Raises:
-        ConfigError: It is no format.
+        ConfigError: It is no format, or its name is taken.
     """
     if not isinstance(form, ModuleFormat):
         raise ConfigError("not a format", got=repr(form), expected="an instance of l0prune.formats.ModuleFormat")
-    _FORMATS[form.name] = form
-    return form
+    return _FORMATS.register(form.name, form, replace=replace)
 
 
 def module_format(name: str) -> ModuleFormat:
@@ -78,21 +80,15 @@ def no_such_format(name: str, known: Iterable[str]) -> ConfigError:
     return ConfigError("no such format", where=name, expected=", ".join(names), hint=nearest(name, names))
 
 
-@cache
-def _load_own() -> None:
-    for file in _FILES:
-        import_module(f"l0prune.formats.{file}")
-
-
 class _Known(Mapping[str, ModuleFormat]):
     """The formats by name. They are loaded at first use, which takes torch."""
 
     def __getitem__(self, name: str) -> ModuleFormat:
-        _load_own()
+        _FORMATS.load()
         return _FORMATS[name]
 
     def __iter__(self) -> Iterator[str]:
-        _load_own()
+        _FORMATS.load()
         return iter(sorted(_FORMATS))
 
     def __len__(self) -> int:

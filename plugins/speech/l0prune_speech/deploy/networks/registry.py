@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from l0prune import ConfigError, ExportFormat, nearest
+from l0prune.support import Registry
 
 if TYPE_CHECKING:
     from l0prune_speech.families import SpeechNetwork
@@ -37,7 +36,9 @@ class NetworkForm:
     """Raises a `ConfigError` where a package is missing."""
 
 
-_FORMS: dict[str, NetworkForm] = {}
+_FORMS: Registry[str, NetworkForm] = Registry(
+    "form", own=tuple(f"l0prune_speech.deploy.networks.{file}" for file in _FILES)
+)
 
 
 def register_form(form: NetworkForm) -> NetworkForm:
@@ -46,15 +47,12 @@ def register_form(form: NetworkForm) -> NetworkForm:
     Raises:
         ConfigError: Its name is taken.
     """
-    if form.name in _FORMS:
-        raise ConfigError("the name of the form is taken", got=form.name, hint="choose another")
-    _FORMS[form.name] = form
-    return form
+    return _FORMS.register(form.name, form)
 
 
 def forms() -> Mapping[str, NetworkForm]:
     """Every form by name."""
-    _load_own()
+    _FORMS.load()
     return dict(sorted(_FORMS.items()))
 
 
@@ -70,12 +68,6 @@ def form_named(name: str) -> NetworkForm:
         expected = ", ".join(known)
         raise ConfigError(f"{name} cannot hold a network with a class of its own", expected=expected, hint=hint)
     return known[name]
-
-
-@cache
-def _load_own() -> None:
-    for file in _FILES:
-        import_module(f"l0prune_speech.deploy.networks.{file}")
 
 
 class _Written(Mapping[str, ExportFormat]):
