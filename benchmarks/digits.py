@@ -23,10 +23,10 @@ from l0bench.digit_pruning import running, table
 from l0bench.digit_pruning.methods import METHODS
 from l0bench.digit_pruning.networks import NETWORKS
 from l0bench.digit_pruning.trial import IDENTITY, Trial
-from l0bench.result_rows import ResultRows, commit_of, in_processes, one_thread
+from l0bench.result_rows import ResultRows, commit_of, in_processes, one_thread, told
 from l0bench.wrap_settings import parsed
 
-from l0prune import ConfigError, L0PruneError
+from l0prune import ConfigError
 
 ROOT = Path(__file__).parents[1]
 SIZES, STEPS, SEEDS = (50, 75, 90, 95), (100, 300, 1000), (0, 1, 2, 3, 4)
@@ -37,14 +37,7 @@ SOURCES = ("l0prune", "benchmarks/digits.py", ":(glob)benchmarks/l0bench/*.py", 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, list what is missing, or make table and picture."""
     args = _parser().parse_args(arguments)
-    try:
-        return args.command(args, ResultRows(args.out, IDENTITY))
-    except L0PruneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the rows that were finished are kept", file=sys.stderr)
-        return 130
+    return told(lambda: args.command(args, ResultRows(args.out, IDENTITY)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,10 +20,10 @@ from typing import Any
 from l0bench.recognition import plan, running, table
 from l0bench.recognition.losses import OBJECTIVES
 from l0bench.recognition.trial import IDENTITY, Trial
-from l0bench.result_rows import ResultRows, commit_of, in_processes, one_thread
+from l0bench.result_rows import ResultRows, commit_of, in_processes, one_thread, told
 from l0bench.wrap_settings import parsed
 
-from l0prune import ConfigError, L0PruneError
+from l0prune import ConfigError
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
@@ -41,14 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, list what is missing, or make table and pictures."""
     args = _parser().parse_args(arguments)
     rows = ResultRows(args.out, IDENTITY)
-    try:
-        return args.command(args, rows)
-    except L0PruneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the rows that were finished are kept", file=sys.stderr)
-        return 130
+    return told(lambda: args.command(args, rows))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from l0bench.recognition import compressed, compressed_table
 from l0bench.recognition.compressed import DENSE, IDENTITY, OBJECTIVES, PARTS, Wished
-from l0bench.result_rows import ResultRows, commit_of, one_thread
+from l0bench.result_rows import ResultRows, commit_of, one_thread, told
 from l0bench.wrap_settings import parsed
 
-from l0prune import ConfigError, L0PruneError
+from l0prune import ConfigError
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
@@ -37,14 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, or make the table."""
     args = _parser().parse_args(arguments)
     rows = ResultRows(args.out, IDENTITY)
-    try:
-        return args.command(args, rows)
-    except L0PruneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the rows that were finished are kept", file=sys.stderr)
-        return 130
+    return told(lambda: args.command(args, rows))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from l0prune import RunError
+from l0prune import L0PruneError, RunError
 from l0prune.support import safe_children
 
 Row = dict[str, Any]
@@ -71,6 +72,18 @@ class ResultRows:
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
+
+
+def told(command: Callable[[], int]) -> int:
+    """The exit status of a command over rows: errors of the library are one line, Ctrl-C keeps what is finished."""
+    try:
+        return command()
+    except L0PruneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the rows that were finished are kept", file=sys.stderr)
+        return 130
 
 
 def in_processes(work: Callable[[Row], Row], wishes: Sequence[Row], jobs: int) -> Iterator[Row]:
