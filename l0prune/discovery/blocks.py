@@ -48,6 +48,7 @@ class Blocks:
         self._model, self._found = model, found
         self._modules = dict(model.named_modules())
         self._kinds = Counter(type(module) for module in self._modules.values())
+        self._passing_calls: dict[int, tuple[Residual, ...]] = {}
         self._sums = {residual.sum: residual for residual in residuals(found)}
         self._calls: dict[str, list[int]] = defaultdict(list)
         for number, call in enumerate(found.calls):
@@ -68,7 +69,7 @@ class Blocks:
         for residual in self._sums.values():
             if residual.sum not in left:
                 continue
-            call, ends = self._passing(residual)
+            call, ends = self._passing(residual, whole=whole)
             if call is not None and (whole or len(ends) == 1):
                 units.append(Unit(self._found.calls[call].path, ends, call))
                 for end in ends:
@@ -80,7 +81,8 @@ class Blocks:
         for key, ends in together.items():
             path = key.removeprefix("element ") if isinstance(key, str) else self._maker(ends[0])
             units.append(Unit(path, tuple(ends)))
-        return sorted(units, key=lambda unit: unit.ends[0].sum)
+        # An activation may add what it makes of its input: nothing of the network goes with it.
+        return sorted((unit for unit in units if self._weights(unit)), key=lambda unit: unit.ends[0].sum)
 
     def skips(self, unit: Unit) -> tuple[list[Bypass], Names]:
         """The modules that are skipped without a unit, and the parameters that its gate multiplies.
@@ -102,25 +104,54 @@ class Blocks:
 
     def parameters_of(self, unit: Unit) -> int:
         """How many parameters serve nothing but a unit."""
-        found, inside = self._found, region(self._found, unit.ends)
         sizes = {name: parameter.numel() for name, parameter in self._model.named_parameters()}
-        return sum(
-            sizes.get(value.name, 0)
-            for number, value in enumerate(found.values)
-            if value.operator == "parameter" and found.users[number] and inside.issuperset(found.users[number])
-        )
+        return sum(sizes.get(name, 0) for name, alone in self._weights(unit).items() if alone)
 
-    def _passing(self, residual: Residual) -> tuple[int | None, tuple[Residual, ...]]:
-        """The innermost call that returns its input without this branch and others, and these."""
+    def _weights(self, unit: Unit) -> dict[str, bool]:
+        """The parameters that a unit reads, and whether nothing else does."""
+        found, inside = self._found, region(self._found, unit.ends)
+        return {
+            value.name: inside.issuperset(found.users[number])
+            for number, value in enumerate(found.values)
+            if value.operator == "parameter" and not inside.isdisjoint(found.users[number])
+        }
+
+    def _passing(self, residual: Residual, *, whole: bool) -> tuple[int | None, tuple[Residual, ...]]:
+        """The call that returns its input without this branch, and without others of its block, and these."""
+        chosen: tuple[int | None, tuple[Residual, ...]] = (None, ())
         for number in self._found.around(self._found.values[residual.sum].call):
-            path = self._found.calls[number].path
-            ends = passed(self._found, self._sums, number) if path and len(self._calls[path]) == 1 else None
-            if ends is None or residual not in ends or not closed_off(self._found, number):
+            ends = self._passed(number)
+            if residual not in ends or ends == chosen[1]:
                 continue
-            # A whole encoder passes its input on, too: a block is one of several.
-            several = self._kinds[type(self._modules[path])] > 1
-            return (number, tuple(reversed(ends))) if len(ends) == 1 or several else (None, ())
-        return None, ()
+            # A stage, or a whole encoder, passes its input on, too: it is not one of several, or holds several of a kind.
+            several = len(ends) == 1 or self._kinds[type(self._modules[self._found.calls[number].path])] > 1
+            parts = {call for end in ends if (call := self._part(end, number)) is not None}
+            kinds = Counter(type(self._modules[self._found.calls[call].path]) for call in parts)
+            if not several or max(kinds.values(), default=1) > 1:
+                break
+            chosen = (number, ends)
+            if not whole:
+                break
+        return chosen
+
+    def _passed(self, number: int) -> tuple[Residual, ...]:
+        """The additions without whose branches a call returns its input, in their order; none where it would not."""
+        if number not in self._passing_calls:
+            path = self._found.calls[number].path
+            alone = path and len(self._calls[path]) == 1 and not isinstance(self._modules[path], nn.Sequential)
+            ends = passed(self._found, self._sums, number) if alone else None
+            self._passing_calls[number] = tuple(reversed(ends)) if ends and closed_off(self._found, number) else ()
+        return self._passing_calls[number]
+
+    def _part(self, residual: Residual, whole: int) -> int | None:
+        """The outermost call within another that returns its input without an addition's branch."""
+        found = None
+        for number in self._found.around(self._found.values[residual.sum].call):
+            if number == whole:
+                return found
+            if residual in self._passed(number):
+                found = number
+        return None
 
     def _element(self, residual: Residual) -> str | None:
         """The innermost element of a list of modules of one class in which an addition is."""
@@ -134,15 +165,17 @@ class Blocks:
         return None
 
     def _maker(self, residual: Residual) -> str:
-        """The outermost module with parameters whose calls make nothing but a branch; or where the addition is."""
+        """The largest of the modules that make nothing but a branch; or the one in which the addition is."""
         inside = region(self._found, [residual])
         paths = [
             self._found.calls[call].path
             for call in self._outermost(inside, inside)
             if any(True for _ in self._modules[self._found.calls[call].path].parameters())
         ]
-        values = self._found.values[residual.sum]
-        return paths[-1] if paths else self._found.calls[values.call].path if values.call >= 0 else ""
+        if paths:
+            return max(paths, key=lambda path: sum(p.numel() for p in self._modules[path].parameters()))
+        call = self._found.values[residual.sum].call
+        return self._found.calls[call].path if call >= 0 else ""
 
     def _by_call(self, numbers: Any) -> list[int]:
         """How many of some values were made during each call."""
@@ -230,11 +263,10 @@ class Blocks:
     def _in_place(self, end: Residual) -> bool:
         return self._found.values[end.sum].operator.endswith("_")
 
-    @staticmethod
-    def _form(form: str, call: Call) -> str:
+    def _form(self, form: str, call: Call) -> str:
         returns = form if call.count is None else f"{form} {call.count}"
-        if not call.plain or call.given is None or returns not in SKIPS:
-            raise Refused(f"{call.path} returns no tensor or short tuple of a tensor")
+        if not self._found.returns_one(call) or call.given is None or returns not in SKIPS:
+            raise Refused(f"{call.path} returns more than a tensor")
         return returns
 
     def _owned(self, paths: list[str]) -> Names:

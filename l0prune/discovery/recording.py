@@ -67,6 +67,8 @@ class Call:
     """How many values the tuple had that it returned; None where it returned a tensor."""
     plain: bool = False
     """Whether it returned a tensor, or a tuple that starts with one."""
+    others: tuple[int, ...] = ()
+    """All further tensors in that tuple."""
 
 
 @dataclass(eq=False)
@@ -86,6 +88,12 @@ class Recording:
         while call >= 0:
             yield call
             call = self.calls[call].parent
+
+    def returns_one(self, call: Call) -> bool:
+        """Whether nothing that a call returns is used afterwards but a first tensor."""
+        return call.plain and not any(
+            number in self.outputs or any(user >= call.last for user in self.users[number]) for number in call.others
+        )
 
     def finish(self, outputs: Sequence[int]) -> None:
         """Find out what the outputs depend on."""
@@ -168,7 +176,8 @@ class _Recorder(TorchDispatchMode):
             first = out[0] if isinstance(out, tuple) and type(out) is tuple and out else out
             if isinstance(first, Tensor):
                 call.made, call.plain = self.number(first), True
-                call.count = len(out) if isinstance(out, tuple) else None
+                if isinstance(out, tuple):
+                    call.count, call.others = len(out), tuple(map(self.number, output_tensors(out[1:])))
 
         module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
         module.register_forward_hook(leave)

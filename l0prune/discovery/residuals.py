@@ -117,7 +117,7 @@ def passed(found: Recording, known: Mapping[int, Residual], call: int) -> list[R
         call: Number of the call.
     """
     this = found.calls[call]
-    if not this.plain or this.made is None or this.given is None:
+    if not found.returns_one(this) or this.made is None or this.given is None:
         return None
     value, ends = this.made, []
     while value != this.given:

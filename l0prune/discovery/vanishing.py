@@ -33,10 +33,17 @@ _NORMS = {
 """At which place among their arguments their weight is."""
 _LAYERS = {
     **dict.fromkeys("convolution _convolution mkldnn_convolution cudnn_convolution linear".split(), (0, 1, 2)),
+    **dict.fromkeys("_grouped_mm grouped_mm_fallback".split(), (0, 1, 3)),
     **dict.fromkeys("addmm baddbmm addmv _addmm_activation addbmm".split(), (1, 2, 0)),
 }
 """At which places their input, their weight and their bias are."""
-_PRODUCTS = _FROM_ANY - {"mul", "mul_"} | {*_LAYERS, *"_grouped_mm lstm gru rnn_tanh rnn_relu".split()}
+_NOTHING = frozenset("zeros zeros_like new_zeros".split())
+_WRITTEN = {
+    **dict.fromkeys(["index_add", "index_add_", "index_copy", "index_copy_", "scatter_add", "scatter_add_"], 3),
+    **dict.fromkeys(["index_put", "index_put_", "_index_put_impl_", "masked_fill", "masked_fill_", "where"], 2),
+}
+"""At which place what is written into their first argument is; of a choice between two, the second."""
+_PRODUCTS = _FROM_ANY - {"mul", "mul_"} | {*_LAYERS, *"lstm gru rnn_tanh rnn_relu".split()}
 _ATTENTION, _VALUES = "_scaled_dot_product", 2
 
 
@@ -96,6 +103,13 @@ class Vanishing:
             # What is constant stays after the mean of a batch norm is subtracted.
             scale = self._at(arguments, 0) if scale is None and "batch" not in operator else scale
             return _union([scale, *([] if "rms" in operator else self._bias(arguments, weight + 1))])
+        if operator in _NOTHING:
+            return frozenset()
+        if operator in _WRITTEN:
+            place = _WRITTEN[operator]
+            written = arguments[place] if place < len(arguments) else None
+            into = self._at(arguments, 1 if operator == "where" else 0)
+            return into if type(written) in (int, float) and written == 0 else _union([into, self._at(arguments, place)])
         return self._at(arguments, _VALUES) if operator.startswith(_ATTENTION) else None
 
     def _at(self, arguments: tuple[Any, ...], place: int) -> Names | None:

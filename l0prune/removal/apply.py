@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from l0prune.groups import SKIPS, Bypass, Place, Role
+from l0prune.groups import Place, Role
 from l0prune.layers import Layer, layer_of
 from l0prune.removal.bypassed import Bypassed, Skipped
-from l0prune.removal.caches import caching_order, renumber_caches
 from l0prune.removal.plan import RemovalPlan
 from l0prune.removal.sizes import check_calls, keep_sizes
+from l0prune.removal.skipping import skip
 from l0prune.support import carry_source, is_inside, model_shapes, own_parameters, owners
 
 
@@ -47,7 +47,7 @@ def apply_plan(model: nn.Module, plan: RemovalPlan, values: Mapping[str, Tensor]
                     module, name = held[place.tensor][0]
                     tensor = getattr(module, name)
                     tensor.mul_(scale_along(place, values[group.name], tensor))
-    _bypass(model, plan)
+    skip(model, {b.module: b for group in plan.groups if not plan.kept[group.name] for b in group.bypasses})
     if survivors:
         keep_sizes(model, plan.groups, without=plan.bypassed)
     live = model_shapes(model)
@@ -70,26 +70,6 @@ def scale_along(place: Place, values: Tensor, tensor: Tensor) -> Tensor:
         index = torch.tensor(place.index, device=values.device)
         scale = values.new_ones(tensor.shape[place.dim]).index_put((index,), values[:, None].expand(index.shape))
     return scale.view([-1 if dim == place.dim else 1 for dim in range(tensor.ndim)])
-
-
-def _bypass(model: nn.Module, plan: RemovalPlan) -> None:
-    """Put what is left of emptied blocks in their places."""
-    gone: dict[str, Bypass] = {b.module: b for g in plan.groups if not plan.kept[g.name] for b in g.bypasses}
-    places = caching_order(model)
-    for path, bypass in gone.items():
-        # A block within another goes with it.
-        if is_inside(path, *(gone.keys() - {path})):
-            continue
-        parent, name = _owner(model, path)
-        old = getattr(parent, name)
-        new = Skipped(bypass.returns) if bypass.returns in SKIPS else Bypassed(bypass.returns)
-        if bypass.returns in SKIPS:
-            # What else reads numbers and names of the module goes on.
-            known = {key: value for key, value in vars(old).items() if type(value) in (bool, int, float, str)}
-            vars(new).update({key: value for key, value in known.items() if key not in vars(new)})
-        new.training = old.training
-        setattr(parent, name, new)
-    renumber_caches(model, places)
 
 
 def _cut(holders: list[tuple[nn.Module, str]], dim: int, index: Tensor) -> None:
@@ -169,11 +149,6 @@ def _below(path: str, survivors: Mapping[tuple[str, int], np.ndarray]) -> dict[t
     """The survivors of a module's own tensors, by their names in it."""
     prefix = f"{path}." if path else ""
     return {(name.removeprefix(prefix), dim): s for (name, dim), s in survivors.items() if name.startswith(prefix)}
-
-
-def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
-    parent, _, name = path.rpartition(".")
-    return model.get_submodule(parent), name
 
 
 carry_source(Bypassed, Skipped)
