@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from l0prune.discovery.recording import LEAVES, Call, Recording
+from l0prune.discovery.recording import LEAVES, Call, Recording, Ref
 from l0prune.discovery.residuals import Residual, closed_off, descended, passed, region, residuals
-from l0prune.discovery.vanishing import Names, Vanishing, is_product
+from l0prune.discovery.vanishing import SCALE_FREE, Names, Vanishing, is_product
 from l0prune.groups import SKIPS, Bypass
 from l0prune.support import is_inside, listed, owners
 
@@ -91,6 +91,8 @@ class Blocks:
             Refused: It cannot go.
         """
         inside = region(self._found, unit.ends)
+        if not any(self._weights(unit).values()):
+            raise Refused("all of its weights serve other parts of the network, too")
         others = [n for n in inside if n in self._sums and self._sums[n] not in unit.ends]
         if len(others) >= _OTHERS:
             raise Refused("it holds other residual blocks")
@@ -101,6 +103,21 @@ class Blocks:
             bypasses = [Bypass(module=call.path, returns=self._form("input", call))]
         paths = [bypass.module for bypass in bypasses]
         return bypasses, self._gated(unit, inside, self._owned(paths))
+
+    def rescaled(self, unit: Unit, gated: Names) -> bool:
+        """Whether a norm behind the gated weights takes their scale away: only a closed gate shows then."""
+        values = self._found.values
+        inside, reached = region(self._found, unit.ends), set[int]()
+        for number in range(min(end.start for end in unit.ends), max(end.branch for end in unit.ends) + 1):
+            inputs = values[number].inputs
+            weights = any(values[n].name in gated for n in inputs)
+            if number in inside and (weights or not reached.isdisjoint(inputs)):
+                first = values[number].arguments[:1]
+                norm = values[number].operator in SCALE_FREE and isinstance(first[0], Ref) and first[0].number in reached
+                if norm:
+                    return True
+                reached.add(number)
+        return False
 
     def parameters_of(self, unit: Unit) -> int:
         """How many parameters serve nothing but a unit."""

@@ -11,7 +11,7 @@ from l0prune.discovery.found import Discovery, LeftAlone
 from l0prune.discovery.recording import record
 from l0prune.errors import ConfigError
 from l0prune.groups import Place, PruneGroup, Role, consecutive
-from l0prune.support import copied, is_inside
+from l0prune.support import copied, is_inside, listed
 
 Depth = Literal["blocks", "branches"]
 DEPTHS: dict[str, str] = {"blocks": "block", "branches": "branch"}
@@ -51,7 +51,7 @@ def with_depth(
     """
     blocks = Blocks(model, record(copied(model), observe))
     kind, groups, alone = DEPTHS[depth], list(found.groups), list(found.left_alone)
-    taken = {group.name for group in groups}
+    taken, rescaled = {group.name for group in groups}, list[str]()
     for unit in blocks.units(whole=depth == "blocks"):
         try:
             bypasses, gated = blocks.skips(unit)
@@ -64,6 +64,8 @@ def with_depth(
             continue
         name = next(n for n in (unit.path, *(f"{unit.path}#{i}" for i in range(2, 3 + len(taken)))) if n not in taken)
         taken.add(name)
+        if blocks.rescaled(unit, gated):
+            rescaled.append(name)
         places = [
             Place(
                 tensor=tensor,
@@ -80,4 +82,9 @@ def with_depth(
                 name=name, kind=kind, units=1, places=tuple(places), bypass=first, goes_along=tuple(others)
             )
         )
-    return replace(found, groups=tuple(groups), left_alone=tuple(alone))
+    notes = (
+        [f"a norm takes the scale of these gates away, so that training teaches them nothing: {listed(rescaled)}"]
+        if rescaled
+        else []
+    )
+    return replace(found, groups=tuple(groups), left_alone=tuple(alone), notes=(*found.notes, *notes))

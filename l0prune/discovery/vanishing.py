@@ -47,6 +47,12 @@ _PRODUCTS = _FROM_ANY - {"mul", "mul_"} | {*_LAYERS, *"lstm gru rnn_tanh rnn_rel
 _ATTENTION, _VALUES = "_scaled_dot_product", 2
 
 
+SCALE_FREE = frozenset(
+    "rsqrt linalg_vector_norm norm native_layer_norm layer_norm native_group_norm group_norm _fused_rms_norm rms_norm".split()
+)
+"""Operators by which values come out the same whatever they were multiplied with."""
+
+
 def is_product(operator: str) -> bool:
     """Whether an operator's multiply-accumulates are counted."""
     return operator in _PRODUCTS or operator.startswith(_ATTENTION)

@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -89,6 +89,16 @@ class Inspection:
             if not row.proved:
                 costs[row.name] = costs.get(row.name, 0) + row.units * row.unit_parameters
         return dict(sorted(costs.items(), key=lambda cost: -cost[1]))
+
+    def of(self, numbers: Sequence[int]) -> "Inspection":
+        """The same with some of the proved groups alone, by their numbers; all others are to stay."""
+        macs = self.mac_model
+        return replace(
+            self,
+            groups=tuple(self.groups[g] for g in numbers),
+            parameter_model=self.parameter_model.where_others_stay(numbers),
+            mac_model=None if macs is None else macs.where_others_stay(numbers),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All that is shown, as a JSON object."""

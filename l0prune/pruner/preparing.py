@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -105,7 +106,15 @@ def prepared(
         round_to="auto" if round_to is None else round_to,
         cache=latency_cache(model, found.groups),
     )
-    return found, subject, metric.target(subject, wish), earlier
+    target = metric.target(subject, wish)
+    counted = target.size.counted
+    if not metric.measured_at_cut and 0 < len(counted) < len(found.groups):
+        # Nothing is gained where other units go.
+        found = found.of(counted)
+        parameters, macs = found.parameter_model, found.mac_model
+        subject = replace(subject, groups=found.groups, parameters=parameters, macs=macs)
+        target = metric.target(subject, wish)
+    return found, subject, target, earlier
 
 
 def _why(inspection: Inspection) -> str:
