@@ -113,7 +113,9 @@ class Blocks:
             weights = any(values[n].name in gated for n in inputs)
             if number in inside and (weights or not reached.isdisjoint(inputs)):
                 first = values[number].arguments[:1]
-                norm = values[number].operator in SCALE_FREE and isinstance(first[0], Ref) and first[0].number in reached
+                norm = (
+                    values[number].operator in SCALE_FREE and isinstance(first[0], Ref) and first[0].number in reached
+                )
                 if norm:
                     return True
                 reached.add(number)
@@ -140,7 +142,7 @@ class Blocks:
             ends = self._passed(number)
             if residual not in ends or ends == chosen[1]:
                 continue
-            # A stage, or a whole encoder, passes its input on, too: it is not one of several, or holds several of a kind.
+            # A stage or an encoder passes its input on, too: it is not one of several, or it holds several of a kind.
             several = len(ends) == 1 or self._kinds[type(self._modules[self._found.calls[number].path])] > 1
             parts = {call for end in ends if (call := self._part(end, number)) is not None}
             kinds = Counter(type(self._modules[self._found.calls[call].path]) for call in parts)
@@ -205,7 +207,7 @@ class Blocks:
         return counts
 
     def _outermost(self, inside: set[int], reached: set[int]) -> list[int]:
-        """Calls, in their order, of the outermost modules that make nothing but values inside, and some of `reached`."""
+        """Calls, in order, of the outermost modules that make values inside alone, and some of `reached`."""
         candidates = {call for number in reached for call in self._found.around(self._found.values[number].call)}
         counts = Counter(call for n in inside for call in self._found.around(self._found.values[n].call))
         unmoved = {call for number in inside for call in self._unmoved.get(number, ())}
@@ -222,7 +224,9 @@ class Blocks:
             call
             for call in candidates | unmoved
             if known[self._found.calls[call].path]
-            and not any(known.get(self._found.calls[n].path) for n in self._found.around(self._found.calls[call].parent))
+            and not any(
+                known.get(self._found.calls[n].path) for n in self._found.around(self._found.calls[call].parent)
+            )
             and type(self._modules[self._found.calls[call].path]) is not nn.Identity
         )
 

@@ -78,9 +78,7 @@ def with_depth(
         ]
         first, *others = bypasses
         groups.append(
-            PruneGroup(
-                name=name, kind=kind, units=1, places=tuple(places), bypass=first, goes_along=tuple(others)
-            )
+            PruneGroup(name=name, kind=kind, units=1, places=tuple(places), bypass=first, goes_along=tuple(others))
         )
     notes = (
         [f"a norm takes the scale of these gates away, so that training teaches them nothing: {listed(rescaled)}"]

@@ -20,7 +20,6 @@ from l0prune.support import (
     tree_leaves,
 )
 
-
 LEAVES = ("parameter", "outside")
 """Operators of values that are made of no others."""
 

@@ -9,12 +9,12 @@ Names = frozenset[str]
 """Of parameters that have to be zero."""
 
 _FROM_FIRST = frozenset(
-    "view _unsafe_view reshape _reshape_alias permute transpose t expand squeeze unsqueeze clone contiguous alias detach "
-    "_to_copy to dropout native_dropout relu relu_ gelu silu silu_ tanh hardswish hardswish_ leaky_relu leaky_relu_ elu "
+    "view _unsafe_view reshape _reshape_alias permute transpose t expand squeeze unsqueeze clone contiguous alias "
+    "detach _to_copy to dropout native_dropout relu relu_ gelu silu silu_ tanh hardswish hardswish_ leaky_relu elu "
     "selu mish relu6 hardtanh hardtanh_ neg abs div div_ slice select split split_with_sizes chunk unbind unsafe_chunk "
     "unsafe_split narrow index index_select roll flip constant_pad_nd flatten unflatten sum mean view_as_real "
     "view_as_complex max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d upsample_bilinear2d upsample_nearest2d "
-    "upsample_bicubic2d as_strided diagonal movedim repeat lift_fresh glu prelu _prelu_kernel sin erf pixel_shuffle "
+    "upsample_bicubic2d as_strided diagonal movedim repeat glu prelu _prelu_kernel sin erf pixel_shuffle "
     "pixel_unshuffle col2im im2col unfold cumsum".split()
 )
 """Zero where their first argument is, whatever the others are."""
@@ -48,7 +48,8 @@ _ATTENTION, _VALUES = "_scaled_dot_product", 2
 
 
 SCALE_FREE = frozenset(
-    "rsqrt linalg_vector_norm norm native_layer_norm layer_norm native_group_norm group_norm _fused_rms_norm rms_norm".split()
+    "rsqrt linalg_vector_norm norm native_layer_norm layer_norm native_group_norm group_norm _fused_rms_norm "
+    "rms_norm".split()
 )
 """Operators by which values come out the same whatever they were multiplied with."""
 
@@ -87,7 +88,7 @@ class Vanishing:
                 self._seen[top] = self._of(value) if self._inside(top) else None
         return self._seen[number]
 
-    def _of(self, value: Value) -> Names | None:
+    def _of(self, value: Value) -> Names | None:  # noqa: PLR0911 - one for each form
         operator, arguments = value.operator, value.arguments
         if operator in _FROM_FIRST:
             return self._at(arguments, 0)
@@ -115,7 +116,9 @@ class Vanishing:
             place = _WRITTEN[operator]
             written = arguments[place] if place < len(arguments) else None
             into = self._at(arguments, 1 if operator == "where" else 0)
-            return into if type(written) in (int, float) and written == 0 else _union([into, self._at(arguments, place)])
+            return (
+                into if type(written) in (int, float) and written == 0 else _union([into, self._at(arguments, place)])
+            )
         return self._at(arguments, _VALUES) if operator.startswith(_ATTENTION) else None
 
     def _at(self, arguments: tuple[Any, ...], place: int) -> Names | None:

@@ -15,9 +15,7 @@ def emptied_modules(groups: Iterable[PruneGroup], kept: Mapping[str, Sequence[in
     return frozenset(bypass.module for group in groups if not kept[group.name] for bypass in group.bypasses)
 
 
-def emptied_together(
-    groups: Sequence[PruneGroup], kept: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
+def emptied_together(groups: Sequence[PruneGroup], kept: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Kept units by group name, where groups around one emptied block are empty, and those that stand inside it.
 
     Args:
@@ -30,8 +28,7 @@ def emptied_together(
         more = [
             group.name
             for group in groups
-            if together[group.name]
-            and ((group.bypass and group.bypass.module in gone) or group.stands_inside(gone))
+            if together[group.name] and ((group.bypass and group.bypass.module in gone) or group.stands_inside(gone))
         ]
         if not more:
             return together
