@@ -14,9 +14,8 @@ class Share:
     """How many of a network's units of one kind can go, without those of the model's own output."""
 
     kind: str
-    """"heads", "channels" of convolutions, "features" of other layers, "trunk" for the width that several layers add
-    to, "blocks" or "branches" of depth, or a word of a layer's own."""heads", "blocks" and "branches" of depth, "channels" of convolutions, "features" of other layers, "trunk" for the width that several layers add
-    to, or a word of a layer's own."""
+    """The field's word: heads, channels of convolutions, features of other layers, trunk for the width that several
+    layers add to, blocks or branches of depth, or a word of a layer's own."""
     units: int
     reached: int
     """Those in groups that are proved."""
