@@ -48,6 +48,10 @@ class Blocks:
         self._model, self._found = model, found
         self._modules = dict(model.named_modules())
         self._kinds = Counter(type(module) for module in self._modules.values())
+        self._parameters = [(n, value.name) for n, value in enumerate(found.values) if value.name]
+        self._sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        self._owners = owners(model)
+        self._regions: dict[Unit, set[int]] = {}
         self._passing_calls: dict[int, tuple[Residual, ...]] = {}
         self._sums = {residual.sum: residual for residual in residuals(found)}
         self._calls: dict[str, list[int]] = defaultdict(list)
@@ -90,7 +94,7 @@ class Blocks:
         Raises:
             Refused: It cannot go.
         """
-        inside = region(self._found, unit.ends)
+        inside = self._region(unit)
         if not any(self._weights(unit).values()):
             raise Refused("all of its weights serve other parts of the network, too")
         others = [n for n in inside if n in self._sums and self._sums[n] not in unit.ends]
@@ -107,7 +111,7 @@ class Blocks:
     def rescaled(self, unit: Unit, gated: Names) -> bool:
         """Whether a norm behind the gated weights takes their scale away: only a closed gate shows then."""
         values = self._found.values
-        inside, reached = region(self._found, unit.ends), set[int]()
+        inside, reached = self._region(unit), set[int]()
         for number in range(min(end.start for end in unit.ends), max(end.branch for end in unit.ends) + 1):
             inputs = values[number].inputs
             weights = any(values[n].name in gated for n in inputs)
@@ -123,16 +127,21 @@ class Blocks:
 
     def parameters_of(self, unit: Unit) -> int:
         """How many parameters serve nothing but a unit."""
-        sizes = {name: parameter.numel() for name, parameter in self._model.named_parameters()}
-        return sum(sizes.get(name, 0) for name, alone in self._weights(unit).items() if alone)
+        return sum(self._sizes[name] for name, alone in self._weights(unit).items() if alone)
+
+    def _region(self, unit: Unit) -> set[int]:
+        """Values that serve nothing but a unit."""
+        if unit not in self._regions:
+            self._regions[unit] = region(self._found, unit.ends)
+        return self._regions[unit]
 
     def _weights(self, unit: Unit) -> dict[str, bool]:
         """The parameters that a unit reads, and whether nothing else does."""
-        found, inside = self._found, region(self._found, unit.ends)
+        users, inside = self._found.users, self._region(unit)
         return {
-            value.name: inside.issuperset(found.users[number])
-            for number, value in enumerate(found.values)
-            if value.operator == "parameter" and not inside.isdisjoint(found.users[number])
+            name: inside.issuperset(users[number])
+            for number, name in self._parameters
+            if not inside.isdisjoint(users[number])
         }
 
     def _passing(self, residual: Residual, *, whole: bool) -> tuple[int | None, tuple[Residual, ...]]:
@@ -294,18 +303,16 @@ class Blocks:
         """The parameters that go with some modules."""
         inner = {id(module) for path in paths for module in self._model.get_submodule(path).modules()}
         owned = set()
-        parameters = {name for name, _ in self._model.named_parameters()}
-        for tensor, holders in owners(self._model).items():
+        for tensor, holders in self._owners.items():
             if is_inside(tensor, *paths):
                 if any(id(module) not in inner for module, _ in holders):
                     raise Refused(f"{tensor} is shared with another part of the model")
                 owned.add(tensor)
-        return frozenset(owned & parameters)
+        return frozenset(owned & self._sizes.keys())
 
     def _gated(self, unit: Unit, inside: set[int], owned: Names) -> Names:
         """The parameters without which the branches are zero."""
-        values = self._found.values
-        zero = {n: frozenset({value.name}) for n, value in enumerate(values) if value.name in owned}
+        zero = {n: frozenset({name}) for n, name in self._parameters if name in owned}
         vanishing = Vanishing(self._found, zero, lambda n: n in inside)
         found = [vanishing(end.branch) for end in unit.ends]
         if any(names is None for names in found):

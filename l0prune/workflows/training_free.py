@@ -59,7 +59,8 @@ def prune(
         target_ms: With the metric "latency", in its place: milliseconds of the example inputs.
         target_speedup: With the metric "latency", in its place: how many times faster.
         metric: What the size counts: "params", "layer-params" (those of layers that hold units), "macs" on the example
-            inputs, "latency" (measured on the model's device), or a metric of your own (`l0prune.size.Metric`).
+            inputs, "latency" (measured on the model's device), "blocks" (of depth), or a metric of your own
+            (`l0prune.size.Metric`).
         importance: "magnitude", "activation", "taylor", "fisher", "random", or a function `f(model, groups)` that
             returns a number for each unit of all groups, or {group name: numbers of its units}; see `importances`.
         batches: Calibration batches, for all importances but "magnitude" and "random", and for the repair. A few are
