@@ -263,7 +263,8 @@ class Blocks:
         bypasses: dict[str, Bypass] = {}
         for call in calls:
             this = found.calls[call]
-            form = "input" if this.path not in last else "zero" if self._may_broadcast(unit, this) else "zeros"
+            broadcasts = self._may_broadcast(unit, this, {found.calls[n].path for n in calls})
+            form = "input" if this.path not in last else "zero" if broadcasts else "zeros"
             bypass = Bypass(module=this.path, returns=self._form(form, this))
             if bypasses.setdefault(this.path, bypass) != bypass:
                 raise Refused(f"calls of {this.path} return other things")
@@ -284,8 +285,15 @@ class Blocks:
                 pending += self._found.values[number].inputs
         return results
 
-    def _may_broadcast(self, unit: Unit, call: Call) -> bool:
-        """Whether one zero is enough: it is added, and is not what is added to in place."""
+    def _may_broadcast(self, unit: Unit, call: Call, gone: set[str]) -> bool:
+        """Whether one zero is enough: it is added, is not what is added to in place, and no module stays that gets it.
+
+        Stochastic depth, for example, returns what it is given in evaluation mode alone.
+        """
+        given = () if call.made is None else self._unmoved.get(call.made, ())
+        staying = [path for n in given if (path := self._found.calls[n].path) not in gone]
+        if any(type(self._modules[path]) not in (nn.Identity, nn.Dropout) for path in staying):
+            return False
         ends = [end for end in unit.ends if end.branch == call.made]
         first = [self._found.values[end.sum].arguments[0] for end in ends if self._in_place(end)]
         return bool(ends) and all(argument.number != call.made for argument in first)

@@ -44,11 +44,14 @@ def test_a_network_that_was_trained_with_depth_is_the_same_cut_saved_and_opened(
         pruner.step(optimizer)
     model.eval()
     before = model(X)
-    smaller = pruner.finalize()
+    smaller = pruner.finalize().eval()
     torch.testing.assert_close(smaller(X), before, rtol=1e-5, atol=1e-5)
     assert parameters(smaller) <= 0.4 * dense
     l0prune.save(smaller, plan_of(smaller), tmp_path)
     assert torch.equal(l0prune.load(tmp_path, transformer)(X), smaller(X))
+    # What is left of a branch passes through stochastic depth in training.
+    smaller.train()
+    smaller(X).sum().backward()
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "fisher"])
@@ -135,4 +138,4 @@ def test_layers_of_one_width_need_not_all_go_with_a_block() -> None:
     smaller = l0prune.prune(model, X, target_sparsity=0.5, depth=True, uniform=True, round_to=1)
     plan = plan_of(smaller)
     widths = {len(plan.kept[g.name]) for g in plan.groups if g.name.endswith("mlp.up") and plan.kept[g.name]}
-    assert len(widths) == 1
+    assert len(widths) <= 1
