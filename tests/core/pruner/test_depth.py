@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import l0prune
-from l0prune import ConfigError, plan_of
+from l0prune import ConfigError, GroupError, plan_of
+from l0prune.calibration import readers
 from l0prune.measuring import parameters
 from l0prune.removal import Skipped, apply_plan
 
@@ -131,6 +132,20 @@ def test_depth_and_groups_of_ones_own_are_not_given_together() -> None:
         l0prune.prune(model, X, target_sparsity=0.3, groups=groups, depth=True)
     with pytest.raises(ConfigError, match="there are no blocks to count: blocks; ask for depth"):
         l0prune.prune(model, X, target_sparsity=0.3, metric="blocks")
+
+
+def test_the_repair_leaves_batch_norms_at_the_end_of_blocks_to_their_statistics() -> None:
+    torch.manual_seed(0)
+    model, x = ResNet().eval(), torch.randn(8, 3, 8, 8)
+    groups = [group for group in l0prune.inspect(model, x, depth=True).groups if group.kind == "block"]
+    assert readers(model, groups) == {}
+
+
+def test_activations_do_not_rank_blocks() -> None:
+    with pytest.raises(GroupError, match="activations cannot be seen: no plain layer reads the units"):
+        l0prune.prune(
+            transformer(), X, target_sparsity=1 / 3, metric="blocks", depth=True, importance="activation", batches=[X]
+        )
 
 
 def test_layers_of_one_width_need_not_all_go_with_a_block() -> None:
