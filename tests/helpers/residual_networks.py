@@ -8,7 +8,7 @@ WIDTH = 16
 
 
 class Attention(nn.Module):
-    def __init__(self, width: int = WIDTH, head: int = 4) -> None:
+    def __init__(self, width: int = WIDTH, head: int = 8) -> None:
         super().__init__()
         self.head, self.qkv, self.proj = head, nn.Linear(width, 3 * width), nn.Linear(width, width)
 
