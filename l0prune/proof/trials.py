@@ -206,8 +206,8 @@ def _without_refused(
 
 @torch.no_grad()
 def _effect(gated: GatedModel, observe: Observe) -> float:
-    """How far outputs change when one unit of each group stays."""
-    least = torch.cat([torch.arange(group.units) == 0 for group in gated.groups])
+    """How far outputs change when one unit of each group stays, and none of a group that has but one."""
+    least = torch.cat([torch.arange(group.units) < min(group.units - 1, 1) for group in gated.groups])
     with _awake(gated.model):
         with gated.gates.fixed(torch.ones(len(least))):
             dense = run_seeded(observe, gated.model)
