@@ -50,10 +50,10 @@ class Objective(nn.Module):
             module.training = training
         return self
 
-    def begin(self) -> None:  # noqa: B027
-        """What is to be done before the first step of a stage, after a saved state has been put back; nothing by default.
+    def begin(self) -> None:
+        """What is to be done before the first step of a stage; nothing by default.
 
-        All processes of a run call it at once, and fail together.
+        A saved state has been put back by then. All processes of a run call it at once, and fail together.
         """
 
     @abstractmethod

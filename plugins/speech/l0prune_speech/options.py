@@ -38,7 +38,7 @@ class SpeechOptions:
     mode: str = "layers"
     """ "layers" (the paper's) or "prediction" (DistilHuBERT's)."""
     projections: bool = True
-    """Project the student's hidden states before they are compared with the teacher's; projections are never exported."""
+    """Project the student's hidden states before they are compared; projections are never exported."""
     l1_weight: Weight = 1.0
     """Of the mean absolute distance between the student's and the teacher's hidden states."""
     l2_weight: Weight = 0.0
@@ -49,7 +49,8 @@ class SpeechOptions:
     """1 - cos, or -log sigmoid(cos) (DistilHuBERT's)."""
     terms: Mapping[str, float] = field(default_factory=dict)
     """Weights of distillation terms by name: l1, l2, cosine, cosine_log_sigmoid, gram, gram_step, attention,
-    value_relation, cluster_means, units, masked_units, logits, or your own. They take the place of the weights above."""
+    value_relation, cluster_means, units, masked_units, logits, or your own. They take the place of the weights
+    above."""
     layer_clusters: Annotated[int, Setting(ge=1)] = 4
     """Clusters of layers whose means the term cluster_means matches."""
     unit_layers: tuple[int, ...] = ()
@@ -129,7 +130,9 @@ class SpeechOptions:
             raise ConfigError("nothing to minimise", got="weights of 0", expected=expected)
         if self.every_layer and self.matched_layers:
             hint = "leave one of them out"
-            raise ConfigError("every layer, and some", where="speech.matched_layers", got=self.matched_layers, hint=hint)
+            raise ConfigError(
+                "every layer, and some", where="speech.matched_layers", got=self.matched_layers, hint=hint
+            )
         if self.cache and not self.crop_epochs:
             raise ConfigError(
                 "a cache needs crops that come again", got="crop_epochs 0", hint="set crop_epochs to 1 or more"

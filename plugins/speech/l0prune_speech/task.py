@@ -79,7 +79,8 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
     )
     surveyed = _surveyed(batches, options.unit_seconds) if kinds & _FOUND else 0
     unit_fact = _unit_fact(options, kinds, teacher.config, depth, batches, surveyed)
-    cache, cache_fact = _cache(options, teacher.encoder, layers, batches.seconds_per_epoch)
+    numbers = _numbers_a_frame(options, kinds, layers, teacher.config)
+    cache, cache_fact = _cache(options, teacher.encoder, layers, batches.seconds_per_epoch, numbers)
     objective = Distillation(
         student,
         teacher.encoder.to(device),
@@ -129,7 +130,11 @@ def _describe_batch(batch: torch.Tensor) -> str:
 
 
 def _cache(
-    options: SpeechOptions, teacher: SpeechEncoder, layers: Sequence[int], seconds_per_epoch: float
+    options: SpeechOptions,
+    teacher: SpeechEncoder,
+    layers: Sequence[int],
+    seconds_per_epoch: float,
+    numbers_a_frame: int,
 ) -> tuple[TargetCache | None, dict[str, str]]:
     """The teacher's cache, and what to say of its size."""
     if not options.cache:
@@ -137,13 +142,30 @@ def _cache(
     framing = Framing.of_convolutions(teacher.config["extractor_conv_layer_config"])
     frames = options.crop_epochs * seconds_per_epoch * framing.per_second
     # In bfloat16 half of it.
-    whole = frames * teacher.config["encoder_embed_dim"] * len(layers) * 4
+    whole = frames * numbers_a_frame * 4
     folder, most = Path(options.cache), options.cache_gigabytes * 1e9
     check_room(folder, round(min(whole, most)))
     fact = f"{folder}, at most {whole / 1e9:.2f} GB for {options.crop_epochs} epochs"
     if whole > most:
         fact += f", of which {options.cache_gigabytes:g} GB are kept"
     return TargetCache(folder, teacher_digest(teacher, layers), round(most)), {"teacher's cache": fact}
+
+
+def _numbers_a_frame(options: SpeechOptions, kinds: Set[str], layers: Sequence[int], config: Mapping[str, Any]) -> int:
+    """How many numbers a cache holds of each frame, at most."""
+    depth, states = int(config["encoder_num_layers"]), set[int]()
+    above = [layer for layer in layers if layer]
+    if "states" in kinds:
+        states |= {*layers}
+    if "steps" in kinds:
+        states |= {*above, *(layer - 1 for layer in above)}
+    if kinds & {"units", "masked_units"}:
+        states |= {*(options.unit_layers or unit_layers(depth))}
+    means = options.layer_clusters if "means" in kinds else 0
+    framing = Framing.of_convolutions(config["extractor_conv_layer_config"])
+    longest = framing.frames(int(min(options.max_seconds, options.batch_seconds) * SAMPLE_RATE))
+    relations = len(above) * len(kinds & {"maps", "value_relations"})
+    return int(config["encoder_embed_dim"]) * (len(states) + means) + relations * longest
 
 
 def _hidden_states(model: nn.Module, waveforms: torch.Tensor) -> list[torch.Tensor]:

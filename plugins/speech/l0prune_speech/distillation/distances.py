@@ -45,9 +45,7 @@ def gram_step(student: Tensor, teacher: Tensor) -> Tensor:
         student: (B, T, 2, D), a layer's input and its output.
         teacher: (B, T, 2, E).
     """
-    one, other = (
-        pair[:, :, 0] @ pair[:, :, 1].transpose(1, 2) / pair.shape[-1] for pair in (student, teacher)
-    )
+    one, other = (pair[:, :, 0] @ pair[:, :, 1].transpose(1, 2) / pair.shape[-1] for pair in (student, teacher))
     return F.mse_loss(one, other)
 
 

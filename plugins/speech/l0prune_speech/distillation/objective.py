@@ -14,7 +14,7 @@ from l0prune_speech.data import SAMPLE_RATE
 from l0prune_speech.distillation.comparisons import Comparison, Means, Relations, Steps, Units
 from l0prune_speech.distillation.distances import over_clips
 from l0prune_speech.distillation.layer_clusters import LayerClusters
-from l0prune_speech.distillation.masking import masked_spans
+from l0prune_speech.distillation.masking import Hiding
 from l0prune_speech.distillation.survey import find_structure
 from l0prune_speech.distillation.targets import TargetCache, Targets, Wanted
 from l0prune_speech.distillation.teacher_units import TeacherUnits
@@ -140,10 +140,10 @@ class Distillation(Objective):
         parts: dict[str, Tensor] = {}
         totals: list[Tensor] = []
         if self.has_states or self.others:
-            of = None if hiding is None else hiding.of_open
+            of = None if hiding is None else hiding.of_whole
             theirs = targets if of is None else {name: target[of] for name, target in targets.items()}
             valid = frames if of is None or frames is None else frames[of]
-            seen = heard if hiding is None else heard.of(hiding.open)
+            seen = heard if hiding is None else heard.of(hiding.whole)
             if self.has_states:
                 states = {f"layer {layer}": self._state_distance(seen, layer, theirs, valid) for layer in self.layers}
                 parts |= states
@@ -158,8 +158,8 @@ class Distillation(Objective):
                 totals.append(self.weights[term.name] * parts[term.name])
         if hiding is not None:
             units: Units = self.comparisons["units"]  # type: ignore[assignment]
-            theirs = {layer: targets[layer][hiding.of_hidden] for layer in units.wanted()}
-            pairs = units.pairs(heard.of(hiding.closed), theirs, hiding.frames)
+            theirs = {layer: targets[layer][hiding.of_masked] for layer in units.wanted()}
+            pairs = units.pairs(heard.of(hiding.masked), theirs, hiding.frames)
             for term in self.masked:
                 found = [term.distance(precise(one), other) for one, other in pairs]
                 parts[term.name] = torch.stack(found).mean()
@@ -212,14 +212,17 @@ class Distillation(Objective):
 
     def _heard(
         self, waveforms: Tensor, lengths: Tensor | None, frames: Tensor | None, count: int
-    ) -> tuple[Recording, "_Hiding | None"]:
+    ) -> tuple[Recording, Hiding | None]:
         """What the student makes of a batch, and which frames were hidden from it."""
         hiding = None
         if self.masked:
-            clips = waveforms.shape[0]
-            counts = [count] * clips if frames is None else frames.sum(1).tolist()
-            hiding = _Hiding.drawn(
-                counts, count, self.settings, both=bool(self.has_states or self.others), training=self.training
+            hiding = Hiding.drawn(
+                [count] * len(waveforms) if frames is None else frames.sum(1).tolist(),
+                count,
+                probability=self.settings.mask_probability,
+                length=self.settings.mask_frames,
+                share=self.settings.masked_share if self.has_states or self.others else 1.0,
+                training=self.training,
             ).to(waveforms.device)
         rows = None if hiding is None else hiding.rows
         student: SpeechEncoder = self.student  # type: ignore[assignment]
@@ -257,81 +260,6 @@ class Distillation(Objective):
         if self.mode == "prediction":
             return self.projections[str(layer)](own)
         return self.projections["first" if layer == 0 else "others"](own) if self.projections else own
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Hiding:
-    """Which clips the student hears, which of them with hidden frames."""
-
-    rows: Tensor | None
-    """(N,) the clip of each row of the student's batch; None for each clip once."""
-    open: Tensor
-    """Rows that are heard whole."""
-    of_open: Tensor
-    """The clips of these."""
-    closed: Tensor
-    """Rows with hidden frames."""
-    of_hidden: Tensor
-    """The clips of these."""
-    frames: Tensor
-    """(rows with hidden frames, T), true where one is hidden."""
-    everywhere: Tensor
-    """(N, T), likewise for all rows."""
-
-    @classmethod
-    def drawn(
-        cls, counts: Sequence[int], frames: int, settings: TermSettings, *, both: bool, training: bool
-    ) -> "_Hiding":
-        """Draw clips and spans.
-
-        While training a clip is heard once, with hidden frames or whole, if there are two or more. In evaluation all are
-        heard both ways, with spans that are always the same.
-
-        Args:
-            counts: Frames of each clip that are not padding.
-            frames: T.
-            settings: Spans, and the share of clips.
-            both: Whether clips must be heard whole, too.
-            training: Draw from torch's own generator.
-        """
-        clips = len(counts)
-        generator = None if training else torch.Generator().manual_seed(0)
-        everyone = torch.arange(clips)
-        if not both:
-            chosen, whole, rows = everyone, everyone[:0], None
-            closed, opened = chosen, whole
-        elif training and clips > 1:
-            count = int(settings.masked_share * clips + float(torch.rand(())))
-            order = torch.randperm(clips)
-            count = min(max(count, 1), clips - 1)
-            chosen, whole, rows = order[:count].sort().values, order[count:].sort().values, None
-            closed, opened = chosen, whole
-        else:
-            chosen, whole, rows = everyone, everyone, torch.cat([everyone, everyone])
-            opened, closed = everyone, clips + everyone
-        spans = masked_spans(
-            [counts[clip] for clip in chosen.tolist()],
-            frames,
-            probability=settings.mask_probability,
-            length=settings.mask_frames,
-            generator=generator,
-        )
-        everywhere = torch.zeros(clips if rows is None else len(rows), frames, dtype=torch.bool)
-        everywhere[closed] = spans
-        return cls(
-            rows=rows,
-            open=opened,
-            of_open=whole,
-            closed=closed,
-            of_hidden=chosen,
-            frames=spans,
-            everywhere=everywhere,
-        )
-
-    def to(self, device: torch.device) -> "_Hiding":
-        """The same on a device."""
-        moved = {name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()}
-        return _Hiding(**moved)
 
 
 def check_layers(layers: Sequence[int], depth: int, *, where: str | None = None) -> None:

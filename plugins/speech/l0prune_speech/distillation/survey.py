@@ -33,10 +33,10 @@ def find_structure(
         TrainingError: The teacher's states are not finite.
     """
     layers = (max(units.layers) if units is not None else 0) if clusters is None else None
-    device = next(teacher.parameters()).device
-    with random_state_kept(), torch.inference_mode(), torch.autocast(device.type, enabled=False):
+    like = next(teacher.parameters())
+    with random_state_kept(), torch.inference_mode(), torch.autocast(like.device.type, enabled=False):
         for batch in batches:
-            states = teacher.hidden_states(batch.to(device), layers)
+            states = teacher.hidden_states(batch.to(like), layers)
             if not bool(torch.isfinite(states[-1]).all()):
                 raise TrainingError("the teacher's hidden states are not finite", where="speech.teacher")
             if units is not None:

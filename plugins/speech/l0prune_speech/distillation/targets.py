@@ -145,7 +145,7 @@ class TargetCache:
         # (M, B, T, E).
         if states := [target for name, target in targets.items() if isinstance(name, int)]:
             arrays["states"] = _plain(torch.stack(states))
-        write_atomic(self._path(key), lambda path: np.savez(path, **arrays))
+        write_atomic(self._path(key), lambda path: np.savez(path, **arrays))  # pyright: ignore[reportArgumentType]
         self.bytes += self._path(key).stat().st_size
 
     def _path(self, key: str) -> Path:

@@ -59,7 +59,7 @@ class TeacherUnits(nn.Module):
         with torch.autocast(state.device.type, enabled=False):
             centroids = self.centroids[number]
             # Squared distances without what is alike for all centroids.
-            return (centroids.square().sum(-1) - 2 * state.float() @ centroids.T).argmin(-1)
+            return (centroids.square().sum(-1) - 2 * state.to(centroids) @ centroids.T).argmin(-1)
 
     def add(self, states: Sequence[Tensor]) -> None:
         """Show k-means a batch. states: (B, T, E) of each of the layers."""
@@ -93,7 +93,7 @@ class TeacherUnits(nn.Module):
 
         if not self._means:
             self._means = [
-                MiniBatchKMeans(self.count, random_state=number, n_init=1, batch_size=_STEP_FRAMES)
+                MiniBatchKMeans(self.count, random_state=number, n_init="auto", batch_size=_STEP_FRAMES)
                 for number in range(len(self.layers))
             ]
         for number, (means, waiting) in enumerate(zip(self._means, self._waiting, strict=True)):

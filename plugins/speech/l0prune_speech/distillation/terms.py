@@ -42,8 +42,8 @@ class Term:
     source: str
     """Paper and equation."""
     projected: bool = True
-    """Whether a distance of states needs the student's in the teacher's width (B, T, E), by the objective's projections.
-    Otherwise it gets the student's own state (B, T, D)."""
+    """Whether a distance of states needs the student's state in the teacher's width (B, T, E), by the objective's
+    projections. Otherwise it gets the student's own state (B, T, D)."""
     between: Between = "states"
     """What is compared."""
     framewise: bool = False
