@@ -31,13 +31,13 @@ class SpeechOptions:
     """Kinds of unit to prune: conv, head, ffn, attention, feed_forward."""
     matched_layers: tuple[int, ...] = ()
     """Teacher layers to match. By default 0 and each third of the depth; through a class of its own the last one."""
-    every_layer: bool = False
+    every_layer: Annotated[bool, Setting(later=True)] = False
     """Match every layer of the teacher, 0 among them."""
-    layer_weighting: Literal["equal", "learned"] = "equal"
+    layer_weighting: Annotated[Literal["equal", "learned"], Setting(later=True)] = "equal"
     """Of matched layers: their mean, or weights that are learned by the uncertainty of each (arXiv 1705.07115)."""
     mode: str = "layers"
     """ "layers" (the paper's) or "prediction" (DistilHuBERT's)."""
-    projections: bool = True
+    projections: Annotated[bool, Setting(later=True)] = True
     """Project the student's hidden states before they are compared; projections are never exported."""
     l1_weight: Weight = 1.0
     """Of the mean absolute distance between the student's and the teacher's hidden states."""
@@ -51,19 +51,19 @@ class SpeechOptions:
     """Weights of distillation terms by name: l1, l2, cosine, cosine_log_sigmoid, gram, gram_step, attention,
     value_relation, cluster_means, units, masked_units, logits, or your own. They take the place of the weights
     above."""
-    layer_clusters: Annotated[int, Setting(ge=1)] = 4
+    layer_clusters: Annotated[int, Setting(ge=1, later=True)] = 4
     """Clusters of layers whose means the term cluster_means matches."""
-    unit_layers: tuple[int, ...] = ()
+    unit_layers: Annotated[tuple[int, ...], Setting(later=True)] = ()
     """Teacher layers whose frames are clustered to units; by default the one at three quarters of the depth."""
-    unit_count: Annotated[int, Setting(ge=2)] = 100
+    unit_count: Annotated[int, Setting(ge=2, later=True)] = 100
     """Units of each of these layers; k-means needs 10 frames for each."""
-    unit_seconds: Seconds = 3600.0
+    unit_seconds: Annotated[float, Setting(gt=0, later=True)] = 3600.0
     """Audio, of the first epoch, from which units and clusters of layers are found."""
-    mask_probability: Annotated[float, Setting(gt=0, le=1)] = 0.08
+    mask_probability: Annotated[float, Setting(gt=0, le=1, later=True)] = 0.08
     """That a frame begins a span that is hidden from the student, for the term masked_units."""
-    mask_frames: Annotated[int, Setting(ge=1)] = 10
+    mask_frames: Annotated[int, Setting(ge=1, later=True)] = 10
     """Length of such a span."""
-    masked_share: Annotated[float, Setting(gt=0, lt=1)] = 0.5
+    masked_share: Annotated[float, Setting(gt=0, lt=1, later=True)] = 0.5
     """Of a batch's clips that have spans, where other terms hear the rest; without other terms all have."""
     layer_weight: Weight = 1.0
     """Of the matched layers, through a class of its own; the distances' weights are inside it."""

@@ -61,7 +61,7 @@ class Hiding:
 
     @classmethod
     def drawn(
-        cls, counts: Sequence[int], frames: int, *, probability: float, length: int, share: float, training: bool
+        cls, counts: Sequence[int], frames: int, *, probability: float, length: int, share: float | None, training: bool
     ) -> "Hiding":
         """Draw clips and spans.
 
@@ -73,11 +73,11 @@ class Hiding:
             frames: T.
             probability: That a span begins at a frame.
             length: Frames of a span.
-            share: Of the clips that have hidden frames; 1 for all, none of which is heard whole.
+            share: Of the clips that have hidden frames; None for all, none of which is heard whole.
             training: Draw from torch's own generator.
         """
         clips, everyone, rows = len(counts), torch.arange(len(counts)), None
-        if share == 1:
+        if share is None:
             masked = of_masked = everyone
             whole = of_whole = everyone[:0]
         elif training and clips > 1:

@@ -221,7 +221,7 @@ class Distillation(Objective):
                 count,
                 probability=self.settings.mask_probability,
                 length=self.settings.mask_frames,
-                share=self.settings.masked_share if self.has_states or self.others else 1.0,
+                share=self.settings.masked_share if self.has_states or self.others else None,
                 training=self.training,
             ).to(waveforms.device)
         rows = None if hiding is None else hiding.rows
