@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from l0prune.support.modules import (
         called,
         evaluating,
+        holders_of,
         is_inside,
         kept_values,
         model_shapes,
@@ -177,6 +178,7 @@ if TYPE_CHECKING:
         "flattened",
         "forget_load_hooks",
         "free_bytes",
+        "holders_of",
         "in_backward",
         "in_checkpoint",
         "is_inside",
@@ -290,6 +292,7 @@ _HOMES = {
     "modules": (
         "called",
         "evaluating",
+        "holders_of",
         "is_inside",
         "kept_values",
         "model_shapes",

@@ -3,6 +3,7 @@
 import copy
 import copyreg
 import functools
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -21,21 +22,19 @@ _WITH_TENSORS = ("_parameters", "_buffers")
 _ATOMS = (bool, int, float, str, type(None), type)
 
 
-def copied(module: M, *, sharing_parameters: bool = False) -> M:
+def copied(module: M, *, sharing: Iterable[Tensor] = ()) -> M:
     """A deep copy. Activations that a module keeps on itself, an attention map say, are copied without their graph.
 
     Args:
         module: The module.
-        sharing_parameters: Let the copy have the parameters of the module itself, not copies. What is done in place to
-            one of them is done to both modules; to replace one is not.
+        sharing: Tensors of the module that the copy has itself, not copies of them. What is done in place to one of
+            them is done to both modules; to replace one is not.
 
     Raises:
         RuntimeError: A tensor is computed from parameters before each forward pass, by `nn.utils.weight_norm` say.
     """
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in sharing}
     parts = list(module.modules())
-    if sharing_parameters:
-        memo |= {id(parameter): parameter for parameter in module.parameters()}
     for part in parts:
         _without_graph(part, memo)
     # What is a copy of what comes first: modules may refer to each other in any order.

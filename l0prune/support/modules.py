@@ -23,6 +23,12 @@ def is_inside(name: str, *modules: str) -> bool:
     return any(not path or f"{name}.".startswith(f"{path}.") for path in modules)
 
 
+def holders_of(name: str) -> list[str]:
+    """The dotted names of all modules that a parameter, a buffer or a module of that name stands within."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts))]
+
+
 def called(path: str) -> str:
     """What a message calls a module of a dotted name, which the model itself lacks."""
     return path or "the model itself"
