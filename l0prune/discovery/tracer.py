@@ -74,6 +74,8 @@ class Tracer(TorchDispatchMode):
             if single := frozenset(int(atoms[0]) for atoms in leaves[name] if len(atoms) == 1):
                 self._single[tensor] = single
         self.trace = Trace(leaves, start)
+        self._heads: set[tuple[int, int]] = set()
+        self._heads_known = 0
         self._free = start
         self._first_of_buffers = start if self._first_of_buffers is None else self._first_of_buffers
         for path, module in self.modules.items():
@@ -196,6 +198,13 @@ class Tracer(TorchDispatchMode):
         """Whether no parameter has these atoms: a mask's places, say, or what was expanded."""
         return bool((atoms >= self._first_of_buffers).all())
 
+    def are_heads(self, atoms: np.ndarray) -> bool:
+        """Whether atoms, (n,) or with further axes of length 1, stand for the heads of an attention."""
+        for heads in self.trace.heads[self._heads_known :]:
+            self._heads.add((len(heads), int(heads[0]) if len(heads) else 0))
+        self._heads_known = len(self.trace.heads)
+        return (atoms.size, int(atoms.flat[0]) if atoms.size else 0) in self._heads
+
     def settle(self, tensor: Tensor) -> None:
         """Let the units of every joint block be those of its first dimension: heads, not places within them."""
         facts = self.facts(tensor)
@@ -295,6 +304,7 @@ class Tracer(TorchDispatchMode):
         pins[mark[1] :] = [pin for pin in pins[mark[1] :] if keep(pin[0])]
         for told, start in zip(others, mark[2:], strict=True):
             del told[start:]
+        self._heads, self._heads_known = set(), 0
 
     @property
     def _said(self) -> tuple[list[Any], ...]:

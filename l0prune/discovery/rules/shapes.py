@@ -47,7 +47,7 @@ def _reshape(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
         split = [(axes, atoms) for axes, atoms in split if not tracer.is_of_no_layer(atoms)]
     blocks, taken = [], set()
     # Of several heads stay, rather than places within them; else the longest, units of experts rather than experts.
-    for axes, atoms in sorted(split, key=lambda part: (not _are_heads(tracer, part[1]), -part[1].size)):
+    for axes, atoms in sorted(split, key=lambda part: (not tracer.are_heads(part[1]), -part[1].size)):
         if taken & {owner[k] for k in axes}:
             tracer.pin(atoms, "is flattened together with other channels")
             continue
@@ -57,10 +57,6 @@ def _reshape(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     for block in blocks:
         if len(block.dims) == 1:
             tracer.read(block.atoms)
-
-
-def _are_heads(tracer: Tracer, atoms: np.ndarray) -> bool:
-    return any(len(heads) == atoms.size and heads[0] == atoms.flat[0] for heads in tracer.trace.heads)
 
 
 @rule("unsqueeze_")
