@@ -12,7 +12,7 @@ from l0prune.report.figures import KeptUnits, kept_units
 from l0prune.report.measures import Measure, measures
 from l0prune.report.parts import Parts, network_parts
 from l0prune.report.read import Run, read_run
-from l0prune.storage import read_plan
+from l0prune.storage import OWN_LOOP, read_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class RunFacts:
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     repeat: str
-    """The command that repeats the run, or goes on with an unfinished one."""
+    """The command that repeats the run, or goes on with an unfinished one; nothing of one's own training loop."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -95,6 +95,8 @@ def _command(run: Run, plugin: str) -> str:
     # "." and ".." have no name to put another in the place of.
     base = run.path if run.path.name not in ("", "..") else run.path.resolve()
     config, out = run.path / "config.toml", base.with_name(f"{run.name}-again") if run.report else run.path
+    if run.settings.get("recipe") == OWN_LOOP:
+        return ""
     if plugin == "task":
         return f"l0prune.compress(task, config={str(config)!r}, out={str(out)!r}, resume={run.report is None})"
     words = ["l0prune", "compress", "--plugin", plugin, "--config", str(config), "--out", str(out)]

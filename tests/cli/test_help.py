@@ -13,6 +13,7 @@ FLAGS = {
         "--against",
         "--backends",
         "--batch-sizes",
+        "--build",
         "--device",
         "--dtypes",
         "--json",
@@ -57,11 +58,11 @@ FLAGS = {
         "--tasks",
         "models",
     ],
-    "export": ["--json", "--list", "--out", "--plugin", "--to", "source"],
+    "export": ["--build", "--json", "--list", "--out", "--plugin", "--to", "source"],
     "groups": ["--config", "--json", "--plugin", "--recipe", "--set"],
     "plugins": ["--json"],
     "report": ["--json", "--out", "runs"],
-    "verify": ["--against", "--json", "--plugin", "--repeat", "sources"],
+    "verify": ["--against", "--build", "--json", "--plugin", "--repeat", "sources"],
 }
 
 OF_SPEECH = [
