@@ -2,7 +2,7 @@
 
 from l0prune.workflows.evaluation import evaluate
 from l0prune.workflows.exporting import export, formats_of_run, is_run
-from l0prune.workflows.observer import LoggingObserver, Observer
+from l0prune.workflows.observer import LoggingObserver, Observer, register_display
 from l0prune.workflows.opening import example_missing, is_own_run, open_run
 from l0prune.workflows.overview import inspect_groups, summarise_kinds
 from l0prune.workflows.pipeline import compress
@@ -27,6 +27,7 @@ __all__ = [
     "is_run",
     "open_run",
     "prune",
+    "register_display",
     "rehearse",
     "summarise_kinds",
     "verify",
