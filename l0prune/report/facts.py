@@ -9,7 +9,7 @@ from typing import Any
 from l0prune.plugin import STAGES
 from l0prune.report.curves import Curves, read_curves
 from l0prune.report.figures import KeptUnits, kept_units
-from l0prune.report.measures import Measure, measures
+from l0prune.report.measures import Measure, measures, own_scores
 from l0prune.report.parts import Parts, network_parts
 from l0prune.report.read import Run, read_run
 from l0prune.storage import OWN_LOOP, read_plan
@@ -35,6 +35,8 @@ class RunFacts:
     """None before there is a plan."""
     curves: Curves
     probes: Sequence[Mapping[str, Any]]
+    scores: Sequence[Mapping[str, Any]]
+    """The run's own rows of evaluation.json, with the data they were scored on."""
     layers: Sequence[Mapping[str, Any]]
     bench: Mapping[str, Any] | None
     settings: Mapping[str, Any]
@@ -75,6 +77,7 @@ def run_facts(path: Path, name: str) -> RunFacts:
         parts=network_parts(run.description, path) if run.description else None,
         curves=read_curves(run.metrics),
         probes=run.probes,
+        scores=own_scores(run),
         layers=run.layers,
         bench=run.bench,
         settings=run.settings,

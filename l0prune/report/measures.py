@@ -79,12 +79,20 @@ def _unfinished(run: Run) -> Iterator[tuple[str, str]]:
     yield "seed", str(settings.get("seed", ""))
 
 
+def own_scores(run: Run) -> tuple[Mapping[str, Any], ...]:
+    """The run's own rows among those of an evaluation.
+
+    Args:
+        run: Finished or not.
+    """
+    own = _own_names(run)
+    return tuple(row for row in run.probes if row["model"] in own)
+
+
 def _probes(run: Run) -> Iterator[tuple[str, str]]:
     """The run's own results among those of other models."""
-    own = _own_names(run)
-    for row in run.probes:
-        if row["model"] in own:
-            yield f"{row['task']}, {row['metric']}", score(row["mean"], row.get("deviation"))
+    for row in own_scores(run):
+        yield f"{row['task']}, {row['metric']}", score(row["mean"], row.get("deviation"))
 
 
 def _own_names(run: Run) -> set[str]:

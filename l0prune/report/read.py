@@ -164,7 +164,7 @@ def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 _PROBE = {"model": str, "task": str, "metric": str, "mean": NUMBER}
-_TASK = {"higher_is_better": (bool, None), "chance": NUMBER_OR_NOTHING}
+_TASK = {"higher_is_better": (bool, None), "chance": NUMBER_OR_NOTHING, "data": (str, None)}
 _MORE_PROBE = {"deviation": NUMBER_OR_NOTHING, **_TASK}
 _LAYER = {"model": str, "layer": int, "measures": dict}
 _BENCH_ROW = {"model": str, "load": str, "dtype": str, "backend": str, "latency_ms": NUMBER}

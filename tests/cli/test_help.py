@@ -62,6 +62,21 @@ FLAGS = {
     "groups": ["--config", "--json", "--plugin", "--recipe", "--set"],
     "plugins": ["--json"],
     "report": ["--json", "--out", "runs"],
+    "push": [
+        "--base-model",
+        "--dataset",
+        "--json",
+        "--language",
+        "--license",
+        "--message",
+        "--pipeline-tag",
+        "--print-card",
+        "--private",
+        "--revision",
+        "--run",
+        "repo",
+        "source",
+    ],
     "verify": ["--against", "--build", "--json", "--plugin", "--repeat", "sources"],
 }
 
@@ -104,7 +119,7 @@ HELP = """
 import sys
 from l0prune_cli.main import main
 named = [[command, "--plugin", "speech"] for command in ("compress", "groups")]
-others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "plugins", "report", "verify")
+others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "plugins", "push", "report", "verify")
 for command in ([], *([other] for other in others), *named):
     sys.argv = ["l0prune", *command, "--help"]
     try:
