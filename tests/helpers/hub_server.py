@@ -30,9 +30,11 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-        def answer(self, status: int, content: Any) -> None:
+        def answer(self, status: int, content: Any, **headers: str) -> None:
             body = json.dumps(content).encode()
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -41,14 +43,17 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def refused(self) -> bool:
             if self.headers.get("Authorization") == f"Bearer {TOKEN}":
                 return False
-            self.answer(401, {"error": "Invalid credentials"})
+            what = "Invalid credentials in Authorization header"
+            self.answer(401, {"error": what}, X_Error_Message=what)
             return True
 
         def do_GET(self) -> None:
             repo = "/".join(self.path.removeprefix("/api/models/").split("/")[:2])
             if not self.refused():
-                known = repo in hub.repos
-                self.answer(200 if known else 404, {"id": repo, "siblings": []} if known else {"error": "not found"})
+                if repo in hub.repos:
+                    self.answer(200, {"id": repo, "siblings": []})
+                else:
+                    self.answer(404, {"error": "not found"}, X_Error_Code="RepoNotFound")
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -71,7 +76,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                         hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
                 self.answer(200, {"commitUrl": f"{hub.url}/me/net/commit/1", "commitOid": "1"})
             else:
-                self.answer(200, {})
+                self.answer(200, {"errors": [], "warnings": []})  # Of the card's head.
 
     return Handler
 
