@@ -46,7 +46,7 @@ def push_to_hub(
 ) -> Pushed:
     """Put a run or an export on the Hugging Face hub in one commit, with a model card.
 
-        push_to_hub("runs/base", "me/smaller-hubert", facts=CardFacts(license="apache-2.0", language=("en",)))
+        push_to_hub("runs/base", "me/smaller", facts=CardFacts(license="apache-2.0", language=("en",)))
 
     Args:
         source: A run directory; or an exported folder or file.
