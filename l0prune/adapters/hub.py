@@ -14,6 +14,8 @@ from l0prune.support import SUMS, check_inside, file_digest, listed, one_line
 
 _KEPT_HERE = ("checkpoints", "exports", "report-figures", "run.json", "run.lock", "latency.json", "report.html")
 """What a run's folder holds beside the network and is for those who made it."""
+_NO_PLUGINS = ("", "wrap", "task")
+"""What runs of a caller's own code have in the place of a plugin's name."""
 _CARD, _PICTURE, _SETTINGS = "README.md", "architecture.png", "config.toml"
 
 
@@ -127,7 +129,7 @@ def _contents(source: str | Path, repo: str, run: str | Path | None, facts: Card
         files[_PICTURE] = origin / _PICTURE
     facts = _completed(facts or CardFacts(), found, origin)
     own = files.get(_CARD)
-    library, opening = _opened(path, repo, is_run)
+    library, opening = _opened(path, repo, is_run, found is not None and found.plugin not in _NO_PLUGINS)
     shown = Shown(
         repo=repo,
         library=library,
@@ -164,7 +166,7 @@ def _origin(export: Path) -> Path | None:
 
 def _completed(facts: CardFacts, run: RunFacts | None, origin: Path | None) -> CardFacts:
     """What the caller says, then what the plugin of the run knows."""
-    if run is None or origin is None or run.plugin in ("", "wrap", "task"):
+    if run is None or origin is None or run.plugin in _NO_PLUGINS:
         return facts
     plugin = get_plugin(run.plugin)
     if not isinstance(plugin, Carded):
@@ -173,11 +175,12 @@ def _completed(facts: CardFacts, run: RunFacts | None, origin: Path | None) -> C
     return replace(known, **{f.name: getattr(facts, f.name) for f in fields(facts) if getattr(facts, f.name)})
 
 
-def _opened(path: Path, repo: str, is_run: bool) -> tuple[str, str]:
+def _opened(path: Path, repo: str, is_run: bool, by_plugin: bool) -> tuple[str, str]:
     """The library of the files, as hubs call it, and how it opens them."""
     here = f'folder = huggingface_hub.snapshot_download("{repo}")'
     if is_run:
-        return "l0prune", f"import huggingface_hub, l0prune\n\n{here}\nnetwork = l0prune.load(folder)"
+        call = "l0prune.load(folder)" if by_plugin else "l0prune.load(folder, build)  # build() makes the dense network"
+        return "l0prune", f"import huggingface_hub, l0prune\n\n{here}\nnetwork = {call}"
     if isfile(path / "config.json") and not isfile(path / "model.bin"):
         code = isfile(path / "modeling_l0prune.py") or any(path.glob("*.py"))
         trusted = ", trust_remote_code=True" if code else ""

@@ -79,7 +79,7 @@ def _result(row: Mapping[str, Any], facts: CardFacts) -> dict[str, Any]:
     return {
         "task": {"type": facts.pipeline_tag or _kind(row["task"]), "name": row["task"]},
         "dataset": {"name": data, "type": data},
-        "metrics": [{"type": _kind(row["metric"]), "name": row["metric"], "value": round(100 * row["mean"], 4)}],
+        "metrics": [{"type": _kind(row["metric"]), "name": row["metric"], "value": row["mean"]}],
     }
 
 

@@ -85,9 +85,15 @@ def test_a_run_arrives_whole(run: Path, hub: Hub, tmp_path: Path) -> None:
     assert (head["datasets"], head["library_name"], head["pipeline_tag"]) == (["some/set"], "l0prune", "other")
     assert head["metrics"] == ["wer"]
     (result,) = head["model-index"][0]["results"]
-    assert result["metrics"] == [{"type": "wer", "name": "word error rate", "value": 12.5}]
+    assert result["metrics"] == [{"type": "wer", "name": "word error rate", "value": 0.125}]
     assert result["dataset"] == {"name": "held-out", "type": "held-out"}
-    for words in (f"{report['params_after']:,}", "2.50 ms", "(architecture.png)", "l0prune.load(folder)", "Seed 0"):
+    for words in (
+        f"{report['params_after']:,}",
+        "2.50 ms",
+        "(architecture.png)",
+        "l0prune.load(folder, build)",
+        "Seed 0",
+    ):
         assert words in card, card
     assert "lacks" not in card
     push_to_hub(run, "me/net", token=TOKEN)
