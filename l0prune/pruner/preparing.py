@@ -2,10 +2,12 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
+from l0prune.discovery import Depth
 from l0prune.errors import ConfigError, GroupError
 from l0prune.example import Example
 from l0prune.gates import Gates
@@ -27,6 +29,7 @@ def prepared(
     ignored: nn.Module | str | Sequence[nn.Module | str] = (),
     groups: Sequence[PruneGroup] | None = None,
     num_heads: Mapping[nn.Module, int] | None = None,
+    depth: Depth | bool | None = None,
     forward_fn: Callable[[nn.Module, Any], Any] | None = None,
     output_transform: Callable[[Any], Any] | None = None,
     time_limit: float = 60.0,
@@ -44,6 +47,7 @@ def prepared(
         ignored: Modules to leave alone.
         groups: Prune groups of the caller's own.
         num_heads: Attention heads by projection.
+        depth: Whether residual blocks are units.
         forward_fn: Runs the model.
         output_transform: Picks what matters from its outputs.
         time_limit: Seconds that following the forward pass may take.
@@ -75,6 +79,7 @@ def prepared(
         groups=groups,
         ignored=ignored,
         num_heads=num_heads,
+        depth=depth,
         forward_fn=forward_fn,
         output_transform=output_transform,
         time_limit=time_limit,
@@ -101,7 +106,15 @@ def prepared(
         round_to="auto" if round_to is None else round_to,
         cache=latency_cache(model, found.groups),
     )
-    return found, subject, metric.target(subject, wish), earlier
+    target = metric.target(subject, wish)
+    counted = target.size.counted
+    if not metric.measured_at_cut and 0 < len(counted) < len(found.groups):
+        # Nothing is gained where other units go.
+        found = found.of(counted)
+        parameters, macs = found.parameter_model, found.mac_model
+        subject = replace(subject, groups=found.groups, parameters=parameters, macs=macs)
+        target = metric.target(subject, wish)
+    return found, subject, target, earlier
 
 
 def _why(inspection: Inspection) -> str:
