@@ -54,8 +54,8 @@ def command(
         print(json.dumps(values, indent=1) + "\n" if as_json else l0prune.write_toml(values), end="")
         return
 
-    from l0prune_cli.progress import TerminalObserver
-    from l0prune_cli.tables import make_console
+    from l0prune.adapters.console import make_console
+    from l0prune.adapters.terminal import TerminalObserver
 
     console = make_console(stderr=as_json)
     with TerminalObserver(console) as observer:

@@ -21,6 +21,7 @@ from l0prune_cli import (
     options,
     plugin_flags,
     plugins,
+    push,
     report,
     verify,
 )
@@ -33,6 +34,7 @@ _OTHERS = {
     "evaluate": evaluate.command,
     "export": export.command,
     "plugins": plugins.command,
+    "push": push.command,
     "report": report.command,
     "verify": verify.command,
 }

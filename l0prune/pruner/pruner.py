@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import signature
+from pathlib import Path
 from typing import Any, Literal, Never
 
 import numpy as np
@@ -29,7 +30,7 @@ from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
 from l0prune.size import Metric, Wish, width_facts
-from l0prune.support import copied, evaluating, one_line
+from l0prune.support import copied, evaluating, one_line, to_mapping
 
 _TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
 """Arguments of torch-pruning's pruners, and what they are called here."""
@@ -169,6 +170,7 @@ class L0Pruner:
         self._placed = place_of(self._weights())
         self._plan: RemovalPlan | None = None
         self._report: PruningReport | None = None
+        self._pruned: nn.Module | None = None
         self._try_cut()
 
     @property
@@ -298,7 +300,7 @@ class L0Pruner:
             with evaluating(self._gated):
                 facts |= self.target.metric.meet(self._gated, self.target, self._to_measure)
         pruned, plan, difference = self._cut()
-        self._plan = self._composed(plan)
+        self._plan, self._pruned = self._composed(plan), pruned
         remember(pruned, self._plan)
         after = None
         if evaluate is not None:
@@ -331,6 +333,61 @@ class L0Pruner:
             widths=width_facts(plan.groups, plan.kept_counts),
         )
         return pruned
+
+    def save_run(
+        self,
+        folder: str | Path,
+        module: nn.Module | None = None,
+        *,
+        name: str | None = None,
+        plugin: str | None = None,
+        architecture: Mapping[str, Any] | None = None,
+        metrics: Iterable[Mapping[str, Any]] = (),
+        final_loss: float | None = None,
+        seed: int = 0,
+    ) -> Path:
+        """Save what `finalize()` returned as a run folder, as `compress` makes them; the commands of l0prune read it.
+
+        Args:
+            folder: The folder to make.
+            module: The pruned network, if it is another object by now; that of the last `finalize()` by default.
+            name: What the dense network is called; its class by default.
+            plugin: A plugin whose `build(architecture)` makes the dense network, if there is one. Commands then open
+                the run by it; without one they need `--build MODULE:FUNCTION`.
+            architecture: JSON for that.
+            metrics: A mapping for each logging step: `step`, `loss`, and where known `parts` (of the loss, by name),
+                `sparsity`, `target`, `parameters`, `step_seconds`. The report draws them.
+            final_loss: On held-out data, of `module`.
+            seed: Of the training.
+
+        Returns:
+            The folder.
+
+        Raises:
+            TrainingError: `finalize()` has not been called.
+            ConfigError: A row of `metrics` has no step or loss, or plugin and architecture do not go together.
+            PlanError: `module` is not what the plan leaves.
+            RunError: The folder is taken or cannot be written, or a weight is not finite; nothing is left of it then.
+        """
+        from l0prune.pruner.saving import save_run
+
+        found, pruned = self.report, self._pruned if module is None else module
+        assert pruned is not None
+        told = {"round_to": self.target.round_to, "steps": found.steps, "controller": to_mapping(self.controller)}
+        return save_run(
+            Path(folder),
+            pruned,
+            self.plan,
+            found,
+            observe=self.observe,
+            settings=told,
+            name=name or type(self.model).__name__,
+            plugin=plugin,
+            architecture=architecture,
+            metrics=metrics,
+            final_loss=final_loss,
+            seed=seed,
+        )
 
     def rehearsed(self) -> tuple[nn.Module, RemovalPlan]:
         """What `finalize()` would return now, and its plan for the model as it was wrapped; nothing is changed.

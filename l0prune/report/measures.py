@@ -42,8 +42,9 @@ def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterato
     yield "parameters before", f"{before:,}"
     yield "parameters after", f"{after:,} ({before / max(1, after):.2f} times fewer)"
     before, after = report["macs_before"], report["macs_after"]
-    yield "MACs before", f"{quantity(before)} per {report['macs_per']}"
-    yield "MACs after", f"{quantity(after)} ({before / max(1, after):.2f} times fewer)"
+    if before is not None and after is not None:
+        yield "MACs before", f"{quantity(before)} per {report['macs_per']}"
+        yield "MACs after", f"{quantity(after)} ({before / max(1, after):.2f} times fewer)"
     if report.get("speedup"):
         pair = f"{report['latency_before_ms']:.1f} to {report['latency_after_ms']:.1f} ms"
         yield "latency at the cut", f"{pair} ({report['speedup']:.2f} times faster)"
@@ -56,6 +57,7 @@ def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterato
         yield f"{part}, held out, at the end", f"{loss:.4f}"
     difference = report.get("max_relative_difference")
     yield "outputs changed by the cut", "" if difference is None else f"{difference:.1e} (largest, relative)"
+    yield "steps of the training loop", f"{report['steps']:,}" if report.get("steps") else ""
     for stage, seconds in report.get("stage_seconds", {}).items():
         each = report.get("step_seconds", {}).get(stage, 0)
         steps = settings.get(stage, {}).get("steps", 0) if stage in STAGES else 0
@@ -77,12 +79,20 @@ def _unfinished(run: Run) -> Iterator[tuple[str, str]]:
     yield "seed", str(settings.get("seed", ""))
 
 
+def own_scores(run: Run) -> tuple[Mapping[str, Any], ...]:
+    """The run's own rows among those of an evaluation.
+
+    Args:
+        run: Finished or not.
+    """
+    own = _own_names(run)
+    return tuple(row for row in run.probes if row["model"] in own)
+
+
 def _probes(run: Run) -> Iterator[tuple[str, str]]:
     """The run's own results among those of other models."""
-    own = _own_names(run)
-    for row in run.probes:
-        if row["model"] in own:
-            yield f"{row['task']}, {row['metric']}", score(row["mean"], row.get("deviation"))
+    for row in own_scores(run):
+        yield f"{row['task']}, {row['metric']}", score(row["mean"], row.get("deviation"))
 
 
 def _own_names(run: Run) -> set[str]:

@@ -19,8 +19,8 @@ _REPORT = {
     "teacher": str,
     "params_before": int,
     "params_after": int,
-    "macs_before": int,
-    "macs_after": int,
+    "macs_before": (int, None),
+    "macs_after": (int, None),
     "macs_per": str,
     "sparsity": NUMBER,
     "target_sparsity": NUMBER,
@@ -164,7 +164,7 @@ def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 _PROBE = {"model": str, "task": str, "metric": str, "mean": NUMBER}
-_TASK = {"higher_is_better": (bool, None), "chance": NUMBER_OR_NOTHING}
+_TASK = {"higher_is_better": (bool, None), "chance": NUMBER_OR_NOTHING, "data": (str, None)}
 _MORE_PROBE = {"deviation": NUMBER_OR_NOTHING, **_TASK}
 _LAYER = {"model": str, "layer": int, "measures": dict}
 _BENCH_ROW = {"model": str, "load": str, "dtype": str, "backend": str, "latency_ms": NUMBER}

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, TypeVar
 
 import numpy as np
@@ -105,7 +106,9 @@ def _computed(module: nn.Module) -> set[str]:
 
 
 def tensors_given(module: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Tensor, ...]:
-    """Positional arguments of the first call of a module in `run(module)`; none where not all of them are tensors.
+    """Arguments of the first call of a module in `run(module)`, in the order of its forward pass.
+
+    None where not all of them are tensors, or where some that are given by name do not follow the others.
 
     Args:
         module: What is called. Methods of it other than its forward pass do not count.
@@ -114,7 +117,10 @@ def tensors_given(module: nn.Module, run: Callable[[nn.Module], object]) -> tupl
     calls: list[tuple[Tensor, ...]] = []
 
     def seen(_: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        plain = not named and all(isinstance(argument, Tensor) for argument in arguments)
+        if named:
+            bound = signature(module.forward).bind(*arguments, **named)
+            arguments = () if bound.kwargs else bound.args
+        plain = all(isinstance(argument, Tensor) for argument in arguments)
         calls.append(tuple(arguments) if plain else ())
 
     hook = module.register_forward_pre_hook(seen, with_kwargs=True)

@@ -18,7 +18,8 @@ from l0prune.proof import compare, objection, tolerance_for
 from l0prune.pruner import ANY_MODEL_TOLERANCE, prepared
 from l0prune.removal import remember
 from l0prune.size import Metric, Wish
-from l0prune.support import copied
+from l0prune.support import copied, counted
+from l0prune.workflows.observer import Counted, watched
 
 
 def prune(
@@ -44,6 +45,7 @@ def prune(
     seed: int = 0,
     time_limit: float = 60.0,
     tolerance: float = ANY_MODEL_TOLERANCE,
+    progress: bool = False,
 ) -> nn.Module:
     """Prune a model in one call, without training.
 
@@ -80,6 +82,7 @@ def prune(
         seed: Of the importance "random".
         time_limit: Seconds that following the forward pass may take.
         tolerance: Largest relative difference that the proof of a group allows.
+        progress: Show on standard error what goes on; the logger `l0prune` hears it in any case, at the level INFO.
 
     Returns:
         A plain, smaller copy in evaluation mode; `plan_of` gives what was removed.
@@ -100,7 +103,8 @@ def prune(
         raise ConfigError("the repair needs batches", got="none", hint="pass a few calibration batches: batches=[...]")
     again = None if batches is None else as_batches(batches)
     # A model that is made under `torch.inference_mode` could not be trained on.
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), watched(None, progress) as watcher:
+        watcher.note("finding the groups and proving each")
         inspection, subject, target, earlier = prepared(
             model,
             example_inputs,
@@ -117,6 +121,10 @@ def prune(
             tolerance=tolerance,
         )
         size = target.size
+        ranked_by = importance if isinstance(importance, str) else "a function of your own"
+        watcher.note(f"{counted(len(inspection.groups), 'group')} proved; units are ranked by {ranked_by}")
+        if again is not None:
+            again = Counted(again, watcher, "batches")
         gated = GatedModel(
             copied(model),
             inspection.groups,
@@ -136,5 +144,6 @@ def prune(
         del gated
         if repair:
             assert again is not None
+            watcher.note("fitting what reads the removed units to the dense model")
             repaired(model, pruned, plan, again, **running)
     return remember(pruned, plan if earlier is None else earlier.then(plan))

@@ -13,6 +13,7 @@ FLAGS = {
         "--against",
         "--backends",
         "--batch-sizes",
+        "--build",
         "--device",
         "--dtypes",
         "--json",
@@ -57,11 +58,26 @@ FLAGS = {
         "--tasks",
         "models",
     ],
-    "export": ["--json", "--list", "--out", "--plugin", "--to", "source"],
+    "export": ["--build", "--json", "--list", "--out", "--plugin", "--to", "source"],
     "groups": ["--config", "--json", "--plugin", "--recipe", "--set"],
     "plugins": ["--json"],
     "report": ["--json", "--out", "runs"],
-    "verify": ["--against", "--json", "--plugin", "--repeat", "sources"],
+    "push": [
+        "--base-model",
+        "--dataset",
+        "--json",
+        "--language",
+        "--license",
+        "--message",
+        "--pipeline-tag",
+        "--print-card",
+        "--private",
+        "--revision",
+        "--run",
+        "repo",
+        "source",
+    ],
+    "verify": ["--against", "--build", "--json", "--plugin", "--repeat", "sources"],
 }
 
 OF_SPEECH = [
@@ -103,7 +119,7 @@ HELP = """
 import sys
 from l0prune_cli.main import main
 named = [[command, "--plugin", "speech"] for command in ("compress", "groups")]
-others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "plugins", "report", "verify")
+others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "plugins", "push", "report", "verify")
 for command in ([], *([other] for other in others), *named):
     sys.argv = ["l0prune", *command, "--help"]
     try:
