@@ -1,0 +1,93 @@
+"""The fewest and the most units that a group keeps: what removal allows, and limits by name pattern.
+
+Legend: G groups.
+"""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from math import ceil, floor
+from typing import NamedTuple
+
+import numpy as np
+
+from l0prune.errors import ConfigError, TargetError, nearest
+from l0prune.groups import PruneGroup
+
+Limits = Mapping[str, tuple[float, float]]
+"""A floor and a ceiling by name pattern: shares of the units that a group keeps."""
+_ROUNDING = 1e-9
+"""Of a share of units: 0.3 * 10 is not exactly 3."""
+
+
+class Bounds(NamedTuple):
+    """Whole numbers of units that each group may keep."""
+
+    low: np.ndarray
+    """(G,) at least."""
+    high: np.ndarray
+    """(G,) at most."""
+
+
+def check_limits(limits: Limits) -> None:
+    """Check limits before any group is known.
+
+    Raises:
+        ConfigError: One is no pair of shares in [0, 1], or its floor is above its ceiling.
+    """
+    if not isinstance(limits, Mapping):
+        raise ConfigError("limits have the wrong type", got=repr(limits), expected='{"layers.0.*": (0.5, 1.0)}')
+    for pattern, pair in limits.items():
+        where = f"limits, {pattern!r}"
+        numbers = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2  # noqa: PLR2004
+        if not numbers or not all(isinstance(share, int | float) for share in pair):
+            raise ConfigError("a limit is no pair of shares", where=where, got=repr(pair), expected="(floor, ceiling)")
+        for name, share in zip(("floor", "ceiling"), pair, strict=True):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} of a limit out of range", where=where, got=share, expected="0 to 1")
+        if pair[0] > pair[1]:
+            expected = f"at most the ceiling {pair[1]:g}"
+            raise ConfigError("floor of a limit above its ceiling", where=where, got=pair[0], expected=expected)
+
+
+def bounds_of(groups: Sequence[PruneGroup], limits: Limits, round_to: int = 1) -> Bounds:
+    """The numbers of units that each group may keep. Where several patterns match a group, all of them hold.
+
+    Args:
+        groups: The dense model's prune groups.
+        limits: Floor and ceiling by name pattern, with `*`, `?` and `[...]` as in file names.
+        round_to: Widths stay multiples of this many channels: floors are rounded up and ceilings down.
+
+    Raises:
+        ConfigError: A pattern matches no group.
+        TargetError: No number of units lies between the floor and the ceiling of a group.
+    """
+    check_limits(limits)
+    names = [group.name for group in groups]
+    for pattern in limits:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            hint = nearest(pattern.rstrip("*."), names, or_all=len(names) <= _FEW) or f"groups are {names[0]}, ..."
+            raise ConfigError("no group has a name like this", where=f"limits, {pattern!r}", hint=hint)
+    least = [min(group.step(round_to), group.units) if group.least_units else 0 for group in groups]
+    low, high = np.array(least, dtype=np.int64), np.array([group.units for group in groups], dtype=np.int64)
+    for g, group in enumerate(groups):
+        pairs = [pair for pattern, pair in limits.items() if fnmatchcase(group.name, pattern)]
+        if not pairs:
+            continue
+        share, ceiling = max(pair[0] for pair in pairs), min(pair[1] for pair in pairs)
+        step, units = group.step(round_to), group.units
+        low[g] = max(low[g], min(units, ceil((share * units - _ROUNDING) / step) * step))
+        most = floor(ceiling * units + _ROUNDING)
+        high[g] = units if most == units else most // step * step
+        if low[g] > high[g]:
+            raise TargetError(
+                "no number of units lies within the limits",
+                where=group.name,
+                got=f"{share:g} to {ceiling:g} of {units}",
+                expected=f"a ceiling of {low[g] / units:.4f} or more",
+                hint=f"it keeps {low[g]} units or more, in steps of {step}",
+            )
+    return Bounds(low, high)
+
+
+_FEW = 12
+"""Groups that a message names all."""
