@@ -28,40 +28,18 @@ class Bounds(NamedTuple):
     """(G,) at most."""
 
 
-def check_limits(limits: Limits) -> None:
-    """Check limits before any group is known.
-
-    Raises:
-        ConfigError: One is no pair of shares in [0, 1], or its floor is above its ceiling.
-    """
-    if not isinstance(limits, Mapping):
-        raise ConfigError("limits have the wrong type", got=repr(limits), expected='{"layers.0.*": (0.5, 1.0)}')
-    for pattern, pair in limits.items():
-        where = f"limits, {pattern!r}"
-        numbers = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2  # noqa: PLR2004
-        if not numbers or not all(isinstance(share, int | float) for share in pair):
-            raise ConfigError("a limit is no pair of shares", where=where, got=repr(pair), expected="(floor, ceiling)")
-        for name, share in zip(("floor", "ceiling"), pair, strict=True):
-            if not 0 <= share <= 1:
-                raise ConfigError(f"{name} of a limit out of range", where=where, got=share, expected="0 to 1")
-        if pair[0] > pair[1]:
-            expected = f"at most the ceiling {pair[1]:g}"
-            raise ConfigError("floor of a limit above its ceiling", where=where, got=pair[0], expected=expected)
-
-
 def bounds_of(groups: Sequence[PruneGroup], limits: Limits, round_to: int = 1) -> Bounds:
     """The numbers of units that each group may keep. Where several patterns match a group, all of them hold.
 
     Args:
         groups: The dense model's prune groups.
-        limits: Floor and ceiling by name pattern, with `*`, `?` and `[...]` as in file names.
+        limits: Floor and ceiling by name pattern, as `GateConfig` has checked them, with `*`, `?` and `[...]` as in file names.
         round_to: Widths stay multiples of this many channels: floors are rounded up and ceilings down.
 
     Raises:
         ConfigError: A pattern matches no group.
         TargetError: No number of units lies between the floor and the ceiling of a group.
     """
-    check_limits(limits)
     names = [group.name for group in groups]
     for pattern in limits:
         if not any(fnmatchcase(name, pattern) for name in names):

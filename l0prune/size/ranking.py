@@ -84,17 +84,12 @@ class Ranking:
         Returns:
             None where what must stay does not fit.
         """
-        owners, sizes = self.owners[order], self.sizes[order]
-        first = int(self.obligatory.sum())
-        counts = self._counts(owners[:first], sizes[:first])
-        if not fits(counts):
+        first, number = self._prefix(order, fits)
+        if number is None:
             return None
+        owners, sizes = self.owners[order], self.sizes[order]
+        counts = self._counts(owners[:first], sizes[:first])
         owners, sizes = owners[first:], sizes[first:]
-        number, high = 0, len(owners)
-        while number < high:
-            middle = (number + high + 1) // 2
-            fit = fits(counts + self._counts(owners[:middle], sizes[:middle]))
-            number, high = (middle, high) if fit else (number, middle - 1)
         while True:
             counts = counts + self._counts(owners[:number], sizes[:number])
             if number == len(owners):
@@ -105,12 +100,33 @@ class Ranking:
             owners, sizes = owners[left], sizes[left]
             number = self._longest(counts, owners, sizes, fits)
 
+    def prefix(self, order: np.ndarray, fits: Fits) -> np.ndarray:
+        """Kept counts (C,): as many of the first chunks as fit, and what must stay in any case."""
+        first, number = self._prefix(order, fits)
+        chosen = order[: first + (number or 0)]
+        return self._counts(self.owners[chosen], self.sizes[chosen])
+
     def kept(self, counts: np.ndarray) -> np.ndarray:
         """(N,) bool, True for the best units of each class, so many of each of its groups."""
         kept = np.zeros(self.total, dtype=bool)
         for units, count in zip(self.units, counts.tolist(), strict=True):
             kept[units[:, :count]] = True
         return kept
+
+    def _prefix(self, order: np.ndarray, fits: Fits) -> tuple[int, int | None]:
+        """How many chunks must stay, and how many after them fit; None where what must stay does not."""
+        owners, sizes = self.owners[order], self.sizes[order]
+        first = int(self.obligatory.sum())
+        counts = self._counts(owners[:first], sizes[:first])
+        if not fits(counts):
+            return first, None
+        owners, sizes = owners[first:], sizes[first:]
+        low, high = 0, len(owners)
+        while low < high:
+            middle = (low + high + 1) // 2
+            fit = fits(counts + self._counts(owners[:middle], sizes[:middle]))
+            low, high = (middle, high) if fit else (low, middle - 1)
+        return first, low
 
     def _longest(self, counts: np.ndarray, owners: np.ndarray, sizes: np.ndarray, fits: Fits) -> int:
         """How many of the first chunks still fit: doubled until they do not, then halved."""
