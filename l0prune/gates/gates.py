@@ -21,6 +21,8 @@ from l0prune.support import in_backward, in_checkpoint
 
 _F = TypeVar("_F", bound=Callable)
 
+_HELD = 2.0
+"""How far units that limits decide on lie beyond all others, in logarithms of worth."""
 _THROUGH = 1e-3
 """Share of dL/dz that passes straight through."""
 
@@ -157,6 +159,20 @@ class Gates(nn.Module):
         pairs = [self._limits[group.name] for group in self.groups]
         low, high = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
         return Bounds(low, np.minimum(high, [group.units for group in self.groups]))
+
+    def held_within(self, ranking: Tensor) -> Tensor:
+        """A ranking (N,) in which each group's best units lead that must stay, and those come last that must go."""
+        if not self.config.limits:
+            return ranking
+        rows, beyond = list(ranking.split(self._units)), ranking.max() - ranking.min() + _HELD
+        for g, group in enumerate(self.groups):
+            low, high = self._limits[group.name]
+            order = rows[g].argsort(descending=True, stable=True)
+            held = torch.zeros_like(rows[g])
+            held[order[:low]] = beyond
+            held[order[high:]] = -beyond
+            rows[g] = rows[g] + held
+        return torch.cat(rows)
 
     @property
     def budgets(self) -> list[Budget]:

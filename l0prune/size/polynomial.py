@@ -80,6 +80,10 @@ class SizeModel:
         steps = np.array([group.step(round_to) for group in self._groups], dtype=np.int64)
         return self.exact(np.where(self.least > 0, steps, 0))
 
+    def priced(self, keep_probabilities: Tensor) -> Tensor:
+        """The expected size by whose gradient units are priced, float64 scalar: the size itself."""
+        return self.expected(keep_probabilities)
+
     def tangent(self) -> tuple[float, np.ndarray]:
         """A linear function of kept counts that is nowhere above the size: its value without any unit, and by unit.
 
