@@ -202,6 +202,9 @@ class RunConfig:
     """With the metric "latency", in place of target_sparsity: how many times faster the pruned network is to be."""
     target_ms: Annotated[float | None, Setting(gt=0)] = None
     """The same as milliseconds for the plugin's example input."""
+    target: Mapping[str, float | str] = field(default_factory=dict)
+    """What is to be left of several metrics at most, in place of the targets above: { params = 0.25, latency_ms = 40 }.
+    Below 1 it is a share of the dense size; a name, or a text such as "40ms", may end in a unit."""
     seed: Annotated[int, Setting(ge=0, lt=2**63)] = 0
     """Of every random draw but the gates' starting noise, which is always the same."""
     device: str = "auto"
