@@ -132,7 +132,9 @@ class GatedModel(nn.Module):
             assert one.metric.name not in known
             facts = {"metric": one.metric.name, "counts": one.size.counts, "unit": one.size.unit}
             sizes = {"dense": int(one.size.total), "budget": one.most_for(1), "size": one.size.exact(counts)}
-            rows.append({**facts, **sizes, "binds": False, "alone": {one.metric.name: int(one.size.total)}, "alone_units": 1.0})
+            rows.append(
+                {**facts, **sizes, "binds": False, "alone": {one.metric.name: int(one.size.total)}, "alone_units": 1.0}
+            )
         return {"targets": rows, "selection_gap": gap}
 
     @torch.no_grad()

@@ -6,8 +6,8 @@ from l0prune.config import ControllerConfig
 from l0prune.errors import ConfigError
 from l0prune.gates.gates import Gates
 from l0prune.gates.projected import ProjectedController
-from l0prune.gates.size_controllers import AugmentedLagrangian, ProportionalIntegral, SizeController
 from l0prune.gates.several_targets import several
+from l0prune.gates.size_controllers import AugmentedLagrangian, ProportionalIntegral, SizeController
 
 
 def size_controller(

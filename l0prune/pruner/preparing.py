@@ -122,10 +122,7 @@ def prepared(
     )
     # Names and shares are checked before anything is measured.
     bounds_of(found.groups, limits or {})
-    if wish is not None:
-        target = metric.target(subject, wish)
-    else:
-        target = joint_target(subject, asked)
+    target = metric.target(subject, wish) if wish is not None else joint_target(subject, asked)
     if limits:
         check_within(target, bounds_of(found.groups, limits, target.round_to or 1))
     return found, subject, target, earlier

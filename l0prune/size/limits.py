@@ -33,7 +33,8 @@ def bounds_of(groups: Sequence[PruneGroup], limits: Limits, round_to: int = 1) -
 
     Args:
         groups: The dense model's prune groups.
-        limits: Floor and ceiling by name pattern, as `GateConfig` has checked them, with `*`, `?` and `[...]` as in file names.
+        limits: Floor and ceiling by name pattern, as `GateConfig` has checked them; `*`, `?` and `[...]` are as in file
+            names.
         round_to: Widths stay multiples of this many channels: floors are rounded up and ceilings down.
 
     Raises:

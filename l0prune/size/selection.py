@@ -80,7 +80,11 @@ def select(
         TargetError: With `round_to` or `bounds`, even the smallest choice is above a budget.
     """
     ranking = Ranking.of(
-        keep_probabilities, groups, classes_of(groups, uniform=uniform), round_to, bounds or bounds_of(groups, {}, round_to)
+        keep_probabilities,
+        groups,
+        classes_of(groups, uniform=uniform),
+        round_to,
+        bounds or bounds_of(groups, {}, round_to),
     )
     counts = ranking.take(ranking.order(), within([(size_model, budget), *more], ranking.classes))
     if counts is None:

@@ -106,7 +106,7 @@ def choose(
         bound = min(bound, prices.bound(tried, order, worth, ranking))
         if most >= (1 - _CLOSE) * bound:
             break
-        # Under the weighted sum of the budgets alone some are exceeded, and others have room: the weights are not theirs.
+        # Under the weighted sum alone some budgets are exceeded and others have room: the weights were not right.
         shares = np.array([limit / size.total for size, limit in limits])
         alike = ranking.prefix(order, _weighted(limits, tried, ranking.classes))
         over = np.array([size.exact(alike[ranking.classes]) / size.total for size, _ in limits]) - shares

@@ -149,15 +149,7 @@ def _read(key: str | Metric, value: float | str) -> Asked:
     metric, unit = _metric_of(key)
     name = metric.name if unit is None else f"{metric.name}_{unit}"
     text = f"{name}={value}"
-    if isinstance(value, str):
-        match = _AMOUNT.fullmatch(value)
-        if match is None:
-            raise ConfigError("not a target", where=name, got=repr(value), expected=_EXPECTED)
-        number, given = float(match[1]), match[2]
-    elif isinstance(value, Real) and not isinstance(value, bool):
-        number, given = float(value), ""
-    else:
-        raise ConfigError("target has the wrong type", where=name, got=repr(value), expected=_EXPECTED)
+    number, given = _number_of(name, value)
     if given == "%":
         if unit is not None:
             hint = f"name the metric without its unit: {metric.name}={value}"
@@ -183,6 +175,18 @@ def _read(key: str | Metric, value: float | str) -> Asked:
         hint = nearest(unit or "", known) if known else "give a share of the dense size, 25% for example"
         raise ConfigError("no such unit", where=name, got=unit, hint=hint)
     return Asked(metric=metric, wish=metric.amount(number, unit or ""), text=text)
+
+
+def _number_of(name: str, value: object) -> tuple[float, str]:
+    """A value's number, and what stands behind it: %, a unit or nothing."""
+    if isinstance(value, str):
+        match = _AMOUNT.fullmatch(value)
+        if match is None:
+            raise ConfigError("not a target", where=name, got=repr(value), expected=_EXPECTED)
+        return float(match[1]), match[2]
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value), ""
+    raise ConfigError("target has the wrong type", where=name, got=repr(value), expected=_EXPECTED)
 
 
 def _metric_of(key: str | Metric) -> tuple[Metric, str | None]:
