@@ -71,13 +71,13 @@ class SeveralProjected(ProjectedController):
             with torch.enable_grad():
                 (found,) = torch.autograd.grad(budget.size.priced(kept) / budget.size.total, kept)
             price.copy_(found)
-        self.costs.copy_(gates.weights @ self.prices)
+        self.costs.copy_(gates.weights.to(self.prices) @ self.prices)
 
     def _move(self, gates: Gates, step: int) -> None:
         left = 1 - self.targets * (self.target_at(step) / self.target_sparsity)
         weights = gates.weights.clamp_min(_LEAST) * (_GAIN * self.gaps / left).clamp(-1, 0).exp()
         gates.weights.copy_(weights / weights.sum())
-        self.costs.copy_(gates.weights @ self.prices)
+        self.costs.copy_(gates.weights.to(self.prices) @ self.prices)
         super()._move(gates, step)
 
     def _gap(self, gates: Gates, kept: Tensor, left: float) -> Tensor:

@@ -49,7 +49,7 @@ class L0Pruner:
         target_ms: With the metric "latency", in its place: milliseconds of the example inputs on the model's device.
         target_speedup: With the metric "latency", in its place: how many times faster the pruned model is to be.
         target: What is to be left of several metrics at most, all of which hold:
-            `{"params": 0.25, "latency_ms": 40, "memory": "300MB"}`. Below 1 it is a share of the dense size; a name may
+            `{"params": 0.25, "latency_ms": 40, "macs": "30%"}`. Below 1 it is a share of the dense size; a name may
             end in a unit. In place of the other targets and `metric`.
         limits: A floor and a ceiling by name pattern, shares of the units that a group keeps:
             `{"layers.0.*": (0.5, 1.0)}`.

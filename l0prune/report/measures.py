@@ -70,7 +70,11 @@ def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterato
 
 def _unfinished(run: Run) -> Iterator[tuple[str, str]]:
     settings = run.settings
-    yield from _target(str(settings.get("metric", "params")), settings.get("target_sparsity"))
+    targets = settings.get("target")
+    if isinstance(targets, Mapping) and targets:
+        yield "to be left at most", ", ".join(f"{name} {value}" for name, value in targets.items())
+    else:
+        yield from _target(str(settings.get("metric", "params")), settings.get("target_sparsity"))
     for row in run.metrics[-1:]:
         yield "training loss at the last step on record", "" if row["loss"] is None else f"{row['loss']:.4f}"
         if row.get("sparsity") is not None and row.get("target") is not None:

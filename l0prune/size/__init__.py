@@ -6,8 +6,8 @@ from l0prune.size.macs import mac_size
 from l0prune.size.metric import Cut, Facts, Metric, Subject, Target, Wish, metric_named, noun_of, register_metric
 from l0prune.size.parameters import parameter_size
 from l0prune.size.polynomial import SizeModel, unit_sizes
-from l0prune.size.rounding import RoundTo, width_facts
 from l0prune.size.ranking import classes_of
+from l0prune.size.rounding import RoundTo, width_facts
 from l0prune.size.selection import budget_for, kept_indices, select, split_by_group
 from l0prune.size.several import Budget, choose, explained
 from l0prune.size.targets import (

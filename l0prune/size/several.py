@@ -96,7 +96,8 @@ def choose(
     worth = ranking.scores * ranking.sizes * price[ranking.owners]
     best, most, bound, tried = None, -np.inf, np.inf, reference
     for number in range(_ROUNDS if search else 1):
-        order = ranking.order(price / np.maximum(prices.of_weights(tried), np.finfo(float).tiny))
+        paid = np.maximum(prices.of_weights(tried), np.finfo(float).tiny)
+        order = ranking.order(None if tried is reference else price / paid)
         counts = ranking.take(order, fits)
         if counts is None:
             raise unmet(limits, ranking)

@@ -15,7 +15,7 @@ from l0prune.size.several import Budget
 from l0prune.support import plain
 
 Targets = Mapping[str | Metric, float | str]
-"""What is to be left of each metric at most: {"params": 0.25, "latency_ms": 40, "memory": "300MB"}."""
+"""What is to be left of each metric at most: {"params": 0.25, "latency_ms": 40, "macs": "30%"}."""
 
 _AMOUNT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%|[A-Za-z]*)\s*")
 _EXPECTED = "a share of the dense size such as 0.25 or 25%, or an amount with its unit such as 40ms"

@@ -60,7 +60,7 @@ def prune(
         target_ms: With the metric "latency", in its place: milliseconds of the example inputs.
         target_speedup: With the metric "latency", in its place: how many times faster.
         target: What is to be left of several metrics at most, in place of the other targets and `metric`:
-            `{"params": 0.25, "latency_ms": 40, "memory": "300MB"}`. Below 1 it is a share of the dense size.
+            `{"params": 0.25, "latency_ms": 40, "macs": "30%"}`. Below 1 it is a share of the dense size.
         limits: A floor and a ceiling by name pattern, shares of the units that a group keeps:
             `{"layers.0.*": (0.5, 1.0)}`.
         metric: What the size counts: "params", "layer-params" (those of layers that hold units), "macs" on the example
