@@ -136,7 +136,7 @@ class Target:
         Raises:
             TargetError: The sparsity is out of range, or more than can be removed.
         """
-        if self.sparsity <= 0 and not self.alone:
+        if not self.alone and self.sparsity <= 0:
             # The dense network meets this one.
             return int(self.size.total * (1 - self.sparsity))
         return budget_for(self.size, self.sparsity, round_to=round_to)

@@ -136,13 +136,16 @@ def check_within(target: Target, bounds: Bounds) -> None:
 
 def removing(target: Target) -> list[Budget]:
     """The further budgets that ask for a removal: those that the dense network meets cannot be exceeded."""
-    return [budget for budget in budgets_of(target)[1:] if budget.sparsity > 0]
+    return [_budget(one, target.round_to) for one in target.more if one.sparsity > 0]
 
 
 def budgets_of(target: Target) -> list[Budget]:
     """The budget of each metric, the leading one first."""
-    every = (target, *target.more)
-    return [Budget(one.metric.name, one.size, one.sparsity, one.most_for(target.round_to or 1)) for one in every]
+    return [_budget(one, target.round_to) for one in (target, *target.more)]
+
+
+def _budget(one: Target, round_to: int | None) -> Budget:
+    return Budget(one.metric.name, one.size, one.sparsity, one.most_for(round_to or 1))
 
 
 def _read(key: str | Metric, value: float | str) -> Asked:
