@@ -3,6 +3,7 @@
     python benchmarks/ablations.py full random --seeds 0       # two students
     python benchmarks/ablations.py                             # all: the method, baselines, ablations, five sizes
     python benchmarks/ablations.py magnitude-sizes             # a baseline at the five sizes, too
+    python benchmarks/ablations.py full terms                  # each distillation term added alone, and other layers
     python benchmarks/ablations.py --list
 
 Every student has the same data, optimizer steps, seconds of audio a step, optimizer, peak learning rate and form of

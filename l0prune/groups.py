@@ -5,16 +5,16 @@ dimension of one tensor. Groups written by hand and groups found by tracing are 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import gcd
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from l0prune.errors import GroupError, PlanError
-from l0prune.support import conforms, size_name
+from l0prune.support import conforms, is_inside, listed, size_name
 
 
 class Role(StrEnum):
@@ -127,13 +127,24 @@ class SizedCall:
         return cls(**{**data, "place": (line, column), "sizes": tuple(data["sizes"])})
 
 
+SKIPS = tuple(f"{form}{count}" for form in ("zero", "zeros", "input") for count in ("", " 1", " 2", " 3"))
+"""What stands in the place of a module that a residual block does not need any more: it returns a zero that broadcasts,
+zeros as its first tensor, or that tensor; where there is a number, in a tuple of so many with None for all others."""
+RETURNS = ("tensor", "pair", *SKIPS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bypass:
     """The residual block that contributes nothing once the group is empty."""
 
     module: str
-    returns: Literal["tensor", "pair"] = "tensor"
-    """What the block's forward returns: its output, or its output and a second value that may be None."""
+    returns: str = "tensor"
+    """What the block's forward returns: its output ("tensor"), or its output and a second value that may be None
+    ("pair"); a zero takes the output's place. In a network that was not written for this: one of `SKIPS`."""
+
+    def __post_init__(self) -> None:
+        if self.returns not in RETURNS:
+            raise GroupError("unknown form of a bypass", where=self.module, got=self.returns, expected=listed(RETURNS))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,6 +164,8 @@ class PruneGroup:
     """Tensors that count, and act, only while any unit is open: the output bias of a residual block."""
     bypass: Bypass | None = None
     """Present exactly when the group may be emptied."""
+    goes_along: tuple[Bypass, ...] = ()
+    """Further modules of the residual block: they go where the one of `bypass` goes."""
 
     def __post_init__(self) -> None:
         for place in self.places:
@@ -169,6 +182,8 @@ class PruneGroup:
                 )
         if not any(place.role is Role.CONSUMES for place in self.places):
             raise GroupError("group has no consumer to gate", where=self.name)
+        if self.goes_along and self.bypass is None:
+            raise GroupError("modules go along with no bypass", where=self.name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PruneGroup":
         """Itself: copies of gated models share their groups, whose index maps never change."""
@@ -178,6 +193,21 @@ class PruneGroup:
     def least_units(self) -> int:
         """The fewest units that removal can leave: 0 for a block that can be bypassed, else 1."""
         return 0 if self.bypass else 1
+
+    @property
+    def bypasses(self) -> tuple[Bypass, ...]:
+        """All modules that go once the group is empty; none where it may not be emptied."""
+        return (self.bypass, *self.goes_along) if self.bypass else ()
+
+    def stands_inside(self, modules: Iterable[str]) -> bool:
+        """Whether all that the group stands on is in some modules: it goes with them."""
+        paths = tuple(modules)
+        return bool(paths) and all(is_inside(place.tensor, *paths) for place in self.places)
+
+    @property
+    def owns_tensors(self) -> bool:
+        """Whether its one unit is a block with all of its tensors, rather than a part of their width."""
+        return any(place.dim is None for place in self.places)
 
     @property
     def channels(self) -> int:
@@ -203,6 +233,7 @@ class PruneGroup:
             "bypass": vars(self.bypass) if self.bypass else None,
             # Files of groups without any are as they always were.
             **({"calls": [call.to_json() for call in self.calls]} if self.calls else {}),
+            **({"goes_along": [vars(bypass) for bypass in self.goes_along]} if self.goes_along else {}),
         }
 
     @classmethod
@@ -216,8 +247,8 @@ class PruneGroup:
         Raises:
             PlanError: A key is missing or has the wrong type, the group contradicts itself or does not fit the shapes.
         """
-        schema = {**_GROUP_SCHEMA, "calls": [_CALL_SCHEMA]} if "calls" in data else _GROUP_SCHEMA
-        if not conforms(data, schema):
+        more = {key: form for key, form in _OPTIONAL_SCHEMA.items() if key in data}
+        if not conforms(data, {**_GROUP_SCHEMA, **more}):
             raise PlanError("malformed prune group", where=data.get("name", "?") if isinstance(data, Mapping) else "?")
         for place in data["places"]:
             _check_extent(place, data, shapes)
@@ -232,6 +263,7 @@ class PruneGroup:
                 calls=tuple(map(SizedCall.from_json, data.get("calls", ()))),
                 alive_with=tuple(data["alive_with"]),
                 bypass=Bypass(**data["bypass"]) if data["bypass"] else None,
+                goes_along=tuple(Bypass(**bypass) for bypass in data.get("goes_along", ())),
             )
         except (TypeError, ValueError, GroupError) as error:
             raise PlanError("malformed prune group", where=data["name"], got=error) from error
@@ -253,6 +285,7 @@ def _check_extent(place: Mapping[str, Any], group: Mapping[str, Any], shapes: Ma
 _INDEX_SCHEMA = ({"offset": int, "width": int}, [[int]])
 _PLACE_SCHEMA = {"tensor": str, "dim": (int, None), "role": str, "index": _INDEX_SCHEMA}
 _CALL_SCHEMA = {"module": str, "method": str, "digest": str, "place": [int], "sizes": [(int, None)]}
+_BYPASS_SCHEMA = {"module": str, "returns": RETURNS}
 _GROUP_SCHEMA = {
     "name": str,
     "kind": str,
@@ -261,8 +294,9 @@ _GROUP_SCHEMA = {
     "norms": [({"module": str, "channel_dim": int}, {"module": str, "channel_dim": int, "along": str})],
     "attributes": [{"module": str, "name": str, "per_unit": int}],
     "alive_with": [str],
-    "bypass": (None, {"module": str, "returns": ("tensor", "pair")}),
+    "bypass": (None, _BYPASS_SCHEMA),
 }
+_OPTIONAL_SCHEMA = {"calls": [_CALL_SCHEMA], "goes_along": [_BYPASS_SCHEMA]}
 
 
 def consecutive(units: int, width: int = 1, offset: int = 0) -> np.ndarray:

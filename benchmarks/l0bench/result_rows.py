@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -75,15 +76,24 @@ class ResultRows:
 
 
 def told(command: Callable[[], int]) -> int:
-    """The exit status of a command over rows: errors of the library are one line, Ctrl-C keeps what is finished."""
+    """The exit status of a command over rows.
+
+    Errors of the library are one line, Ctrl-C keeps what is finished, and nothing is said to who has read enough.
+    """
     try:
-        return command()
+        status = command()
+        sys.stdout.flush()
+        return status
     except L0PruneError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the rows that were finished are kept", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # `head`, for example, closes the pipe. At its end Python writes what is left, which must not fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
 
 
 def in_processes(work: Callable[[Row], Row], wishes: Sequence[Row], jobs: int) -> Iterator[Row]:

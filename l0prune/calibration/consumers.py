@@ -48,7 +48,10 @@ def readers(model: nn.Module, groups: Sequence[PruneGroup]) -> dict[str, tuple[s
             path = _PARAMETRIZED.sub("", place.tensor)
             path = path if path != place.tensor else place.tensor.rpartition(".")[0]
             module = found.get(path)
-            if place.role is Role.CONSUMES and module is not None and place.dim == _input_dim(module, place.tensor):
+            # Of a whole block the last weights are multiplied: they read no units.
+            if place.role is not Role.CONSUMES or module is None or place.dim is None:
+                continue
+            if place.dim == _input_dim(module, place.tensor):
                 layers[place.tensor] = path, module
     return layers
 

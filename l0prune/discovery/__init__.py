@@ -4,6 +4,7 @@
 `consume`, `extent` and `tensors`, as the built-in ones do.
 """
 
+from l0prune.discovery.depth import Depth, checked_depth
 from l0prune.discovery.follow import check_traceable, trace
 from l0prune.discovery.found import Discovery, LeftAlone
 from l0prune.discovery.grouping import unused_modules
@@ -15,6 +16,7 @@ from l0prune.discovery.tracer import Tracer
 
 __all__ = [
     "Cost",
+    "Depth",
     "Discovery",
     "LeftAlone",
     "SizedModule",
@@ -22,6 +24,7 @@ __all__ = [
     "Tracer",
     "across",
     "check_traceable",
+    "checked_depth",
     "consume",
     "discover",
     "extent",

@@ -9,6 +9,7 @@ from torch import nn
 
 from l0prune.discovery.found import Discovery, LeftAlone
 from l0prune.discovery.sizes import sized_modules, tie_split
+from l0prune.discovery.standing import Spot, Standing
 from l0prune.discovery.traced import OUTPUT, NormCall, Trace
 from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
 from l0prune.layers import counting_attributes, layer_units
@@ -34,37 +35,42 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
     costs_alone: Counter[tuple[str, str, str]] = Counter()
     heads = {int(atom) for atoms in found.heads for atom in np.unique(classes[atoms])}
     parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    plain: dict[tuple[str, int, str], list[int]] = defaultdict(list)
+    plain: dict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
     known: set[str] = set()
-    standing = _standing(found, classes)
-    for atom, places in standing.items():
-        made = next((p for p in places if p[:2] in layers), None)
-        read = any(role is Role.CONSUMES for *_, role in places)
-        if atom not in reasons and read and len({place[:2] for place in places}) > 1:
-            widths = tuple((place, len(indices)) for place, indices in places.items())
-            units[widths, costs.get(atom, ())].append(atom)
-        elif made and (atom in reasons or made[0] in found.used):
-            reason = reasons.get(atom, "nothing that can be gated reads it")
-            kind = "head" if atom in heads else layers[made[:2]]
-            key = made[0].rpartition(".")[0], kind, reason
-            alone[key] += 1
-            costs_alone[key] += _standing_on(places, parameters)
-        elif atom in reasons and not made:
-            for tensor, dim, _ in places:
-                if len(parameters.get(tensor, ())) > 1 and tensor in found.used:
-                    plain[tensor, dim, reasons[atom]].append(_standing_on(places, parameters))
-        if made or atom not in reasons:
-            known.update(tensor for tensor, *_ in places)
+    standing = Standing(found, classes)
+    refused: list[tuple[int, tuple[str, str, str], int]] = []
+    for widths, atoms in standing.alike():
+        spots = [spot for spot, _ in widths]
+        made = next((spot for spot in spots if spot[:2] in layers), None)
+        read = any(role is Role.CONSUMES for *_, role in spots)
+        can_go = read and len({spot[:2] for spot in spots}) > 1
+        cost = _standing_on(widths, parameters)
+        for atom in atoms:
+            if atom not in reasons and can_go:
+                units[widths, costs.get(atom, ())].append(atom)
+            elif made and (atom in reasons or made[0] in found.used):
+                reason = reasons.get(atom, "nothing that can be gated reads it")
+                kind = "head" if atom in heads else layers[made[:2]]
+                refused.append((atom, (made[0].rpartition(".")[0], kind, reason), cost))
+            elif atom in reasons and not made:
+                for tensor, dim, _ in spots:
+                    if len(parameters.get(tensor, ())) > 1 and tensor in found.used:
+                        plain[tensor, dim, reasons[atom]].append((atom, cost))
+        if made or any(atom not in reasons for atom in atoms):
+            known.update(tensor for tensor, *_ in spots)
+    for _, key, cost in sorted(refused):
+        alone[key] += 1
+        costs_alone[key] += cost
     # Weights that a module of one's own keeps as plain parameters, as stacked experts: the units are no layer's.
-    for (tensor, _, reason), costs_there in plain.items():
-        if tensor not in known:
-            alone[tensor, "unit", reason] += len(costs_there)
-            costs_alone[tensor, "unit", reason] += sum(costs_there)
+    elsewhere = {where: members for where, members in plain.items() if where[0] not in known}
+    for (tensor, _, reason), members in sorted(elsewhere.items(), key=lambda there: min(there[1])):
+        alone[tensor, "unit", reason] += len(members)
+        costs_alone[tensor, "unit", reason] += sum(cost for _, cost in members)
     groups: list[PruneGroup] = []
     taken: Counter[str] = Counter()
-    for (widths, _), members in units.items():
-        standing_on = [place for place, _ in widths if place[:2] in layers]
-        made = next((p for p in standing_on if p[2] is Role.PRODUCES), (standing_on or [widths[0][0]])[0])
+    for (widths, _), members in sorted(units.items(), key=lambda group: group[1][0]):
+        standing_on = [spot for spot, _ in widths if spot[:2] in layers]
+        made = next((spot for spot in standing_on if spot[2] is Role.PRODUCES), (standing_on or [widths[0][0]])[0])
         name = made[0].rpartition(".")[0] or made[0]
         if len(members) < 2:
             alone[name, layers.get(made[:2], "unit"), "everything here has to go together"] += 1
@@ -77,13 +83,8 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
                 kind="head" if is_head else layers.get(made[:2], "unit"),
                 units=len(members),
                 places=tuple(
-                    Place(
-                        tensor=place[0],
-                        dim=place[1],
-                        role=place[2],
-                        index=np.array([standing[m][place] for m in members]),
-                    )
-                    for place, _ in widths
+                    Place(tensor=tensor, dim=dim, role=role, index=standing.indices(members, number, width))
+                    for number, ((tensor, dim, role), width) in enumerate(widths)
                 ),
             )
         )
@@ -115,30 +116,13 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
     )
 
 
-def _standing_on(places: Mapping[tuple[str, int, Role], list[int]], parameters: Mapping[str, tuple[int, ...]]) -> int:
+def _standing_on(widths: Iterable[tuple[Spot, int]], parameters: Mapping[str, tuple[int, ...]]) -> int:
     """How many parameters there are at places of a unit."""
     return sum(
-        len(indices) * prod(parameters[tensor]) // parameters[tensor][dim]
-        for (tensor, dim, _), indices in places.items()
+        width * prod(parameters[tensor]) // parameters[tensor][dim]
+        for (tensor, dim, _), width in widths
         if tensor in parameters
     )
-
-
-def _standing(found: Trace, classes: np.ndarray) -> dict[int, dict[tuple[str, int, Role], list[int]]]:
-    """Where each class stands: the indices on each (tensor, dimension, role)."""
-    consumed = np.zeros(found.size, dtype=bool)
-    for atoms in found.consumed:
-        consumed[atoms] = True
-    # From the last sum to the first: a term may be a sum itself.
-    for whole, term in reversed(found.terms):
-        same = consumed[whole] & (classes[whole] == classes[term])
-        consumed[term[same]] = True
-    standing: dict[int, dict[tuple[str, int, Role], list[int]]] = defaultdict(lambda: defaultdict(list))
-    for tensor, dims in found.leaves.items():
-        for dim, atoms in enumerate(dims):
-            for index, (atom, reads) in enumerate(zip(classes[atoms].tolist(), consumed[atoms].tolist(), strict=True)):
-                standing[atom][tensor, dim, Role.CONSUMES if reads else Role.PRODUCES].append(index)
-    return standing
 
 
 def unused_modules(model: nn.Module, found: Trace) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from l0prune.discovery.depth import Depth, checked_depth, with_depth
 from l0prune.discovery.follow import trace
 from l0prune.discovery.found import Discovery
 from l0prune.discovery.grouping import grouped
@@ -21,6 +22,7 @@ def discover(
     ignored: nn.Module | str | Sequence[nn.Module | str] = (),
     num_heads: Mapping[nn.Module, int] | None = None,
     time_limit: float = 60.0,
+    depth: Depth | bool | None = None,
 ) -> Discovery:
     """Find the prune groups of a model by running it once in each mode.
 
@@ -30,19 +32,23 @@ def discover(
         ignored: Modules, or their dotted names, whose own units and inputs are left alone; or one.
         num_heads: Heads of projections whose structure the forward pass does not show.
         time_limit: Seconds that tracing may take.
+        depth: Also residual "blocks", or single "branches" of them, as units; True stands for blocks.
 
     Raises:
+        ConfigError: `depth` is something else.
         GroupError: `ignored` or `num_heads` names a module that is not in the model.
         TraceError: The forward pass fails or takes too long.
     """
+    depth, paths = checked_depth(depth), [path_of(model, module) for module in several(ignored)]
     found = trace(model, observe, time_limit=time_limit)
-    for path in (path_of(model, module) for module in several(ignored)):
+    for path in paths:
         for name, dims in found.leaves.items():
             if is_inside(name, path):
                 found.pins += [(atoms, "told to ignore it") for atoms in dims if len(atoms)]
     for module, heads in (num_heads or {}).items():
         _tie_heads(found, path_of(model, module), heads)
-    return grouped(model, found)
+    widths = grouped(model, found)
+    return widths if depth is None else with_depth(model, widths, observe, depth, paths)
 
 
 def _tie_heads(found: Trace, path: str, heads: int) -> None:

@@ -17,7 +17,7 @@ from l0prune.formats.example import Example
 from l0prune.formats.registry import ModuleFormat, Opened, register_module_format
 from l0prune.formats.stock_settings import stock_config
 from l0prune.proof import relative_difference
-from l0prune.removal import Bypassed
+from l0prune.removal import Bypassed, Skipped
 from l0prune.support import file_digest, is_inside, kept_sizes, write_json
 
 CODE = "modeling_l0prune"
@@ -129,7 +129,7 @@ def shaped_by(dense: nn.Module, model: nn.Module) -> dict[str, Any]:
     Raises:
         ConfigError: They differ in more than sizes and emptied blocks.
     """
-    emptied = {path: m.returns for path, m in model.named_modules() if isinstance(m, Bypassed)}
+    emptied = {path: m.returns for path, m in model.named_modules() if isinstance(m, Bypassed | Skipped)}
     before, shapes, numbers = dict(dense.named_modules()), {}, {}
     for path, module in model.named_modules():
         if is_inside(path, *emptied):

@@ -6,16 +6,20 @@ from transformers.models.MODULE import CLASS as Dense  # type: ignore
 
 
 class Emptied(nn.Module):
-    """In place of a residual block that is not there: a zero that broadcasts over the residual stream."""
+    """In place of a module of a residual block that is not there: a zero for its output, or what it is given."""
 
-    def __init__(self, returns):
+    def __init__(self, returns, instead_of):
         super().__init__()
-        self.returns = returns
+        plain = {key: value for key, value in vars(instead_of).items() if type(value) in (bool, int, float, str)}
+        vars(self).update({key: value for key, value in plain.items() if key not in vars(self)})
+        self.returns = {"tensor": "zero", "pair": "zero 2"}.get(returns, returns)
 
-    def forward(self, x, *args, **kwargs):
-        """x: any shape -> a scalar zero; with `returns="pair"`, beside None."""
-        zero = x.new_zeros(())
-        return (zero, None) if self.returns == "pair" else zero
+    def forward(self, *args, **kwargs):
+        """Any arguments, one of which is a tensor -> a scalar "zero", "zeros" or the "input"; in a tuple with Nones."""
+        x = next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+        form, _, count = self.returns.partition(" ")
+        value = x if form == "input" else x.new_zeros(()) if form == "zero" else x.new_zeros(x.shape)
+        return (value, *[None] * (int(count) - 1)) if count else value
 
 
 def owner(model, path):
@@ -27,7 +31,8 @@ def owner(model, path):
 def narrow(model, widths):
     """Give modules the sizes that config.json lists under `l0prune`."""
     for path, returns in widths.get("emptied", {}).items():
-        setattr(*owner(model, path), Emptied(returns))
+        home, name = owner(model, path)
+        setattr(home, name, Emptied(returns, getattr(home, name)))
     for path, shape in widths["shapes"].items():
         module, name = owner(model, path)
         old = getattr(module, name)

@@ -111,11 +111,11 @@ def _holds_readers(group: PruneGroup, groups: Sequence[PruneGroup]) -> bool:
     """Whether the block that goes with an empty group holds all that reads some other group's units."""
     if group.bypass is None:
         return False
-    block = group.bypass.module
+    block, paths = group.bypass.module, [bypass.module for bypass in group.bypasses]
     return any(
-        all(is_inside(place.tensor, block) for place in other.places if place.role is Role.CONSUMES)
+        all(is_inside(place.tensor, *paths) for place in other.places if place.role is Role.CONSUMES)
         for other in groups
-        if other.bypass is None or other.bypass.module != block
+        if (other.bypass is None or other.bypass.module != block) and not other.stands_inside(paths)
     )
 
 

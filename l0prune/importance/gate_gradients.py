@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from l0prune.calibration import channel_dim, readers, watching
 from l0prune.errors import DataError
-from l0prune.groups import Place, PruneGroup, Role
+from l0prune.groups import SKIPS, Place, PruneGroup, Role
+from l0prune.importance.block_gates import gated_blocks
 from l0prune.support import Convolution
 
 
@@ -33,7 +34,9 @@ def gate_gradients(model: nn.Module, groups: Sequence[PruneGroup], loss: Callabl
     Raises:
         DataError: The loss is no scalar, or depends on nothing in the model.
     """
-    layers = readers(model, groups)
+    whole = [group for group in groups if group.owns_tensors and group.bypass and group.bypass.returns in SKIPS]
+    widths = [group for group in groups if group not in whole]
+    layers = readers(model, widths)
     parameters = dict(model.named_parameters())
     seen: dict[str, list[Tensor]] = {}
 
@@ -43,17 +46,21 @@ def gate_gradients(model: nn.Module, groups: Sequence[PruneGroup], loss: Callabl
         seen.setdefault(path, []).extend(twins.values())
         return [twins[id(x)] for x in inputs]
 
-    with torch.enable_grad(), watching(dict(layers.values()), before):
+    with torch.enable_grad(), watching(dict(layers.values()), before), gated_blocks(model, whole) as blocks:
         value = loss()
-    hidden = _consumed(groups) - {tensor for tensor, (path, _) in layers.items() if path in seen}
+    hidden = _consumed(widths) - {tensor for tensor, (path, _) in layers.items() if path in seen}
     weights = {tensor: parameters[tensor] for tensor in hidden if tensor in parameters}
-    inputs = [x for found in seen.values() for x in found]
+    inputs = [x for found in (*seen.values(), *blocks.values()) for x in found]
     gradients = _gradients(value, [*inputs, *weights.values()])
     products = {id(x): _product(x, g) for x, g in zip(inputs, gradients, strict=False)}
     by_weight = {t: _product(w, g) for (t, w), g in zip(weights.items(), gradients[len(inputs) :], strict=True)}
     found = []
     for group in groups:
         rows: list[Tensor] = []
+        if group.name in blocks:
+            # Gates are 1: the product is their gradient.
+            found.append(_joined([products[id(z)].flatten(1) for z in blocks[group.name]] or [torch.zeros(1, 1)]))
+            continue
         for place in group.places:
             if place.role is not Role.CONSUMES:
                 continue

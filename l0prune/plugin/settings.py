@@ -1,5 +1,6 @@
 """From recipe, TOML and flags to the settings of a run, and back."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,12 @@ def describe(config: RunConfig) -> dict[str, Any]:
 def may_change(plugin: Plugin) -> frozenset[str]:
     """Dotted names of the settings in which a resumed run may differ: `Setting(may_change=True)` marks them."""
     return frozenset((*_may_change(RunConfig), *_may_change(plugin.options, f"{plugin.name}.")))
+
+
+def came_later(plugin: Plugin) -> dict[str, Any]:
+    """Dotted names and defaults of the plugin's settings that came after its first runs: `Setting(later=True)`."""
+    fields = [field for field in fields_of(plugin.options) if field.setting.later]
+    return {f"{plugin.name}.{field.name}": json.loads(json.dumps(field.default)) for field in fields}
 
 
 def _may_change(cls: type, prefix: str = "") -> Iterator[str]:

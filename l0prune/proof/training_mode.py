@@ -32,24 +32,23 @@ def find_training_faults(
     Returns:
         Reasons against groups, by name, and remarks.
     """
-    try:
-        before = kept_values(model)
-        (dense, kept), (again, kept_again) = (_trained(model, observe) for _ in range(2))
-    except Exception as error:
+
+    def failed(error: Exception) -> tuple[dict[str, str], list[str]]:
         reason = f"the forward pass failed ({type(error).__name__}: {one_line(error)})"
         return {}, [f"gated and dense were not compared in training mode: {reason}"]
-    if relative_difference(dense, again) > tolerance:
-        return {}, ["gated and dense were not compared in training mode: the forward pass does not repeat itself there"]
 
-    # A counter, or a moving average, goes on from pass to pass.
-    numbers = [name for name in kept if name in kept_again and torch.equal(kept[name], kept_again[name])]
+    try:
+        before = kept_values(model)
+        dense, kept = _trained(model, observe)
+    except Exception as error:
+        return failed(error)
+    notes = _not_compared(model, before, dense)
+    numbers = list(kept)
 
     def from_dense() -> float:
         outputs, now = _trained(model, observe)
         common = [name for name in numbers if name in now]
         return relative_difference((dense, [kept[n] for n in common]), (outputs, [now[n] for n in common]))
-
-    notes = _not_compared(model, before, dense)
 
     def difference(some: Sequence[PruneGroup]) -> float:
         gated = GatedModel(model, some, target_sparsity=_KEEP_ALL)
@@ -59,12 +58,23 @@ def find_training_faults(
         finally:
             gated.detach()
 
-    whole = difference(groups)
-    if whole <= tolerance:
+    if difference(groups) <= tolerance:
         return {}, notes
-    with moved(model):
-        rounding = from_dense()
-    if whole <= ROUNDING_MARGIN * rounding:
+    try:
+        again, kept_again = _trained(model, observe)
+    except Exception as error:
+        return failed(error)
+    if relative_difference(dense, again) > tolerance:
+        return {}, ["gated and dense were not compared in training mode: the forward pass does not repeat itself there"]
+    # A counter, or a moving average, goes on from pass to pass.
+    numbers = [name for name in kept if name in kept_again and torch.equal(kept[name], kept_again[name])]
+
+    def rounding() -> float:
+        with moved(model):
+            return from_dense()
+
+    whole = difference(groups)
+    if whole <= tolerance or whole <= ROUNDING_MARGIN * rounding():
         return {}, notes
 
     def against(some: Sequence[PruneGroup]) -> str:

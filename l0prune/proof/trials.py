@@ -84,8 +84,11 @@ def _trials(gated: GatedModel, observe: Observe, closing: Sequence[int], toleran
 def _emptied(groups: Sequence[PruneGroup], closing: Sequence[int]) -> list[set[int]]:
     """Groups to empty, trial by trial: none, twice, or then those around every other block and those around the rest.
 
-    Several groups around one block (its units, and the block as a whole) take turns.
+    Several groups around one block (its units, and the block as a whole) take turns. Where none is closed, one trial
+    shows all.
     """
+    if not closing:
+        return [set()]
     around: dict[str, list[int]] = {}
     for g in closing:
         bypass = groups[g].bypass
@@ -154,22 +157,23 @@ def prove_on_copy(
         twin.float()
     refused: dict[str, str] = {}
     try:
-        GatedModel(twin, groups, target_sparsity=KEEP_ALL).detach()
-    except GroupError:
-        for group in groups:
-            try:
-                GatedModel(twin, [group], target_sparsity=KEEP_ALL).detach()
-            except GroupError as error:
-                refused[group.name] = str(error)
-        if not refused:
-            raise
-        groups = [group for group in groups if group.name not in refused]
-    faults, notes = find_training_faults(twin, groups, observe, tolerance) if groups else ({}, [])
+        faults, notes = find_training_faults(twin, groups, observe, tolerance)
+    except GroupError as error:
+        refused, groups = _without_refused(twin, groups, error)
+        faults, notes = find_training_faults(twin, groups, observe, tolerance) if groups else ({}, [])
     refused |= faults
     groups = [group for group in groups if group.name not in refused]
     if not groups:
         return refused, notes
-    gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
+    try:
+        gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
+    except GroupError as error:
+        # In training mode nothing was compared.
+        impossible, groups = _without_refused(twin, groups, error)
+        refused |= impossible
+        if not groups:
+            return refused, notes
+        gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
     _, faults = find_faults(gated, observe, tolerance=tolerance)
     if EVERYTHING in faults:
         return refused | {group.name: faults[EVERYTHING] for group in groups}, notes
@@ -181,10 +185,29 @@ def prove_on_copy(
     ]
 
 
+def _without_refused(
+    model: nn.Module, groups: Sequence[PruneGroup], error: GroupError
+) -> tuple[dict[str, str], list[PruneGroup]]:
+    """Reasons against groups that cannot be gated by themselves, by name, and the other groups.
+
+    Raises:
+        GroupError: What all of them raise together, where each can be gated.
+    """
+    refused: dict[str, str] = {}
+    for group in groups:
+        try:
+            GatedModel(model, [group], target_sparsity=KEEP_ALL).detach()
+        except GroupError as alone:
+            refused[group.name] = str(alone)
+    if not refused:
+        raise error
+    return refused, [group for group in groups if group.name not in refused]
+
+
 @torch.no_grad()
 def _effect(gated: GatedModel, observe: Observe) -> float:
-    """How far outputs change when one unit of each group stays."""
-    least = torch.cat([torch.arange(group.units) == 0 for group in gated.groups])
+    """How far outputs change when one unit of each group stays, and none of a group that has but one."""
+    least = torch.cat([torch.arange(group.units) < min(group.units - 1, 1) for group in gated.groups])
     with _awake(gated.model):
         with gated.gates.fixed(torch.ones(len(least))):
             dense = run_seeded(observe, gated.model)

@@ -2,14 +2,24 @@
 
 import html
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from l0prune.discovery import Discovery, LeftAlone, Trace, check_traceable, discover, trace, unused_modules
-from l0prune.errors import GroupError, TraceError
+from l0prune.discovery import (
+    Depth,
+    Discovery,
+    LeftAlone,
+    Trace,
+    check_traceable,
+    checked_depth,
+    discover,
+    trace,
+    unused_modules,
+)
+from l0prune.errors import ConfigError, GroupError, TraceError
 from l0prune.example import Example, Observe
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.proof import prove_on_copy
@@ -80,6 +90,16 @@ class Inspection:
                 costs[row.name] = costs.get(row.name, 0) + row.units * row.unit_parameters
         return dict(sorted(costs.items(), key=lambda cost: -cost[1]))
 
+    def of(self, numbers: Sequence[int]) -> "Inspection":
+        """The same with some of the proved groups alone, by their numbers; all others are to stay."""
+        macs = self.mac_model
+        return replace(
+            self,
+            groups=tuple(self.groups[g] for g in numbers),
+            parameter_model=self.parameter_model.where_others_stay(numbers),
+            mac_model=None if macs is None else macs.where_others_stay(numbers),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """All that is shown, as a JSON object."""
         size = self.parameter_model
@@ -148,6 +168,7 @@ def inspect(
     groups: Sequence[PruneGroup] | None = None,
     ignored: nn.Module | str | Sequence[nn.Module | str] = (),
     num_heads: Mapping[nn.Module, int] | None = None,
+    depth: Depth | bool | None = None,
     forward_fn: Callable[[nn.Module, Any], Any] | None = None,
     output_transform: Callable[[Any], Any] | None = None,
     time_limit: float = 60.0,
@@ -161,20 +182,24 @@ def inspect(
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         ignored: Modules, or their dotted names, to leave alone; or one.
         num_heads: Attention heads of a projection that the forward pass does not show.
+        depth: Also prune depth: residual "blocks" (or True), or single "branches" of them, as units of one group each.
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
         output_transform: Picks what matters from the model's outputs.
         time_limit: Seconds that following the forward pass may take.
         tolerance: Largest relative difference between gated and pruned outputs.
 
     Raises:
+        ConfigError: `depth` is something else, or `groups` are given, too.
         DataError: Model and example inputs are on other devices, or on meta, or the outputs hold nothing to compare.
         GroupError: `groups`, `ignored` or `num_heads` do not fit the model.
         TraceError: The model cannot be followed, or its forward pass fails or takes longer than `time_limit`.
     """
     check_traceable(model)
+    if checked_depth(depth) is not None and groups is not None:
+        raise ConfigError("depth is found with the groups", got="groups and depth", expected="one of them")
     observe = Example(example_inputs, forward_fn, output_transform).checked(model)
     if groups is None:
-        found = discover(model, observe, ignored=ignored, num_heads=num_heads, time_limit=time_limit)
+        found = discover(model, observe, ignored=ignored, num_heads=num_heads, time_limit=time_limit, depth=depth)
         found = sized_where_needed(model, found, observe)
     else:
         found = _given(model, observe, groups, ignored, time_limit)

@@ -2,10 +2,12 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
+from l0prune.discovery import Depth
 from l0prune.errors import ConfigError, GroupError
 from l0prune.example import Example
 from l0prune.gates import Gates
@@ -42,6 +44,7 @@ def prepared(
     ignored: nn.Module | str | Sequence[nn.Module | str] = (),
     groups: Sequence[PruneGroup] | None = None,
     num_heads: Mapping[nn.Module, int] | None = None,
+    depth: Depth | bool | None = None,
     forward_fn: Callable[[nn.Module, Any], Any] | None = None,
     output_transform: Callable[[Any], Any] | None = None,
     time_limit: float = 60.0,
@@ -61,6 +64,7 @@ def prepared(
         ignored: Modules to leave alone.
         groups: Prune groups of the caller's own.
         num_heads: Attention heads by projection.
+        depth: Whether residual blocks are units.
         forward_fn: Runs the model.
         output_transform: Picks what matters from its outputs.
         time_limit: Seconds that following the forward pass may take.
@@ -94,6 +98,7 @@ def prepared(
         groups=groups,
         ignored=ignored,
         num_heads=num_heads,
+        depth=depth,
         forward_fn=forward_fn,
         output_transform=output_transform,
         time_limit=time_limit,
@@ -122,7 +127,19 @@ def prepared(
     )
     # Names and shares are checked before anything is measured.
     bounds_of(found.groups, limits or {})
-    target = metric.target(subject, wish) if wish is not None else joint_target(subject, asked)
+
+    def targeted(subject: Subject) -> Target:
+        return metric.target(subject, wish) if wish is not None else joint_target(subject, asked)
+
+    target = targeted(subject)
+    counted = {g for one in (target, *target.more) for g in one.size.counted}
+    # Limits name groups, which are all looked for then.
+    if not limits and not target.measured_at_cut and 0 < len(counted) < len(found.groups):
+        # Nothing is gained where other units go.
+        found = found.of(sorted(counted))
+        parameters, macs = found.parameter_model, found.mac_model
+        subject = replace(subject, groups=found.groups, parameters=parameters, macs=macs)
+        target = targeted(subject)
     if limits:
         check_within(target, bounds_of(found.groups, limits, target.round_to or 1))
     return found, subject, target, earlier

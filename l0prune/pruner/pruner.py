@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from l0prune.config import CompactionConfig, ControllerConfig, GateConfig
+from l0prune.discovery import Depth
 from l0prune.distributed import world
 from l0prune.errors import ConfigError, L0PruneError, ProofError, TrainingError, nearest
 from l0prune.example import Example, place_of
@@ -58,6 +59,7 @@ class L0Pruner:
         ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         num_heads: Attention heads by projection, where the forward pass does not show them.
+        depth: Also prune depth: residual "blocks" (or True), or single "branches" of them, as units of one group each.
         round_to: Widths stay multiples of this many channels; a head counts with all of its own. By default "auto": 8
             where most channels stand in layers of 64 or more and 8 of them are at most 1 % of the size, so that the
             pruned model is not slower for its widths; 1 lets widths be as they come.
@@ -103,6 +105,7 @@ class L0Pruner:
         ignored: nn.Module | str | Sequence[nn.Module | str] = (),
         groups: Sequence[PruneGroup] | None = None,
         num_heads: Mapping[nn.Module, int] | None = None,
+        depth: Depth | bool | None = None,
         round_to: int | Literal["auto"] | None = None,
         uniform: bool = False,
         forward_fn: Callable[[nn.Module, Any], Any] | None = None,
@@ -152,6 +155,7 @@ class L0Pruner:
             ignored=ignored,
             groups=groups,
             num_heads=num_heads,
+            depth=depth,
             forward_fn=forward_fn,
             output_transform=output_transform,
             time_limit=time_limit,

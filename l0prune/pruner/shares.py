@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from l0prune.discovery import LeftAlone
 from l0prune.groups import PruneGroup, Role
 
-_PLAIN = {"conv": "channels", "head": "heads", "embedding": "trunk"}
+_PLAIN = {"conv": "channels", "head": "heads", "embedding": "trunk", "block": "blocks", "branch": "branches"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +14,8 @@ class Share:
     """How many of a network's units of one kind can go, without those of the model's own output."""
 
     kind: str
-    """"heads", "channels" of convolutions, "features" of other layers, "trunk" for the width that several layers add
-    to, or a word of a layer's own."""
+    """The field's word: heads, channels of convolutions, features of other layers, trunk for the width that several
+    layers add to, blocks or branches of depth, or a word of a layer's own."""
     units: int
     reached: int
     """Those in groups that are proved."""

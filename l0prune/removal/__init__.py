@@ -1,12 +1,13 @@
 """Removal plans, and cutting a network by one."""
 
 from l0prune.removal.apply import apply_plan, scale_along
-from l0prune.removal.bypassed import Bypassed
+from l0prune.removal.bypassed import Bypassed, Skipped
 from l0prune.removal.plan import RemovalPlan, check_shapes, make_plan, plan_of, remember, remembered
 
 __all__ = [
     "Bypassed",
     "RemovalPlan",
+    "Skipped",
     "apply_plan",
     "check_shapes",
     "make_plan",

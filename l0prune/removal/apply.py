@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from l0prune.groups import Place, Role
 from l0prune.layers import Layer, layer_of
-from l0prune.removal.bypassed import Bypassed
+from l0prune.removal.bypassed import Bypassed, Skipped
 from l0prune.removal.plan import RemovalPlan
 from l0prune.removal.sizes import check_calls, keep_sizes
+from l0prune.removal.skipping import skip
 from l0prune.support import carry_source, is_inside, model_shapes, own_parameters, owners
 
 
@@ -46,10 +47,7 @@ def apply_plan(model: nn.Module, plan: RemovalPlan, values: Mapping[str, Tensor]
                     module, name = held[place.tensor][0]
                     tensor = getattr(module, name)
                     tensor.mul_(scale_along(place, values[group.name], tensor))
-    for path in plan.bypassed:
-        parent, name = _owner(model, path)
-        returns = next(group.bypass.returns for group in plan.groups if group.bypass and group.bypass.module == path)
-        setattr(parent, name, Bypassed(returns))
+    skip(model, {b.module: b for group in plan.groups if not plan.kept[group.name] for b in group.bypasses})
     if survivors:
         keep_sizes(model, plan.groups, without=plan.bypassed)
     live = model_shapes(model)
@@ -153,9 +151,4 @@ def _below(path: str, survivors: Mapping[tuple[str, int], np.ndarray]) -> dict[t
     return {(name.removeprefix(prefix), dim): s for (name, dim), s in survivors.items() if name.startswith(prefix)}
 
 
-def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
-    parent, _, name = path.rpartition(".")
-    return model.get_submodule(parent), name
-
-
-carry_source(Bypassed)
+carry_source(Bypassed, Skipped)

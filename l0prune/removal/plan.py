@@ -11,6 +11,7 @@ from torch import nn
 from l0prune.errors import PlanError
 from l0prune.groups import Place, PruneGroup, check_groups
 from l0prune.removal.composition import check_whole_units, composed
+from l0prune.removal.emptied import emptied_modules, emptied_together
 from l0prune.support import conforms, is_inside, model_shapes
 
 PLAN_VERSION = 1
@@ -38,7 +39,7 @@ class RemovalPlan:
                     got=kept,
                     expected=f"ascending indices below {group.units}",
                 )
-            if len(kept) < group.least_units:
+            if len(kept) < group.least_units and not group.stands_inside(self.bypassed):
                 raise PlanError("group cannot be emptied: nothing bypasses it", where=group.name)
         if extra := set(self.kept) - {group.name for group in self.groups}:
             raise PlanError("plan names a group that it does not define", where=sorted(extra)[0])
@@ -51,7 +52,7 @@ class RemovalPlan:
     @property
     def bypassed(self) -> frozenset[str]:
         """Modules that contribute nothing because a group of theirs is empty."""
-        return frozenset(group.bypass.module for group in self.groups if group.bypass and not self.kept[group.name])
+        return emptied_modules(self.groups, self.kept)
 
     def survivors(self) -> dict[tuple[str, int], np.ndarray]:
         """The indices that stay, ascending, along each dimension (tensor, dim) that loses some."""
@@ -76,7 +77,7 @@ class RemovalPlan:
 
     def remaining_groups(self) -> tuple[PruneGroup, ...]:
         """What is left of the groups that keep units, in the pruned model's indices."""
-        survivors, left = self.survivors(), self.pruned_shapes()
+        survivors, left, gone = self.survivors(), self.pruned_shapes(), self.bypassed
 
         def moved(place: Place, kept: Sequence[int]) -> Place:
             index = place.index[list(kept)]
@@ -89,10 +90,13 @@ class RemovalPlan:
                 group,
                 units=len(kept),
                 places=tuple(moved(place, kept) for place in group.places if place.tensor in left),
+                norms=tuple(norm for norm in group.norms if not is_inside(norm.module, *gone)),
+                attributes=tuple(number for number in group.attributes if not is_inside(number.module, *gone)),
+                calls=tuple(call for call in group.calls if not is_inside(call.module, *gone)),
                 alive_with=tuple(tensor for tensor in group.alive_with if tensor in left),
             )
             for group in self.groups
-            if (kept := self.kept[group.name])
+            if (kept := self.kept[group.name]) and not group.stands_inside(gone)
         )
 
     def then(self, second: "RemovalPlan") -> "RemovalPlan":
@@ -103,7 +107,7 @@ class RemovalPlan:
         """
         check_shapes(second.shapes, self.pruned_shapes())
         groups, kept = composed(self, second)
-        return replace(self, groups=groups, kept=kept)
+        return replace(self, groups=groups, kept=emptied_together(groups, kept))
 
     def check_next(self, groups: Sequence[PruneGroup]) -> None:
         """Check that this plan can be followed by any for the network it leaves, whichever units of `groups` that cuts.
@@ -133,8 +137,8 @@ class RemovalPlan:
                 if type(found) is not int:
                     where = f"{group.name}, {attribute.module}.{attribute.name}"
                     raise PlanError("not a number of units", where=where, got=type(found).__name__)
-            if group.bypass:
-                _module(model, group.bypass.module, group)
+            for bypass in group.bypasses:
+                _module(model, bypass.module, group)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
@@ -196,18 +200,14 @@ def check_shapes(expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tupl
 def make_plan(
     groups: Sequence[PruneGroup], kept: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]
 ) -> RemovalPlan:
-    """A plan in which groups around one bypassed block are emptied together.
+    """A plan in which groups around one bypassed block, and those inside it, are emptied together.
 
     Args:
         groups: The prune groups.
         kept: Kept units by group name.
         shapes: `model_shapes` of the dense model.
     """
-    empty = {group.bypass.module for group in groups if group.bypass and not kept[group.name]}
-    together = {
-        group.name: () if group.bypass and group.bypass.module in empty else kept[group.name] for group in groups
-    }
-    return RemovalPlan(groups=tuple(groups), kept=together, shapes=shapes)
+    return RemovalPlan(groups=tuple(groups), kept=emptied_together(groups, kept), shapes=shapes)
 
 
 def remember(model: nn.Module, plan: RemovalPlan) -> nn.Module:

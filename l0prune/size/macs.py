@@ -43,8 +43,9 @@ def mac_monomials(groups: Sequence[PruneGroup], found: Trace, costs: Sequence[Co
                 atoms = found.leaves[place.tensor][place.dim][place.index.ravel()]
                 owner[classes[atoms]] = g
     coefficients: Counter[Monomial] = Counter()
+    emptied = [[bypass.module for bypass in group.bypasses] for group in groups]
     for cost in costs:
-        switches = [g for g, group in enumerate(groups) if group.bypass and is_inside(cost.module, group.bypass.module)]
+        switches = [g for g, paths in enumerate(emptied) if is_inside(cost.module, *paths)]
         terms: dict[Monomial, int] = {(): cost.factor}
         for atoms in cost.extents:
             owners, counts = np.unique(np.where(atoms == 0, -1, owner[classes[atoms]]), return_counts=True)

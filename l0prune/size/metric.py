@@ -291,6 +291,19 @@ class _LayerParameters(Metric):
         return parameter_size(subject.model, subject.groups, within_reach=True)
 
 
+class _Blocks(Metric):
+    """For depth alone: residual blocks, or branches of them, each of which counts 1."""
+
+    name, noun = "blocks", "residual blocks"
+
+    def size(self, subject: Subject) -> SizeModel:
+        counted = {((g, 1),): 1 for g, group in enumerate(subject.groups) if group.owns_tensors}
+        if not counted:
+            hint = 'ask for depth, `depth="blocks"`, or choose another metric'
+            raise ConfigError("there are no blocks to count", where=self.name, hint=hint)
+        return SizeModel(subject.groups, counted, counts=self.noun)
+
+
 class _MultiplyAccumulates(Metric):
     name, noun, units = "macs", "multiply-accumulates", COUNTS
 
@@ -349,3 +362,4 @@ def noun_of(name: str) -> str:
 register_metric(_Parameters())
 register_metric(_LayerParameters())
 register_metric(_MultiplyAccumulates())
+register_metric(_Blocks())

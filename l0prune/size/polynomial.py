@@ -7,7 +7,9 @@ operations whatever the number of tensors.
 Legend: G groups, N units of all groups, M monomials, F factors of the longest monomial, K_g kept units of group g.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 
 import numpy as np
 import torch
@@ -119,6 +121,24 @@ class SizeModel:
             if all(g in place for g, _ in factors)
         }
         return SizeModel(groups, left, self.counts, self.total, self.unit)
+
+    @property
+    def counted(self) -> list[int]:
+        """The numbers of the groups whose units make a difference."""
+        return sorted({g for factors in self.coefficients for g, _ in factors})
+
+    def where_others_stay(self, numbers: Sequence[int]) -> "SizeModel":
+        """The same size for some groups alone, while all others keep all of their units.
+
+        Args:
+            numbers: Which of this model's groups those are.
+        """
+        place = {old: new for new, old in enumerate(numbers)}
+        left: Counter[Monomial] = Counter()
+        for factors, coefficient in self.coefficients.items():
+            whole = prod(int(self.units[g]) ** power for g, power in factors if g not in place)
+            left[tuple((place[g], power) for g, power in factors if g in place)] += coefficient * whole
+        return SizeModel([self._groups[g] for g in numbers], left, self.counts, self.total, self.unit)
 
     def expected(self, keep_probabilities: Tensor) -> Tensor:
         """The expected size when unit i is kept independently with probability p_i; differentiable.

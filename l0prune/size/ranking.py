@@ -155,9 +155,11 @@ def looks(group: PruneGroup) -> tuple[str, int, int, int]:
 def classes_of(groups: Sequence[PruneGroup], *, uniform: bool) -> np.ndarray:
     """Numbers (G,) of the classes whose groups keep equally many units: each group is one by itself, unless `uniform`.
 
-    Then groups of one kind are a class that have equally many units, as wide ones, and may be emptied or not alike.
+    Then groups of one kind are a class that have equally many units, as wide ones, and may be emptied or not alike. A
+    whole block has no width, and goes by itself.
     """
     if not uniform:
         return np.arange(len(groups))
-    numbers: dict[tuple[str, int, int, int], int] = {}
-    return np.array([numbers.setdefault(looks(group), len(numbers)) for group in groups])
+    numbers: dict[tuple[str, str, int, int, int], int] = {}
+    alike = [(group.name if group.owns_tensors else "", *looks(group)) for group in groups]
+    return np.array([numbers.setdefault(look, len(numbers)) for look in alike])

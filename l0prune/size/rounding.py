@@ -42,14 +42,15 @@ def rounding_for(
     """
     if round_to != "auto":
         return round_to
-    widths = np.array([group.units * group.channels for group in groups])
-    if widths[widths >= _CHOICES * BLOCK].sum() < widths.sum() / 2:
+    widths = np.array([group.units * group.channels for group in groups if not group.owns_tensors])
+    if not len(widths) or widths[widths >= _CHOICES * BLOCK].sum() < widths.sum() / 2:
         return 1
     budget = (1 - (sparsity or 0)) * size.total
     of_a_unit = unit_sizes(size)
 
     def fits(block: int) -> bool:
-        smallest = min(group.step(block) * unit for group, unit in zip(groups, of_a_unit, strict=True))
+        pairs = zip(groups, of_a_unit, strict=True)
+        smallest = min(group.step(block) * unit for group, unit in pairs if not group.owns_tensors)
         return size.floor_for(block) <= budget and smallest <= _MOST_LEFT * size.total
 
     return next((block for block in (BLOCK, BLOCK // 2, BLOCK // 4) if fits(block)), 1)
@@ -62,5 +63,5 @@ def width_facts(groups: Sequence[PruneGroup], kept: Mapping[str, int]) -> dict[s
         groups: The groups that were cut.
         kept: Units that stay, by group; a block that is emptied has no width.
     """
-    widths = [kept[group.name] * group.channels for group in groups if kept[group.name]]
+    widths = [kept[group.name] * group.channels for group in groups if kept[group.name] and not group.owns_tensors]
     return {"widths": len(widths)} | {f"multiples_of_{n}": sum(not width % n for width in widths) for n in (8, 16)}

@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from itertools import count
 from os.path import isfile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from l0prune.errors import RunError
@@ -145,13 +146,17 @@ class RunDirectory:
             raise RunError("nothing to resume: the run is complete", where=self.path, hint="choose another --out")
 
     def resume(
-        self, settings: Mapping[str, Any], may_change: Container[str] = ()
+        self,
+        settings: Mapping[str, Any],
+        may_change: Container[str] = (),
+        later: Mapping[str, object] = MappingProxyType({}),
     ) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest whole checkpoint, or None where the run had not saved one yet; and a word on each damaged one.
 
         Args:
             settings: Those of now.
             may_change: Dotted names of settings that may differ from those the run began with.
+            later: Dotted names of settings that a run of before them lacks, with what was done then.
 
         Raises:
             RunError: There is nothing to resume, the settings differ from those the run began with, the newest
@@ -160,9 +165,10 @@ class RunDirectory:
         self.check_begun()
         for path in (self.metrics, self.latency, self.checkpoints):
             check_inside(path, self.path)
+        since = {**_SINCE, **later}
         began, now = _flatten(read_toml(self.settings)), _flatten(json.loads(json.dumps(settings)))
         for key in sorted({*began, *now}):
-            if key not in began and (key.startswith("one_shot.") or (key, now[key]) in _SINCE.items()):
+            if key not in began and (key.startswith("one_shot.") or (key, now[key]) in since.items()):
                 continue  # A run of before this setting, which has no effect there, or says what was done without it.
             if began.get(key) != now.get(key) and key not in may_change:
                 raise RunError(

@@ -7,6 +7,7 @@ from l0prune.support.lazy import lazy_names
 if TYPE_CHECKING:
     from l0prune.support.assignments import read_assignments, read_value
     from l0prune.support.carrying import carry_source
+    from l0prune.support.copying import copied
     from l0prune.support.digests import (
         STAMP,
         SUMS,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from l0prune.support.locks import Busy, locked
     from l0prune.support.modules import (
         called,
-        copied,
         evaluating,
         is_inside,
         kept_values,
@@ -253,6 +253,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "assignments": ("read_assignments", "read_value"),
+    "copying": ("copied",),
     "digests": (
         "STAMP",
         "SUMS",
@@ -288,7 +289,6 @@ _HOMES = {
     "locks": ("Busy", "locked"),
     "modules": (
         "called",
-        "copied",
         "evaluating",
         "is_inside",
         "kept_values",

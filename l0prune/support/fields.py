@@ -29,6 +29,8 @@ class Setting:
     """Values are this or less."""
     may_change: bool = False
     """A resumed run may have another value: the student does not depend on it."""
+    later: bool = False
+    """It came after the first runs, which did what its default says: they go on without it."""
     separator: str = ""
     """Of a list: its flag takes one text, divided by this, instead of being repeated."""
 

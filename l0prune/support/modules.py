@@ -1,9 +1,8 @@
-"""Modules: their names, their modes, copies of them, and what they hold."""
+"""Modules: their names, their modes, and what they hold."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from l0prune.errors import GroupError, nearest
-from l0prune.support.torch_internals import own_buffers, own_parameters, pre_hooks, tree_leaves
-
-M = TypeVar("M", bound=nn.Module)
+from l0prune.support.torch_internals import OWN_ATTRIBUTES, own_buffers, own_parameters, tree_leaves
 
 
 def is_inside(name: str, *modules: str) -> bool:
@@ -84,26 +81,6 @@ class _NormsOfNothing(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def copied(module: M) -> M:
-    """A deep copy. Activations that a module keeps on itself, an attention map say, are copied without their graph.
-
-    Raises:
-        RuntimeError: A tensor is computed from parameters before each forward pass, by `nn.utils.weight_norm` say.
-    """
-    memo: dict[int, object] = {}
-    for part in module.modules():
-        kept = {key: value for key, value in vars(part).items() if key not in _computed(part)}
-        for leaf in tree_leaves(kept):
-            if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
-                memo[id(leaf)] = leaf.detach()
-    return copy.deepcopy(module, memo)
-
-
-def _computed(module: nn.Module) -> set[str]:
-    """Names of the tensors that a hook puts on a module: a copy would go on with the values of now."""
-    return {str(getattr(hook, "name", "")) for hook in pre_hooks(module)}
-
-
 def tensors_given(module: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Tensor, ...]:
     """Positional arguments of the first call of a module in `run(module)`; none where not all of them are tensors.
 
@@ -152,15 +129,12 @@ def output_numbers(outputs: object) -> list[Tensor]:
     return found
 
 
-_OWN = frozenset(vars(nn.Module()))
-
-
 def kept_values(model: nn.Module) -> dict[str, Tensor | float]:
     """Fractions and tensors that modules keep as plain attributes, by their names: an auxiliary loss, an activation."""
     found: dict[str, Tensor | float] = {}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if name in _OWN or not isinstance(value, float | Tensor | list | tuple | dict):
+            if name in OWN_ATTRIBUTES or not isinstance(value, float | Tensor | list | tuple | dict):
                 continue
             for number, leaf in enumerate(tree_leaves(value)):
                 if type(leaf) is float or (isinstance(leaf, Tensor) and leaf.is_floating_point()):

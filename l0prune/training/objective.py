@@ -50,6 +50,12 @@ class Objective(nn.Module):
             module.training = training
         return self
 
+    def begin(self) -> None:
+        """What is to be done before the first step of a stage; nothing by default.
+
+        A saved state has been put back by then. All processes of a run call it at once, and fail together.
+        """
+
     @abstractmethod
     def forward(self, batch: Any) -> Losses:
         """Losses of one batch."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from l0prune.config import CompactionConfig, ControllerConfig, StageConfig
-from l0prune.distributed import agree, average, world
+from l0prune.distributed import agree, average, together, world
 from l0prune.errors import TrainingError
 from l0prune.gates import Controller, GatedModel
 from l0prune.measuring import has_fast_bfloat16, parameters
@@ -119,6 +119,7 @@ class Stage:
             TrainingError: The data ended, or losses stayed non-finite for too many steps in a row.
             FailedElsewhere: Another process failed.
         """
+        together(self.objective.begin)
         self.objective.train()
         while self.step < self.config.steps:
             began = time.perf_counter()

@@ -9,7 +9,7 @@ import torch
 
 from l0prune.distributed import joined, together
 from l0prune.errors import ConfigError, PluginError
-from l0prune.plugin import OwnTask, Plugin, Task, describe, get_plugin, may_change, resolve
+from l0prune.plugin import OwnTask, Plugin, Task, came_later, describe, get_plugin, may_change, resolve
 from l0prune.storage import RunDirectory, claim_free
 from l0prune.support import build, random_state_kept, read_toml, safe_children
 from l0prune.workflows.observer import LoggingObserver, Observer
@@ -68,7 +68,9 @@ def compress(
                 (folder.check_begun if resume else folder.check_free)()
                 if processes.is_main:
                     claims.enter_context(folder.held())
-            state, notes = folder.resume(describe(run), may_change(chosen)) if resume else (None, [])
+            state, notes = None, []
+            if resume:
+                state, notes = folder.resume(describe(run), may_change(chosen), came_later(chosen))
             for note in notes:
                 watcher.note(note)
             torch.manual_seed(run.seed)

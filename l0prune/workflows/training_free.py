@@ -10,6 +10,7 @@ from torch import nn
 from l0prune.calibration import Forward, as_batches
 from l0prune.calibration import repair as repaired
 from l0prune.config import GateConfig
+from l0prune.discovery import Depth
 from l0prune.errors import ConfigError, ProofError
 from l0prune.gates import GatedModel
 from l0prune.groups import PruneGroup
@@ -38,6 +39,7 @@ def prune(
     ignored: nn.Module | str | Sequence[nn.Module | str] = (),
     groups: Sequence[PruneGroup] | None = None,
     num_heads: Mapping[nn.Module, int] | None = None,
+    depth: Depth | bool | None = None,
     round_to: int | Literal["auto"] | None = None,
     uniform: bool = False,
     forward_fn: Callable[[nn.Module, Any], Any] | None = None,
@@ -64,7 +66,8 @@ def prune(
         limits: A floor and a ceiling by name pattern, shares of the units that a group keeps:
             `{"layers.0.*": (0.5, 1.0)}`.
         metric: What the size counts: "params", "layer-params" (those of layers that hold units), "macs" on the example
-            inputs, "latency" (measured on the model's device), or a metric of your own (`l0prune.size.Metric`).
+            inputs, "latency" (measured on the model's device), "blocks" (of depth), or a metric of your own
+            (`l0prune.size.Metric`).
         importance: "magnitude", "activation", "taylor", "fisher", "random", or a function `f(model, groups)` that
             returns a number for each unit of all groups, or {group name: numbers of its units}; see `importances`.
         batches: Calibration batches, for all importances but "magnitude" and "random", and for the repair. A few are
@@ -74,6 +77,7 @@ def prune(
         ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
         groups: Prune groups of your own, instead of those that following the forward pass finds.
         num_heads: Attention heads by projection, where the forward pass does not show them.
+        depth: Also prune depth: residual "blocks" (or True), or single "branches" of them, as units of one group each.
         round_to: Widths stay multiples of this many channels; a head counts with all of its own. By default "auto": 8
             where most channels stand in layers of 64 or more and 8 of them are at most 1 % of the size; 1 lets
             widths be as they come.
@@ -117,6 +121,7 @@ def prune(
             ignored=ignored,
             groups=groups,
             num_heads=num_heads,
+            depth=depth,
             forward_fn=forward_fn,
             output_transform=output_transform,
             time_limit=time_limit,

@@ -1,5 +1,8 @@
 """benchmarks/result_rows.py: rows as they come, and what is there is not run again."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +67,17 @@ def double(wish: dict) -> dict:
 
 def test_every_wish_is_worked_on_once(tmp_path: Path) -> None:
     assert list(in_processes(double, WISHES, 1)) == [double(wish) for wish in WISHES]
+
+
+def test_a_reader_that_has_read_enough_ends_a_command_without_a_word() -> None:
+    command = "import sys; from l0bench.result_rows import told; sys.exit(told(lambda: print('row\\n' * 10**6) or 0))"
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=found
+    ) as writing:
+        assert writing.stdout is not None
+        assert writing.stderr is not None
+        assert writing.stdout.readline() == "row\n"
+        writing.stdout.close()
+        assert writing.stderr.read() == ""
+    assert writing.returncode == 141

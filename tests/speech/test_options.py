@@ -6,6 +6,7 @@ import pytest
 from l0prune_speech.options import SpeechOptions
 
 from l0prune import ConfigError
+from l0prune.plugin import came_later
 
 
 @pytest.mark.parametrize("name", ["l1_weight", "l2_weight", "cosine_weight"])
@@ -25,3 +26,13 @@ def test_some_weight_of_the_loss_is_above_0() -> None:
 def test_what_is_empty_is_no_path(settings: dict[str, Any], name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} is empty"):
         SpeechOptions(**settings)
+
+
+def test_settings_of_terms_came_after_the_first_runs_which_did_what_their_defaults_say() -> None:
+    from l0prune_speech.plugin import SpeechPlugin
+
+    later = came_later(SpeechPlugin())
+    assert {"speech.every_layer", "speech.unit_count", "speech.masked_share"} <= set(later)
+    # Those of before are compared: a run that lacks one is another's.
+    assert not {"speech.teacher", "speech.mode", "speech.terms"} & set(later)
+    assert (later["speech.unit_layers"], later["speech.projections"]) == ([], True)

@@ -54,6 +54,7 @@ def all_entries(config: RunConfig) -> dict[str, Entry]:
         for entry in baselines
     ]
     entries = [full, *baselines, *faster, *ablations(config)]
+    entries += with_terms(config)
     for sparsity in SPARSITIES:
         if sparsity != config.target_sparsity:
             entries += [_at(entry, sparsity) for entry in (full, *baselines)]
@@ -116,12 +117,56 @@ def ablations(config: RunConfig) -> list[Entry]:
     ]
 
 
+TERMS: Mapping[str, Mapping[str, Any]] = {
+    "gram": {},
+    "gram_step": {},
+    "attention": {},
+    "value_relation": {},
+    "cluster_means": {},
+    "units": {},
+    "masked_units": {},
+}
+"""Terms that are added to the full method's one by one, and the settings of `[speech]` that each needs."""
+
+
+def with_terms(config: RunConfig) -> list[Entry]:
+    """The full method with one more distillation term, or with other layers.
+
+    Args:
+        config: The full method's settings.
+    """
+    own = config.options.get("terms", {})
+    entries = [
+        Entry(
+            name=f"term-{name.replace('_', '-')}",
+            answers=f"what does the term {name} add?",
+            settings={"speech": {**more, "terms": {**own, name: 1.0}}},
+        )
+        for name, more in TERMS.items()
+    ]
+    return [
+        *entries,
+        Entry(
+            name="term-masked-units-alone",
+            answers="or does masked prediction do without matched states?",
+            settings={"speech": {"terms": {"l1": 0.0, "l2": 0.0, "cosine": 0.0, "masked_units": 1.0}}},
+        ),
+        Entry(name="every-layer", answers="all layers matched?", settings={"speech": {"every_layer": True}}),
+        Entry(
+            name="learned-layers",
+            answers="learned weights of the matched layers?",
+            settings={"speech": {"layer_weighting": "learned"}},
+        ),
+    ]
+
+
 def chosen(names: Sequence[str], config: RunConfig) -> list[Entry]:
     """The entries that names stand for, each once, in the order of the table.
 
     Args:
-        names: Of entries, or of sets: `baselines`, `ablations`, `sizes` (the method at all sparsities), those of a
-            baseline (`magnitude-sizes`), or `all` (all of these but the baselines' sizes).
+        names: Of entries, or of sets: `baselines`, `ablations`, `terms` (the method with one more distillation term, or
+            other layers), `sizes` (the method at all sparsities), those of a baseline (`magnitude-sizes`), or `all`
+            (all of these but the terms and the baselines' sizes).
         config: The full method's settings.
 
     Raises:
@@ -131,6 +176,7 @@ def chosen(names: Sequence[str], config: RunConfig) -> list[Entry]:
     sets = {name: [name] for name in entries}
     sets["baselines"] = [*BASELINES, *(f"{name}-faster" for name in BASELINES)]
     sets["ablations"] = [entry.name for entry in ablations(config)]
+    sets["terms"] = [entry.name for entry in with_terms(config)]
     for name in ("full", *BASELINES):
         sets[f"{name}-sizes"] = [name, *(other for other in entries if other in _sizes(name))]
     sets["sizes"] = sets.pop("full-sizes")

@@ -18,7 +18,17 @@ PLUGIN = "speech"
 FACTS = "facts.json"
 BEGUN = "begun.json"
 """What a student was begun with: one that was interrupted goes on with the same, or not at all."""
-SAME_LOSS = ("mode", "matched_layers", "l1_weight", "l2_weight", "cosine_weight", "cosine_form")
+SAME_LOSS = (
+    "mode",
+    "matched_layers",
+    "every_layer",
+    "layer_weighting",
+    "l1_weight",
+    "l2_weight",
+    "cosine_weight",
+    "cosine_form",
+    "terms",
+)
 """Settings in which two runs must agree for their losses to be compared."""
 
 Note = Callable[[str], None]

@@ -100,7 +100,7 @@ def _features(block: str, groups: Sequence[PruneGroup], found: Trace) -> list[Mo
     """What a block's time may be proportional to: its matrix products, each group in it, being there at all."""
     inside = [cost for cost in found.costs if is_inside(cost.module, block)]
     standing = [g for g, group in enumerate(groups) if any(is_inside(place.tensor, block) for place in group.places)]
-    switches = [g for g, group in enumerate(groups) if group.bypass and group.bypass.module == block]
+    switches = [g for g, group in enumerate(groups) if any(bypass.module == block for bypass in group.bypasses)]
     # The fourth power stands for what gets slower per unit as it outgrows a cache.
     features = [*mac_monomials(groups, found, inside), *(((g, power),) for g in standing for power in (1, 4)), ()]
     return list(dict.fromkeys(with_switches(monomial, switches) for monomial in features))

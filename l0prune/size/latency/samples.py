@@ -155,7 +155,7 @@ def _blocks(model: nn.Module, groups: Sequence[PruneGroup]) -> list[str]:
 
     A list of modules is never called itself: of its layers each is a block.
     """
-    bypassed = {group.bypass.module for group in groups if group.bypass}
+    bypassed = {bypass.module: None for group in groups for bypass in group.bypasses}
     found = dict.fromkeys(bypassed)
     for group in groups:
         for place in group.places:

@@ -22,7 +22,7 @@ from l0prune_speech.data import (
     piece,
     split,
 )
-from l0prune_speech.distillation import TaskDistillation, TaskWeights, teacher_digest
+from l0prune_speech.distillation import TaskDistillation, TaskWeights, check_layers, teacher_digest
 from l0prune_speech.families import (
     SpeechNetwork,
     Wish,
@@ -40,6 +40,22 @@ LABELS = {"ctc": "text", "seq2seq": "text", "classify": "label", "frames": "labe
 _UNITS = {name: UNITS[name] for name in ("conv", "head", "ffn")}
 _MACS_SECONDS = 10
 _PROBE_SECONDS = 1.0
+_OF_ENCODERS = (
+    "cache",
+    "mode",
+    "layer_drop",
+    "activation_checkpointing",
+    "layer_weighting",
+    "projections",
+    "layer_clusters",
+    "unit_layers",
+    "unit_count",
+    "unit_seconds",
+    "mask_probability",
+    "mask_frames",
+    "masked_share",
+)
+"""Settings for encoders of torchaudio's layout."""
 
 
 def make_network_task(options: SpeechOptions, run: RunConfig) -> Task:
@@ -124,7 +140,7 @@ def _check(options: SpeechOptions, run: RunConfig) -> None:
     for kind in options.units:
         if kind not in _UNITS:
             raise ConfigError("no such kind of unit", where=kind, expected=", ".join(_UNITS))
-    for name in ("cache", "mode", "layer_drop", "activation_checkpointing"):
+    for name in _OF_ENCODERS:
         if getattr(options, name) != SpeechOptions.__dataclass_fields__[name].default:
             hint = "it is for encoders of torchaudio's layout"
             raise ConfigError("this teacher has no use for the setting", where=f"speech.{name}", hint=hint)
@@ -135,7 +151,7 @@ def _weights(options: SpeechOptions, teacher: SpeechNetwork) -> TaskWeights:
     has_head = teacher.task != "distill"
     weights = TaskWeights(
         layers=options.layer_weight,
-        logits=options.logit_weight if has_head else 0.0,
+        logits=options.terms.get("logits", options.logit_weight) if has_head else 0.0,
         task=options.task_weight if has_head else 0.0,
         temperature=options.temperature,
     )
@@ -177,9 +193,8 @@ def _layers(options: SpeechOptions, teacher: SpeechNetwork) -> tuple[int, ...]:
     with torch.no_grad():
         heard = heard_noise(teacher, _PROBE_SECONDS)(teacher.model)
     depth = len(heard.states) - 1
-    layers = options.matched_layers or (depth,)
-    if not all(0 <= layer <= depth for layer in layers):
-        raise ConfigError("matched layer does not exist", got=list(layers), expected=f"0 to {depth}")
+    layers = tuple(range(depth + 1)) if options.every_layer else options.matched_layers or (depth,)
+    check_layers(layers, depth)
     return tuple(layers)
 
 

@@ -31,8 +31,14 @@ class SpeechOptions:
     """Kinds of unit to prune: conv, head, ffn, attention, feed_forward."""
     matched_layers: tuple[int, ...] = ()
     """Teacher layers to match. By default 0 and each third of the depth; through a class of its own the last one."""
+    every_layer: Annotated[bool, Setting(later=True)] = False
+    """Match every layer of the teacher, 0 among them."""
+    layer_weighting: Annotated[Literal["equal", "learned"], Setting(later=True)] = "equal"
+    """Of matched layers: their mean, or weights that are learned by the uncertainty of each (arXiv 1705.07115)."""
     mode: str = "layers"
     """ "layers" (the paper's) or "prediction" (DistilHuBERT's)."""
+    projections: Annotated[bool, Setting(later=True)] = True
+    """Project the student's hidden states before they are compared; projections are never exported."""
     l1_weight: Weight = 1.0
     """Of the mean absolute distance between the student's and the teacher's hidden states."""
     l2_weight: Weight = 0.0
@@ -42,8 +48,23 @@ class SpeechOptions:
     cosine_form: Literal["linear", "log_sigmoid"] = "linear"
     """1 - cos, or -log sigmoid(cos) (DistilHuBERT's)."""
     terms: Mapping[str, float] = field(default_factory=dict)
-    """Weights of distillation terms by name: l1, l2, cosine, cosine_log_sigmoid, gram, or your own. They take the
-    place of the weights above."""
+    """Weights of distillation terms by name: l1, l2, cosine, cosine_log_sigmoid, gram, gram_step, attention,
+    value_relation, cluster_means, units, masked_units, logits, or your own. They take the place of the weights
+    above."""
+    layer_clusters: Annotated[int, Setting(ge=1, later=True)] = 4
+    """Clusters of layers whose means the term cluster_means matches."""
+    unit_layers: Annotated[tuple[int, ...], Setting(later=True)] = ()
+    """Teacher layers whose frames are clustered to units; by default the one at three quarters of the depth."""
+    unit_count: Annotated[int, Setting(ge=2, later=True)] = 100
+    """Units of each of these layers; k-means needs 10 frames for each."""
+    unit_seconds: Annotated[float, Setting(gt=0, later=True)] = 3600.0
+    """Audio, of the first epoch, from which units and clusters of layers are found."""
+    mask_probability: Annotated[float, Setting(gt=0, le=1, later=True)] = 0.08
+    """That a frame begins a span that is hidden from the student, for the term masked_units."""
+    mask_frames: Annotated[int, Setting(ge=1, later=True)] = 10
+    """Length of such a span."""
+    masked_share: Annotated[float, Setting(gt=0, lt=1, later=True)] = 0.5
+    """Of a batch's clips that have spans, where other terms hear the rest; without other terms all have."""
     layer_weight: Weight = 1.0
     """Of the matched layers, through a class of its own; the distances' weights are inside it."""
     logit_weight: Weight = 0.0
@@ -107,6 +128,11 @@ class SpeechOptions:
         if not any(self.term_weights().values()):
             expected = f"one of {', '.join(names)}, or of terms, above 0"
             raise ConfigError("nothing to minimise", got="weights of 0", expected=expected)
+        if self.every_layer and self.matched_layers:
+            hint = "leave one of them out"
+            raise ConfigError(
+                "every layer, and some", where="speech.matched_layers", got=self.matched_layers, hint=hint
+            )
         if self.cache and not self.crop_epochs:
             raise ConfigError(
                 "a cache needs crops that come again", got="crop_epochs 0", hint="set crop_epochs to 1 or more"

@@ -1,9 +1,12 @@
 """One speech run: teacher, student, groups, objective and data put together."""
 
 import copy
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields, replace
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,11 +26,18 @@ from l0prune_speech.deploy import for_inference
 from l0prune_speech.distillation import (
     Distillation,
     TargetCache,
+    TermSettings,
+    active,
+    check_frames,
+    check_layers,
+    check_library,
     check_room,
+    check_terms,
     check_weights,
     matched_layers,
     set_dropout,
     teacher_digest,
+    unit_layers,
 )
 from l0prune_speech.encoder import SpeechEncoder, encoder_groups
 from l0prune_speech.formats import load_teacher
@@ -35,6 +45,8 @@ from l0prune_speech.options import PACKAGES, SpeechOptions
 from l0prune_speech.units import UNITS
 
 _MACS_SECONDS = 10
+_FOUND = frozenset({"means", "units", "masked_units"})
+"""What is compared by what is found in some audio before the first step."""
 
 
 def make_task(options: SpeechOptions, run: RunConfig) -> Task:
@@ -46,7 +58,9 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
     weights = options.term_weights()
     check_weights(weights)
     teacher = load_teacher(options.teacher)
-    layers = _layers(options, depth=int(teacher.config["encoder_num_layers"]))
+    depth = int(teacher.config["encoder_num_layers"])
+    layers = _layers(options, depth=depth)
+    kinds = _check_terms(options, run, weights, layers)
     _check_lengths(options, teacher.config["extractor_conv_layer_config"])
     student = copy.deepcopy(teacher.encoder).requires_grad_(True)
     set_dropout(student, dropout=options.dropout, layer_drop=options.layer_drop)
@@ -63,7 +77,10 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         workers=options.workers,
         pin_memory=device.type == "cuda",
     )
-    cache, cache_fact = _cache(options, teacher.encoder, layers, batches.seconds_per_epoch)
+    surveyed = _surveyed(batches, options.unit_seconds) if kinds & _FOUND else 0
+    unit_fact = _unit_fact(options, kinds, teacher.config, depth, batches, surveyed)
+    numbers = _numbers_a_frame(options, kinds, layers, teacher.config)
+    cache, cache_fact = _cache(options, teacher.encoder, layers, batches.seconds_per_epoch, numbers)
     objective = Distillation(
         student,
         teacher.encoder.to(device),
@@ -71,6 +88,8 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         mode=options.mode,
         weights=weights,
         cache=cache,
+        settings=_term_settings(options),
+        survey=lambda: itertools.islice(replace(batches, workers=0)(0), surveyed),
     ).to(device)
     probe = torch.randn(2, SAMPLE_RATE // 2, generator=torch.Generator().manual_seed(0)).to(device)
     ten_seconds = torch.zeros(1, _MACS_SECONDS * SAMPLE_RATE, device=device)
@@ -87,6 +106,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
             "held out": f"{sum(clip.duration_seconds for clip in held_out):.0f} seconds, clips: {len(held_out)}",
             "matched layers": ", ".join(map(str, layers)),
             **({"teacher": "; ".join(teacher.notes)} if teacher.notes else {}),
+            **unit_fact,
             **cache_fact,
         },
         data_digest=f"{teacher_digest(teacher.encoder, layers)} {clips_digest(train)} {clips_digest(held_out)}",
@@ -110,7 +130,11 @@ def _describe_batch(batch: torch.Tensor) -> str:
 
 
 def _cache(
-    options: SpeechOptions, teacher: SpeechEncoder, layers: Sequence[int], seconds_per_epoch: float
+    options: SpeechOptions,
+    teacher: SpeechEncoder,
+    layers: Sequence[int],
+    seconds_per_epoch: float,
+    numbers_a_frame: int,
 ) -> tuple[TargetCache | None, dict[str, str]]:
     """The teacher's cache, and what to say of its size."""
     if not options.cache:
@@ -118,13 +142,30 @@ def _cache(
     framing = Framing.of_convolutions(teacher.config["extractor_conv_layer_config"])
     frames = options.crop_epochs * seconds_per_epoch * framing.per_second
     # In bfloat16 half of it.
-    whole = frames * teacher.config["encoder_embed_dim"] * len(layers) * 4
+    whole = frames * numbers_a_frame * 4
     folder, most = Path(options.cache), options.cache_gigabytes * 1e9
     check_room(folder, round(min(whole, most)))
     fact = f"{folder}, at most {whole / 1e9:.2f} GB for {options.crop_epochs} epochs"
     if whole > most:
         fact += f", of which {options.cache_gigabytes:g} GB are kept"
     return TargetCache(folder, teacher_digest(teacher, layers), round(most)), {"teacher's cache": fact}
+
+
+def _numbers_a_frame(options: SpeechOptions, kinds: Set[str], layers: Sequence[int], config: Mapping[str, Any]) -> int:
+    """How many numbers a cache holds of each frame, at most."""
+    depth, states = int(config["encoder_num_layers"]), set[int]()
+    above = [layer for layer in layers if layer]
+    if "states" in kinds:
+        states |= {*layers}
+    if "steps" in kinds:
+        states |= {*above, *(layer - 1 for layer in above)}
+    if kinds & {"units", "masked_units"}:
+        states |= {*(options.unit_layers or unit_layers(depth))}
+    means = options.layer_clusters if "means" in kinds else 0
+    framing = Framing.of_convolutions(config["extractor_conv_layer_config"])
+    longest = framing.frames(int(min(options.max_seconds, options.batch_seconds) * SAMPLE_RATE))
+    relations = len(above) * len(kinds & {"maps", "value_relations"})
+    return int(config["encoder_embed_dim"]) * (len(states) + means) + relations * longest
 
 
 def _hidden_states(model: nn.Module, waveforms: torch.Tensor) -> list[torch.Tensor]:
@@ -139,10 +180,57 @@ def _deployed(model: nn.Module) -> nn.Module:
 
 
 def _layers(options: SpeechOptions, depth: int) -> tuple[int, ...]:
-    layers = options.matched_layers or matched_layers(depth)
-    if not all(0 <= layer <= depth for layer in layers):
-        raise ConfigError("matched layer does not exist", got=list(layers), expected=f"0 to {depth}")
+    layers = tuple(range(depth + 1)) if options.every_layer else options.matched_layers or matched_layers(depth)
+    check_layers(layers, depth)
     return layers
+
+
+def _check_terms(
+    options: SpeechOptions, run: RunConfig, weights: Mapping[str, float], layers: Sequence[int]
+) -> set[str]:
+    """What the terms compare, once it is known to be there."""
+    check_terms(weights, layers=layers, mode=options.mode)
+    kinds: set[str] = {term.between for term in active(weights)}
+    if kinds & _FOUND:
+        check_library()
+    if kinds & {"maps", "value_relations"} and run.compile:
+        name = next(term.name for term in active(weights) if term.between in ("maps", "value_relations"))
+        hint = "leave out --compile, or the term"
+        raise ConfigError("a compiled layer does not show its attention", where=f"speech.terms.{name}", hint=hint)
+    return kinds
+
+
+def _term_settings(options: SpeechOptions) -> TermSettings:
+    return TermSettings(**{field.name: getattr(options, field.name) for field in fields(TermSettings)})
+
+
+def _surveyed(batches: AudioBatches, seconds: float) -> int:
+    """How many batches of the first epoch hold as many seconds, or are all that it has."""
+    heard, plan = 0.0, batches.plan(0)
+    for number, batch in enumerate(plan):
+        if heard >= seconds:
+            return number
+        heard += sum(crop.samples for crop in batch) / SAMPLE_RATE
+    return len(plan)
+
+
+def _unit_fact(
+    options: SpeechOptions,
+    kinds: Set[str],
+    config: Mapping[str, Any],
+    depth: int,
+    batches: AudioBatches,
+    surveyed: int,
+) -> dict[str, str]:
+    """What to say of units, whose frames are enough."""
+    if not kinds & {"units", "masked_units"}:
+        return {}
+    framing = Framing.of_convolutions(config["extractor_conv_layer_config"])
+    frames = sum(framing.frames(crop.samples) for batch in batches.plan(0)[:surveyed] for crop in batch)
+    check_frames(frames, options.unit_count)
+    layers = options.unit_layers or unit_layers(depth)
+    check_layers(layers, depth, where="speech.unit_layers")
+    return {"units": f"{options.unit_count} of layer {', '.join(map(str, layers))}, from {frames} frames"}
 
 
 def _check_lengths(options: SpeechOptions, convolutions: Sequence[Sequence[int]]) -> None:

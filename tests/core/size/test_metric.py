@@ -76,7 +76,8 @@ def test_names_are_taken_once() -> None:
     second = register_metric(HiddenWidth(), replace=True)
     assert metric_named("width") is second
     with pytest.raises(
-        ConfigError, match=r"unknown metric \(got watts, expected params, layer-params, macs, latency or width\)"
+        ConfigError,
+        match=r"unknown metric \(got watts, expected params, layer-params, macs, blocks, latency or width\)",
     ):
         metric_named("watts")
     with pytest.raises(ConfigError, match="has no name"):

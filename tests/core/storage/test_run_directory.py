@@ -53,6 +53,15 @@ def test_other_settings_are_named(run: RunDirectory, changed: dict, key: str) ->
         run.resume(changed)
 
 
+def test_a_run_of_before_a_setting_goes_on_with_what_was_done_then(run: RunDirectory) -> None:
+    later = {"toy.depth": 1, "toy.layers": []}
+    for changed in ({"depth": 1}, {"depth": 1, "layers": ()}, {}):
+        assert run.resume({**SETTINGS, "toy": {**SETTINGS["toy"], **changed}}, later=later) == (None, [])
+    for changed, key in (({"depth": 2}, "toy.depth"), ({"layers": (1,)}, "toy.layers"), ({"width": 3.0}, "toy.width")):
+        with pytest.raises(RunError, match=f"settings differ .*: {key} "):
+            run.resume({**SETTINGS, "toy": {**SETTINGS["toy"], **changed}}, later=later)
+
+
 def test_settings_that_json_lacks_compare_equal(tmp_path: Path) -> None:
     settings = {"bound": math.inf, "text": 'é😀 "quoted" \\ \x7f', "absent": None}
     run = RunDirectory(tmp_path / "run")

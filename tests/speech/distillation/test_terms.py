@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 from l0prune_speech.distillation import all_terms
+from l0prune_speech.distillation.distances import over_clips
 from l0prune_speech.distillation.objective import PUBLISHED, Distillation
 from l0prune_speech.distillation.terms import Term, check_weights, distance, register_term
 from l0prune_speech.encoder.modules import SpeechEncoder
@@ -33,13 +34,66 @@ def gram(student: Tensor, teacher: Tensor) -> Tensor:
     return total / (batch * frames * frames)
 
 
+def gram_step(student: Tensor, teacher: Tensor) -> Tensor:
+    batch, frames, _, width = student.shape
+    total = torch.zeros((), dtype=student.dtype)
+    for b in range(batch):
+        for one in range(frames):
+            for other in range(frames):
+                mine = sum(student[b, one, 0, d] * student[b, other, 1, d] for d in range(width)) / width
+                theirs = sum(teacher[b, one, 0, e] * teacher[b, other, 1, e] for e in range(teacher.shape[-1]))
+                total = total + (mine - theirs / teacher.shape[-1]) ** 2
+    return total / (batch * frames * frames)
+
+
+def divergence_of_rows(student: Tensor, teacher: Tensor) -> Tensor:
+    batch, queries, keys = student.shape
+    total = torch.zeros((), dtype=student.dtype)
+    for b in range(batch):
+        for query in range(queries):
+            for key in range(keys):
+                total = total + teacher[b, query, key] * torch.log(teacher[b, query, key] / student[b, query, key])
+    return total / (batch * queries)
+
+
+def cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
+    batch, frames, _ = student.shape
+    total = torch.zeros((), dtype=student.dtype)
+    for b in range(batch):
+        for frame in range(frames):
+            total = total + student[b, frame].exp().sum().log() - student[b, frame, teacher[b, frame]]
+    return total / (batch * frames)
+
+
+def divergence_of_logits(student: Tensor, teacher: Tensor) -> Tensor:
+    return divergence_of_rows(student.softmax(-1), teacher.softmax(-1))
+
+
 PLAIN: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": lambda student, teacher: (student - teacher).abs().mean(),
     "l2": lambda student, teacher: (student - teacher).square().mean(),
     "cosine": lambda student, teacher: 1 - cosines(student, teacher).mean(),
     "cosine_log_sigmoid": lambda student, teacher: torch.log1p(torch.exp(-cosines(student, teacher))).mean(),
     "gram": gram,
+    "gram_step": gram_step,
+    "attention": divergence_of_rows,
+    "value_relation": divergence_of_rows,
+    "cluster_means": lambda student, teacher: (student - teacher).abs().mean() + 1 - cosines(student, teacher).mean(),
+    "units": cross_entropy,
+    "masked_units": cross_entropy,
+    "logits": divergence_of_logits,
 }
+UNIT_TERMS = ("units", "masked_units")
+
+
+def told(name: str, clips: int = 2, frames: int = 5) -> tuple[Tensor, Tensor]:
+    """What a term is told of a student and its teacher, by its kind."""
+    between = all_terms()[name].between
+    shape = {"steps": (2, 6), "maps": (frames,), "value_relations": (frames,), "logits": (7,)}.get(between, (6,))
+    student, teacher = (torch.randn(clips, frames, *shape, dtype=torch.float64) for _ in range(2))
+    if between in ("maps", "value_relations"):
+        return student.softmax(-1), teacher.softmax(-1)
+    return (student, torch.randint(6, (clips, frames))) if name in UNIT_TERMS else (student, teacher)
 
 
 def test_every_term_has_a_plain_form_here() -> None:
@@ -49,17 +103,46 @@ def test_every_term_has_a_plain_form_here() -> None:
 
 @pytest.mark.parametrize("name", list(PLAIN))
 def test_a_term_is_its_formula(name: str) -> None:
-    student, teacher = torch.randn(2, 2, 5, 8, dtype=torch.float64)
+    student, teacher = told(name)
     got = all_terms()[name].distance(student, teacher)
     torch.testing.assert_close(got, PLAIN[name](student, teacher), rtol=1e-12, atol=1e-12)
-    least = math.log1p(math.exp(-1)) if name == "cosine_log_sigmoid" else 0
-    assert all_terms()[name].distance(teacher, teacher).item() == pytest.approx(least, abs=1e-12)
+    if name not in UNIT_TERMS:
+        least = math.log1p(math.exp(-1)) if name == "cosine_log_sigmoid" else 0
+        assert all_terms()[name].distance(teacher, teacher).item() == pytest.approx(least, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", list(PLAIN))
 def test_gradients_agree_with_finite_differences(name: str) -> None:
-    student, teacher = (torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(all_terms()[name].distance, (student, teacher))
+    student, teacher = told(name, clips=1, frames=4)
+    assert torch.autograd.gradcheck(lambda one: all_terms()[name].distance(one, teacher), student.requires_grad_())
+
+
+@pytest.mark.parametrize("name", list(PLAIN))
+def test_padding_counts_in_no_term(name: str) -> None:
+    """A padded batch is the mean of its clips alone, each weighted by its frames, whatever stands in the padding."""
+    student, teacher = told(name, clips=3, frames=6)
+    counts = [6, 2, 4]
+    frames = torch.arange(6) < torch.tensor(counts)[:, None]
+    term = all_terms()[name]
+    if term.between in ("maps", "value_relations"):
+        student, teacher = (tensor * frames[:, None] for tensor in (student, teacher))
+        student, teacher = (tensor / tensor.sum(-1, keepdim=True) for tensor in (student, teacher))
+    alone = [
+        term.distance(student[clip : clip + 1, :count], teacher[clip : clip + 1, :count]) * count
+        for clip, count in enumerate(counts)
+    ]
+    got = over_clips(term.distance, student, teacher, frames, framewise=term.framewise)
+    torch.testing.assert_close(got, torch.stack(alone).sum() / sum(counts), rtol=1e-12, atol=1e-12)
+    other = student.clone()
+    other[~frames] = 9.0
+    assert torch.equal(over_clips(term.distance, other, teacher, frames, framewise=term.framewise), got)
+
+
+def test_keys_that_are_padding_count_in_no_relation() -> None:
+    student, teacher = told("attention", clips=1, frames=4)
+    padded = [torch.cat([tensor, torch.zeros(1, 4, 3)], dim=-1) for tensor in (student, teacher)]
+    distance_of_rows = all_terms()["attention"].distance
+    torch.testing.assert_close(distance_of_rows(*padded), distance_of_rows(student, teacher), rtol=1e-12, atol=1e-12)
 
 
 def test_gram_matrices_compare_states_of_different_widths() -> None:
@@ -147,5 +230,7 @@ def test_only_terms_with_a_free_name_are_registered() -> None:
     assert register_term(term, replace=True) is all_terms()["l1"]
     with pytest.raises(ConfigError, match="the term has no name"):
         register_term(Term(name="", distance=nn.functional.l1_loss, source="here"))
+    with pytest.raises(ConfigError, match=r"nothing of this name is compared: mine \(got moods, expected states, "):
+        register_term(Term(name="mine", distance=nn.functional.l1_loss, source="here", between="moods"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="not a term"):
         register_term(nn.functional.l1_loss)  # type: ignore[arg-type]

@@ -1,11 +1,11 @@
-"""What the teacher says of a batch: its hidden states at the matched layers, computed or read from a cache on disk.
+"""What the teacher says of a batch: hidden states, means of them, relations; computed or read from a cache on disk.
 
 Legend: B batch, T frames, E teacher width, M matched layers.
 """
 
 import hashlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,46 +14,89 @@ from torch import Tensor, nn
 
 from l0prune import DataError, write_atomic
 from l0prune.support import free_bytes
-from l0prune_speech.encoder import SpeechEncoder
+from l0prune_speech.encoder import Recording, SpeechEncoder, record
 
 _DAMAGE = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile)
 
 
+Wanted = int | str
+"""A hidden state by its layer, or "map 4", "values 4" (of layer 4), "mean 1 2 3" (of the states of these layers)."""
+
+
 class Targets:
-    """Hidden states of a frozen teacher.
+    """What a frozen teacher says of batches.
 
     Args:
         teacher: In evaluation mode.
-        layers: M layers to match, ascending; 0 is the projected CNN output.
+        layers: M layers whose hidden states are wanted by default, ascending; 0 is the projected CNN output.
         cache: Where they are kept.
     """
 
     def __init__(self, teacher: SpeechEncoder, layers: Sequence[int], cache: "TargetCache | None" = None) -> None:
         self.teacher, self.layers, self.cache = teacher, tuple(layers), cache
 
-    def __call__(self, batch: Tensor, waveforms: Tensor) -> dict[int, Tensor]:
-        """The hidden states of each layer, (B, T, E).
+    def __call__(
+        self,
+        batch: Tensor,
+        waveforms: Tensor,
+        wanted: Sequence[Wanted] | None = None,
+        lengths: Tensor | None = None,
+    ) -> dict[Wanted, Tensor]:
+        """Hidden states and means of them (B, T, E), and relations (B, T, T).
 
         Args:
             batch: Waveforms (B, samples) as they were read.
             waveforms: The same on the teacher's device.
+            wanted: What of; the hidden states of the layers by default.
+            lengths: (B,) valid samples; all by default. Padded batches are not kept.
         """
-        if self.cache is None or batch.device.type != "cpu":
-            return self._compute(waveforms)
+        wanted = self.layers if wanted is None else tuple(wanted)
+        if self.cache is None or batch.device.type != "cpu" or lengths is not None:
+            return self._compute(waveforms, wanted, lengths)
         dtype = torch.get_autocast_dtype(waveforms.device.type) if _autocast(waveforms) else torch.float32
-        key = self.cache.key(batch, dtype)
-        found = self.cache.read(key, dtype)
+        # By default as before there was more to want: caches of then are of use.
+        key = self.cache.key(batch, dtype, "" if wanted == self.layers else repr(wanted))
+        found = self.cache.read(key, dtype, wanted)
         if found is not None:
-            return dict(zip(self.layers, found.to(waveforms.device, non_blocking=True), strict=True))
-        states = {layer: state.to(dtype) for layer, state in self._compute(waveforms).items()}
-        self.cache.write(key, torch.stack([states[layer] for layer in self.layers]))
-        return states
+            return {name: target.to(waveforms.device, non_blocking=True) for name, target in found.items()}
+        computed = self._compute(waveforms, wanted, None)
+        targets = {name: target.to(_kept_as(name, dtype)) for name, target in computed.items()}
+        self.cache.write(key, targets)
+        return targets
 
-    def _compute(self, waveforms: Tensor) -> dict[int, Tensor]:
+    def _compute(self, waveforms: Tensor, wanted: Sequence[Wanted], lengths: Tensor | None) -> dict[Wanted, Tensor]:
+        parts = {name: _layers_of(name) for name in wanted}
+        maps, values = (
+            [layers[0] for name, layers in parts.items() if _kind(name) == kind] for kind in ("map", "values")
+        )
         with torch.inference_mode():
-            states = self.teacher.hidden_states(waveforms, max(self.layers))
+            depth = max((layer for layers in parts.values() for layer in layers), default=0)
+            heard = record(self.teacher, waveforms, depth=depth, lengths=lengths, maps=maps, values=values)
+            found = {name: _target(heard, _kind(name), layers) for name, layers in parts.items()}
         # Copies: autograd cannot keep tensors of inference mode.
-        return {layer: states[layer].clone() for layer in self.layers}
+        return {name: target.clone() for name, target in found.items() if target is not None}
+
+
+def _kind(name: Wanted) -> str:
+    return "state" if isinstance(name, int) else name.split()[0]
+
+
+def _layers_of(name: Wanted) -> list[int]:
+    return [name] if isinstance(name, int) else [int(layer) for layer in name.split()[1:]]
+
+
+def _target(heard: Recording, kind: str, layers: Sequence[int]) -> Tensor | None:
+    """One target; None of a relation in a layer without attention."""
+    if kind == "state":
+        return heard.states[layers[0]]
+    if kind == "mean":
+        return torch.stack([heard.states[layer] for layer in layers]).mean(0)
+    return (heard.maps if kind == "map" else heard.values).get(layers[0])
+
+
+def _kept_as(name: Wanted, dtype: torch.dtype) -> torch.dtype:
+    """Probabilities stay as they are."""
+    return torch.float32 if _kind(name) in ("map", "values") else dtype
 
 
 class TargetCache:
@@ -71,31 +114,47 @@ class TargetCache:
         self.folder, self.teacher, self.most_bytes = folder, teacher, most_bytes
         self.bytes = sum(path.stat().st_size for path in folder.glob("*/*.npz")) if folder.is_dir() else 0
 
-    def key(self, batch: Tensor, dtype: torch.dtype) -> str:
-        """The name of a batch's entry. batch: (B, samples)."""
-        digest = hashlib.blake2b(f"{self.teacher} {dtype} {tuple(batch.shape)}".encode(), digest_size=16)
+    def key(self, batch: Tensor, dtype: torch.dtype, wanted: str = "") -> str:
+        """The name of a batch's entry. batch: (B, samples); wanted: what of, where it is not the matched layers."""
+        about = f"{self.teacher} {dtype} {tuple(batch.shape)}" + (f" {wanted}" if wanted else "")
+        digest = hashlib.blake2b(about.encode(), digest_size=16)
         digest.update(batch.contiguous().numpy().data)
         return digest.hexdigest()
 
-    def read(self, key: str, dtype: torch.dtype) -> Tensor | None:
-        """Targets (M, B, T, E), or None where there is no whole entry."""
+    def read(self, key: str, dtype: torch.dtype, wanted: Sequence[Wanted]) -> dict[Wanted, Tensor] | None:
+        """Targets by name, or None where there is no whole entry."""
+        states = [name for name in wanted if isinstance(name, int)]
         try:
             with self._path(key).open("rb") as file, np.load(file, allow_pickle=False) as content:
-                return torch.from_numpy(content["states"]).view(dtype)
+                found: dict[Wanted, Tensor] = {}
+                if states:
+                    stacked = torch.from_numpy(content["states"]).view(dtype)
+                    found |= dict(zip(states, stacked, strict=True))
+                for name in wanted:
+                    if isinstance(name, str) and name in content.files:
+                        found[name] = torch.from_numpy(content[name]).view(_kept_as(name, dtype))
+                return found
         except _DAMAGE:
             return None
 
-    def write(self, key: str, states: Tensor) -> None:
-        """Keep targets (M, B, T, E), if there is room."""
-        if self.bytes + states.numel() * states.element_size() > self.most_bytes:
+    def write(self, key: str, targets: Mapping[Wanted, Tensor]) -> None:
+        """Keep targets, if there is room."""
+        if self.bytes + sum(target.numel() * target.element_size() for target in targets.values()) > self.most_bytes:
             return
-        # numpy knows no bfloat16.
-        plain = states.cpu().view(torch.int16 if states.element_size() == 2 else torch.int32).numpy()
-        write_atomic(self._path(key), lambda path: np.savez(path, states=plain))
+        arrays = {name: _plain(target) for name, target in targets.items() if isinstance(name, str)}
+        # (M, B, T, E).
+        if states := [target for name, target in targets.items() if isinstance(name, int)]:
+            arrays["states"] = _plain(torch.stack(states))
+        write_atomic(self._path(key), lambda path: np.savez(path, **arrays))  # pyright: ignore[reportArgumentType]
         self.bytes += self._path(key).stat().st_size
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.npz"
+
+
+def _plain(tensor: Tensor) -> np.ndarray:
+    """numpy knows no bfloat16."""
+    return tensor.cpu().view(torch.int16 if tensor.element_size() == 2 else torch.int32).numpy()
 
 
 def teacher_digest(teacher: nn.Module, layers: Sequence[int]) -> str:

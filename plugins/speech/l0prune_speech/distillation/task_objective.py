@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from l0prune import Losses, Objective
 from l0prune_speech.data import PieceBatch
-from l0prune_speech.distillation.terms import check_weights, distance
+from l0prune_speech.distillation.terms import check_between, check_weights, distance
 from l0prune_speech.families import Answer, Heard, SpeechNetwork
 
 
@@ -67,6 +67,8 @@ class TaskDistillation(Objective):
         # Not a module of its own: hidden from `parameters()`, `train()` and checkpoints.
         self.teacher, self.layers = teacher, tuple(layers)
         check_weights(distances)
+        hint = "use a term between hidden states; others are for encoders of torchaudio's layout"
+        check_between(distances, ["states", "logits"] if teacher.task != "distill" else ["states"], hint=hint)
         self.weights, self.distances = weights, dict(distances)
         self._kept: dict[Any, _Said] = {}
         self._room = most_bytes
@@ -146,8 +148,7 @@ def state_distance(student: Tensor, teacher: Tensor, frames: Tensor, weights: Ma
         valid = (frames.sum(1) * student.shape[1] / frames.shape[1]).ceil()
         frames = torch.arange(student.shape[1], device=frames.device) < valid[:, None]
     student, teacher = student.float(), teacher.float()
-    if not frames.all():
-        # One after the other: (1, M, D).
-        student, teacher = student[frames][None], teacher[frames][None]
-    scale = teacher.abs().mean().clamp_min(torch.finfo(torch.float32).tiny)
-    return distance(student / scale, student / scale, teacher / scale, weights)
+    heard = teacher if bool(frames.all()) else teacher[frames]
+    scale = heard.abs().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    student = student / scale
+    return distance(student, student, teacher / scale, weights, frames)

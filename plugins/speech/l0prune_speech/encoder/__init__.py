@@ -13,19 +13,23 @@ from l0prune_speech.encoder.modules import (
     normalized,
     slim_config,
 )
+from l0prune_speech.encoder.recording import Recording, head_shares, record
 
 CODE = Path(modules.__file__)
 """The file with the classes of encoders, which needs nothing else of this package."""
 
 __all__ = [
     "CODE",
+    "Recording",
     "RelativePositionBias",
     "SpeechEncoder",
     "WavLMAttention",
     "build_encoder",
     "encoder_groups",
     "head_group",
+    "head_shares",
     "normalized",
+    "record",
     "slim_config",
 ]
 
