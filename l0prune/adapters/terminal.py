@@ -125,7 +125,7 @@ def _status(record: Record, unit: str) -> str:
     if record.sparsity is not None and record.target is not None:
         pieces.append(f"sparsity {record.sparsity:.3f} / {record.target:.3f}")
     if record.multipliers is not None:
-        pieces.append("lambda {:+.3f} {:+.3f}".format(*record.multipliers))
+        pieces.append(" ".join(["lambda", *(f"{value:+.3f}" for value in record.multipliers)]))
     # Without a name for what is counted nobody can tell what so many a second are: steps are steps.
     pieces.append(f"{record.amount_per_second:.0f} {unit}/s" if unit else f"{1 / record.step_seconds:.1f} steps/s")
     return "  ".join(pieces)

@@ -1,6 +1,6 @@
 """The numbers of a run, in the order and the words in which a table shows them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
 from os.path import normpath
@@ -10,7 +10,7 @@ from typing import Any
 from l0prune.plugin import STAGES
 from l0prune.report.read import Run
 from l0prune.size import noun_of
-from l0prune.support import counted, duration, quantity, score
+from l0prune.support import counted, duration, plain, quantity, score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterato
     yield "teacher", report["teacher"]
     yield from _target(report.get("metric", "params"), report["target_sparsity"])
     yield "removed", f"{report['sparsity']:.2%}"
+    yield from _targets(report.get("targets", []))
     yield "parameters before", f"{before:,}"
     yield "parameters after", f"{after:,} ({before / max(1, after):.2f} times fewer)"
     before, after = report["macs_before"], report["macs_after"]
@@ -71,7 +72,11 @@ def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterato
 
 def _unfinished(run: Run) -> Iterator[tuple[str, str]]:
     settings = run.settings
-    yield from _target(str(settings.get("metric", "params")), settings.get("target_sparsity"))
+    targets = settings.get("target")
+    if isinstance(targets, Mapping) and targets:
+        yield "to be left at most", ", ".join(f"{name} {value}" for name, value in targets.items())
+    else:
+        yield from _target(str(settings.get("metric", "params")), settings.get("target_sparsity"))
     for row in run.metrics[-1:]:
         yield "training loss at the last step on record", "" if row["loss"] is None else f"{row['loss']:.4f}"
         if row.get("sparsity") is not None and row.get("target") is not None:
@@ -123,6 +128,15 @@ def _ends(parts: tuple[str, ...], ending: tuple[str, ...]) -> bool:
 def _target(metric: str, sparsity: object) -> Iterator[tuple[str, str]]:
     if isinstance(sparsity, float):
         yield "to remove", f"{sparsity:.1%} of the {noun_of(metric)}"
+
+
+def _targets(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Each of several targets: what is left, what may be, which binds."""
+    for row in rows:
+        size, most, dense = (row[key] / (row["unit"] or 1) for key in ("size", "budget", "dense"))
+        binds = ", binds" if row["binds"] else ""
+        words = f"{plain(size)} of at most {plain(most)} ({size / (dense or 1):.1%} of {plain(dense)}){binds}"
+        yield f"{row['counts']} left", words
 
 
 def _times(number: int) -> str:
