@@ -38,6 +38,7 @@ FLAGS = {
         "--seed",
         "--set",
         "--steps",
+        "--target",
         "--target-ms",
         "--target-sparsity",
         "--target-speedup",
@@ -60,6 +61,7 @@ FLAGS = {
     ],
     "export": ["--build", "--json", "--list", "--out", "--plugin", "--to", "source"],
     "groups": ["--config", "--json", "--plugin", "--recipe", "--set"],
+    "pareto": ["--json", "--out", "--x", "--y", "runs"],
     "plugins": ["--json"],
     "report": ["--json", "--out", "runs"],
     "push": [
@@ -119,7 +121,8 @@ HELP = """
 import sys
 from l0prune_cli.main import main
 named = [[command, "--plugin", "speech"] for command in ("compress", "groups")]
-others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "plugins", "push", "report", "verify")
+others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "pareto", "plugins", "push", "report")
+others = (*others, "verify")
 for command in ([], *([other] for other in others), *named):
     sys.argv = ["l0prune", *command, "--help"]
     try:
