@@ -243,11 +243,8 @@ class _OneOfSeveral:
 
     def __init__(self, gated: GatedModel, number: int) -> None:
         self._gated, self._number = gated, number
+        self.size_model: SizeModel = gated.gates.more[number - 1].size
         self.gates = self
-
-    @property
-    def size_model(self) -> SizeModel:
-        return self._gated.gates.more[self._number - 1].size
 
     @property
     def budget(self) -> int:

@@ -44,6 +44,9 @@ class Gates(nn.Module):
         more: Further budgets, which the selection meets too.
     """
 
+    weights: Tensor
+    """(1 + further budgets,) what each budget weighs in what a unit costs."""
+
     def __init__(
         self,
         groups: Sequence[PruneGroup],

@@ -39,6 +39,8 @@ class SeveralProjected(ProjectedController):
         prior: As `ProjectedController` takes it.
     """
 
+    targets: Tensor
+    """(M,) final target sparsities."""
     prices: Tensor
     """(M, N) what each unit costs in each metric."""
     gaps: Tensor

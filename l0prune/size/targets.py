@@ -31,7 +31,7 @@ class Asked:
     """As it was written."""
 
 
-def read_targets(targets: Targets) -> list[Asked]:
+def read_targets(targets: Targets | Mapping[str, float | str]) -> list[Asked]:
     """Read targets, before anything is measured.
 
     Args:
