@@ -196,8 +196,8 @@ class RunConfig:
     """Share of the size to remove."""
     metric: str = "params"
     """What the target counts: "params", "layer-params" (parameters of the layers that hold units, without embeddings
-    for example), "macs" (multiply-accumulates), "latency" (measured on the run's device), or a metric of one's own by
-    its name."""
+    for example), "macs" (multiply-accumulates), "disk" or "disk-float16" (bytes of the saved weights), "latency"
+    (measured on the run's device), or a metric of one's own by its name."""
     target_speedup: Annotated[float | None, Setting(gt=1)] = None
     """With the metric "latency", in place of target_sparsity: how many times faster the pruned network is to be."""
     target_ms: Annotated[float | None, Setting(gt=0)] = None

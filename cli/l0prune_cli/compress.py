@@ -26,7 +26,9 @@ def command(
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="What the target counts: params, layer-params, macs, latency or the name of one's own."),
+        typer.Option(
+            help="What the target counts: params, layer-params, macs, disk, latency or the name of one's own."
+        ),
     ] = None,
     target_speedup: Annotated[float | None, typer.Option(help="Times faster, with --metric latency.")] = None,
     target_ms: Annotated[float | None, typer.Option(help="Milliseconds, with --metric latency.")] = None,

@@ -8,10 +8,10 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 
 from l0prune.adapters.console import add_numbers, fitted, make_console
-from l0prune.support import counted, quantity
+from l0prune.support import counted, plain, quantity, score
 
 if TYPE_CHECKING:
-    from l0prune import Evaluation, Export, Measurement, Score, Verification
+    from l0prune import Evaluation, Export, Measurement, Pareto, Score, Verification
 
 
 def print_result(document: Any, *shown: RenderableType, as_json: bool) -> None:
@@ -81,6 +81,16 @@ def verification_table(verification: "Verification") -> Table:
     table.add_column("what was found", overflow="fold")
     for check in verification.checks:
         table.add_row(check.name, {True: "yes", False: "NO", None: "not checked"}[check.holds], check.said)
+    return table
+
+
+def pareto_table(drawn: "Pareto") -> Table:
+    """One row a run."""
+    table = Table(Column("run", overflow="fold"))
+    add_numbers(table, drawn.x, drawn.y)
+    table.add_column("dominated by", overflow="fold")
+    for point in drawn.points:
+        table.add_row(point.run, plain(point.x), score(point.y, point.y_deviation), point.dominated_by or "")
     return table
 
 

@@ -1,6 +1,6 @@
 """The numbers of a run, in the order and the words in which a table shows them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
 from os.path import normpath
@@ -90,7 +90,7 @@ def own_scores(run: Run) -> tuple[Mapping[str, Any], ...]:
     Args:
         run: Finished or not.
     """
-    own = _own_names(run)
+    own = own_names(run, (row["model"] for row in run.probes))
     return tuple(row for row in run.probes if row["model"] in own)
 
 
@@ -100,14 +100,18 @@ def _probes(run: Run) -> Iterator[tuple[str, str]]:
         yield f"{row['task']}, {row['metric']}", score(row["mean"], row.get("deviation"))
 
 
-def _own_names(run: Run) -> set[str]:
-    """What the evaluation in a run's folder calls the run: the longest name that the folder's path ends in.
+def own_names(run: Run, names: Iterable[str]) -> set[str]:
+    """What a file in a run's folder calls the run: the longest name that the folder's path ends in.
 
-    Nothing tells in which folder the evaluation was made, which its names may be relative to.
+    Nothing tells in which folder the file was made, which its names may be relative to.
+
+    Args:
+        run: Finished or not.
+        names: Of all models that the file tells of.
     """
     report = run.report or {}
     # A teacher may be called as the folder is, and is no run.
-    models = {row["model"] for row in run.probes} - {report.get("teacher")}
+    models = {*names} - {report.get("teacher")}
     # A run that was moved still is called what it was when it was made.
     for place in (run.path.resolve(), run.path.absolute(), Path(report.get("run_directory", ""))):
         found = {model: len(parts) for model in models if _ends(place.parts, parts := _downwards(model))}

@@ -1,5 +1,6 @@
 """What a network's size is for any choice of units: parameters, multiply-accumulates, time, or what one registers."""
 
+from l0prune.size.disk import Disk
 from l0prune.size.latency import Latency
 from l0prune.size.limits import Bounds, Limits, bounds_of
 from l0prune.size.macs import mac_size
@@ -26,6 +27,7 @@ __all__ = [
     "Bounds",
     "Budget",
     "Cut",
+    "Disk",
     "Facts",
     "Latency",
     "Limits",
