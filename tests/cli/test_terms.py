@@ -4,7 +4,6 @@ import json
 import signal
 from pathlib import Path
 
-import l0prune.adapters.terminal
 import pytest
 import torch
 from l0prune_speech.distillation import all_terms
@@ -13,6 +12,7 @@ from safetensors import safe_open
 from tiny_teacher import TEACHER
 
 import l0prune
+import l0prune.adapters.terminal
 from l0prune.config import RunConfig
 
 OF_ENCODERS = [name for name, term in all_terms().items() if term.between != "logits"]
