@@ -98,7 +98,9 @@ if TYPE_CHECKING:
     from l0prune.removal import RemovalPlan as RemovalPlan
     from l0prune.removal import apply_plan as apply_plan
     from l0prune.removal import plan_of as plan_of
+    from l0prune.report import Pareto as Pareto
     from l0prune.report import Report as Report
+    from l0prune.report import write_pareto as write_pareto
     from l0prune.report import write_report
     from l0prune.report.figures import draw_evaluation as draw_evaluation
     from l0prune.report.figures import draw_measurement as draw_measurement
@@ -248,7 +250,11 @@ _MORE = {
         "apply_plan",
         "plan_of",
     ),
-    "report": ("Report",),
+    "report": (
+        "Pareto",
+        "Report",
+        "write_pareto",
+    ),
     "report.figures": (
         "draw_evaluation",
         "draw_measurement",

@@ -49,8 +49,11 @@ class GateConfig:
     By default 1 in `compress` and "auto" in `wrap` and `prune`; with the metric "latency" what pays on the device."""
     uniform: bool = False
     """All groups of a kind that have equally many units keep equally many, so that layers have one width in common."""
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """A floor and a ceiling by name pattern, shares of the units that a group keeps: { "layers.0.*" = [0.5, 1.0] }."""
 
     def __post_init__(self) -> None:
+        _check_limits(self.limits)
         for rate in (self.drop_rate, *self.drop_rates.values()):
             _check(0 < rate < 1, "drop rate out of range", rate, "between 0 and 1, exclusive")
         whole = isinstance(self.round_to, int) and self.round_to >= 1
@@ -193,12 +196,15 @@ class RunConfig:
     """Share of the size to remove."""
     metric: str = "params"
     """What the target counts: "params", "layer-params" (parameters of the layers that hold units, without embeddings
-    for example), "macs" (multiply-accumulates), "latency" (measured on the run's device), or a metric of one's own by
-    its name."""
+    for example), "macs" (multiply-accumulates), "disk" or "disk-float16" (bytes of the saved weights), "latency"
+    (measured on the run's device), or a metric of one's own by its name."""
     target_speedup: Annotated[float | None, Setting(gt=1)] = None
     """With the metric "latency", in place of target_sparsity: how many times faster the pruned network is to be."""
     target_ms: Annotated[float | None, Setting(gt=0)] = None
     """The same as milliseconds for the plugin's example input."""
+    target: Mapping[str, float | str] = field(default_factory=dict)
+    """What is to be left of several metrics at most, in place of the targets above: { params = 0.25, latency_ms = 40 }.
+    Below 1 it is a share of the dense size; a name, or a text such as "40ms", may end in a unit."""
     seed: Annotated[int, Setting(ge=0, lt=2**63)] = 0
     """Of every random draw but the gates' starting noise, which is always the same."""
     device: str = "auto"
@@ -228,6 +234,23 @@ class RunConfig:
         in_range = 0 < self.target_sparsity < 1
         _check(in_range, "target sparsity out of range", self.target_sparsity, "between 0 and 1, exclusive")
         check_fields(self)
+
+
+def _check_limits(limits: object) -> None:
+    """Pairs of shares in [0, 1], a floor and a ceiling that is not below it."""
+    if not isinstance(limits, Mapping):
+        raise ConfigError("limits have the wrong type", got=repr(limits), expected='{"layers.0.*": (0.5, 1.0)}')
+    for pattern, pair in limits.items():
+        where = f"limits, {pattern!r}"
+        numbers = isinstance(pair, list | tuple) and len(pair) == len(("floor", "ceiling"))
+        if not numbers or not all(isinstance(share, int | float) for share in pair):
+            raise ConfigError("a limit is no pair of shares", where=where, got=repr(pair), expected="(floor, ceiling)")
+        for name, share in zip(("floor", "ceiling"), pair, strict=True):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} of a limit out of range", where=where, got=share, expected="0 to 1")
+        if pair[0] > pair[1]:
+            expected = f"at most the ceiling {pair[1]:g}"
+            raise ConfigError("floor of a limit above its ceiling", where=where, got=pair[0], expected=expected)
 
 
 def _check(good: bool, what: str, got: object, expected: str) -> None:

@@ -1,16 +1,18 @@
 """`l0prune bench`."""
 
-import importlib
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from l0prune_cli import options
+from l0prune_cli import factories, options
 
 if TYPE_CHECKING:
+    from torch import nn
+
     import l0prune
 
 _Number = TypeVar("_Number", int, float)
@@ -35,10 +37,12 @@ def command(
     device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
     plot: Annotated[Path | None, typer.Option(help="A PNG file to draw.", show_default="none")] = None,
     plugin: options.ReaderFlag = None,
+    build: options.BuildFlag = None,
     as_json: options.JsonFlag = False,
 ) -> None:
     """Measure how fast models are on this machine, beside each other."""
     import l0prune
+    from l0prune.workflows import example_missing, is_own_run
     from l0prune_cli.tables import make_console, measurement_tables, print_result
 
     sources: list[str] = list(dict.fromkeys([against, *models] if against else models))
@@ -50,22 +54,29 @@ def command(
         raise l0prune.ConfigError("seconds out of range", where="--seconds", got=seconds, expected="above 0")
     if plot:
         l0prune.check_writable(plot)
+    dense = factories.builder(build)
     with tempfile.TemporaryDirectory() as workspace:
         contenders: dict[str, l0prune.Contender] = {}
-        if all(_is_factory(source) for source in sources):
-            loads = []
-            for source in sources:
-                contenders[source], load = _made(source)
-                loads = loads or [load]
-        else:
-            chosen = l0prune.get_plugin(plugin := options.plugin_of(sources, plugin))
+        loads: list[l0prune.Load] = []
+        if plugin is not None:
+            l0prune.get_plugin(plugin)  # A wrong name is told also where no network needs it.
+        own = {source: _own(source, dense) for source in sources if factories.is_name(source) or is_own_run(source)}
+        others = [source for source in sources if source not in own]
+        if others:
+            chosen = l0prune.get_plugin(plugin := options.plugin_of(others, plugin))
             if not isinstance(chosen, l0prune.Benchable):
                 raise l0prune.ConfigError("plugin measures nothing", where=plugin)
-            for number, source in enumerate(sources):
+            for number, source in enumerate(others):
                 folder = Path(workspace) / str(number)
                 folder.mkdir()
                 contenders[source] = chosen.contender(source, folder)
             loads = [chosen.load(length, batch) for batch in clips for length in audio]
+        if own:
+            # What is known of such a network are the inputs that came with it.
+            loads = [load for _, load in own.values() if load.inputs][:1]
+            if not loads:
+                raise example_missing(next(iter(own)))
+        contenders = {source: own[source][0] if source in own else contenders[source] for source in sources}
         found = l0prune.measure(
             contenders,
             loads,
@@ -95,29 +106,17 @@ def _numbers(flag: str, text: str, kind: type[_Number]) -> list[_Number]:
     return numbers
 
 
-def _is_factory(source: str) -> bool:
-    module, _, factory = source.partition(":")
-    return factory.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
-def _made(source: str) -> "tuple[l0prune.Contender, l0prune.Load]":
-    """What a factory makes: a module and its example inputs."""
-    import sys
-
+def _own(source: str, dense: "Callable[[], nn.Module] | None") -> "tuple[l0prune.Contender, l0prune.Load]":
+    """What a factory makes, a module and its example inputs; or the network of a run, and the inputs kept with it."""
     from torch import Tensor, nn
 
     import l0prune
+    from l0prune.workflows import open_run
 
-    module, _, factory = source.partition(":")
-    sys.path.insert(0, "")
-    try:
-        made = getattr(importlib.import_module(module), factory)()
-    except Exception as error:
-        # Somebody's own code may raise anything.
-        got = f"{type(error).__name__}: {error}"
-        raise l0prune.ConfigError("factory makes nothing", where=source, got=got, expected="module:factory") from error
-    finally:
-        sys.path.pop(0)
+    if not factories.is_name(source):
+        module, inputs = open_run(source, dense)
+        return l0prune.Contender(module=module), l0prune.Load(name="example inputs", inputs=inputs)
+    made = factories.call(source)
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
         raise l0prune.ConfigError("factory returns something else", where=source, expected="(module, example inputs)")
     inputs = (made[1],) if isinstance(made[1], Tensor) else tuple(made[1])

@@ -16,9 +16,19 @@ _TIMES = ("target_speedup", "target_ms")
 def command(
     plugin: options.PluginFlag,
     target_sparsity: options.SparsityFlag = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC=VALUE,...",
+            help="What is to be left of each metric at most: params=25%,latency=40ms. In place of the flags beside it.",
+            show_default="none",
+        ),
+    ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="What the target counts: params, layer-params, macs, latency or the name of one's own."),
+        typer.Option(
+            help="What the target counts: params, layer-params, macs, disk, latency or the name of one's own."
+        ),
     ] = None,
     target_speedup: Annotated[float | None, typer.Option(help="Times faster, with --metric latency.")] = None,
     target_ms: Annotated[float | None, typer.Option(help="Milliseconds, with --metric latency.")] = None,
@@ -38,11 +48,18 @@ def command(
 ) -> None:
     """Compress a network: distil and prune together, cut, distil further."""
     import l0prune
+    from l0prune.size import parse_targets
 
     flags = {
         **options.given(target_sparsity=target_sparsity, metric=metric, device=device, seed=seed, compile=compiled),
         **options.given(target_speedup=target_speedup, target_ms=target_ms, steps=steps, recipe=recipe),
     }
+    if target is not None:
+        both = [key for key in (*_TIMES, "target_sparsity", "metric") if key in flags]
+        if both:
+            got = f"--target and --{both[0].replace('_', '-')}"
+            raise l0prune.ConfigError("two targets", got=got, expected="one of them")
+        flags["target"] = parse_targets(target)
     settings = options.settings_of(plugin, flags, own, assignments)
     if "target_sparsity" in settings and (times := [key for key in _TIMES if key in settings]):
         given = (f"--{key.replace('_', '-')}" for key in ("target_sparsity", times[0]))
@@ -54,8 +71,8 @@ def command(
         print(json.dumps(values, indent=1) + "\n" if as_json else l0prune.write_toml(values), end="")
         return
 
-    from l0prune_cli.progress import TerminalObserver
-    from l0prune_cli.tables import make_console
+    from l0prune.adapters.console import make_console
+    from l0prune.adapters.terminal import TerminalObserver
 
     console = make_console(stderr=as_json)
     with TerminalObserver(console) as observer:

@@ -19,8 +19,10 @@ from l0prune_cli import (
     export,
     groups,
     options,
+    pareto,
     plugin_flags,
     plugins,
+    push,
     report,
     verify,
 )
@@ -32,7 +34,9 @@ _OTHERS = {
     "doctor": doctor.command,
     "evaluate": evaluate.command,
     "export": export.command,
+    "pareto": pareto.command,
     "plugins": plugins.command,
+    "push": push.command,
     "report": report.command,
     "verify": verify.command,
 }

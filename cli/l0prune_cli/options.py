@@ -32,6 +32,15 @@ ReaderFlag = Annotated[
     str | None,
     typer.Option("--plugin", help="Who reads the models.", show_default="that of the run, else speech"),
 ]
+BuildFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--build",
+        metavar="MODULE:FUNCTION",
+        help="For runs that name no plugin: the function in Python that makes the dense network.",
+        show_default="none",
+    ),
+]
 _READER = "speech"
 """Of what is no run."""
 

@@ -1,30 +1,17 @@
 """Results as the terminal shows them."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Column, Table
-from rich.text import Text
 
-from l0prune.support import counted, plain, quantity
+from l0prune.adapters.console import add_numbers, fitted, make_console
+from l0prune.support import counted, plain, quantity, score
 
 if TYPE_CHECKING:
-    from l0prune import CompressionReport, Evaluation, Export, Measurement, Score, Verification
-
-
-def make_console(*, stderr: bool = False) -> Console:
-    """A console that shows names as they are and never breaks the lines of a pipe or a log.
-
-    Where COLUMNS gives a width, tables keep to it in a pipe too.
-    """
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
-    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
-        console.width = _UNBOUNDED
-    return console
+    from l0prune import Evaluation, Export, Measurement, Pareto, Score, Verification
 
 
 def print_result(document: Any, *shown: RenderableType, as_json: bool) -> None:
@@ -35,50 +22,6 @@ def print_result(document: Any, *shown: RenderableType, as_json: bool) -> None:
     console = make_console()
     for part in shown:
         console.print(fitted(part, console.width))
-
-
-def fitted(part: RenderableType, width: int) -> RenderableType:
-    """A table as it is, where words and numbers stay whole in so many columns; else its rows one below the other."""
-    if not isinstance(part, Table) or _least_width(part) <= width:
-        return part
-    return Group(*_stacked(part))
-
-
-def _stacked(table: Table) -> Iterator[Text]:
-    """A line for each value of each row, with its heading; the first value stands above the others."""
-    if table.title:
-        yield Text(str(table.title), style="italic")
-    first, *others = ([str(cell) for cell in column.cells] for column in table.columns)
-    headings = [str(column.header) for column in table.columns[1:]]
-    for name, *values in zip(first, *others, strict=True):
-        yield Text(name, style="bold")
-        for heading, value in zip(headings, values, strict=True):
-            if value:
-                yield Text(f"  {heading}: {value}")
-
-
-def _least_width(table: Table) -> int:
-    """Columns in which no word and no number of a table is broken; a long name may be."""
-    widths = []
-    for column in table.columns:
-        cells = [str(cell) for cell in column.cells]
-        whole = [str(column.header), *cells] if column.no_wrap else []
-        words = [word for cell in (str(column.header), *cells) for word in cell.split()]
-        longest = max(map(cell_len, whole or words), default=0)
-        widths.append(min(longest, _FOLDED) if column.overflow == "fold" else longest)
-    return sum(widths) + 3 * len(widths) + 1
-
-
-_UNBOUNDED = 10_000
-"""Columns of a pipe or a log: more than any table needs."""
-_FOLDED = 24
-"""Columns in which a long name that is folded can still be read."""
-
-
-def _number(table: Table, *headings: str) -> None:
-    """Add columns of numbers, which are not broken."""
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
 
 
 def doctor_tables(found: Mapping[str, Any]) -> list[RenderableType]:
@@ -101,40 +44,13 @@ def doctor_tables(found: Mapping[str, Any]) -> list[RenderableType]:
     return [packages, devices, folders, plugins, *last]
 
 
-def report_table(report: "CompressionReport") -> Table:
-    """Before and after."""
-    table = Table(title=f"{report.teacher} at sparsity {report.sparsity:.4f}", title_justify="left")
-    table.add_column("")
-    _number(table, "before", "after", "ratio")
-    ratio = report.params_before / report.params_after
-    table.add_row("parameters", f"{report.params_before:,}", f"{report.params_after:,}", f"{ratio:.2f}x")
-    ratio = report.macs_before / max(1, report.macs_after)
-    macs = f"MACs per {report.macs_per.split(',')[0]}"
-    table.add_row(macs, quantity(report.macs_before), quantity(report.macs_after), f"{ratio:.2f}x")
-    if report.latency_before_ms and report.latency_after_ms and report.speedup:
-        times = (f"{plain(ms)} ms" for ms in (report.latency_before_ms, report.latency_after_ms))
-        table.add_row("latency, measured at the cut", *times, f"{report.speedup:.2f}x faster")
-    losses = (
-        ("held-out loss before the cut", report.distill_loss_before_removal),
-        ("held-out loss after the cut", report.distill_loss_after_removal),
-        ("held-out loss at the end", report.distill_loss_final),
-    )
-    for name, loss in losses:
-        if loss is not None:
-            table.add_row(name, "", f"{loss:.4f}", "")
-    table.add_row("gated against pruned", "", f"{report.max_relative_difference:.1e}", "")
-    minutes = sum(report.stage_seconds.values()) / 60
-    table.add_row("training", "", f"{minutes:.1f} min", "")
-    return table
-
-
 def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row a prune group."""
     table = Table(title="Prune groups", title_justify="left")
     # What a group is called ends in what tells it from the others.
     table.add_column("group", overflow="fold")
     table.add_column("kind")
-    _number(table, "units")
+    add_numbers(table, "units")
     table.add_column("parameters a unit", justify="right")
     table.add_column("proved")
     for row in rows:
@@ -168,6 +84,16 @@ def verification_table(verification: "Verification") -> Table:
     return table
 
 
+def pareto_table(drawn: "Pareto") -> Table:
+    """One row a run."""
+    table = Table(Column("run", overflow="fold"))
+    add_numbers(table, drawn.x, drawn.y)
+    table.add_column("dominated by", overflow="fold")
+    for point in drawn.points:
+        table.add_row(point.run, plain(point.x), score(point.y, point.y_deviation), point.dominated_by or "")
+    return table
+
+
 def export_lines(export: "Export") -> str:
     """What was written, and how far its outputs are from the network's."""
     first = (
@@ -181,7 +107,7 @@ def measurement_tables(measurement: "Measurement") -> list[Table]:
     """What the models are, and a row for each variant of each model under each load."""
     title = f"{measurement.processor}, torch {measurement.versions['torch']}"
     models = Table("model", title=title, title_justify="left")
-    _number(models, "parameters", "MACs", "file", "load", "peak memory")
+    add_numbers(models, "parameters", "MACs", "file", "load", "peak memory")
     for name, facts in measurement.models.items():
         seconds, size, peak = (facts.get(key) for key in ("load_seconds", "file_bytes", "peak_memory_bytes"))
         models.add_row(
@@ -193,7 +119,7 @@ def measurement_tables(measurement: "Measurement") -> list[Table]:
             f"{peak / 1e6:.0f} MB" if peak else "",
         )
     rows = Table("load", "model", "dtype", "backend")
-    _number(rows, "batch", "threads", "latency", "95 %", "spread")
+    add_numbers(rows, "batch", "threads", "latency", "95 %", "spread")
     rows.add_column("real-time factor", justify="right")
     rows.add_column("times faster (95 % interval)", justify="right")
     for row in measurement.rows:
@@ -228,7 +154,7 @@ def _scores(evaluation: "Evaluation") -> Table:
     if evaluation.shuffled_labels:
         title += "; labels SHUFFLED"
     table = Table("model", title=title, title_justify="left")
-    _number(table, "parameters")
+    add_numbers(table, "parameters")
     for name, facts in evaluation.tasks.items():
         arrow = "↑" if facts["higher_is_better"] else "↓"
         table.add_column(f"{name}, {facts['metric']} {arrow}", justify="right")
@@ -253,7 +179,7 @@ def _layers(evaluation: "Evaluation") -> Table:
     title = f"Layers beside those of {evaluation.against}"
     table = Table("model", title=title, title_justify="left")
     measures = list(dict.fromkeys(name for layer in evaluation.layers for name in layer.measures))
-    _number(table, "layer", "teacher's", *measures)
+    add_numbers(table, "layer", "teacher's", *measures)
     for layer in evaluation.layers:
         values = (layer.measures[name] for name in measures)
         shown = ("" if value is None else f"{value:.3f}" for value in values)

@@ -39,7 +39,8 @@ class Standing:
         self._begins = begins
         first_runs = np.flatnonzero(_changes(sorted_classes[begins]))
         self._first_run = dict(zip(sorted_classes[begins][first_runs].tolist(), first_runs.tolist(), strict=True))
-        self._last_run = np.append(first_runs[1:], len(begins))[: len(first_runs)].tolist()
+        # No atoms have no runs.
+        self._last_run = np.append(first_runs[1:], len(begins)).tolist()[: len(first_runs)]
 
     def alike(self) -> Iterator[tuple[tuple[tuple[Spot, int], ...], list[int]]]:
         """Classes that stand alike: on which spots, with how many indices each; and the classes, ascending."""

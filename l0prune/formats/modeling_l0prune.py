@@ -12,7 +12,7 @@ class Emptied(nn.Module):
         super().__init__()
         plain = {key: value for key, value in vars(instead_of).items() if type(value) in (bool, int, float, str)}
         vars(self).update({key: value for key, value in plain.items() if key not in vars(self)})
-        self.returns = {"tensor": "zero", "pair": "zero 2"}.get(returns, returns)
+        self.returns = str({"tensor": "zero", "pair": "zero 2"}.get(returns, returns))
 
     def forward(self, *args, **kwargs):
         """Any arguments, one of which is a tensor -> a scalar "zero", "zeros" or the "input"; in a tuple with Nones."""

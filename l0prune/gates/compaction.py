@@ -68,9 +68,8 @@ class Compactor(nn.Module):
         (gated,), gates = self._gated, self._gated[0].gates
         with torch.no_grad():
             closed = gates.keep_probabilities() < self.config.closed_below
-            expected = float(gated.expected_sparsity())
             self.looks = torch.where(closed.to(self.looks.device), self.looks + 1, 0)
-        if target >= gated.target_sparsity and expected >= target - _NEAR:
+        if gated.reached(target, _NEAR):
             self.reached.fill_(1)
         if not int(self.reached):
             return None

@@ -146,7 +146,9 @@ class Controller(nn.Module):
         """What to add to the loss for the expected sparsity; float64 scalar, 0 where gates are moved without one."""
         if not self.has_penalty:
             return self.controller.penalty(torch.zeros(()), self.made)
-        return self.controller.penalty(self.gated.expected_sparsity(), self.made)
+        gated = self.gated
+        found = gated.expected_sparsities() if gated.gates.more else gated.expected_sparsity()
+        return self.controller.penalty(found, self.made)
 
     def step(self, *, skipped: Tensor | None = None) -> None:
         """Follow an optimizer step, before the gradients of the next one.

@@ -4,6 +4,7 @@ Legend: N units of all groups, one after the other.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from l0prune.gates.attachment import Attachment
 from l0prune.gates.gates import Gates
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.removal import RemovalPlan, apply_plan, make_plan
-from l0prune.size import SizeModel, budget_for, kept_indices, parameter_size
+from l0prune.size import Budget, Facts, SizeModel, Subject, Target, budget_for, kept_indices, parameter_size
 from l0prune.support import copied, model_shapes, owners
 
 # How far the expected size may be above the budget at the cut without a word, as a share of the budget.
@@ -35,6 +36,7 @@ class GatedModel(nn.Module):
         target_sparsity: Share of the size to remove, in (0, 1).
         config: Gate settings.
         size_model: The size that the target counts; the parameters by default.
+        more: Further budgets, which the selection meets too.
 
     Raises:
         GroupError: A group does not fit the model; the model is untouched then.
@@ -49,6 +51,7 @@ class GatedModel(nn.Module):
         target_sparsity: float,
         config: GateConfig | None = None,
         size_model: SizeModel | None = None,
+        more: Sequence[Budget] = (),
     ) -> None:
         super().__init__()
         shapes = model_shapes(model)
@@ -68,7 +71,7 @@ class GatedModel(nn.Module):
         reference = next((p for p in model.parameters() if p.is_floating_point()), None)
         if reference is None:
             raise GroupError("the model has no floating-point parameter to put gates on", where=type(model).__name__)
-        self.gates = Gates(groups, self.size_model, budget, config, reference)
+        self.gates = Gates(groups, self.size_model, budget, config, reference, more)
         self._attachment = Attachment(self.model, self.groups, self.gates, self.shapes)
 
     def forward(self, *args, **kwargs):
@@ -81,14 +84,71 @@ class GatedModel(nn.Module):
         """1 - expected size / dense size; float64 scalar, differentiable in the gates."""
         return 1 - self.size_model.expected(self.gates.keep_probabilities()) / self.size_model.total
 
+    def expected_sparsities(self) -> Tensor:
+        """The same of each budget's size, the leading one first; (M,) float64, differentiable in the gates."""
+        kept = self.gates.keep_probabilities()
+        sizes = [self.size_model, *(budget.size for budget in self.gates.more)]
+        return torch.stack([1 - size.expected(kept) / size.total for size in sizes])
+
+    @torch.no_grad()
+    def reached(self, target: float, margin: float) -> bool:
+        """Whether the expected sparsities are the final ones, but for a margin, where `target` is asked for now."""
+        if target < self.target_sparsity:
+            return False
+        if not self.gates.more:
+            return float(self.expected_sparsity()) >= target - margin
+        asked = self.expected_sparsities().new_tensor([target, *(budget.sparsity for budget in self.gates.more)])
+        return bool((self.expected_sparsities() >= asked - margin).all())
+
+    def meet(self, target: Target, subject: Subject) -> Facts:
+        """Move the budgets so that every target is met whose metric measures at the cut.
+
+        Args:
+            target: The target, with further ones.
+            subject: With a copy of the dense model.
+
+        Returns:
+            Facts for the report.
+        """
+        facts: Facts = {}
+        names = {budget.name: number for number, budget in enumerate(self.gates.more, start=1)}
+        for one in (target, *target.more):
+            if one is target and one.metric.measured_at_cut:
+                facts |= one.metric.meet(self, one, subject)
+            elif one.metric.measured_at_cut and one.metric.name in names:
+                facts |= one.metric.meet(_OneOfSeveral(self, names[one.metric.name]), one, subject)
+        return facts
+
+    def budget_facts(self, target: Target) -> dict[str, Any]:
+        """For the report: what each of several budgets says of the selection; nothing where there is one."""
+        if not target.more:
+            return {}
+        rows, gap = self.gates.explained([target.metric.name, *(budget.name for budget in self.gates.more)])
+        known, free = {row["metric"] for row in rows}, [one for one in target.more if one.sparsity <= 0]
+        kept = kept_indices(self.gates.select(), self.groups)
+        counts = np.array([len(kept[group.name]) for group in self.groups])
+        for one in free:
+            # Never exceeded, whatever is removed.
+            assert one.metric.name not in known
+            facts = {"metric": one.metric.name, "counts": one.size.counts, "unit": one.size.unit}
+            sizes = {"dense": int(one.size.total), "budget": one.most_for(1), "size": one.size.exact(counts)}
+            rows.append(
+                {**facts, **sizes, "binds": False, "alone": {one.metric.name: int(one.size.total)}, "alone_units": 1.0}
+            )
+        return {"targets": rows, "selection_gap": gap}
+
     @torch.no_grad()
     def behind(self) -> str:
         """What to say before a cut where the gates are far from the target yet; else nothing."""
         left, budget = 1 - float(self.expected_sparsity()), 1 - self.target_sparsity
+        if self.gates.more:
+            asked = [self.target_sparsity, *(one.sparsity for one in self.gates.more)]
+            found = zip(self.expected_sparsities().tolist(), asked, strict=True)
+            left, budget = max(((1 - one, 1 - wish) for one, wish in found), key=lambda pair: pair[0] / pair[1])
         if left <= budget * (1 + _BEHIND):
             return ""
         return (
-            f"the gates are at an expected sparsity of {1 - left:.3f}, the target is {self.target_sparsity:.3f}: the "
+            f"the gates are at an expected sparsity of {1 - left:.3f}, the target is {1 - budget:.3f}: the "
             f"expected size is {left / budget - 1:.0%} above the budget, and the cut removes units that training still "
             'used; train longer, or choose the controller "projected", which is at the target at each step'
         )
@@ -162,7 +222,8 @@ class GatedModel(nn.Module):
         same = self.size_model is self.parameter_model
         self.parameter_model = self.parameter_model.restricted(self.groups, numbers)
         self.size_model = self.parameter_model if same else self.size_model.restricted(self.groups, numbers)
-        self.gates.shrink(kept, self.groups, self.size_model)
+        more = [budget.size.restricted(self.groups, numbers) for budget in self.gates.more]
+        self.gates.shrink(kept, self.groups, self.size_model, more)
         self._attachment = Attachment(self.model, self.groups, self.gates, self.shapes)
         return plan, {name: (parameter, after.get(name)) for name, parameter in before.items()}
 
@@ -175,3 +236,33 @@ class GatedModel(nn.Module):
         """Take the gates off again, without folding them in; returns the dense model."""
         self._attachment.take_off()
         return self.model
+
+
+class _OneOfSeveral:
+    """A gated model as the metric of one of its further budgets sees it before the cut."""
+
+    def __init__(self, gated: GatedModel, number: int) -> None:
+        self._gated, self._number = gated, number
+        self.size_model: SizeModel = gated.gates.more[number - 1].size
+        self.gates = self
+
+    @property
+    def budget(self) -> int:
+        return self._gated.gates.more[self._number - 1].most
+
+    @property
+    def config(self) -> GateConfig:
+        return self._gated.gates.config
+
+    @property
+    def groups(self) -> tuple[PruneGroup, ...]:
+        return self._gated.gates.groups
+
+    def select(self) -> np.ndarray:
+        return self._gated.gates.select()
+
+    def allow(self, budget: int) -> None:
+        self._gated.gates.allow(budget, self._number)
+
+    def pruned(self) -> tuple[nn.Module, RemovalPlan]:
+        return self._gated.pruned()

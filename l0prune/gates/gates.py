@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from l0prune.config import GateConfig
 from l0prune.gates.hard_concrete import HardConcrete
 from l0prune.groups import PruneGroup
-from l0prune.size import SizeModel, select
+from l0prune.size import Bounds, Budget, SizeModel, bounds_of, choose, explained, select
 from l0prune.support import in_backward, in_checkpoint
 
 _F = TypeVar("_F", bound=Callable)
 
+_HELD = 2.0
+"""How far units that limits decide on lie beyond all others, in logarithms of worth."""
 _THROUGH = 1e-3
 """Share of dL/dz that passes straight through."""
 
@@ -39,12 +41,28 @@ class Gates(nn.Module):
         budget: The largest size that the deterministic selection may have.
         config: Distribution and starting values.
         reference: Gives the device, and the dtype if that is wider than float32.
+        more: Further budgets, which the selection meets too.
     """
 
+    weights: Tensor
+    """(1 + further budgets,) what each budget weighs in what a unit costs."""
+
     def __init__(
-        self, groups: Sequence[PruneGroup], size_model: SizeModel, budget: int, config: GateConfig, reference: Tensor
+        self,
+        groups: Sequence[PruneGroup],
+        size_model: SizeModel,
+        budget: int,
+        config: GateConfig,
+        reference: Tensor,
+        more: Sequence[Budget] = (),
     ) -> None:
         super().__init__()
+        self.more = tuple(more)
+        bounds = bounds_of(groups, config.limits, config.multiple)
+        self._limits = {group.name: (int(low), int(high)) for group, low, high in zip(groups, *bounds, strict=True)}
+        if more:
+            # How much each budget's price counts: what brings the sizes to their targets may move it.
+            self.register_buffer("weights", torch.ones(1 + len(more), dtype=torch.float64) / (1 + len(more)))
         self.groups, self.size_model, self.budget, self.config = tuple(groups), size_model, budget, config
         self.distribution = HardConcrete(temperature=config.temperature, low=config.low, high=config.high)
         starts = [self.distribution.location(config.drop_rate_of(group.kind)) for group in groups]
@@ -123,7 +141,65 @@ class Gates(nn.Module):
 
     def _selected(self, scores: np.ndarray) -> np.ndarray:
         round_to, uniform = self.config.multiple, self.config.uniform
-        return select(scores, self.groups, self.size_model, self.budget, round_to=round_to, uniform=uniform)
+        if self.more and self._ranking is not None:
+            # Gates have learned an order under all budgets, importances have not.
+            return choose(scores, self.groups, self.budgets, **self._settings()).kept
+        more = [(budget.size, budget.most) for budget in self.more]
+        return select(
+            scores,
+            self.groups,
+            self.size_model,
+            self.budget,
+            round_to=round_to,
+            uniform=uniform,
+            bounds=self.bounds,
+            more=more,
+        )
+
+    @property
+    def bounds(self) -> Bounds:
+        """The fewest and the most units that each group keeps."""
+        pairs = [self._limits[group.name] for group in self.groups]
+        low, high = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        return Bounds(low, np.minimum(high, [group.units for group in self.groups]))
+
+    def held_within(self, ranking: Tensor) -> Tensor:
+        """A ranking (N,) in which each group's best units lead that must stay, and those come last that must go."""
+        if not self.config.limits:
+            return ranking
+        rows, beyond = list(ranking.split(self._units)), ranking.max() - ranking.min() + _HELD
+        for g, group in enumerate(self.groups):
+            low, high = self._limits[group.name]
+            order = rows[g].argsort(descending=True, stable=True)
+            held = torch.zeros_like(rows[g])
+            held[order[:low]] = beyond
+            held[order[high:]] = -beyond
+            rows[g] = rows[g] + held
+        return torch.cat(rows)
+
+    @property
+    def budgets(self) -> list[Budget]:
+        """All budgets, the leading one first, where there are several."""
+        sparsity = 1 - self.budget / self.size_model.total
+        return [Budget(self.size_model.counts, self.size_model, sparsity, self.budget), *self.more]
+
+    def _settings(self) -> dict[str, Any]:
+        """How units are chosen, beside scores and budgets."""
+        return {"bounds": self.bounds, "round_to": self.config.multiple, "uniform": self.config.uniform}
+
+    def explained(self, names: Sequence[str]) -> tuple[list[dict[str, Any]], float]:
+        """What each budget says of the selection, and how far the selection may be from the best one.
+
+        Args:
+            names: Of the budgets' metrics.
+        """
+        budgets = [budget._replace(name=name) for budget, name in zip(self.budgets, names, strict=True)]
+        scores, trained, settings = self._ranking, self._ranking is None, self._settings()
+        if scores is None:
+            scores = torch.sigmoid(self.log_alpha.detach().double() + self.distribution.open_shift).cpu().numpy()
+        weights = self.weights.cpu().numpy() if trained and self.more else None
+        found = choose(scores, self.groups, budgets, **settings, weights=weights, search=not trained)
+        return explained(scores, self.groups, budgets, found.counts, **settings), found.gap
 
     def forced(self) -> int:
         """Units on which the selection decides otherwise than their gates: open ones removed, closed ones kept."""
@@ -216,23 +292,37 @@ class Gates(nn.Module):
         self.settled, self._held, self._decided = True, held, None
         self.forget_sample()
 
-    def allow(self, budget: int) -> None:
-        """Select under another budget from now on."""
-        self.budget, self._decided = budget, None
+    def allow(self, budget: int, number: int = 0) -> None:
+        """Select under another budget from now on; by its number where there are several."""
+        self._decided = None
+        if number == 0:
+            self.budget = budget
+        else:
+            more = list(self.more)
+            more[number - 1] = more[number - 1]._replace(most=budget)
+            self.more = tuple(more)
 
     def rank_by(self, scores: np.ndarray) -> None:
         """Select by other scores (N,) than the gates' own from now on; a kept gate's value is 1."""
         self._ranking, self._decided = scores, None
 
-    def shrink(self, kept: np.ndarray, groups: Sequence[PruneGroup], size_model: SizeModel) -> None:
+    def shrink(
+        self,
+        kept: np.ndarray,
+        groups: Sequence[PruneGroup],
+        size_model: SizeModel,
+        more: Sequence[SizeModel] = (),
+    ) -> None:
         """Forget units that are gone for good.
 
         Args:
             kept: (N,) bool, True for units that are left.
             groups: What is left of the groups, in their order.
             size_model: Their size.
+            more: Their sizes under the further budgets.
         """
         self.groups, self.size_model = tuple(groups), size_model
+        self.more = tuple(budget._replace(size=size) for budget, size in zip(self.more, more, strict=True))
         self._units = [group.units for group in groups]
         index = torch.from_numpy(np.flatnonzero(kept)).to(self.log_alpha.device)
         self.log_alpha = nn.Parameter(self.log_alpha.detach()[index])

@@ -202,6 +202,7 @@ class ProjectedController(SizeController):
         ranking, target = self._ranking(), self.target_at(step)
         if gates.config.uniform:
             ranking = _tied(ranking, gates)
+        ranking = gates.held_within(ranking)
         if self._share(step) > _DECIDED_FROM:
             # A unit as large as many others must not wait at the border for the cut to decide.
             large = self.costs > _LARGE * self.costs.median()
@@ -222,7 +223,7 @@ class ProjectedController(SizeController):
 
         The secant method, from the last step's shift and slope, within a bracket that is halved where it leaves it.
         """
-        size, opened = gates.size_model, gates.distribution.open_shift
+        opened = gates.distribution.open_shift
         reach = 2 * _FARTHEST / sharpness
         low, high = -ranking.max() - reach, -ranking.min() + reach
         shift, rise = torch.minimum(torch.maximum(self.shift, low), high), self.rise.clone()
@@ -230,7 +231,7 @@ class ProjectedController(SizeController):
         on_device = reading_waits(shift)
         for _ in range(_ROUNDS_ON_DEVICE if on_device else _ROUNDS):
             kept = torch.sigmoid(_located(ranking + shift, sharpness) + opened)
-            gap = size.expected(kept) / size.total - left
+            gap = self._gap(gates, kept, left)
             if not on_device and abs(float(gap)) < _CLOSE:
                 break
             if before is not None:
@@ -244,6 +245,10 @@ class ProjectedController(SizeController):
         self.shift.copy_(shift)
         self.rise.copy_(rise)
 
+    def _gap(self, gates: Gates, kept: Tensor, left: float) -> Tensor:
+        """By how much the expected size is above `left`, as a share of the dense one."""
+        return gates.size_model.expected(kept) / gates.size_model.total - left
+
     def _price(self, gates: Gates) -> None:
         """What each unit costs while all are open.
 
@@ -252,7 +257,7 @@ class ProjectedController(SizeController):
         """
         kept = torch.ones_like(self.costs).requires_grad_()
         with torch.enable_grad():
-            (price,) = torch.autograd.grad(gates.size_model.expected(kept) / gates.size_model.total, kept)
+            (price,) = torch.autograd.grad(gates.size_model.priced(kept) / gates.size_model.total, kept)
         self.costs.copy_(price)
 
 

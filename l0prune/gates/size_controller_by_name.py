@@ -6,6 +6,7 @@ from l0prune.config import ControllerConfig
 from l0prune.errors import ConfigError
 from l0prune.gates.gates import Gates
 from l0prune.gates.projected import ProjectedController
+from l0prune.gates.several_targets import several
 from l0prune.gates.size_controllers import AugmentedLagrangian, ProportionalIntegral, SizeController
 
 
@@ -31,9 +32,11 @@ def size_controller(
     """
     if start is not None and config.kind != "projected":
         raise ConfigError("the controller takes no start", got=config.kind, expected="projected")
-    if config.kind == "projected":
+    if gates.more:
+        controller: SizeController = several(target_sparsity, config, gates, start=start, prior=prior)
+    elif config.kind == "projected":
         units = [group.units for group in gates.groups]
-        controller: SizeController = ProjectedController(target_sparsity, config, units, start=start, prior=prior)
+        controller = ProjectedController(target_sparsity, config, units, start=start, prior=prior)
     else:
         kinds = {"lagrangian": AugmentedLagrangian, "pi": ProportionalIntegral}
         controller = kinds[config.kind](target_sparsity, config)

@@ -103,8 +103,12 @@ class AugmentedLagrangian(SizeController):
     def penalty(self, sparsity: Tensor, step: int) -> Tensor:
         """Eq. 6 for the expected sparsity s at a step."""
         gap = sparsity - self.target_at(step)
-        multipliers: Tensor = _Reversed.apply(self.multipliers)  # type: ignore[assignment]
+        multipliers = self.reversed_multipliers()
         return multipliers[0] * gap + multipliers[1] * gap**2
+
+    def reversed_multipliers(self) -> Tensor:
+        """The multipliers, whose gradient changes sign."""
+        return _Reversed.apply(self.multipliers)  # type: ignore[return-value]
 
     def multiplier_values(self) -> list[float]:
         """lambda1 and lambda2."""

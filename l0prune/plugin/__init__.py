@@ -3,6 +3,8 @@
 from l0prune.plugin.find import get_plugin, plugin_names
 from l0prune.plugin.protocols import (
     Benchable,
+    Carded,
+    CardFacts,
     Evaluator,
     Export,
     Exporter,
@@ -19,6 +21,8 @@ from l0prune.plugin.task import OwnTask, Task, UnitKind
 __all__ = [
     "STAGES",
     "Benchable",
+    "CardFacts",
+    "Carded",
     "Evaluation",
     "EvaluationSettings",
     "EvaluationTask",

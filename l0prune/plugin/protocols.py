@@ -100,6 +100,30 @@ class Benchable(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """What a model card says and no file of a run tells, in the words of the Hugging Face hub."""
+
+    license: str = ""
+    language: tuple[str, ...] = ()
+    """Codes: "en"."""
+    base_model: str = ""
+    """The repository of the network that it was made from."""
+    base_model_relation: str = "finetune"
+    """Hubs have no word of their own for a pruned network."""
+    datasets: tuple[str, ...] = ()
+    pipeline_tag: str = ""
+
+
+@runtime_checkable
+class Carded(Protocol):
+    """What a plugin provides beside `Plugin` for the cards of its runs on a hub."""
+
+    def card_facts(self, options: Mapping[str, Any]) -> CardFacts:
+        """What is known from a run's settings of the plugin."""
+        ...
+
+
 @runtime_checkable
 class SelfChecking(Protocol):
     """What a plugin provides beside `Plugin` for `l0prune doctor` to look at what it needs."""

@@ -64,9 +64,12 @@ def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = Non
     values["options"] = to_mapping(build(plugin.options, options, where=plugin.name))
     config = build(RunConfig, values)
     # Imported here, because settings are read before anything heavy is loaded.
-    from l0prune.size import metric_named
+    from l0prune.size import metric_named, read_targets
 
-    metric_named(config.metric).check(wish_of(config))
+    if config.target:
+        read_targets(config.target)
+    else:
+        metric_named(config.metric).check(wish_of(config))
     return config if steps is None else in_steps(config, steps)
 
 

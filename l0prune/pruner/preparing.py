@@ -14,7 +14,20 @@ from l0prune.gates import Gates
 from l0prune.groups import PruneGroup
 from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Inspection, inspect
 from l0prune.removal import RemovalPlan, remembered
-from l0prune.size import Metric, RoundTo, Subject, Target, Wish, metric_named
+from l0prune.size import (
+    Limits,
+    Metric,
+    RoundTo,
+    Subject,
+    Target,
+    Targets,
+    Wish,
+    bounds_of,
+    check_within,
+    joint_target,
+    metric_named,
+    read_targets,
+)
 from l0prune.size.latency import latency_cache
 from l0prune.support import listed
 
@@ -24,7 +37,9 @@ def prepared(
     example_inputs: Any,
     *,
     metric: str | Metric = "params",
-    wish: Wish,
+    wish: Wish | None = None,
+    targets: Targets | None = None,
+    limits: Limits | None = None,
     round_to: RoundTo = None,
     ignored: nn.Module | str | Sequence[nn.Module | str] = (),
     groups: Sequence[PruneGroup] | None = None,
@@ -43,6 +58,8 @@ def prepared(
         example_inputs: As `inspect` takes them, and so are the others.
         metric: What the target counts, by name or as an object.
         wish: What is asked for.
+        targets: What is asked for of several metrics, instead of `metric` and `wish`.
+        limits: A floor and a ceiling by name pattern: shares of the units that a group keeps.
         round_to: Widths stay multiples of this many channels; None for "auto".
         ignored: Modules to leave alone.
         groups: Prune groups of the caller's own.
@@ -60,7 +77,7 @@ def prepared(
 
     Raises:
         ConfigError: A setting is wrong, or the metric cannot be counted.
-        TargetError: The wish cannot be met.
+        TargetError: What is asked for cannot be met.
         GroupError: Nothing can be pruned, or gates are there already.
         PlanError: The model was pruned before, in units that these groups cut through.
         L0PruneError: As `inspect` does.
@@ -69,8 +86,10 @@ def prepared(
         raise ConfigError("model has the wrong type", got=type(model).__name__, expected="a torch.nn.Module")
     if num_heads is not None and not isinstance(num_heads, Mapping):
         raise ConfigError("num_heads has the wrong type", got=repr(num_heads), expected="{projection: heads}")
+    asked = [] if targets is None else read_targets(targets)
     metric = metric_named(metric)
-    metric.check(wish)
+    if wish is not None:
+        metric.check(wish)
     if any(isinstance(module, Gates) for module in model.modules()):
         raise GroupError("model has gates already", hint="finalize() it first, then prune the pruned model")
     found = inspect(
@@ -106,14 +125,23 @@ def prepared(
         round_to="auto" if round_to is None else round_to,
         cache=latency_cache(model, found.groups),
     )
-    target = metric.target(subject, wish)
-    counted = target.size.counted
-    if not metric.measured_at_cut and 0 < len(counted) < len(found.groups):
+    # Names and shares are checked before anything is measured.
+    bounds_of(found.groups, limits or {})
+
+    def targeted(subject: Subject) -> Target:
+        return metric.target(subject, wish) if wish is not None else joint_target(subject, asked)
+
+    target = targeted(subject)
+    counted = {g for one in (target, *target.more) for g in one.size.counted}
+    # Limits name groups, which are all looked for then.
+    if not limits and not target.measured_at_cut and 0 < len(counted) < len(found.groups):
         # Nothing is gained where other units go.
-        found = found.of(counted)
+        found = found.of(sorted(counted))
         parameters, macs = found.parameter_model, found.mac_model
         subject = replace(subject, groups=found.groups, parameters=parameters, macs=macs)
-        target = metric.target(subject, wish)
+        target = targeted(subject)
+    if limits:
+        check_within(target, bounds_of(found.groups, limits, target.round_to or 1))
     return found, subject, target, earlier
 
 

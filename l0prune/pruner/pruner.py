@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import signature
+from pathlib import Path
 from typing import Any, Literal, Never
 
 import numpy as np
@@ -28,8 +29,8 @@ from l0prune.pruner.report import PruningReport
 from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
-from l0prune.size import Metric, Wish, width_facts
-from l0prune.support import copied, evaluating, one_line
+from l0prune.size import Limits, Metric, Targets, Wish, removing, width_facts
+from l0prune.support import copied, evaluating, one_line, to_mapping
 
 _TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
 """Arguments of torch-pruning's pruners, and what they are called here."""
@@ -49,6 +50,11 @@ class L0Pruner:
         target_sparsity: Share of the size to remove, in (0, 1).
         target_ms: With the metric "latency", in its place: milliseconds of the example inputs on the model's device.
         target_speedup: With the metric "latency", in its place: how many times faster the pruned model is to be.
+        target: What is to be left of several metrics at most, all of which hold:
+            `{"params": 0.25, "latency_ms": 40, "macs": "30%"}`. Below 1 it is a share of the dense size; a name may
+            end in a unit. In place of the other targets and `metric`.
+        limits: A floor and a ceiling by name pattern, shares of the units that a group keeps:
+            `{"layers.0.*": (0.5, 1.0)}`.
         metric: What the size counts: "params", "macs" on the example inputs, "latency" (pruned copies are measured now,
             which takes a while, and the cut is measured again), or a metric of your own (`l0prune.size.Metric`).
         ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
@@ -94,6 +100,8 @@ class L0Pruner:
         target_sparsity: float | None = None,
         target_ms: float | None = None,
         target_speedup: float | None = None,
+        target: Targets | None = None,
+        limits: Limits | None = None,
         metric: str | Metric = "params",
         ignored: nn.Module | str | Sequence[nn.Module | str] = (),
         groups: Sequence[PruneGroup] | None = None,
@@ -116,8 +124,10 @@ class L0Pruner:
     ) -> None:
         for name in unknown:
             raise _no_such_argument(name)
-        wish = Wish.of(target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup)
-        gates = gates or GateConfig(round_to=round_to, uniform=uniform)
+        wish = Wish.of(
+            target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup, target=target
+        )
+        gates = gates or GateConfig(round_to=round_to, uniform=uniform, limits=limits or {})
         controller = controller_for(total_steps, controller)
         if start is not None:
             check_importance(start, batches=batches, loss=loss)
@@ -133,11 +143,15 @@ class L0Pruner:
             raise ConfigError("round_to is given twice", got=f"{round_to} and gates.round_to {gates.round_to}")
         if uniform and not gates.uniform:
             raise ConfigError("uniform is given twice", got="uniform=True and gates.uniform False")
+        if limits not in (None, gates.limits):
+            raise ConfigError("limits are given twice", got="limits and gates.limits", expected="one of them")
         self.inspection, subject, self.target, self._earlier = prepared(
             model,
             example_inputs,
             metric=metric,
             wish=wish,
+            targets=target,
+            limits=gates.limits,
             round_to=gates.round_to,
             ignored=ignored,
             groups=groups,
@@ -151,8 +165,7 @@ class L0Pruner:
         )
         self.tolerance, self.controller, self.total_steps = tolerance, controller, total_steps
         known = partial(importances, model, self.inspection.groups, size_model=self.target.size)
-        measured = self.target.metric.measured_at_cut
-        self._to_measure = replace(subject, model=copied(model)) if measured else None
+        self._to_measure = replace(subject, model=copied(model)) if self.target.measured_at_cut else None
         scores = None if start is None else known(start, batches=batches, loss=loss, forward_fn=forward_fn)
         prior = known("magnitude") if controller.kind == "projected" else None
         self._example = Example(example_inputs, forward_fn, output_transform)
@@ -163,12 +176,14 @@ class L0Pruner:
             target_sparsity=self.target.sparsity,
             config=replace(gates, round_to=self.target.round_to),
             size_model=self.target.size,
+            more=removing(self.target),
         )
         self._controller = Controller(self._gated, controller, compaction=compaction, start=scores, prior=prior)
         self._gated.carry(self._controller, total_steps)
         self._placed = place_of(self._weights())
         self._plan: RemovalPlan | None = None
         self._report: PruningReport | None = None
+        self._pruned: nn.Module | None = None
         self._try_cut()
 
     @property
@@ -296,9 +311,9 @@ class L0Pruner:
         facts = dict(self.target.facts)
         if self._to_measure:
             with evaluating(self._gated):
-                facts |= self.target.metric.meet(self._gated, self.target, self._to_measure)
+                facts |= self._gated.meet(self.target, self._to_measure)
         pruned, plan, difference = self._cut()
-        self._plan = self._composed(plan)
+        self._plan, self._pruned = self._composed(plan), pruned
         remember(pruned, self._plan)
         after = None
         if evaluate is not None:
@@ -329,8 +344,64 @@ class L0Pruner:
             measured=facts,
             round_to=self.target.round_to,
             widths=width_facts(plan.groups, plan.kept_counts),
+            **self._gated.budget_facts(self.target),
         )
         return pruned
+
+    def save_run(
+        self,
+        folder: str | Path,
+        module: nn.Module | None = None,
+        *,
+        name: str | None = None,
+        plugin: str | None = None,
+        architecture: Mapping[str, Any] | None = None,
+        metrics: Iterable[Mapping[str, Any]] = (),
+        final_loss: float | None = None,
+        seed: int = 0,
+    ) -> Path:
+        """Save what `finalize()` returned as a run folder, as `compress` makes them; the commands of l0prune read it.
+
+        Args:
+            folder: The folder to make.
+            module: The pruned network, if it is another object by now; that of the last `finalize()` by default.
+            name: What the dense network is called; its class by default.
+            plugin: A plugin whose `build(architecture)` makes the dense network, if there is one. Commands then open
+                the run by it; without one they need `--build MODULE:FUNCTION`.
+            architecture: JSON for that.
+            metrics: A mapping for each logging step: `step`, `loss`, and where known `parts` (of the loss, by name),
+                `sparsity`, `target`, `parameters`, `step_seconds`. The report draws them.
+            final_loss: On held-out data, of `module`.
+            seed: Of the training.
+
+        Returns:
+            The folder.
+
+        Raises:
+            TrainingError: `finalize()` has not been called.
+            ConfigError: A row of `metrics` has no step or loss, or plugin and architecture do not go together.
+            PlanError: `module` is not what the plan leaves.
+            RunError: The folder is taken or cannot be written, or a weight is not finite; nothing is left of it then.
+        """
+        from l0prune.pruner.saving import save_run
+
+        found, pruned = self.report, self._pruned if module is None else module
+        assert pruned is not None
+        told = {"round_to": self.target.round_to, "steps": found.steps, "controller": to_mapping(self.controller)}
+        return save_run(
+            Path(folder),
+            pruned,
+            self.plan,
+            found,
+            observe=self.observe,
+            settings=told,
+            name=name or type(self.model).__name__,
+            plugin=plugin,
+            architecture=architecture,
+            metrics=metrics,
+            final_loss=final_loss,
+            seed=seed,
+        )
 
     def rehearsed(self) -> tuple[nn.Module, RemovalPlan]:
         """What `finalize()` would return now, and its plan for the model as it was wrapped; nothing is changed.

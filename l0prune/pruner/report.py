@@ -41,6 +41,12 @@ class PruningReport:
     """What widths are multiples of, where a group has more channels than that."""
     widths: dict[str, int] = field(default_factory=dict)
     """How many `widths` the pruned groups have, and how many are `multiples_of_8` and `multiples_of_16`."""
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    """Where there are several targets, a row for each: `metric`, `counts` and `unit`, the `dense` size, the `budget`,
+    the `size` of the selection, whether it `binds`, and what it `alone` would allow: the size in each metric, and
+    `alone_units`, the share of units that would stay."""
+    selection_gap: float | None = None
+    """How much more the best choice under several budgets may be worth at most, as a share."""
     measured: dict[str, Any] = field(default_factory=dict)
     """What the metric measured: with "latency" `latency_before_ms`, `latency_after_ms`, `speedup` and the like."""
 

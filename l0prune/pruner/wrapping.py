@@ -8,7 +8,7 @@ from torch import nn
 
 from l0prune.groups import PruneGroup
 from l0prune.pruner.pruner import L0Pruner
-from l0prune.size import Metric
+from l0prune.size import Limits, Metric, Targets
 
 
 def wrap(
@@ -16,6 +16,8 @@ def wrap(
     example_inputs: Any,
     *,
     target_sparsity: float | None = None,
+    target: Targets | None = None,
+    limits: Limits | None = None,
     metric: str | Metric = "params",
     ignored: nn.Module | str | Sequence[nn.Module | str] = (),
     groups: Sequence[PruneGroup] | None = None,
@@ -36,6 +38,9 @@ def wrap(
         model: Any nn.Module; gates are attached to it in place.
         example_inputs: A tensor; a tuple or list of positional arguments; or a mapping of keyword arguments.
         target_sparsity: Share of the size to remove, in (0, 1).
+        target: What is to be left of several metrics at most, in place of `target_sparsity` and `metric`:
+            `{"params": 0.25, "macs": 0.3}`.
+        limits: A floor and a ceiling by name pattern, shares of the units that a group keeps.
         metric: What the size counts: "params", "macs" on the example inputs, "latency" (then `target_ms` or
             `target_speedup` may stand in place of the share), or a metric of your own.
         ignored: Modules, or their dotted names, whose own units and inputs stay; or one.
@@ -51,6 +56,8 @@ def wrap(
             model,
             example_inputs,
             target_sparsity=target_sparsity,
+            target=target,
+            limits=limits,
             metric=metric,
             ignored=ignored,
             groups=groups,

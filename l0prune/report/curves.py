@@ -40,12 +40,15 @@ def read_curves(rows: Sequence[_Row]) -> Curves:
     parts = dict.fromkeys(name for row in rows for name in row["parts"])
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     first = [row for row in rows if row["stage"] in stages[:1]]
-    pairs = [row.get("multipliers") or (None, None) for row in rows]
+    pairs = [row.get("multipliers") or () for row in rows]
+    # Two, or two for each of several targets.
+    number = max((len(pair) for pair in pairs), default=0)
+    pairs = [[*pair, *[None] * (number - len(pair))] for pair in pairs]
     return Curves(
         loss=_curves({"loss": [row["loss"] for row in rows]}, rows),
         loss_parts=_curves({name: [row["parts"].get(name) for row in rows] for name in parts}, rows),
         sparsity=_curves({name: [row.get(name) for row in rows] for name in ("sparsity", "target")}, rows),
-        multipliers=_curves({f"λ{i + 1}": [pair[i] for pair in pairs] for i in (0, 1)}, rows),
+        multipliers=_curves({f"λ{i + 1}": [pair[i] for pair in pairs] for i in range(number)}, rows),
         parameters=_curves({"parameters": [row.get("parameters") for row in rows]}, rows),
         step_seconds=_curves({"seconds a step": [row.get("step_seconds") for row in rows]}, rows),
         cut_at=first[-1]["position"] if len(stages) > 1 else None,

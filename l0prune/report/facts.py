@@ -9,10 +9,10 @@ from typing import Any
 from l0prune.plugin import STAGES
 from l0prune.report.curves import Curves, read_curves
 from l0prune.report.figures import KeptUnits, kept_units
-from l0prune.report.measures import Measure, measures
+from l0prune.report.measures import Measure, measures, own_scores
 from l0prune.report.parts import Parts, network_parts
 from l0prune.report.read import Run, read_run
-from l0prune.storage import read_plan
+from l0prune.storage import OWN_LOOP, read_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +35,14 @@ class RunFacts:
     """None before there is a plan."""
     curves: Curves
     probes: Sequence[Mapping[str, Any]]
+    scores: Sequence[Mapping[str, Any]]
+    """The run's own rows of evaluation.json, with the data they were scored on."""
     layers: Sequence[Mapping[str, Any]]
     bench: Mapping[str, Any] | None
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     repeat: str
-    """The command that repeats the run, or goes on with an unfinished one."""
+    """The command that repeats the run, or goes on with an unfinished one; nothing of one's own training loop."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -75,6 +77,7 @@ def run_facts(path: Path, name: str) -> RunFacts:
         parts=network_parts(run.description, path) if run.description else None,
         curves=read_curves(run.metrics),
         probes=run.probes,
+        scores=own_scores(run),
         layers=run.layers,
         bench=run.bench,
         settings=run.settings,
@@ -95,6 +98,8 @@ def _command(run: Run, plugin: str) -> str:
     # "." and ".." have no name to put another in the place of.
     base = run.path if run.path.name not in ("", "..") else run.path.resolve()
     config, out = run.path / "config.toml", base.with_name(f"{run.name}-again") if run.report else run.path
+    if run.settings.get("recipe") == OWN_LOOP:
+        return ""
     if plugin == "task":
         return f"l0prune.compress(task, config={str(config)!r}, out={str(out)!r}, resume={run.report is None})"
     words = ["l0prune", "compress", "--plugin", plugin, "--config", str(config), "--out", str(out)]

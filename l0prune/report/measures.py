@@ -1,6 +1,6 @@
 """The numbers of a run, in the order and the words in which a table shows them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
 from os.path import normpath
@@ -10,7 +10,7 @@ from typing import Any
 from l0prune.plugin import STAGES
 from l0prune.report.read import Run
 from l0prune.size import noun_of
-from l0prune.support import counted, duration, quantity, score
+from l0prune.support import counted, duration, plain, quantity, score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,13 @@ def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterato
     yield "teacher", report["teacher"]
     yield from _target(report.get("metric", "params"), report["target_sparsity"])
     yield "removed", f"{report['sparsity']:.2%}"
+    yield from _targets(report.get("targets", []))
     yield "parameters before", f"{before:,}"
     yield "parameters after", f"{after:,} ({before / max(1, after):.2f} times fewer)"
     before, after = report["macs_before"], report["macs_after"]
-    yield "MACs before", f"{quantity(before)} per {report['macs_per']}"
-    yield "MACs after", f"{quantity(after)} ({before / max(1, after):.2f} times fewer)"
+    if before is not None and after is not None:
+        yield "MACs before", f"{quantity(before)} per {report['macs_per']}"
+        yield "MACs after", f"{quantity(after)} ({before / max(1, after):.2f} times fewer)"
     if report.get("speedup"):
         pair = f"{report['latency_before_ms']:.1f} to {report['latency_after_ms']:.1f} ms"
         yield "latency at the cut", f"{pair} ({report['speedup']:.2f} times faster)"
@@ -56,6 +58,7 @@ def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterato
         yield f"{part}, held out, at the end", f"{loss:.4f}"
     difference = report.get("max_relative_difference")
     yield "outputs changed by the cut", "" if difference is None else f"{difference:.1e} (largest, relative)"
+    yield "steps of the training loop", f"{report['steps']:,}" if report.get("steps") else ""
     for stage, seconds in report.get("stage_seconds", {}).items():
         each = report.get("step_seconds", {}).get(stage, 0)
         steps = settings.get(stage, {}).get("steps", 0) if stage in STAGES else 0
@@ -69,7 +72,11 @@ def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterato
 
 def _unfinished(run: Run) -> Iterator[tuple[str, str]]:
     settings = run.settings
-    yield from _target(str(settings.get("metric", "params")), settings.get("target_sparsity"))
+    targets = settings.get("target")
+    if isinstance(targets, Mapping) and targets:
+        yield "to be left at most", ", ".join(f"{name} {value}" for name, value in targets.items())
+    else:
+        yield from _target(str(settings.get("metric", "params")), settings.get("target_sparsity"))
     for row in run.metrics[-1:]:
         yield "training loss at the last step on record", "" if row["loss"] is None else f"{row['loss']:.4f}"
         if row.get("sparsity") is not None and row.get("target") is not None:
@@ -77,22 +84,34 @@ def _unfinished(run: Run) -> Iterator[tuple[str, str]]:
     yield "seed", str(settings.get("seed", ""))
 
 
+def own_scores(run: Run) -> tuple[Mapping[str, Any], ...]:
+    """The run's own rows among those of an evaluation.
+
+    Args:
+        run: Finished or not.
+    """
+    own = own_names(run, (row["model"] for row in run.probes))
+    return tuple(row for row in run.probes if row["model"] in own)
+
+
 def _probes(run: Run) -> Iterator[tuple[str, str]]:
     """The run's own results among those of other models."""
-    own = _own_names(run)
-    for row in run.probes:
-        if row["model"] in own:
-            yield f"{row['task']}, {row['metric']}", score(row["mean"], row.get("deviation"))
+    for row in own_scores(run):
+        yield f"{row['task']}, {row['metric']}", score(row["mean"], row.get("deviation"))
 
 
-def _own_names(run: Run) -> set[str]:
-    """What the evaluation in a run's folder calls the run: the longest name that the folder's path ends in.
+def own_names(run: Run, names: Iterable[str]) -> set[str]:
+    """What a file in a run's folder calls the run: the longest name that the folder's path ends in.
 
-    Nothing tells in which folder the evaluation was made, which its names may be relative to.
+    Nothing tells in which folder the file was made, which its names may be relative to.
+
+    Args:
+        run: Finished or not.
+        names: Of all models that the file tells of.
     """
     report = run.report or {}
     # A teacher may be called as the folder is, and is no run.
-    models = {row["model"] for row in run.probes} - {report.get("teacher")}
+    models = {*names} - {report.get("teacher")}
     # A run that was moved still is called what it was when it was made.
     for place in (run.path.resolve(), run.path.absolute(), Path(report.get("run_directory", ""))):
         found = {model: len(parts) for model in models if _ends(place.parts, parts := _downwards(model))}
@@ -113,6 +132,15 @@ def _ends(parts: tuple[str, ...], ending: tuple[str, ...]) -> bool:
 def _target(metric: str, sparsity: object) -> Iterator[tuple[str, str]]:
     if isinstance(sparsity, float):
         yield "to remove", f"{sparsity:.1%} of the {noun_of(metric)}"
+
+
+def _targets(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Each of several targets: what is left, what may be, which binds."""
+    for row in rows:
+        size, most, dense = (row[key] / (row["unit"] or 1) for key in ("size", "budget", "dense"))
+        binds = ", binds" if row["binds"] else ""
+        words = f"{plain(size)} of at most {plain(most)} ({size / (dense or 1):.1%} of {plain(dense)}){binds}"
+        yield f"{row['counts']} left", words
 
 
 def _times(number: int) -> str:

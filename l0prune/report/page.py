@@ -72,7 +72,8 @@ def _cards(run: RunFacts) -> Iterator[Markup]:
     before, after = report["params_before"], report["params_after"]
     yield _card("Parameters", quantity(after), f"{after / before:.1%} of {quantity(before)}")
     before, after = report["macs_before"], report["macs_after"]
-    yield _card("MACs", quantity(after), f"{before / max(1, after):.2f} times fewer, per {report['macs_per']}")
+    if before is not None and after is not None:
+        yield _card("MACs", quantity(after), f"{before / max(1, after):.2f} times fewer, per {report['macs_per']}")
     loss, cut = report.get("distill_loss_final"), report.get("distill_loss_after_removal")
     if loss is not None:
         yield _card(

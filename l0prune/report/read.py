@@ -19,8 +19,8 @@ _REPORT = {
     "teacher": str,
     "params_before": int,
     "params_after": int,
-    "macs_before": int,
-    "macs_after": int,
+    "macs_before": (int, None),
+    "macs_after": (int, None),
     "macs_per": str,
     "sparsity": NUMBER,
     "target_sparsity": NUMBER,
@@ -32,6 +32,14 @@ _MORE = {
     **dict.fromkeys(("metric", "run_directory"), str),
     "kinds": {str: {"title": str, "axis": str}},
     "compactions": list,
+    "targets": [
+        {
+            **dict.fromkeys(("metric", "counts"), str),
+            **dict.fromkeys(("unit", "size", "budget", "dense", "alone_units"), NUMBER),
+            "binds": bool,
+            "alone": {str: NUMBER},
+        }
+    ],
     **{key: {str: NUMBER} for key in ("losses_final", "stage_seconds", "step_seconds")},
     **dict.fromkeys(("distill_loss_before_removal", "distill_loss_after_removal"), NUMBER_OR_NOTHING),
     **dict.fromkeys(("distill_loss_final", "max_relative_difference"), NUMBER_OR_NOTHING),
@@ -157,14 +165,15 @@ def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
             except ValueError as error:
                 raise RunError("damaged line", where=where, got=error, hint="remove it") from error
             rows.append(checked(row, _METRICS, where, _MORE_METRICS))
-            if len(row.get("multipliers") or (0, 0)) != 2:
+            if not 2 <= len(row.get("multipliers") or (0, 0)) <= _MOST_MULTIPLIERS:
                 what = f"{where}: multipliers"
-                raise RunError("damaged file", where=what, got=row["multipliers"], expected="two numbers")
+                raise RunError("damaged file", where=what, got=row["multipliers"], expected="two numbers a target")
     return tuple(rows)
 
 
+_MOST_MULTIPLIERS = 64
 _PROBE = {"model": str, "task": str, "metric": str, "mean": NUMBER}
-_TASK = {"higher_is_better": (bool, None), "chance": NUMBER_OR_NOTHING}
+_TASK = {"higher_is_better": (bool, None), "chance": NUMBER_OR_NOTHING, "data": (str, None)}
 _MORE_PROBE = {"deviation": NUMBER_OR_NOTHING, **_TASK}
 _LAYER = {"model": str, "layer": int, "measures": dict}
 _BENCH_ROW = {"model": str, "load": str, "dtype": str, "backend": str, "latency_ms": NUMBER}

@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from l0prune.discovery import Trace, trace
-from l0prune.errors import ConfigError, GroupError, L0PruneError, TraceError
+from l0prune.errors import ConfigError, GroupError, L0PruneError, TargetError, TraceError
 from l0prune.example import Observe
 from l0prune.groups import PruneGroup
 from l0prune.size.macs import mac_size
@@ -61,7 +61,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What a caller asks for: one of the three."""
+    """What a caller asks for: one of the first four."""
 
     sparsity: float | None = None
     """Share to remove, in (0, 1)."""
@@ -69,22 +69,33 @@ class Wish:
     """How many times faster."""
     ms: float | None = None
     """Milliseconds on the subject's input."""
+    most: float | None = None
+    """The largest size, as the metric counts it."""
+    alone: bool = True
+    """Whether this is the only target: one of several may be met by the dense network already."""
 
     @classmethod
     def of(
-        cls, *, target_sparsity: float | None, target_ms: float | None = None, target_speedup: float | None = None
-    ) -> "Wish":
-        """The one that is given.
+        cls,
+        *,
+        target_sparsity: float | None,
+        target_ms: float | None = None,
+        target_speedup: float | None = None,
+        target: object = None,
+    ) -> "Wish | None":
+        """The one that is given; None where it is `target`, which is of several metrics.
 
         Raises:
             ConfigError: None is, or several are.
         """
         asked = {"target_sparsity": target_sparsity, "target_ms": target_ms, "target_speedup": target_speedup}
-        given = [name for name, value in asked.items() if value is not None]
+        given = [name for name, value in (asked | {"target": target}).items() if value is not None]
         if len(given) != 1:
             got = " and ".join(given) or "none"
-            expected = "target_sparsity, or with the metric latency target_ms or target_speedup"
+            expected = "target_sparsity, or with the metric latency target_ms or target_speedup, or target={...}"
             raise ConfigError("give one target", got=got, expected=expected)
+        if target is not None:
+            return None
         return cls(sparsity=target_sparsity, ms=target_ms, speedup=target_speedup)
 
 
@@ -105,6 +116,10 @@ class Target:
     """What measuring found, for the report."""
     kept: Mapping[str, Any] | None = None
     """What a resumed run must find again, as JSON."""
+    more: tuple["Target", ...] = ()
+    """Further targets, which hold beside this one."""
+    alone: bool = True
+    """Whether it is the only one: a smaller network than asked will do where it is one of several."""
 
     @property
     def budget(self) -> int:
@@ -113,7 +128,23 @@ class Target:
         Raises:
             TargetError: The sparsity is out of range, or more than can be removed.
         """
-        return budget_for(self.size, self.sparsity, round_to=self.round_to or 1)
+        return self.most_for(self.round_to or 1)
+
+    def most_for(self, round_to: int) -> int:
+        """The largest size allowed with widths that are multiples of `round_to`.
+
+        Raises:
+            TargetError: The sparsity is out of range, or more than can be removed.
+        """
+        if not self.alone and self.sparsity <= 0:
+            # The dense network meets this one.
+            return int(self.size.total * (1 - self.sparsity))
+        return budget_for(self.size, self.sparsity, round_to=round_to)
+
+    @property
+    def measured_at_cut(self) -> bool:
+        """Whether the metric of any target measures at the cut."""
+        return any(one.metric.measured_at_cut for one in (self, *self.more))
 
 
 class Cut(Protocol):
@@ -136,6 +167,8 @@ class Metric:
     """In settings: `metric="..."`."""
     noun = ""
     """What it counts, in sentences."""
+    units: Mapping[str, float] = {}
+    """How much of the size makes one of each unit that an amount may be given in, in lower case; "" for none."""
     measured_at_cut = False
     """Whether the size only predicts what counts, so that `meet` measures at the cut. A copy of the dense model is kept
     for it."""
@@ -147,6 +180,10 @@ class Metric:
             ConfigError: It cannot be counted on this model.
         """
         raise NotImplementedError
+
+    def amount(self, number: float, unit: str) -> Wish:
+        """The wish for at most so many of one of `units`."""
+        return Wish(most=number * self.units[unit])
 
     def check(self, wish: Wish) -> None:
         """Refuse a wish that this metric cannot serve, before anything is measured.
@@ -166,11 +203,39 @@ class Metric:
             TargetError: The wish cannot be met.
         """
         self.check(wish)
-        if wish.sparsity is None:
+        if wish.sparsity is None and wish.most is None:
             raise ConfigError("no target", expected="a share to remove")
         size = self._checked(subject)
-        multiple = rounding_for(subject.round_to, subject.groups, size, wish.sparsity)
-        return Target(metric=self, size=size, sparsity=wish.sparsity, asked=wish.sparsity, round_to=multiple)
+        sparsity = self._sparsity(size, wish)
+        multiple = rounding_for(subject.round_to, subject.groups, size, sparsity)
+        found = Target(metric=self, size=size, sparsity=sparsity, asked=sparsity, round_to=multiple, alone=wish.alone)
+        if not wish.alone:
+            # Whether it can be met is said here, for all of several targets at once.
+            found.most_for(multiple or 1)
+        return found
+
+    def _sparsity(self, size: SizeModel, wish: Wish) -> float:
+        if wish.sparsity is not None:
+            return wish.sparsity
+        assert wish.most is not None
+        floor = size.floor
+        if wish.most < floor:
+            raise TargetError(
+                "target is below what removal can reach",
+                where=self.name,
+                got=size.shown(int(wish.most)),
+                expected=f"{size.shown(floor)} {size.counts} or more",
+                hint="lower the target or prune more kinds of unit",
+            )
+        if wish.alone and wish.most >= size.total:
+            raise TargetError(
+                "dense network is as small",
+                where=self.name,
+                got=size.shown(int(wish.most)),
+                expected=f"below {size.shown(size.total)} {size.counts}",
+                hint="there is nothing to remove: ask for less",
+            )
+        return 1 - wish.most / size.total
 
     def meet(self, cut: Cut, target: Target, subject: Subject) -> Facts:
         """Move the budget so that the target is met when it is measured; called where `measured_at_cut` says so.
@@ -206,8 +271,12 @@ class Metric:
         return size
 
 
+COUNTS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
+"""Units of what is counted one by one."""
+
+
 class _Parameters(Metric):
-    name, noun = "params", "parameters"
+    name, noun, units = "params", "parameters", COUNTS
 
     def size(self, subject: Subject) -> SizeModel:
         return subject.parameters or parameter_size(subject.model, subject.groups)
@@ -216,7 +285,7 @@ class _Parameters(Metric):
 class _LayerParameters(Metric):
     """For networks whose parameters are mostly out of reach, a table of tokens for example."""
 
-    name, noun = "layer-params", "parameters of layers that hold units"
+    name, noun, units = "layer-params", "parameters of layers that hold units", COUNTS
 
     def size(self, subject: Subject) -> SizeModel:
         return parameter_size(subject.model, subject.groups, within_reach=True)
@@ -236,7 +305,7 @@ class _Blocks(Metric):
 
 
 class _MultiplyAccumulates(Metric):
-    name, noun = "macs", "multiply-accumulates"
+    name, noun, units = "macs", "multiply-accumulates", COUNTS
 
     def size(self, subject: Subject) -> SizeModel:
         try:
@@ -278,6 +347,11 @@ def metric_named(name: object) -> Metric:
         ConfigError: There is none.
     """
     return name if isinstance(name, Metric) else _METRICS.named(name)
+
+
+def metric_names() -> tuple[str, ...]:
+    """The names of all metrics."""
+    return tuple(_METRICS)
 
 
 def noun_of(name: str) -> str:

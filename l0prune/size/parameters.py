@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import nn
@@ -25,12 +25,33 @@ def parameter_size(model: nn.Module, groups: Sequence[PruneGroup], *, within_rea
             four dimensions of a tensor.
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return SizeModel(groups, tensor_monomials(shapes, groups, within_reach=within_reach))
+
+
+def tensor_monomials(
+    shapes: Mapping[str, tuple[int, ...]],
+    groups: Sequence[PruneGroup],
+    *,
+    within_reach: bool = False,
+    factors_of: Mapping[str, int] | None = None,
+) -> Counter[Monomial]:
+    """How many elements tensors have, as the coefficient of each monomial of kept counts.
+
+    Args:
+        shapes: Of the dense model's tensors, by name.
+        groups: Its prune groups.
+        within_reach: Leave out the tensors that keep their size whatever is removed.
+        factors_of: What an element of each tensor counts; 1 by default.
+
+    Raises:
+        GroupError: One group stands on more than four dimensions of a tensor.
+    """
     dimensions: dict[str, dict[int, list[tuple[int, int]]]] = {name: {} for name in shapes}
     switches: dict[str, list[tuple[int, int]]] = {name: [] for name in shapes}
     for g, group in enumerate(groups):
         for place in group.places:
             if place.tensor not in shapes:
-                continue  # a buffer: cut, but not counted
+                continue  # cut, but not counted
             if place.dim is None:
                 switches[place.tensor].append((g, 1))
             else:
@@ -51,8 +72,8 @@ def parameter_size(model: nn.Module, groups: Sequence[PruneGroup], *, within_rea
             coefficient = int(np.prod([c for c, _ in term], dtype=np.int64))
             factors = [factor for _, factor in term if factor is not None]
             if coefficient:
-                coefficients[_merge([*factors, *switches[name]], name)] += coefficient
-    return SizeModel(groups, coefficients)
+                coefficients[_merge([*factors, *switches[name]], name)] += coefficient * (factors_of or {}).get(name, 1)
+    return coefficients
 
 
 def _merge(factors: list[tuple[int, int]], name: str) -> Monomial:

@@ -99,6 +99,30 @@ class SizeModel:
         steps = np.array([group.step(round_to) for group in self._groups], dtype=np.int64)
         return self.exact(np.where(self.least > 0, steps, 0))
 
+    def priced(self, keep_probabilities: Tensor) -> Tensor:
+        """The expected size by whose gradient units are priced, float64 scalar: the size itself."""
+        return self.expected(keep_probabilities)
+
+    def tangent(self) -> tuple[float, np.ndarray]:
+        """A linear function of kept counts that is nowhere above the size: its value without any unit, and by unit.
+
+        It touches the size at the dense network: growth of products and powers only slows down as units leave. A switch
+        1[K > 0] is at least K / units. What is subtracted from the size counts in full.
+
+        Returns:
+            The constant, and the coefficient of each kept count (G,).
+        """
+        units = self.units.astype(np.float64)
+        slope = np.zeros(len(units))
+        dense = 0.0
+        for factors, coefficient in self.coefficients.items():
+            value = coefficient * float(np.prod([units[g] ** power for g, power in factors if power != ALIVE]))
+            dense += value
+            if value > 0:
+                for g, power in factors:
+                    slope[g] += value * max(power, 1) / units[g]
+        return dense - float(slope @ units), slope
+
     def restricted(self, groups: Sequence[PruneGroup], numbers: Sequence[int]) -> "SizeModel":
         """The same size once some units are gone for good; sparsity still refers to the same total.
 

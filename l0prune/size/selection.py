@@ -3,14 +3,16 @@
 Legend: N units of all groups, G groups.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Real
 
 import numpy as np
 
 from l0prune.errors import TargetError
 from l0prune.groups import PruneGroup
+from l0prune.size.limits import Bounds, bounds_of
 from l0prune.size.polynomial import SizeModel
+from l0prune.size.ranking import Fits, Ranking, classes_of
 
 
 def budget_for(size_model: SizeModel, target_sparsity: float, *, round_to: int = 1) -> int:
@@ -53,6 +55,8 @@ def select(
     *,
     round_to: int = 1,
     uniform: bool = False,
+    bounds: Bounds | None = None,
+    more: Sequence[tuple[SizeModel, int]] = (),
 ) -> np.ndarray:
     """Choose the kept units.
 
@@ -66,106 +70,45 @@ def select(
         budget: The largest size allowed.
         round_to: Keep as many units of each group as make a multiple of this many channels (or all of them).
         uniform: Keep equally many units in all groups of a kind that have equally many.
+        bounds: The fewest and the most units of each group, as `bounds_of` gives them; by default what removal allows.
+        more: Further sizes, and the largest that is allowed of each.
 
     Returns:
         (N,) bool, True for kept units.
 
     Raises:
-        TargetError: With `round_to`, even the smallest choice is above the budget.
+        TargetError: With `round_to` or `bounds`, even the smallest choice is above a budget.
     """
-    classes = classes_of(groups, uniform=uniform)
-    chunks, owners = _ranked_chunks(keep_probabilities, groups, classes, round_to)
-    # Of each group of a class.
-    sizes = np.array([len(chunk) for chunk in chunks]) // np.bincount(classes)[owners]
-
-    def size_of(kept: np.ndarray) -> int:
-        return size_model.exact(kept[classes])
-
-    def counts(first: int) -> np.ndarray:
-        return np.bincount(owners[:first], weights=sizes[:first], minlength=classes.max() + 1).astype(np.int64)
-
-    # What must stay comes first; the exact size grows with every chunk after it.
-    low, high = len(np.unique(classes[size_model.least > 0])), len(chunks)
-    if size_of(counts(low)) > budget:
-        smallest = size_of(counts(low))
-        raise TargetError("no plan meets the budget", got=f"a smallest size of {smallest:,}", expected=f"{budget:,}")
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if size_of(counts(middle)) <= budget else (low, middle - 1)
-    taken = list(range(low))
-    taken += _fill(counts(low), owners[low:], sizes[low:], size_of, budget, first=low)
-    kept = np.zeros(len(keep_probabilities), dtype=bool)
-    if taken:
-        kept[np.concatenate([chunks[i] for i in taken])] = True
-    return kept
+    ranking = Ranking.of(
+        keep_probabilities,
+        groups,
+        classes_of(groups, uniform=uniform),
+        round_to,
+        bounds or bounds_of(groups, {}, round_to),
+    )
+    counts = ranking.take(ranking.order(), within([(size_model, budget), *more], ranking.classes))
+    if counts is None:
+        raise unmet([(size_model, budget), *more], ranking)
+    return ranking.kept(counts)
 
 
-def classes_of(groups: Sequence[PruneGroup], *, uniform: bool) -> np.ndarray:
-    """Numbers (G,) of the classes whose groups keep equally many units: each group is one by itself, unless `uniform`.
+def within(budgets: Sequence[tuple[SizeModel, int]], classes: np.ndarray) -> Fits:
+    """Whether kept counts of classes are within every budget."""
 
-    Then groups of one kind are a class that have equally many units, as wide ones, and may be emptied or not alike. A
-    whole block has no width, and goes by itself.
-    """
-    if not uniform:
-        return np.arange(len(groups))
-    numbers: dict[tuple[str, str, int, int, int], int] = {}
-    looks = [(group.name if group.owns_tensors else "", *_looks(group)) for group in groups]
-    return np.array([numbers.setdefault(look, len(numbers)) for look in looks])
+    def fits(counts: np.ndarray) -> bool:
+        kept = counts[classes]
+        return all(size.exact(kept) <= most for size, most in budgets)
+
+    return fits
 
 
-def _looks(group: PruneGroup) -> tuple[str, int, int, int]:
-    return group.kind, group.units, group.least_units, group.channels
-
-
-def _ranked_chunks(
-    keep_probabilities: np.ndarray, groups: Sequence[PruneGroup], classes: np.ndarray, round_to: int
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Chunks of units, `round_to` channels of each group, best first, with their classes; obligatory ones lead."""
-    chunks, owners, scores, obligatory = [], [], [], []
-    ends = np.cumsum([group.units for group in groups])
-    for number in range(classes.max() + 1):
-        members = np.flatnonzero(classes == number)
-        group = groups[members[0]]
-        starts = ends[members, None] - group.units
-        probabilities = keep_probabilities[starts + np.arange(group.units)]
-        order, step = np.argsort(-probabilities, axis=1, kind="stable"), group.step(round_to)
-        ordered = np.take_along_axis(probabilities, order, axis=1)
-        worst = np.inf
-        for first in range(0, group.units, step):
-            chunks.append((starts + order[:, first : first + step]).ravel())
-            owners.append(number)
-            # Rounding must not lift the mean of a later chunk above an earlier one's.
-            worst = min(worst, ordered[:, first : first + step].mean())
-            scores.append(worst)
-            obligatory.append(first == 0 and group.least_units > 0)
-    ranking = np.lexsort((np.arange(len(chunks)), -np.array(scores), ~np.array(obligatory)))
-    return [chunks[i] for i in ranking], np.array(owners)[ranking]
-
-
-def _fill(
-    kept: np.ndarray,
-    owners: np.ndarray,
-    sizes: np.ndarray,
-    size_of: Callable[[np.ndarray], int],
-    budget: int,
-    *,
-    first: int,
-) -> list[int]:
-    """Indices, counted from `first`, of later chunks that still fit, taken in order."""
-    taken, closed = [], set()
-    for offset, (g, size) in enumerate(zip(owners, sizes, strict=True)):
-        if g in closed:
-            continue
-        kept[g] += size
-        if size_of(kept) <= budget:
-            taken.append(first + offset)
-        else:
-            kept[g] -= size
-            # Room only shrinks from here and a class's next chunk costs as much: it will not fit either.
-            closed.add(g)
-            if len(closed) == len(kept):
-                break
-    return taken
+def unmet(budgets: Sequence[tuple[SizeModel, int]], ranking: Ranking) -> TargetError:
+    """What to say where even what must stay is above a budget."""
+    stays = np.bincount(
+        ranking.owners, weights=ranking.sizes * ranking.obligatory, minlength=len(ranking.units)
+    ).astype(np.int64)[ranking.classes]
+    smallest, most = next((size.exact(stays), most) for size, most in budgets if size.exact(stays) > most)
+    return TargetError("no plan meets the budget", got=f"a smallest size of {smallest:,}", expected=f"{most:,}")
 
 
 def split_by_group(flat: np.ndarray, groups: Sequence[PruneGroup]) -> dict[str, np.ndarray]:

@@ -11,19 +11,22 @@ from l0prune.storage.description import (
     skeleton,
     stated_digest,
 )
-from l0prune.storage.model_file import load, save
+from l0prune.storage.model_file import check_made_by, load, save
 from l0prune.storage.probe import PROBE, PROBE_TOLERANCE, probe_difference, read_probe
 from l0prune.storage.rehearsal import rehearse_saving
-from l0prune.storage.run_directory import RunDirectory, claim_free, read_report, run_plugin
+from l0prune.storage.run_directory import LOOP, OWN_LOOP, RunDirectory, claim_free, read_report, run_plugin
 
 __all__ = [
     "DESCRIPTION",
+    "LOOP",
+    "OWN_LOOP",
     "PROBE",
     "PROBE_TOLERANCE",
     "WEIGHTS",
     "RunDirectory",
     "build_dense",
     "check_description",
+    "check_made_by",
     "claim_free",
     "load",
     "load_checkpoint",

@@ -98,7 +98,7 @@ def build_dense(description: Mapping[str, Any], folder: Path) -> nn.Module:
         L0PruneError: The run names no plugin, the plugin is missing, or the architecture is damaged.
     """
     if not description.get("plugin"):
-        hint = f"open it in Python: l0prune.load({str(folder)!r}, build), where build() makes the dense network"
+        hint = f"give what makes it: --build MODULE:FUNCTION, or l0prune.load({str(folder)!r}, build) in Python"
         raise L0PruneError("nothing tells how to build the dense network", where=folder, hint=hint)
     plugin = get_plugin(str(description["plugin"]))
     try:

@@ -42,6 +42,19 @@ from l0prune.support import (
 )
 
 
+def check_made_by(module: nn.Module, plan: RemovalPlan) -> None:
+    """Raise a `PlanError` unless a network has the tensors that a plan leaves; names the first other one."""
+    if (got := model_shapes(module)) != (planned := plan.pruned_shapes()):
+        name = next(name for name in (*planned, *got) if got.get(name) != planned.get(name))
+        raise PlanError(
+            "not the network that the plan leaves",
+            where=name,
+            got=got.get(name, "no such tensor"),
+            expected=planned.get(name, "no such tensor"),
+            hint="save what finalize() returns, not the model that has gates, is compiled or is dense",
+        )
+
+
 def save(
     module: nn.Module,
     plan: RemovalPlan,
@@ -64,15 +77,7 @@ def save(
         PlanError: The plan did not make this network; nothing is written then.
         RunError: A weight is not finite or cannot be saved, or the folder cannot be written.
     """
-    if (got := model_shapes(module)) != (planned := plan.pruned_shapes()):
-        name = next(name for name in (*planned, *got) if got.get(name) != planned.get(name))
-        raise PlanError(
-            "not the network that the plan leaves",
-            where=name,
-            got=got.get(name, "no such tensor"),
-            expected=planned.get(name, "no such tensor"),
-            hint="save what finalize() returns, not the model that has gates, is compiled or is dense",
-        )
+    check_made_by(module, plan)
     folder, digests = Path(path), dict[str, str]()
     # As it will be read: JSON has no tuples, and no numbers for keys.
     written = {"format": FORMAT, "version": VERSION, **description, "plan": plan.to_json()}

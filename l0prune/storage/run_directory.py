@@ -29,6 +29,9 @@ from l0prune.support import (
     write_toml,
 )
 
+LOOP, OWN_LOOP = "wrap", "own loop"
+"""In the place of a plugin's and a recipe's name, where the caller's own training loop made the run."""
+_NO_PLUGINS = ("task", LOOP)
 _PARTIAL = ".*.partial*"
 """Names of files while they are written."""
 
@@ -256,7 +259,7 @@ def read_report(folder: str | Path) -> Mapping[str, Any] | None:
 
 
 def run_plugin(folder: str | Path) -> str | None:
-    """The plugin of a run, finished or not; None for what is no run, and for a run of a caller's own task."""
+    """The plugin of a run, finished or not; None for what is no run, and for a run of a caller's own code."""
     path = Path(folder)
     content: Any = None
     # Unlike Path.is_file, for any name: it may be longer than a path's.
@@ -265,7 +268,7 @@ def run_plugin(folder: str | Path) -> str | None:
     elif isfile(path / "config.toml"):
         content = read_toml(path / "config.toml")
     plugin = content.get("plugin") if isinstance(content, dict) else None
-    return plugin if isinstance(plugin, str) and plugin != "task" else None
+    return plugin if isinstance(plugin, str) and plugin not in _NO_PLUGINS else None
 
 
 def claim_free(base: Path, claims: ExitStack) -> RunDirectory:

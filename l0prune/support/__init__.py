@@ -7,7 +7,6 @@ from l0prune.support.lazy import lazy_names
 if TYPE_CHECKING:
     from l0prune.support.assignments import read_assignments, read_value
     from l0prune.support.carrying import carry_source
-    from l0prune.support.copying import copied
     from l0prune.support.digests import (
         STAMP,
         SUMS,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from l0prune.support.locks import Busy, locked
     from l0prune.support.modules import (
         called,
+        copied,
         evaluating,
         holders_of,
         is_inside,
@@ -255,7 +255,6 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "assignments": ("read_assignments", "read_value"),
-    "copying": ("copied",),
     "digests": (
         "STAMP",
         "SUMS",
@@ -291,6 +290,7 @@ _HOMES = {
     "locks": ("Busy", "locked"),
     "modules": (
         "called",
+        "copied",
         "evaluating",
         "holders_of",
         "is_inside",

@@ -1,8 +1,10 @@
-"""Modules: their names, their modes, and what they hold."""
+"""Modules: their names, their modes, copies of them, and what they hold."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from inspect import signature
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -10,7 +12,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from l0prune.errors import GroupError, nearest
-from l0prune.support.torch_internals import OWN_ATTRIBUTES, own_buffers, own_parameters, tree_leaves
+from l0prune.support.torch_internals import own_buffers, own_parameters, pre_hooks, tree_leaves
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def is_inside(name: str, *modules: str) -> bool:
@@ -87,8 +91,36 @@ class _NormsOfNothing(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def copied(module: M, *, sharing: Iterable[Tensor] = ()) -> M:
+    """A deep copy. Activations that a module keeps on itself, an attention map say, are copied without their graph.
+
+    Args:
+        module: The module.
+        sharing: Tensors of the module that the copy has itself, not copies of them. What is done in place to one of
+            them is done to both modules; to replace one is not.
+
+    Raises:
+        RuntimeError: A tensor is computed from parameters before each forward pass, by `nn.utils.weight_norm` say.
+    """
+    memo: dict[int, object] = {id(tensor): tensor for tensor in sharing}
+    for part in module.modules():
+        computed = _computed(part)
+        kept = {key: value for key, value in vars(part).items() if key not in computed}
+        for leaf in tree_leaves(kept):
+            if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
+                memo[id(leaf)] = leaf.detach()
+    return copy.deepcopy(module, memo)
+
+
+def _computed(module: nn.Module) -> set[str]:
+    """Names of the tensors that a hook puts on a module: a copy would go on with the values of now."""
+    return {str(getattr(hook, "name", "")) for hook in pre_hooks(module)}
+
+
 def tensors_given(module: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Tensor, ...]:
-    """Positional arguments of the first call of a module in `run(module)`; none where not all of them are tensors.
+    """Arguments of the first call of a module in `run(module)`, in the order of its forward pass.
+
+    None where not all of them are tensors, or where some that are given by name do not follow the others.
 
     Args:
         module: What is called. Methods of it other than its forward pass do not count.
@@ -97,7 +129,10 @@ def tensors_given(module: nn.Module, run: Callable[[nn.Module], object]) -> tupl
     calls: list[tuple[Tensor, ...]] = []
 
     def seen(_: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        plain = not named and all(isinstance(argument, Tensor) for argument in arguments)
+        if named:
+            bound = signature(module.forward).bind(*arguments, **named)
+            arguments = () if bound.kwargs else bound.args
+        plain = all(isinstance(argument, Tensor) for argument in arguments)
         calls.append(tuple(arguments) if plain else ())
 
     hook = module.register_forward_pre_hook(seen, with_kwargs=True)
@@ -135,12 +170,15 @@ def output_numbers(outputs: object) -> list[Tensor]:
     return found
 
 
+_OWN = frozenset(vars(nn.Module()))
+
+
 def kept_values(model: nn.Module) -> dict[str, Tensor | float]:
     """Fractions and tensors that modules keep as plain attributes, by their names: an auxiliary loss, an activation."""
     found: dict[str, Tensor | float] = {}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if name in OWN_ATTRIBUTES or not isinstance(value, float | Tensor | list | tuple | dict):
+            if name in _OWN or not isinstance(value, float | Tensor | list | tuple | dict):
                 continue
             for number, leaf in enumerate(tree_leaves(value)):
                 if type(leaf) is float or (isinstance(leaf, Tensor) and leaf.is_floating_point()):

@@ -32,8 +32,6 @@ NormWithStatistics = nn.modules.batchnorm._NormBase
 Convolution = nn.modules.conv._ConvNd
 """Convolutions of all dimensions, transposed ones among them."""
 
-OWN_ATTRIBUTES = frozenset(vars(nn.Module()))
-"""What `nn.Module` itself keeps on a module: parameters, buffers, modules, hooks, the mode."""
 DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
 """The attribute of a model in which DistributedDataParallel looks for names that it leaves alone."""
 
@@ -201,11 +199,6 @@ def parametrizations_cached() -> bool:
 def state_to_pickle(module: nn.Module) -> dict[str, Any]:
     """All that a module holds, without the weak references to weights that a recurrent one makes again."""
     return {name: value for name, value in vars(module).items() if name != "_flat_weight_refs"}
-
-
-def copies_as_parametrized(kind: type) -> bool:
-    """Whether a class is copied as torch copies parametrized modules: a new object with all attributes."""
-    return getattr(getattr(kind, "__deepcopy__", None), "__module__", None) == parametrize.__name__
 
 
 def parametrized_anew(kind: type[nn.Module], names: Sequence[str]) -> nn.Module:

@@ -43,7 +43,7 @@ class Record:
     """Expected under the gates, in what the metric counts, at this step; None without gates."""
     target: float | None = None
     """What the controller asks for at this step."""
-    multipliers: tuple[float, float] | None = None
+    multipliers: tuple[float, ...] | None = None
     """lambda1 and lambda2, of a controller that has any."""
     forced_units: int | None = None
     """Units on which a cut now would decide otherwise than their gates: open ones removed, closed ones kept."""

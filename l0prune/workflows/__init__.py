@@ -1,8 +1,9 @@
 """Whole jobs: compress, prune without training, export, evaluate, verify."""
 
 from l0prune.workflows.evaluation import evaluate
-from l0prune.workflows.exporting import export
-from l0prune.workflows.observer import LoggingObserver, Observer
+from l0prune.workflows.exporting import export, formats_of_run, is_run
+from l0prune.workflows.observer import LoggingObserver, Observer, register_display
+from l0prune.workflows.opening import example_missing, is_own_run, open_run
 from l0prune.workflows.overview import inspect_groups, summarise_kinds
 from l0prune.workflows.pipeline import compress
 from l0prune.workflows.rehearsing import rehearse
@@ -18,9 +19,15 @@ __all__ = [
     "Verification",
     "compress",
     "evaluate",
+    "example_missing",
     "export",
+    "formats_of_run",
     "inspect_groups",
+    "is_own_run",
+    "is_run",
+    "open_run",
     "prune",
+    "register_display",
     "rehearse",
     "summarise_kinds",
     "verify",

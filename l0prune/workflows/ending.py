@@ -112,7 +112,7 @@ def _report(
         run_directory=str(folder.path),
         params_before=params_before,
         params_after=parameters(student),
-        metric=config.metric,
+        metric=target.metric.name,
         target_sparsity=target.asked,
         sparsity=1 - target.metric.left(target, counts, results.facts() | {"macs_after": macs_after}),
         macs_before=results.macs_before,
@@ -144,6 +144,8 @@ def _report(
         round_to=results.round_to,
         latency_model_error=results.latency_model_error,
         metric_facts=results.metric_facts,
+        targets=results.targets,
+        selection_gap=results.selection_gap,
     )
 
 

@@ -8,6 +8,7 @@ from l0prune.errors import ConfigError, nearest
 from l0prune.plugin import Evaluation, EvaluationSettings, Evaluator, get_plugin
 from l0prune.storage import read_report
 from l0prune.support import say
+from l0prune.workflows.opening import check_scored
 
 
 def evaluate(
@@ -30,6 +31,8 @@ def evaluate(
         L0PruneError: A model or the data cannot be used, or there is no such task.
     """
     settings = settings or EvaluationSettings()
+    for model in models:
+        check_scored(str(model))
     chosen = get_plugin(plugin)
     if not isinstance(chosen, Evaluator):
         raise ConfigError("plugin evaluates nothing", where=plugin)

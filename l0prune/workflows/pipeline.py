@@ -12,7 +12,7 @@ from l0prune.errors import ConfigError, PluginError
 from l0prune.plugin import OwnTask, Plugin, Task, came_later, describe, get_plugin, may_change, resolve
 from l0prune.storage import RunDirectory, claim_free
 from l0prune.support import build, random_state_kept, read_toml, safe_children
-from l0prune.workflows.observer import LoggingObserver, Observer
+from l0prune.workflows.observer import Observer, watched
 from l0prune.workflows.results import CompressionReport
 from l0prune.workflows.run import CompressionRun
 
@@ -26,6 +26,7 @@ def compress(
     out: str | Path | None = None,
     resume: bool = False,
     observer: Observer | None = None,
+    progress: bool = False,
 ) -> CompressionReport:
     """Compress a network by joint distillation and pruning, then further distillation.
 
@@ -39,6 +40,7 @@ def compress(
         out: The run directory; by default the first free one below `runs/`.
         resume: Continue the interrupted run in `out`.
         observer: Watches the run; by default the logger `l0prune` hears of it, at the level INFO.
+        progress: Show the run on standard error as the command does, beside what the observer does.
 
     Returns:
         What was achieved; the same is in report.json. `l0prune.load(report.run_directory)` opens the network.
@@ -48,7 +50,7 @@ def compress(
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     with random_state_kept(), safe_children(), joined() as processes, ExitStack() as claims:
-        watcher = (observer or LoggingObserver()) if processes.is_main else Observer()
+        watcher = claims.enter_context(watched(observer, progress, speaks=processes.is_main))
 
         def prepare() -> CompressionRun:
             chosen = OwnTask(plugin) if isinstance(plugin, Task) else plugin

@@ -30,6 +30,8 @@ class RunResults:
     speedup: float | None = None
     round_to: int | None = None
     latency_model_error: float | None = None
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    selection_gap: float | None = None
     metric_facts: dict[str, Any] = field(default_factory=dict)
 
     def learn(self, facts: Mapping[str, Any]) -> None:
@@ -117,6 +119,11 @@ class CompressionReport:
     """What widths are multiples of: with the metric "latency" by default what pays on the device."""
     latency_model_error: float | None = None
     """Median relative error of the latency model on whole networks that it was not fitted to."""
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    """Where there are several targets, a row for each: `metric`, `counts` and `unit`, the `dense` size, the `budget`,
+    the `size` of the selection, whether it `binds`, and what it `alone` would allow."""
+    selection_gap: float | None = None
+    """How much more the best choice under several budgets may be worth at most, as a share."""
     metric_facts: dict[str, Any] = field(default_factory=dict)
     """What a metric of one's own has measured."""
 

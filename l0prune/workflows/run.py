@@ -17,7 +17,16 @@ from l0prune.measuring import parameters
 from l0prune.plugin import OwnTask, Plugin, Task, describe, may_change, wish_of
 from l0prune.proof import RUN_TOLERANCE, compare, find_training_faults, objection, prove_groups
 from l0prune.removal import RemovalPlan, apply_plan, remembered
-from l0prune.size import Subject, metric_named
+from l0prune.size import (
+    Subject,
+    Target,
+    bounds_of,
+    check_within,
+    joint_target,
+    metric_named,
+    read_targets,
+    removing,
+)
 from l0prune.size.latency import latency_cache
 from l0prune.storage import RunDirectory, rehearse_saving
 from l0prune.support import catch_signals, copied, write_json
@@ -103,11 +112,11 @@ class CompressionRun:
 
     def _prepared(self) -> GatedModel:
         """The gated student, every group proved, and a folder to write to."""
-        metric, student = metric_named(self.config.metric), self.task.objective.student
+        student = self.task.objective.student
         subject = self._subject()
-        self.target = metric.target(subject, wish_of(self.config))
+        self.target = self._target(subject)
         self.results.learn(self.target.facts)
-        if metric.measured_at_cut:
+        if self.target.measured_at_cut:
             self._to_measure = replace(subject, model=copied(student))
         if self.config.controller.kind == "projected":
             self.trainer.prior = importances(student, self.task.groups, size_model=self.target.size)
@@ -122,6 +131,7 @@ class CompressionRun:
             target_sparsity=self.target.sparsity,
             config=replace(self.config.gates, round_to=self.target.round_to),
             size_model=self.target.size,
+            more=removing(self.target),
         )
         if scores is not None:
             gated.gates.rank_by(scores)
@@ -131,6 +141,18 @@ class CompressionRun:
             gated.detach()
             raise
         return gated
+
+    def _target(self, subject: Subject) -> Target:
+        """What is to be removed, and that the limits leave room for it."""
+        config, limits = self.config, self.config.gates.limits
+        bounds_of(subject.groups, limits)
+        if config.target:
+            target = joint_target(subject, read_targets(config.target))
+        else:
+            target = metric_named(config.metric).target(subject, wish_of(config))
+        if limits:
+            check_within(target, bounds_of(subject.groups, limits, target.round_to or 1))
+        return target
 
     def _prove_training(self) -> None:
         """Compare gated and dense in training mode, which takes the student without gates."""
@@ -263,13 +285,15 @@ class CompressionRun:
             if behind := gated.behind():
                 self.observer.note(behind)
         if self._to_measure:
-            self.results.learn(self.target.metric.meet(gated, self.target, self._to_measure))
+            self.results.learn(gated.meet(self.target, self._to_measure))
             self._to_measure = None
         if batches:
             if self.config.joint.steps:
                 with gated.gates.as_trained():
                     self.results.distill_loss_gated = evaluate(objective, batches)[0]
             self.results.distill_loss_before_removal = evaluate(objective, batches)[0]
+        for name, value in gated.budget_facts(self.target).items():
+            setattr(self.results, name, value)
         difference = compare(gated, self.task.observe)
         if reason := objection(gated, self.task.observe, difference, RUN_TOLERANCE):
             raise ProofError("the cut changed the outputs", got=reason)

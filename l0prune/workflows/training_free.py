@@ -1,6 +1,7 @@
 """Pruning without training: rank the units, remove the last ones, and make up for them by least squares."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -17,8 +18,9 @@ from l0prune.importance import Importance, check_importance, importances
 from l0prune.proof import compare, objection, tolerance_for
 from l0prune.pruner import ANY_MODEL_TOLERANCE, prepared
 from l0prune.removal import remember
-from l0prune.size import Metric, Wish
-from l0prune.support import copied
+from l0prune.size import Limits, Metric, Targets, Wish, removing
+from l0prune.support import copied, counted
+from l0prune.workflows.observer import Counted, watched
 
 
 def prune(
@@ -28,6 +30,8 @@ def prune(
     target_sparsity: float | None = None,
     target_ms: float | None = None,
     target_speedup: float | None = None,
+    target: Targets | None = None,
+    limits: Limits | None = None,
     metric: str | Metric = "params",
     importance: Importance = "magnitude",
     batches: Iterable[Any] | None = None,
@@ -44,6 +48,7 @@ def prune(
     seed: int = 0,
     time_limit: float = 60.0,
     tolerance: float = ANY_MODEL_TOLERANCE,
+    progress: bool = False,
 ) -> nn.Module:
     """Prune a model in one call, without training.
 
@@ -58,6 +63,10 @@ def prune(
         target_sparsity: Share of the size to remove, in (0, 1).
         target_ms: With the metric "latency", in its place: milliseconds of the example inputs.
         target_speedup: With the metric "latency", in its place: how many times faster.
+        target: What is to be left of several metrics at most, in place of the other targets and `metric`:
+            `{"params": 0.25, "latency_ms": 40, "macs": "30%"}`. Below 1 it is a share of the dense size.
+        limits: A floor and a ceiling by name pattern, shares of the units that a group keeps:
+            `{"layers.0.*": (0.5, 1.0)}`.
         metric: What the size counts: "params", "layer-params" (those of layers that hold units), "macs" on the example
             inputs, "latency" (measured on the model's device), "blocks" (of depth), or a metric of your own
             (`l0prune.size.Metric`).
@@ -80,6 +89,7 @@ def prune(
         seed: Of the importance "random".
         time_limit: Seconds that following the forward pass may take.
         tolerance: Largest relative difference that the proof of a group allows.
+        progress: Show on standard error what goes on; the logger `l0prune` hears it in any case, at the level INFO.
 
     Returns:
         A plain, smaller copy in evaluation mode; `plan_of` gives what was removed.
@@ -95,17 +105,22 @@ def prune(
     """
     # Whatever can be refused at once comes before the proof, which takes a while.
     check_importance(importance, batches=batches, loss=loss)
-    GateConfig(round_to=round_to)
+    gates = GateConfig(round_to=round_to, uniform=uniform, limits=limits or {})
     if repair and batches is None:
         raise ConfigError("the repair needs batches", got="none", hint="pass a few calibration batches: batches=[...]")
     again = None if batches is None else as_batches(batches)
     # A model that is made under `torch.inference_mode` could not be trained on.
-    with torch.inference_mode(False):
-        inspection, subject, target, earlier = prepared(
+    with torch.inference_mode(False), watched(None, progress) as watcher:
+        watcher.note("finding the groups and proving each")
+        inspection, subject, found, earlier = prepared(
             model,
             example_inputs,
             metric=metric,
-            wish=Wish.of(target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup),
+            wish=Wish.of(
+                target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup, target=target
+            ),
+            targets=target,
+            limits=gates.limits,
             round_to=round_to,
             ignored=ignored,
             groups=groups,
@@ -116,19 +131,24 @@ def prune(
             time_limit=time_limit,
             tolerance=tolerance,
         )
-        size = target.size
+        size = found.size
+        ranked_by = importance if isinstance(importance, str) else "a function of your own"
+        watcher.note(f"{counted(len(inspection.groups), 'group')} proved; units are ranked by {ranked_by}")
+        if again is not None:
+            again = Counted(again, watcher, "batches")
         gated = GatedModel(
             copied(model),
             inspection.groups,
-            target_sparsity=target.sparsity,
-            config=GateConfig(round_to=target.round_to, uniform=uniform),
+            target_sparsity=found.sparsity,
+            config=replace(gates, round_to=found.round_to),
             size_model=size,
+            more=removing(found),
         ).eval()
         running: dict[str, Any] = {"loss": loss, "forward_fn": forward_fn}
         scores = importances(model, inspection.groups, importance, size_model=size, batches=again, seed=seed, **running)
         gated.gates.rank_by(scores)
-        if target.metric.measured_at_cut:
-            target.metric.meet(gated, target, subject)
+        if found.measured_at_cut:
+            gated.meet(found, subject)
         pruned, plan = gated.pruned()
         difference = compare(gated, subject.observe, pruned=pruned)
         if reason := objection(gated, subject.observe, difference, tolerance_for(pruned, tolerance)):
@@ -136,5 +156,6 @@ def prune(
         del gated
         if repair:
             assert again is not None
+            watcher.note("fitting what reads the removed units to the dense model")
             repaired(model, pruned, plan, again, **running)
     return remember(pruned, plan if earlier is None else earlier.then(plan))

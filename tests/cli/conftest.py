@@ -121,7 +121,7 @@ def onnx_file(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def _interrupted(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the settings and of the run that `interrupted` copies."""
-    import l0prune_cli.progress
+    import l0prune.adapters.terminal
 
     def stop(_self: Any, record: Any) -> None:
         if record.step == 3:
@@ -130,7 +130,7 @@ def _interrupted(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("interrupted")
     (folder / "often.toml").write_text("checkpoint_minutes = 0.0\n" + bench.settings.read_text())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(l0prune_cli.progress.TerminalObserver, "record", stop)
+        patch.setattr(l0prune.adapters.terminal.TerminalObserver, "record", stop)
         assert bench.compress("--out", folder / "run", config=folder / "often.toml").code == 130
     assert len(list((folder / "run" / "checkpoints").iterdir())) == 2
     return folder

@@ -9,13 +9,13 @@ import os
 import sys
 import traceback
 
-import l0prune_cli.progress  # noqa: F401
 import l0prune_speech.task  # noqa: F401
 import matplotlib.backends.backend_agg
 import matplotlib.figure  # noqa: F401
 import torch
 from l0prune_cli.main import main
 
+import l0prune.adapters.terminal
 import l0prune.workflows.pipeline  # noqa: F401
 
 

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import l0prune_cli.progress
 import pytest
 import torch
 
 import l0prune
+import l0prune.adapters.terminal
 
 CONTRACT = set(
     "teacher params_before params_after target_sparsity sparsity macs_before macs_after max_relative_difference "
@@ -203,14 +203,14 @@ class TestSettings:
 
 def signal_at(monkeypatch: pytest.MonkeyPatch, number: int, stage: str, step: int) -> None:
     """Send this process a signal while the step is being recorded."""
-    shown = l0prune_cli.progress.TerminalObserver.record
+    shown = l0prune.adapters.terminal.TerminalObserver.record
 
     def record(self, record) -> None:
         shown(self, record)
         if (record.stage, record.step) == (stage, step):
             signal.raise_signal(number)
 
-    monkeypatch.setattr(l0prune_cli.progress.TerminalObserver, "record", record)
+    monkeypatch.setattr(l0prune.adapters.terminal.TerminalObserver, "record", record)
 
 
 class TestInterrupted:
@@ -265,7 +265,7 @@ class TestInterrupted:
                 raise MemoryError
 
         with monkeypatch.context() as patch:
-            patch.setattr(l0prune_cli.progress.TerminalObserver, "record", crash)
+            patch.setattr(l0prune.adapters.terminal.TerminalObserver, "record", crash)
             with pytest.raises(MemoryError):
                 bench.compress("--out", run)
         assert positions(run) == [1, 2, 3]

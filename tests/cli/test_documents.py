@@ -88,13 +88,16 @@ def test_every_example_runs(
     if "report" in names:
         assert written == {"runs"}
         assert size(names["small"]) == names["report"].params_after
-    if not {"again", "report"} & set(names):
+    if "drawn" in names:
+        assert written == {"runs", "figures"}
+        assert [point.run for point in names["drawn"].points] == ["half", "quarter"]
+    if not {"again", "report", "drawn"} & set(names):
         assert written == set()
 
 
 def test_what_is_checked_above_is_in_the_examples() -> None:
     text = "".join(example for _, example in EXAMPLES)
-    for name in ("features", "schedule", "again", "report"):
+    for name in ("features", "schedule", "again", "report", "drawn"):
         assert re.search(rf"\b{name}\b.* = ", text)
 
 

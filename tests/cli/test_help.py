@@ -13,6 +13,7 @@ FLAGS = {
         "--against",
         "--backends",
         "--batch-sizes",
+        "--build",
         "--device",
         "--dtypes",
         "--json",
@@ -37,6 +38,7 @@ FLAGS = {
         "--seed",
         "--set",
         "--steps",
+        "--target",
         "--target-ms",
         "--target-sparsity",
         "--target-speedup",
@@ -57,11 +59,27 @@ FLAGS = {
         "--tasks",
         "models",
     ],
-    "export": ["--json", "--list", "--out", "--plugin", "--to", "source"],
+    "export": ["--build", "--json", "--list", "--out", "--plugin", "--to", "source"],
     "groups": ["--config", "--json", "--plugin", "--recipe", "--set"],
+    "pareto": ["--json", "--out", "--x", "--y", "runs"],
     "plugins": ["--json"],
     "report": ["--json", "--out", "runs"],
-    "verify": ["--against", "--json", "--plugin", "--repeat", "sources"],
+    "push": [
+        "--base-model",
+        "--dataset",
+        "--json",
+        "--language",
+        "--license",
+        "--message",
+        "--pipeline-tag",
+        "--print-card",
+        "--private",
+        "--revision",
+        "--run",
+        "repo",
+        "source",
+    ],
+    "verify": ["--against", "--build", "--json", "--plugin", "--repeat", "sources"],
 }
 
 OF_SPEECH = [
@@ -75,6 +93,7 @@ OF_SPEECH = [
     "--data",
     "--dropout",
     "--evaluation-seconds",
+    "--every-layer",
     "--frozen",
     "--ignored",
     "--join-clips",
@@ -83,18 +102,27 @@ OF_SPEECH = [
     "--l1-weight",
     "--l2-weight",
     "--language",
+    "--layer-clusters",
     "--layer-drop",
     "--layer-weight",
+    "--layer-weighting",
     "--logit-weight",
+    "--mask-frames",
+    "--mask-probability",
+    "--masked-share",
     "--matched-layers",
     "--max-seconds",
     "--min-seconds",
     "--mode",
+    "--projections",
     "--task",
     "--task-weight",
     "--teacher",
     "--temperature",
     "--train-tokens",
+    "--unit-count",
+    "--unit-layers",
+    "--unit-seconds",
     "--units",
     "--window-seconds",
     "--workers",
@@ -103,7 +131,8 @@ HELP = """
 import sys
 from l0prune_cli.main import main
 named = [[command, "--plugin", "speech"] for command in ("compress", "groups")]
-others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "plugins", "report", "verify")
+others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "pareto", "plugins", "push", "report")
+others = (*others, "verify")
 for command in ([], *([other] for other in others), *named):
     sys.argv = ["l0prune", *command, "--help"]
     try:

@@ -72,7 +72,7 @@ def test_wrong_targets_are_refused(bench, quick: Path, tmp_path: Path) -> None:
             ("--metric", "latency", "--target-sparsity", "0.5", "--target-ms", "9"),
             ("two targets", "--target-sparsity and --target-ms"),
         ),
-        (("--metric", "time"), ("unknown metric", "params, layer-params, macs, blocks or latency")),
+        (("--metric", "time"), ("unknown metric", "params, layer-params, macs, blocks, disk, disk-float16 or latency")),
     ]
     for flags, words in refused:
         bench.compress(*flags, "--out", out, config=quick).refused(*words)
@@ -84,7 +84,7 @@ def test_wrong_targets_are_refused(bench, quick: Path, tmp_path: Path) -> None:
 
 
 def test_the_last_table_shows_milliseconds_and_times_faster(finished) -> None:
-    from l0prune_cli.tables import make_console, report_table
+    from l0prune.adapters.console import make_console, report_table
 
     times = {"latency_before_ms": 120.5, "latency_after_ms": 40.25, "speedup": 2.994}
     console = make_console()

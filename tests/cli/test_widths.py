@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from l0prune_cli.tables import fitted, make_console
 from rich.table import Table
+
+from l0prune.adapters.console import fitted, make_console
 
 pytestmark = pytest.mark.usefixtures("quick_probes")
 

@@ -52,7 +52,7 @@ def score_rows(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
         task = evaluation.get("tasks", {}).get(score["task"], {})
         row = {key: score.get(key) for key in ("model", "task", "mean", "deviation")}
         row |= {"metric": f"{task.get('metric', '')}{shuffled}"}
-        rows.append(row | {key: task[key] for key in ("higher_is_better", "chance") if key in task})
+        rows.append(row | {key: task[key] for key in ("higher_is_better", "chance", "data") if key in task})
     return rows
 
 

@@ -122,12 +122,12 @@ class Drawing:
     @cached_property
     def svg(self) -> str:
         """An `svg` element for HTML."""
-        text = io.StringIO()
-        with _canvas(self.name, _WIDTH, self.height) as figure:
-            self._alone(figure)
-            nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            figure.savefig(text, format="svg", transparent=True, metadata=nothing, dpi=_DPI)
-        return inline_svg(text.getvalue(), self.name, self.alt)
+        return inline_svg(self._document(), self.name, self.alt)
+
+    @cached_property
+    def svg_file(self) -> bytes:
+        """The content of an SVG file, in the colours of a light page."""
+        return self._document(Title=self.alt).encode("utf-8")
 
     @cached_property
     def png(self) -> bytes:
@@ -137,6 +137,15 @@ class Drawing:
             self._alone(figure)
             figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": MARK})
         return content.getvalue()
+
+    def _document(self, **metadata: str) -> str:
+        """An SVG document without a background."""
+        text = io.StringIO()
+        with _canvas(self.name, _WIDTH, self.height) as figure:
+            self._alone(figure)
+            nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            figure.savefig(text, format="svg", transparent=True, metadata={**nothing, **metadata}, dpi=_DPI)
+        return text.getvalue()
 
     def _alone(self, figure: Any) -> None:
         axes = figure.subplots()

@@ -18,7 +18,13 @@ class Latency(Metric):
     """Milliseconds of the subject's input on the model's device."""
 
     name, noun = "latency", "latency"
+    units: Mapping[str, float] = {"ms": 1.0, "s": 1000.0, "us": 0.001}
+    """In milliseconds."""
     measured_at_cut = True
+
+    def amount(self, number: float, unit: str) -> Wish:
+        """Milliseconds as measured, whatever the fit says."""
+        return Wish(ms=number * self.units[unit])
 
     def check(self, wish: Wish) -> None:
         """Any of the three serves, but no two times."""
@@ -46,11 +52,13 @@ class Latency(Metric):
             round_to=latency.round_to,
             facts=facts,
             kept=latency.kept,
+            alone=wish.alone,
         )
 
     def meet(self, cut: Cut, target: Target, subject: Subject) -> Facts:
         """Move the budget until the pruned network is as fast as asked."""
-        return meet_target(cut, subject.model, subject.observe, subject.deploy, 1 - target.asked, subject.note)
+        left, at_most = 1 - target.asked, not target.alone
+        return meet_target(cut, subject.model, subject.observe, subject.deploy, left, subject.note, at_most=at_most)
 
     def left(self, target: Target, kept: np.ndarray, facts: Mapping[str, Any]) -> float:
         """As measured at the cut."""

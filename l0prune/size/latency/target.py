@@ -32,6 +32,9 @@ def sparsity_for(latency: LatencyModel, wish: Wish) -> tuple[float, float]:
         left = 1 / wish.speedup
     elif wish.ms is not None:
         left = wish.ms / latency.dense_ms
+        if left >= 1 and not wish.alone:
+            # One of several targets, which asks for nothing.
+            return 1 - left, 1 - left
         if left >= 1:
             hint = "there is nothing to remove: ask for less time"
             raise TargetError(

@@ -12,7 +12,7 @@ from torch import nn
 from l0prune.errors import RunError
 from l0prune.measuring import parameters
 from l0prune.removal import RemovalPlan, apply_plan
-from l0prune.storage import WEIGHTS
+from l0prune.storage import OWN_LOOP, WEIGHTS
 from l0prune.support import counted, file_digest, model_shapes, read_toml
 from l0prune.workflows.pipeline import compress
 from l0prune.workflows.verification.common import Unknown, agree, opener
@@ -42,6 +42,8 @@ def made_again(path: Path, description: Mapping[str, Any], report: Mapping[str, 
     """Make the run again: the weights must be the same, bit for bit."""
     settings = read_toml(path / "config.toml")
     name = str(settings.get("plugin", ""))
+    if settings.get("recipe") == OWN_LOOP:
+        raise Unknown("the training loop of its own program made it")
     if report is None or not description.get("plugin"):
         raise Unknown("only a run of an installed plugin can be made again")
     with tempfile.TemporaryDirectory() as place:

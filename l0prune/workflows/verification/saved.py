@@ -105,7 +105,7 @@ class Saved:
 
     def _need_network(self) -> None:
         if self._build is None and not self.description.get("plugin"):
-            raise Unknown("nothing tells how to build the network: pass `build` to l0prune.verify")
+            raise Unknown("nothing tells how to build the network: --build MODULE:FUNCTION, or build in Python")
 
     def _described(self) -> str:
         if not check_description(self.description, self.path):

@@ -24,7 +24,7 @@ class SpeechOptions:
     """The network to compress: "embedded", a torchaudio bundle name, a checkpoint file or folder of any known format,
     or a hub id."""
     data: tuple[str, ...] = ()
-    """Training data: audio files, folders or tsv manifests; the embedded clips by default."""
+    """Training data: audio files, folders, tsv manifests, shards or lhotse manifests; by default the embedded clips."""
     task: str = ""
     """What for: distill, ctc, seq2seq, classify, speaker or frames; by default that of the teacher's head."""
     units: Annotated[tuple[str, ...], Setting(separator=",")] = DEFAULT_UNITS

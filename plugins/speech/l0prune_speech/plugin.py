@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from l0prune import ConfigError, PluginError, RunConfig
+from l0prune.plugin import CardFacts
+from l0prune_speech.card import card_facts
 from l0prune_speech.formats import FORMATS
 from l0prune_speech.options import SpeechOptions
 from l0prune_speech.probes import HEAD_TASKS, TASKS
@@ -71,6 +73,10 @@ class SpeechPlugin:
     def check(self) -> None:
         """Whether torchaudio can be loaded."""
         _check_torchaudio()
+
+    def card_facts(self, options: Mapping[str, Any]) -> CardFacts:
+        """What a model card says of a run, from its settings."""
+        return card_facts(options)
 
     def prepare(self, options: SpeechOptions, run: RunConfig) -> "Task":
         """Load teacher and data; the student begins as a copy of the teacher."""

@@ -51,10 +51,35 @@ def test_it_compresses_a_classifier(site: Path, tmp_path: Path, monkeypatch: pyt
     student = l0prune.load(run)
     assert sum(parameter.numel() for parameter in student.parameters()) == report["params_after"]
     assert isinstance(student, nn.Sequential)
+    # The plugin writes no formats and measures nothing: the run is taken as any network.
+    found = json.loads(call("bench", run, "--seconds", "0.05", "--json").succeeded().out)
+    assert found["models"][str(run)]["parameters"] == report["params_after"]
+    call("export", run, "--to", "torch.export").succeeded()
+    assert torch.export.load(run / "exports/torch.export.pt2").module()(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+    call("evaluate", run).refused("plugin evaluates nothing: digits")
+    assert json.loads(call("verify", run, "--json").succeeded().out)[0]["holds"]
+    own_loop(tmp_path / "own", json.loads((run / "model.json").read_text())["architecture"])
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32)[1200:, None] / 16
     right = student(images).argmax(1) == torch.tensor(digits.target)[1200:]
     assert right.float().mean() > 0.85
+
+
+def own_loop(folder: Path, architecture: dict[str, int]) -> None:
+    """What a loop of one's own made of the plugin's network is opened by the plugin."""
+    model = l0prune.get_plugin("digits").build(architecture)
+    pruner = l0prune.wrap(model, torch.randn(2, 1, 8, 8), target_sparsity=0.5, total_steps=10)
+    for _ in range(10):
+        model(torch.randn(2, 1, 8, 8)).square().mean().backward()
+        pruner.step()
+    smaller = pruner.finalize()
+    pruner.save_run(folder, plugin="digits", architecture=architecture)
+    x = torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(l0prune.load(folder)(x), smaller(x))
+    checks = json.loads(call("verify", folder, "--repeat", "--json").succeeded().out)[0]["checks"]
+    assert {check["name"] for check in checks if not check["holds"]} == {"repeat"}
+    call("bench", folder, "--seconds", "0.05").succeeded()
 
 
 def test_without_its_entry_point_there_is_no_such_plugin() -> None:

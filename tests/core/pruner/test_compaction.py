@@ -240,7 +240,7 @@ def test_a_network_under_a_time_shrinks_too(monkeypatch: pytest.MonkeyPatch) -> 
         femtoseconds = type(size)(groups, {m: 10**9 * c for m, c in size.coefficients.items()}, "femtoseconds")
         return LatencyModel(size=femtoseconds, dense_ms=femtoseconds.total / 10**12, error=0.0, round_to=1)
 
-    def met(gated: Any, dense: Any, *_: Any) -> dict[str, float]:
+    def met(gated: Any, dense: Any, *_: Any, **__: Any) -> dict[str, float]:
         before, after = count(dense), count(gated.pruned()[0])
         return {"latency_before_ms": before / 1000, "latency_after_ms": after / 1000, "speedup": before / after}
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from l0prune.support.copying import copied
+from l0prune.support.modules import copied
 
 
 class Keeping(nn.Module):

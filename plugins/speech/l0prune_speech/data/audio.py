@@ -4,9 +4,11 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from os.path import exists, isdir
+from os.path import exists, isdir, isfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from l0prune.errors import DataError
+from l0prune_speech.data.containers import SHARD, Slice, Source, in_manifest, in_shard, is_manifest, is_packed
 
 SAMPLE_RATE = 16_000
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
@@ -75,6 +78,26 @@ class Clip:
     """The file's own rate in Hz."""
     frames: int
     """Length at the file's own rate."""
+    member: str = ""
+    """Its name within the file, where it is a part of one."""
+    offset: int | None = None
+    """Of its first byte, where it is a file within this file; None for a file of its own."""
+    size: int = 0
+    """In bytes, of a file within this file."""
+    first_frame: int = 0
+    """Of the sound in the file, where the clip begins."""
+    channel: int | None = None
+    """None for the mean of all."""
+
+    @property
+    def name(self) -> str:
+        """What it is called: its own name, or that within a larger file."""
+        return self.member or self.path.name
+
+    @property
+    def where(self) -> str:
+        """Its place, for messages."""
+        return f"{self.path}: {self.member}" if self.member else str(self.path)
 
     @property
     def duration_seconds(self) -> float:
@@ -93,6 +116,12 @@ class Skipped:
 
     path: Path
     reason: str
+    member: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the file, or within a larger file."""
+        return self.member or self.path.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +141,7 @@ class ClipSet:
         text = f"{_count(len(self.clips), 'clip')}, {self.seconds / 60:.1f} minutes"
         if not self.skipped:
             return text
-        names = _shorten([f"{file.path.name} ({file.reason})" for file in self.skipped])
+        names = _shorten([f"{file.name} ({file.reason})" for file in self.skipped])
         counts = f" ({_reasons(self.skipped)})" if len(self.skipped) > _SHOWN else ""
         share = len(self.skipped) / (len(self.skipped) + len(self.clips))
         skipped = f"{len(self.skipped)} skipped" + (f", {share:.0%} OF ALL FILES" if share >= _LOUD else "")
@@ -125,8 +154,9 @@ def find_clips(paths: Sequence[Path], *, min_seconds: float) -> ClipSet:
     """Find every usable clip under some paths; a file reached twice counts once.
 
     Args:
-        paths: Audio files, folders (searched recursively, in sorted order) or tsv manifests: the root folder on the
-            first line, then `relative_path<TAB>num_samples` lines.
+        paths: Audio files, folders (searched recursively, in sorted order), tsv manifests (the root folder on the
+            first line, then `relative_path<TAB>num_samples` lines), shards of WebDataset (tar), or manifests of lhotse
+            with recordings or cuts (jsonl, jsonl.gz).
         min_seconds: Shorter clips are skipped.
 
     Returns:
@@ -135,12 +165,13 @@ def find_clips(paths: Sequence[Path], *, min_seconds: float) -> ClipSet:
     Raises:
         DataError: A path is missing or holds no audio, a manifest is malformed, or no usable clip remains.
     """
-    files: dict[Path, Path] = {}
+    sources: dict[tuple[object, ...], Source] = {}
     for path in map(Path, paths):
-        for file in _files_under(path):
+        for source in _sources_under(path):
             # Unlike Path.resolve, for a link that leads to itself too.
-            files.setdefault(Path(os.path.realpath(file)), file)
-    found = [_probe(file) for file in files.values()]
+            place = os.path.realpath(source.path), source.name, source.start_seconds, source.channel
+            sources.setdefault(place, source)
+    found = [_probe(source) for source in sources.values()]
     readable = [file for file in found if isinstance(file, Clip)]
     checked = [_long_enough(file, min_seconds) if isinstance(file, Clip) else file for file in found]
     clips = tuple(file for file in checked if isinstance(file, Clip))
@@ -197,25 +228,41 @@ def read(clip: Clip, *, start_seconds: float = 0.0, duration_seconds: float | No
 
 
 def _decode(clip: Clip, start_frame: int, stop_frame: int) -> Tensor:
-    """The mean of the channels at the file's own rate, float32 (stop_frame - start_frame,)."""
+    """A channel, or the mean of all, at the file's own rate, float32 (stop_frame - start_frame,)."""
+    start_frame, stop_frame = start_frame + clip.first_frame, stop_frame + clip.first_frame
     try:
-        with soundfile.SoundFile(clip.path) as file:
+        with _opened(clip.path, clip.offset, clip.size) as file:
             lead = _LEAD_SECONDS * clip.sample_rate if file.format in _LOSSY else 0
             seek_frame = max(0, start_frame - lead) if file.seekable() else 0
             if seek_frame:
                 file.seek(seek_frame)
             # In pieces: a header may claim any length.
-            blocks = [block.mean(axis=1) for block in _blocks(file, stop_frame - seek_frame)]
+            blocks = [_mono(block, clip.channel) for block in _blocks(file, stop_frame - seek_frame)]
             frames = np.concatenate(blocks)[start_frame - seek_frame :]
     except _DECODE_ERRORS as error:
-        raise DataError("clip cannot be decoded", where=clip.path, got=error, hint=_REMOVE) from error
+        raise DataError("clip cannot be decoded", where=clip.where, got=error, hint=_REMOVE) from error
     if len(frames) < stop_frame - start_frame:
-        got, expected = f"{start_frame + len(frames)} frames", f"{clip.frames} as its header says"
-        raise DataError("clip ends early", where=clip.path, got=got, expected=expected, hint=_REMOVE)
+        got, expected = f"{start_frame + len(frames)} frames", f"{clip.first_frame + clip.frames} as its header says"
+        raise DataError("clip ends early", where=clip.where, got=got, expected=expected, hint=_REMOVE)
     waveform = torch.from_numpy(frames)
     if not waveform.isfinite().all():
-        raise DataError("clip holds values that are not finite", where=clip.path, hint=_REMOVE)
+        raise DataError("clip holds values that are not finite", where=clip.where, hint=_REMOVE)
     return waveform
+
+
+@contextmanager
+def _opened(path: Path, offset: int | None, size: int) -> Iterator[soundfile.SoundFile]:
+    """A file of sound, or one within a larger file."""
+    with ExitStack() as stack:
+        whole: Any = path
+        if offset is not None:
+            whole = Slice(stack.enter_context(path.open("rb")), offset, size)
+        yield stack.enter_context(soundfile.SoundFile(whole))
+
+
+def _mono(block: np.ndarray, channel: int | None) -> np.ndarray:
+    """A block of frames (frames, channels) as one channel (frames,)."""
+    return block.mean(axis=1) if channel is None else block[:, channel]
 
 
 def _blocks(file: soundfile.SoundFile, frames: int) -> Iterator[np.ndarray]:
@@ -234,19 +281,35 @@ def _ratio(sample_rate: int) -> tuple[int, int]:
     return sample_rate // common, SAMPLE_RATE // common
 
 
-def _probe(path: Path) -> Clip | Skipped:
-    """Read a file's header."""
-    if reason := _why_unread(path):
-        return Skipped(path=path, reason=reason)
+def _probe(source: Source) -> Clip | Skipped:
+    """Read a header."""
+    path, member = source.path, source.name
+    if reason := source.refused or _why_unread(path):
+        return Skipped(path=path, reason=reason, member=member)
     try:
-        info = soundfile.info(path)
+        with _opened(path, source.offset, source.size) as file:
+            rate, frames, channels = file.samplerate, file.frames, file.channels
     except _DECODE_ERRORS:
-        return Skipped(path=path, reason=_why_unreadable(path))
-    if info.frames <= 0:
-        return Skipped(path=path, reason="zero length")
-    if max(_ratio(info.samplerate)) > _MAX_RATIO:
-        return Skipped(path=path, reason=f"cannot be resampled from {info.samplerate} Hz")
-    return Clip(path=path, sample_rate=info.samplerate, frames=info.frames)
+        return Skipped(path=path, reason=_why_unreadable(path), member=member)
+    first = min(max(0, round(source.start_seconds * rate)), max(0, frames))
+    if source.duration_seconds is not None:
+        frames = min(frames, first + round(source.duration_seconds * rate))
+    if frames <= first:
+        return Skipped(path=path, reason="zero length", member=member)
+    if max(_ratio(rate)) > _MAX_RATIO:
+        return Skipped(path=path, reason=f"cannot be resampled from {rate} Hz", member=member)
+    if source.channel is not None and not 0 <= source.channel < channels:
+        return Skipped(path=path, reason=f"has no channel {source.channel}", member=member)
+    return Clip(
+        path=path,
+        sample_rate=rate,
+        frames=frames - first,
+        member=member,
+        offset=source.offset,
+        size=source.size,
+        first_frame=first,
+        channel=source.channel,
+    )
 
 
 def _why_unread(path: Path) -> str:
@@ -263,7 +326,7 @@ def _why_unread(path: Path) -> str:
 def _long_enough(clip: Clip, min_seconds: float) -> Clip | Skipped:
     if clip.duration_seconds >= min_seconds:
         return clip
-    return Skipped(path=clip.path, reason=f"{_SHORTER} {float(min_seconds)} s")
+    return Skipped(path=clip.path, reason=f"{_SHORTER} {float(min_seconds)} s", member=clip.member)
 
 
 def _why_unreadable(path: Path) -> str:
@@ -277,6 +340,18 @@ def _why_unreadable(path: Path) -> str:
         return (error.strerror or "cannot be opened").lower()
 
 
+def _sources_under(path: Path) -> Iterator[Source]:
+    """What a path stands for: files, and what is within shards and manifests."""
+    if is_manifest(path) and isfile(path):
+        yield from in_manifest(path)
+        return
+    for file in _files_under(path):
+        if file.suffix.lower() == SHARD and file.is_file():
+            yield from in_shard(file, SUFFIXES)
+        else:
+            yield Source(path=file)
+
+
 def _files_under(path: Path) -> Iterator[Path]:
     """The candidate files that a path stands for."""
     if isdir(path):
@@ -288,18 +363,19 @@ def _files_under(path: Path) -> Iterator[Path]:
         raise DataError("no such file or folder", where=path, hint="check the path")
     elif path.suffix.lower() == ".tsv":
         yield from _manifest_files(path)
-    elif path.suffix.lower() in SUFFIXES:
+    elif path.suffix.lower() in (*SUFFIXES, SHARD):
         yield path
     else:
-        expected = f"a folder, a .tsv manifest or a file ending in {', '.join(SUFFIXES)}"
-        raise DataError("not an audio file", where=path, got=path.suffix or "no suffix", expected=expected)
+        hint = "unpack it to a .tar: parts of a compressed one cannot be looked up" if is_packed(path) else None
+        expected = f"a folder, a .tsv or .jsonl manifest, a .tar shard or a file ending in {', '.join(SUFFIXES)}"
+        raise DataError("not an audio file", where=path, got=path.suffix or "no suffix", expected=expected, hint=hint)
 
 
 def _is_candidate(path: Path) -> bool:
     """Whether a path found in a folder is sound, or a link that may have been meant as such."""
     if path.is_symlink() and not path.is_file():
         return path.is_dir() or not path.suffix or path.suffix.lower() in (*SUFFIXES, *UNREAD)
-    return path.suffix.lower() in (*SUFFIXES, *UNREAD) and path.is_file()
+    return path.suffix.lower() in (*SUFFIXES, *UNREAD, SHARD) and path.is_file()
 
 
 def _manifest_files(manifest: Path) -> Iterator[Path]:

@@ -146,7 +146,7 @@ class AudioBatches:
 
 def clips_digest(clips: Iterable[Clip]) -> str:
     """Fingerprint of clips, by name and length."""
-    return hashlib.sha256("\n".join(f"{clip.path.name} {clip.samples}" for clip in clips).encode()).hexdigest()
+    return hashlib.sha256("\n".join(f"{clip.name} {clip.samples}" for clip in clips).encode()).hexdigest()
 
 
 def fixed_batches(clips: Sequence[Clip], *, batch_seconds: float, max_seconds: float) -> list[Tensor]:

@@ -88,7 +88,8 @@ def find_labelled(paths: Sequence[Path], holds: str, *, min_seconds: float) -> L
         for file, (label, where) in entries.items()
         if file in clips
     )
-    unlabelled = tuple(clip for file, clip in clips.items() if file not in entries)
+    # Of one file there may be several: those within a shard.
+    unlabelled = tuple(clip for clip in found.clips if clip.path.resolve() not in entries)
     return LabelledClips(labelled=labelled, unlabelled=unlabelled, found=found)
 
 

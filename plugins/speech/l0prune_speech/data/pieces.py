@@ -51,7 +51,7 @@ class Piece:
     @property
     def name(self) -> str:
         """Of its clips."""
-        return "+".join(part.clip.path.name for part in self.parts)
+        return "+".join(part.clip.name for part in self.parts)
 
     def read(self) -> Tensor:
         """Waveform (S,)."""

@@ -1,6 +1,8 @@
 """A run's progress on the terminal: plain lines in a pipe or a log, live progress on a terminal."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -8,20 +10,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from l0prune import CompressionReport, GatedModel, Observer, Record, RunConfig, Task, duration, summarise_kinds
-from l0prune.plugin import STAGES
-from l0prune_cli.tables import fitted, report_table
+from l0prune.adapters.console import fitted, make_console, report_table
+from l0prune.config import RunConfig
+from l0prune.gates import GatedModel
+from l0prune.plugin import STAGES, Task
+from l0prune.support import duration
+from l0prune.training import Record
+from l0prune.workflows import CompressionReport, Observer, register_display, summarise_kinds
 
 
 class TerminalObserver(Observer):
     """Shows a run as it goes.
 
     Args:
-        console: Where to show it.
+        console: Where to show it; standard error by default.
     """
 
-    def __init__(self, console: Console) -> None:
-        self.console, self.live = console, console.is_terminal
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console = console or make_console(stderr=True)
+        self.live = console.is_terminal
         self.unit = ""
         self._progress: Progress | None = None
         self._display: Live | None = None
@@ -59,16 +66,19 @@ class TerminalObserver(Observer):
         if not self.live:
             self.console.print(f"{title}: {steps} steps" + (f", going on from {done}" if done else ""))
             return
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=self.console,
-        )
+        self._progress = self._bars(TextColumn("{task.fields[left]}"))
         self._bar = self._progress.add_task(title, total=steps, completed=done, left="")
         self._display = Live(self._progress, console=self.console, refresh_per_second=4)
         self._display.start()
+
+    def counting(self, what: str, items: Iterable[Any]) -> Iterator[Any]:
+        """Show how many of some items are through."""
+        self._end_stage()
+        if not self.live:
+            yield from items
+            return
+        with self._bars() as bars:
+            yield from bars.track(items, description=what)
 
     def record(self, record: Record) -> None:
         """Show a logging step."""
@@ -100,6 +110,10 @@ class TerminalObserver(Observer):
         self.console.print(f"files: {report.run_directory}/ (model.safetensors, model.json, report.json, ...)")
         self.console.print(f'open it: l0prune.load("{report.run_directory}")')
 
+    def _bars(self, *more: TextColumn) -> Progress:
+        columns = TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn()
+        return Progress(*columns, *more, console=self.console)
+
     def _end_stage(self) -> None:
         if self._display is not None:
             self._display.stop()
@@ -111,7 +125,7 @@ def _status(record: Record, unit: str) -> str:
     if record.sparsity is not None and record.target is not None:
         pieces.append(f"sparsity {record.sparsity:.3f} / {record.target:.3f}")
     if record.multipliers is not None:
-        pieces.append("lambda {:+.3f} {:+.3f}".format(*record.multipliers))
+        pieces.append(" ".join(["lambda", *(f"{value:+.3f}" for value in record.multipliers)]))
     # Without a name for what is counted nobody can tell what so many a second are: steps are steps.
     pieces.append(f"{record.amount_per_second:.0f} {unit}/s" if unit else f"{1 / record.step_seconds:.1f} steps/s")
     return "  ".join(pieces)
@@ -119,3 +133,6 @@ def _status(record: Record, unit: str) -> str:
 
 def _parts(record: Record) -> str:
     return "  ".join(f"{name} {value:.3f}" for name, value in record.parts.items())
+
+
+register_display(TerminalObserver)
