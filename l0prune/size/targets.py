@@ -87,7 +87,7 @@ def joint_target(subject: Subject, asked: Sequence[Asked]) -> Target:
             unmet.append((one, error))
     if len(unmet) == 1:
         ((one, error),) = unmet
-        where = one.metric.name if error.where is None else f"{one.metric.name}, {error.where}"
+        where = one.metric.name if error.where in (None, one.metric.name) else f"{one.metric.name}, {error.where}"
         raise TargetError(error.what, where=where, got=error.got, expected=error.expected, hint=error.hint) from error
     if unmet:
         got = ", ".join(one.text for one, _ in unmet)
