@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from l0prune import ConfigError, GateConfig
-from l0prune.pruner import gated_share, scheduled
+from l0prune.pruner import GATED_SHARE, scheduled
 
 
 def parsed(text: str) -> tuple[str, Any]:
@@ -24,7 +24,7 @@ def parsed(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def wrap_settings(steps: int, size: int, settings: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+def wrap_settings(steps: int, settings: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """How many of the steps have gates, and the further arguments of `l0prune.wrap`.
 
     Without settings it is told the number of steps, as a user would, and gates settle when it says. With a `start` that
@@ -32,20 +32,18 @@ def wrap_settings(steps: int, size: int, settings: Mapping[str, Any]) -> tuple[i
 
     Args:
         steps: In all.
-        size: Per cent to remove.
         settings: `start`, `gated_share`, `controller.NAME` and `gates.NAME` for fields of the two configurations, and
             any other argument of `wrap`.
     """
     given = dict(settings)
-    usual = gated_share(size / 100)
-    share = given.pop("gated_share", usual)
+    share = given.pop("gated_share", GATED_SHARE)
     gated_steps = min(steps, max(1, int(steps * share)))
     parts: dict[str, dict[str, Any]] = {"controller": {}, "gates": {}}
     for name in list(given):
         part, point, field = name.partition(".")
         if point and part in parts:
             parts[part][field] = given.pop(name)
-    if parts["controller"] or share != usual:
+    if parts["controller"] or share != GATED_SHARE:
         controller = dataclasses.replace(scheduled(steps, share), **parts["controller"])
         given.setdefault("controller", controller)
     if "controller" not in given:

@@ -10,7 +10,7 @@ from l0prune.discovery.found import Discovery, LeftAlone
 from l0prune.discovery.grouping import unused_modules
 from l0prune.discovery.rules import across, consume, extent, module_rule, operator_rule, tensors
 from l0prune.discovery.search import discover
-from l0prune.discovery.sizes import SizedModule, with_calls
+from l0prune.discovery.sizes import SizedModule, classes_around, with_calls
 from l0prune.discovery.traced import Cost, Trace
 from l0prune.discovery.tracer import Tracer
 
@@ -25,6 +25,7 @@ __all__ = [
     "across",
     "check_traceable",
     "checked_depth",
+    "classes_around",
     "consume",
     "discover",
     "extent",

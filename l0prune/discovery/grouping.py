@@ -146,15 +146,14 @@ def _cost_signatures(found: Trace, classes: np.ndarray) -> dict[int, tuple]:
     return {atom: tuple(places) for atom, places in signatures.items()}
 
 
-def _standing_alike(call: NormCall, found: Trace, classes: np.ndarray) -> str | None:
-    """For a norm that has no tensor along its channels: a tensor and dimension on which the same units stand alike."""
-    wanted = classes[call.atoms]
-
-    def is_alike(atoms: np.ndarray) -> bool:
-        return len(atoms) == len(wanted) and bool((classes[atoms] == wanted).all())
-
-    dims = ((name, d, atoms) for name, leaf in found.leaves.items() for d, atoms in enumerate(leaf))
-    return next((f"{name}:{d}" for name, d, atoms in dims if is_alike(atoms)), None)
+def _standing_alike(calls: Iterable[NormCall], found: Trace, classes: np.ndarray) -> list[str | None]:
+    """A tensor and dimension on which the same units stand alike, for norms without a tensor along their channels."""
+    wanted = [classes[call.atoms].tobytes() for call in calls]
+    first: dict[bytes, str] = {}
+    for name, leaf in found.leaves.items() if wanted else ():
+        for d, atoms in enumerate(leaf):
+            first.setdefault(classes[atoms].tobytes(), f"{name}:{d}")
+    return [first.get(units) for units in wanted]
 
 
 def _owners(groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray) -> np.ndarray:
@@ -185,10 +184,13 @@ def _finished(
     """Groups with the norms that mix their units and the attributes that count them."""
     norms: list[dict[Norm, None]] = [{} for _ in groups]
     weighted = {name.rpartition(".")[0] for name in found.leaves}
+    bare = [call for call in found.norms if call.module not in weighted]
+    alike = dict(zip(map(id, bare), _standing_alike(bare, found, classes), strict=True))
     for call in found.norms:
-        owners = [g for g in np.unique(owner[classes[call.atoms]]).tolist() if g >= 0]
-        along = _standing_alike(call, found, classes) if owners and call.module not in weighted else None
-        for g in owners:
+        along = alike.get(id(call))
+        for g in np.unique(owner[classes[call.atoms]]).tolist():
+            if g < 0:
+                continue
             norms[g][Norm(module=call.module, channel_dim=call.channel_dim, along=along)] = None
     attributes: list[dict[Attribute, None]] = [{} for _ in groups]
     for reading in found.readings:

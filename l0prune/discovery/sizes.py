@@ -7,7 +7,7 @@ import numpy as np
 
 from l0prune.discovery.traced import SizedDim, Trace, TracedCall
 from l0prune.groups import Attribute, PruneGroup, SizedCall
-from l0prune.support import can_write, digest_of, is_inside, size_name
+from l0prune.support import can_write, digest_of, holders_of, size_name
 
 _OWN, _REST = 0, -1
 
@@ -138,15 +138,39 @@ def sized_modules(
 
 def with_calls(groups: Iterable[PruneGroup], modules: Mapping[str, SizedModule]) -> tuple[PruneGroup, ...]:
     """The groups, which let some modules keep the sizes of their calls wherever units of them stand inside."""
-    result = []
+    near, result = _Near(modules), []
     for group in groups:
-        tensors = {place.tensor for place in group.places}
-        near = [
-            module
-            for path, module in modules.items()
-            if group.name in module.attributes or any(is_inside(tensor, path) for tensor in tensors)
-        ]
-        calls = tuple(call for module in near for call in module.calls)
-        attributes = tuple(a for module in near for a in module.attributes.get(group.name, ()))
-        result.append(replace(group, calls=calls, attributes=(*group.attributes, *attributes)) if near else group)
+        if those := near(group):
+            calls = tuple(call for module in those for call in module.calls)
+            attributes = tuple(a for module in those for a in module.attributes.get(group.name, ()))
+            group = replace(group, calls=calls, attributes=(*group.attributes, *attributes))
+        result.append(group)
     return tuple(result)
+
+
+def classes_around(groups: Iterable[PruneGroup], modules: Mapping[str, SizedModule]) -> set[type]:
+    """The classes of the modules that could keep sizes and that units of some groups stand inside."""
+    near = _Near(modules)
+    return {module.kind for group in groups for module in near(group)}
+
+
+class _Near:
+    """Which of some modules units of a group stand inside, or are counted by.
+
+    Args:
+        modules: By path.
+    """
+
+    def __init__(self, modules: Mapping[str, SizedModule]) -> None:
+        self._modules = modules
+        self._order = {path: number for number, path in enumerate(modules)}
+        self._counting: dict[str, list[str]] = {}
+        for path, module in modules.items():
+            for name in module.attributes:
+                self._counting.setdefault(name, []).append(path)
+
+    def __call__(self, group: PruneGroup) -> list[SizedModule]:
+        """The modules, in their order."""
+        around = {path for place in group.places for path in holders_of(place.tensor) if path in self._order}
+        around.update(self._counting.get(group.name, ()))
+        return [self._modules[path] for path in sorted(around, key=self._order.__getitem__)]

@@ -102,9 +102,17 @@ class Trace:
     """Parameters and buffers that an operator has read."""
     notes: list[str] = field(default_factory=list)
     """What could not be looked at."""
+    _classes: tuple[tuple[int, int], np.ndarray] | None = field(default=None, repr=False, compare=False)
+    """How much was known, and what `classes` made of it."""
 
     def classes(self) -> np.ndarray:
-        """(A,) the smallest atom that each atom lives and dies with."""
+        """(A,) the smallest atom that each atom lives and dies with; not to be written to."""
+        known = len(self.same), self.size
+        if self._classes is None or self._classes[0] != known:
+            self._classes = known, self._united()
+        return self._classes[1]
+
+    def _united(self) -> np.ndarray:
         edges = [(np.ravel(a), np.ravel(b)) for a, b in self.same]
         parent = np.arange(self.size)
         if not edges:

@@ -8,7 +8,6 @@ holds the rules; what has none pins its operands, so that nothing is cut that is
 Legend: A atoms; atom 0 stands for what can never be cut.
 """
 
-import itertools
 import sys
 import time
 import weakref
@@ -279,8 +278,8 @@ class Tracer(TorchDispatchMode):
 
     def said_since(self, mark: tuple[int, ...]) -> Iterator[np.ndarray]:
         """The atoms of all that has been said since."""
-        same, pins, consumed, heads, costs, norms, readings = map(
-            itertools.islice, self._said, mark, itertools.repeat(None)
+        same, pins, consumed, heads, costs, norms, readings = (
+            told[start:] for told, start in zip(self._said, mark, strict=True)
         )
         for one, other in same:
             yield from (one, other)

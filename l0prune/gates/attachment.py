@@ -3,7 +3,7 @@
 Nothing here knows what gates say, or what a cut is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -110,8 +110,12 @@ def _gated_norms(
     standing: dict[str, list[tuple[int, Place]]] = {}
     dims: dict[str, int] = {}
     for g, group in enumerate(groups):
+        by_module: dict[str, list[Place]] = {}
+        for place in group.places if group.norms else ():
+            by_module.setdefault(place.tensor.rpartition(".")[0], []).append(place)
         for norm in group.norms:
-            place = _place_on_channels(group, norm, shapes)
+            there = norm.module if norm.along is None else norm.along.rpartition(":")[0].rpartition(".")[0]
+            place = _place_on_channels(by_module.get(there, ()), norm, shapes)
             where = f"{group.name}, {norm.module}"
             if place is None:
                 raise GroupError("no tensor says where the group stands on a norm's channels", where=where)
@@ -132,17 +136,18 @@ def _gated_norms(
     return gated, standings, channels
 
 
-def _place_on_channels(group: PruneGroup, norm: Norm, shapes: Mapping[str, tuple[int, ...]]) -> Place | None:
-    """Where a group stands on a norm's channels: on its weight, another tensor along them, or one that it names."""
+def _place_on_channels(places: Iterable[Place], norm: Norm, shapes: Mapping[str, tuple[int, ...]]) -> Place | None:
+    """Where a group stands on a norm's channels: on its weight, another tensor along them, or one that it names.
+
+    Args:
+        places: Of the group, on the tensors of the norm itself or of the module that holds the one it names.
+        norm: The norm.
+        shapes: Of every tensor.
+    """
     if norm.along is not None:
         tensor, _, dim = norm.along.rpartition(":")
-        return next((p for p in group.places if (p.tensor, str(p.dim)) == (tensor, dim)), None)
-    own = [
-        place
-        for place in group.places
-        if place.tensor.rpartition(".")[0] == norm.module
-        and shapes[place.tensor][place.dim or 0] == prod(shapes[place.tensor])
-    ]
+        return next((p for p in places if (p.tensor, str(p.dim)) == (tensor, dim)), None)
+    own = [place for place in places if shapes[place.tensor][place.dim or 0] == prod(shapes[place.tensor])]
     return min(own, key=lambda place: (not place.tensor.endswith(".weight"), place.tensor), default=None)
 
 

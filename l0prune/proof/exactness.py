@@ -1,7 +1,7 @@
 """Whether removal changed anything: gated against pruned outputs, planned against counted size."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,13 +62,13 @@ def run_seeded(observe: Observe, model: nn.Module, seed: int = 0) -> Any:
 
 
 @torch.no_grad()
-def compare(gated: GatedModel, observe: Observe, pruned: nn.Module | None = None) -> float:
+def compare(gated: GatedModel, observe: Observe, pruned: nn.Module | Callable[[], nn.Module] | None = None) -> float:
     """Relative difference between the gated model's evaluation outputs and those of the pruned copy.
 
     Args:
         gated: The gated model.
         observe: Runs a model on example inputs.
-        pruned: The copy, if it has been made.
+        pruned: The copy, if it has been made, or what makes it; None for the gated model's own way.
 
     Raises:
         ProofError: The pruned copy has not the size that was planned, or does not run.
@@ -80,7 +80,8 @@ def compare(gated: GatedModel, observe: Observe, pruned: nn.Module | None = None
             got = ", ".join(sorted({type(leaf).__name__ for leaf in tree_leaves(expected)})) or "nothing"
             hint = "return tensors from `output_transform` (or a plugin's `observe`), nested as you like"
             raise DataError("outputs hold no floating-point tensor to compare", got=got, hint=hint)
-        pruned = pruned or gated.pruned()[0]
+        if not isinstance(pruned, nn.Module):
+            pruned = pruned() if pruned is not None else gated.pruned()[0]
         # What the selection counts by, which knows nothing of the other groups around an emptied block.
         counts = np.array([int((values > 0).sum()) for values in gated.gate_values().values()])
         planned, counted = gated.parameter_model.exact(counts), parameters(pruned)
@@ -110,7 +111,13 @@ def tolerance_for(pruned: nn.Module, tolerance: float) -> float:
     return max(tolerance, 50 * coarsest if coarsest > 1e-4 else 0)
 
 
-def objection(gated: GatedModel, observe: Observe, difference: float, tolerance: float) -> str:
+def objection(
+    gated: GatedModel,
+    observe: Observe,
+    difference: float,
+    tolerance: float,
+    pruned: Callable[[], nn.Module] | None = None,
+) -> str:
     """Why a difference between gated and pruned outputs is neither within tolerance nor what rounding explains.
 
     A normalisation over a few almost equal channels magnifies the last bit of its input. How much, shows when every
@@ -121,6 +128,7 @@ def objection(gated: GatedModel, observe: Observe, difference: float, tolerance:
         observe: Runs a model on example inputs.
         difference: What `compare` returned.
         tolerance: Largest relative difference allowed in any case.
+        pruned: Makes the pruned copy anew; None for the gated model's own way.
 
     Returns:
         The reason; empty where there is none.
@@ -135,11 +143,11 @@ def objection(gated: GatedModel, observe: Observe, difference: float, tolerance:
         return "the cut makes NaN or infinite values of outputs, or changes their shape or number"
     reason = f"relative difference {difference:.1e}, at most {tolerance:.0e} allowed"
     with torch.no_grad(), evaluating(gated):
-        pruned = gated.pruned()[0]
-        before, again, otherwise = (run_seeded(observe, pruned, seed) for seed in (0, 0, 1))
+        cut = pruned() if pruned is not None else gated.pruned()[0]
+        before, again, otherwise = (run_seeded(observe, cut, seed) for seed in (0, 0, 1))
         if relative_difference(before, again) <= tolerance:
-            with moved(pruned):
-                rounding = relative_difference(before, run_seeded(observe, pruned))
+            with moved(cut):
+                rounding = relative_difference(before, run_seeded(observe, cut))
             if difference <= ROUNDING_MARGIN * rounding:
                 return ""
     if max(relative_difference(before, run) for run in (again, otherwise)) > tolerance:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from l0prune.example import Observe
 from l0prune.gates import GatedModel
 from l0prune.groups import PruneGroup
-from l0prune.proof.bisection import guilty
+from l0prune.proof.bisection import guilty, kind_of
 from l0prune.proof.exactness import ROUNDING_MARGIN, moved, relative_difference, run_seeded
 from l0prune.support import evaluating, kept_values, listed, one_line, random_state_kept, tree_leaves
 
@@ -86,7 +86,7 @@ def find_training_faults(
             f"{found:.1e} in training mode, at most {tolerance:.0e} allowed"
         )
 
-    return {group.name: reason for group, reason in guilty(groups, against)}, notes
+    return {group.name: reason for group, reason in guilty(groups, against, kind_of)}, notes
 
 
 def _not_compared(model: nn.Module, before: Mapping[str, Any], outputs: Any) -> list[str]:

@@ -1,19 +1,22 @@
 """Every prune group tried on the model itself before it is trained, with units closed and blocks emptied."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from l0prune.errors import DataError, GroupError, ProofError
 from l0prune.example import Observe
 from l0prune.gates import GatedModel
-from l0prune.groups import PruneGroup
-from l0prune.proof.bisection import guilty
+from l0prune.groups import PruneGroup, Role
+from l0prune.proof.bisection import guilty, kind_of
 from l0prune.proof.exactness import RUN_TOLERANCE, compare, failure_of_cut, objection, relative_difference, run_seeded
 from l0prune.proof.training_mode import find_training_faults
-from l0prune.support import copied
+from l0prune.removal import apply_plan
+from l0prune.support import copied, owners
 
 # Small enough that the budget rounds to the dense size.
 KEEP_ALL = 1e-15
@@ -52,29 +55,62 @@ def find_faults(
     to show an error.
     """
     with _awake(gated.model):
-        worst, reason = _trials(gated, observe, [], tolerance)
+        cuts = _Cuts(gated)
+        worst, reason = _trials(cuts, observe, [], tolerance)
         if reason:
             # What fails with every unit open fails whichever group is tried.
             return worst, {EVERYTHING: reason}
         exact = [worst]
 
         def against(closing: list[int]) -> str:
-            difference, reason = _trials(gated, observe, closing, tolerance)
+            difference, reason = _trials(cuts, observe, closing, tolerance)
             if not reason:
                 exact.append(difference)
             return reason
 
-        faults = {gated.groups[g].name: reason for g, reason in guilty(range(len(gated.groups)), against)}
+        kinds = [kind_of(group) for group in gated.groups]
+        found = guilty(range(len(gated.groups)), against, kinds.__getitem__)
+        faults = {gated.groups[g].name: reason for g, reason in found}
         return max(exact), faults
 
 
-def _trials(gated: GatedModel, observe: Observe, closing: Sequence[int], tolerance: float) -> tuple[float, str]:
+class _Cuts:
+    """Pruned copies of a gated model, for many selections: gates are taken off a copy once.
+
+    Copies share the parameters that a cut leaves alone or replaces. A trial then costs what it changes.
+
+    Args:
+        gated: The gated model. Its parameters are to stay as they are meanwhile.
+    """
+
+    def __init__(self, gated: GatedModel) -> None:
+        self.gated = gated
+
+    @functools.cached_property
+    def _dense(self) -> tuple[nn.Module, list[Tensor]]:
+        """The model without gates, and the parameters that no gate is folded into."""
+        twin = copied(self.gated, sharing=self.gated.model.parameters()).eval()
+        dense = twin.detach()
+        held = owners(dense)
+        read = {p.tensor for group in self.gated.groups for p in group.places if p.role is Role.CONSUMES}
+        folded = {id(getattr(*held[tensor][0])) for tensor in read}
+        return dense, [parameter for parameter in dense.parameters() if id(parameter) not in folded]
+
+    def __call__(self) -> nn.Module:
+        """A copy without the units that are closed now, in evaluation mode."""
+        dense, shared = self._dense
+        values = self.gated.gate_values()
+        kept = np.concatenate([value.cpu().numpy() > 0 for value in values.values()])
+        return apply_plan(copied(dense, sharing=shared), self.gated.next_plan(kept), values).eval()
+
+
+def _trials(cuts: _Cuts, observe: Observe, closing: Sequence[int], tolerance: float) -> tuple[float, str]:
     """The largest difference over trials that close units of some groups and empty blocks in turn; why it is wrong."""
-    worst = 0.0
+    gated, worst = cuts.gated, 0.0
     for trial, emptied in enumerate(_emptied(gated.groups, closing)):
         values = _pattern(gated.groups, closing, emptied, trial)
         with gated.gates.fixed(values):
-            difference, reason = _try(gated, observe, tolerance)
+            difference, reason = _try(cuts, observe, tolerance)
         if reason:
             return difference, reason
         worst = max(worst, difference)
@@ -104,10 +140,10 @@ def _emptied(groups: Sequence[PruneGroup], closing: Sequence[int]) -> list[set[i
     ]
 
 
-def _try(gated: GatedModel, observe: Observe, tolerance: float) -> tuple[float, str]:
+def _try(cuts: _Cuts, observe: Observe, tolerance: float) -> tuple[float, str]:
     try:
-        difference = compare(gated, observe)
-        return difference, objection(gated, observe, difference, tolerance)
+        difference = compare(cuts.gated, observe, cuts)
+        return difference, objection(cuts.gated, observe, difference, tolerance, cuts)
     except DataError:
         raise
     except Exception as error:

@@ -4,15 +4,15 @@ from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Inspection, inspect
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.pruner import L0Pruner
 from l0prune.pruner.report import PruningReport
-from l0prune.pruner.schedule import gated_share, scheduled
+from l0prune.pruner.schedule import GATED_SHARE, scheduled
 from l0prune.pruner.wrapping import wrap
 
 __all__ = [
     "ANY_MODEL_TOLERANCE",
+    "GATED_SHARE",
     "Inspection",
     "L0Pruner",
     "PruningReport",
-    "gated_share",
     "inspect",
     "prepared",
     "scheduled",

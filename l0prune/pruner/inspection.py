@@ -23,8 +23,8 @@ from l0prune.errors import ConfigError, GroupError, TraceError
 from l0prune.example import Example, Observe
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.proof import prove_on_copy
+from l0prune.pruner.attributes import proved_with_attributes
 from l0prune.pruner.shares import Share, shares_of
-from l0prune.pruner.sizing import sized_where_needed
 from l0prune.size import SizeModel, mac_size, parameter_size, unit_sizes
 from l0prune.support import called, is_inside, listed, model_shapes, path_of, several
 
@@ -200,10 +200,10 @@ def inspect(
     observe = Example(example_inputs, forward_fn, output_transform).checked(model)
     if groups is None:
         found = discover(model, observe, ignored=ignored, num_heads=num_heads, time_limit=time_limit, depth=depth)
-        found = sized_where_needed(model, found, observe)
+        found, faults, notes = proved_with_attributes(model, found, observe, tolerance)
     else:
         found = _given(model, observe, groups, ignored, time_limit)
-    faults, notes = prove_on_copy(model, found.groups, observe, tolerance)
+        faults, notes = prove_on_copy(model, found.groups, observe, tolerance)
     proved = tuple(group for group in found.groups if group.name not in faults)
     sizes = parameter_size(model, found.groups)
     unit_macs = _unit_macs(model, found, proved)

@@ -26,7 +26,7 @@ from l0prune.proof import compare, objection, tolerance_for
 from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.report import PruningReport
-from l0prune.pruner.schedule import controller_for, gated_share, scheduled
+from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
 from l0prune.size import Limits, Metric, Targets, Wish, removing, width_facts
@@ -69,9 +69,9 @@ class L0Pruner:
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
         output_transform: Picks what matters from the model's outputs.
         total_steps: Optimizer steps of the whole run, recovery after the choice of units included: for the first half
-            of them units leave (three tenths where 95 % or more is removed), then the choice is final. Without it the
-            target rises for 100 steps and gates go on learning until `finalize()`. A saved state that has made more
-            steps is refused with a ConfigError when it is loaded.
+            of them units leave, then the choice is final. Without it the target rises for 100 steps and gates go on
+            learning until `finalize()`. A saved state that has made more steps is refused with a ConfigError when it
+            is loaded.
         start: An importance that gates start from, by name or a function of your own, as `l0prune.importances` takes
             it, instead of steps that measure. A unit may still return if the loss asks for it.
         batches: Calibration batches, where `start` needs any.
@@ -163,8 +163,6 @@ class L0Pruner:
             tolerance=tolerance,
             stacklevel=4,  # Past `wrap`.
         )
-        if total_steps is not None:
-            controller = scheduled(total_steps, gated_share(self.target.sparsity))
         self.tolerance, self.controller, self.total_steps = tolerance, controller, total_steps
         known = partial(importances, model, self.inspection.groups, size_model=self.target.size)
         self._to_measure = replace(subject, model=copied(model)) if self.target.measured_at_cut else None

@@ -7,23 +7,11 @@ from l0prune.errors import ConfigError
 
 CONTROLLER = ControllerConfig(kind="projected", warmup_steps=100)
 """What `wrap` starts from if it is not told how long the run is."""
-GATED_SHARE, LEAST_GATED_SHARE = 0.5, 0.3
-"""Share of `total_steps` after which the choice of units is final: the first where at least a tenth of the network is
-left, the second where a twentieth is left or less."""
+GATED_SHARE = 0.5
+"""Share of `total_steps` after which the choice of units is final."""
 LOOK_SHARE = 0.08
 """Share of `total_steps` that measures before the first unit closes; no more steps than `look_steps`."""
 _LEAST_STEPS = 10
-
-
-def gated_share(target_sparsity: float) -> float:
-    """Share of `total_steps` after which the choice of units is final.
-
-    A network of which less than a tenth is left has to learn nearly all of it anew. Small networks on digits, at 95 %:
-    in 100 steps 66.8 % are right with the smaller share and 62.2 % with the larger one, in 300 steps 87.9 % and 87.8 %.
-    """
-    left = round(1 - target_sparsity, 6)
-    rise = (GATED_SHARE - LEAST_GATED_SHARE) * (left - 0.05) / 0.05
-    return min(GATED_SHARE, max(LEAST_GATED_SHARE, round(LEAST_GATED_SHARE + rise, 6)))
 
 
 def scheduled(total_steps: int, share: float = GATED_SHARE) -> ControllerConfig:

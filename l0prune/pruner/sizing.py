@@ -1,6 +1,6 @@
 """Modules that a cut makes fail, because their methods derive sizes that are wrong then: they are to keep the sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 
@@ -16,7 +16,9 @@ from l0prune.removal import apply_plan, make_plan
 from l0prune.support import class_without_sizes, copied, model_shapes
 
 
-def sized_where_needed(model: nn.Module, found: Discovery, observe: Observe) -> Discovery:
+def sized_where_needed(
+    model: nn.Module, found: Discovery, observe: Observe, *, kinds: Iterable[type] = ()
+) -> Discovery:
     """Groups that let modules keep sizes, wherever a cut forward pass fails without.
 
     The modules of a class go together, so that a class costs one more try. Where all of that is of no use, groups stay
@@ -26,19 +28,24 @@ def sized_where_needed(model: nn.Module, found: Discovery, observe: Observe) -> 
         model: The model; it is left as it is.
         found: What can be pruned.
         observe: Runs a model on example inputs.
+        kinds: Classes whose modules keep sizes in any case.
     """
-    kinds: set[type] = set()
+    kinds = set(kinds)
     offered = {module.kind for module in found.sized.values()}
-    groups = found.groups
+    groups = _keeping(found, kinds) if kinds else found.groups
     for seed in (0, 1):
         while offered and (guilty := _failing(model, groups, observe, seed)) is not None:
             more = (guilty & offered) - kinds or offered - kinds
             if not more:
                 break
             kinds |= more
-            chosen = {path: module for path, module in found.sized.items() if module.kind in kinds}
-            groups = with_calls(found.groups, chosen)
+            groups = _keeping(found, kinds)
     return replace(found, groups=groups)
+
+
+def _keeping(found: Discovery, kinds: set[type]) -> tuple[PruneGroup, ...]:
+    """The groups, with modules of some classes keeping sizes."""
+    return with_calls(found.groups, {path: module for path, module in found.sized.items() if module.kind in kinds})
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from l0prune.removal.bypassed import Bypassed, Skipped
 from l0prune.removal.plan import RemovalPlan
 from l0prune.removal.sizes import check_calls, keep_sizes
 from l0prune.removal.skipping import skip
-from l0prune.support import carry_source, is_inside, model_shapes, own_parameters, owners
+from l0prune.support import carry_source, holders_of, is_inside, model_shapes, own_parameters, owners
 
 
 @torch.no_grad()
@@ -119,15 +119,22 @@ def _mend(
         survivors: The indices that stay by (tensor, dim).
     """
     paths = {id(module): path for path, module in model.named_modules()}
+    by_holder: dict[str, list[tuple[str, int]]] = {}
+    for tensor, dim in survivors:
+        for path in holders_of(tensor):
+            by_holder.setdefault(path, []).append((tensor, dim))
     for module, layer in users:
-        if id(module) in paths:
-            layer.mend(module, _below(paths[id(module)], survivors) if layer.cut else {})
+        if (path := paths.get(id(module))) is not None:
+            prefix = f"{path}." if path else ""
+            below = {(name.removeprefix(prefix), d): survivors[name, d] for name, d in by_holder.get(path, ())}
+            layer.mend(module, below if layer.cut else {})
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and cut & {id(m) for m in module.modules()}:
             module.use_nested_tensor = False
+    gone = plan.bypassed
     for group in plan.groups:
         for attribute in group.attributes:
-            if not is_inside(attribute.module, *plan.bypassed):
+            if not is_inside(attribute.module, *gone):
                 module = model.get_submodule(attribute.module)
                 setattr(module, attribute.name, attribute.per_unit * len(plan.kept[group.name]))
     _mend_norms(model, plan)
@@ -136,19 +143,13 @@ def _mend(
 def _mend_norms(model: nn.Module, plan: RemovalPlan) -> None:
     """A norm without a weight keeps how many channels it has."""
     norms = {norm for group in plan.groups for norm in group.norms if norm.along is not None}
-    shapes = plan.pruned_shapes() if norms else {}
+    shapes, gone = plan.pruned_shapes() if norms else {}, plan.bypassed
     for norm in norms:
         tensor, _, dim = str(norm.along).rpartition(":")
-        if tensor in shapes and not is_inside(norm.module, *plan.bypassed):
+        if tensor in shapes and not is_inside(norm.module, *gone):
             module = model.get_submodule(norm.module)
             if len(getattr(module, "normalized_shape", ())) == 1:
                 module.normalized_shape = (shapes[tensor][int(dim)],)  # type: ignore[assignment]
-
-
-def _below(path: str, survivors: Mapping[tuple[str, int], np.ndarray]) -> dict[tuple[str, int], np.ndarray]:
-    """The survivors of a module's own tensors, by their names in it."""
-    prefix = f"{path}." if path else ""
-    return {(name.removeprefix(prefix), dim): s for (name, dim), s in survivors.items() if name.startswith(prefix)}
 
 
 carry_source(Bypassed, Skipped)

@@ -43,9 +43,12 @@ def mac_monomials(groups: Sequence[PruneGroup], found: Trace, costs: Sequence[Co
                 atoms = found.leaves[place.tensor][place.dim][place.index.ravel()]
                 owner[classes[atoms]] = g
     coefficients: Counter[Monomial] = Counter()
-    emptied = [[bypass.module for bypass in group.bypasses] for group in groups]
+    around = [(g, [bypass.module for bypass in group.bypasses]) for g, group in enumerate(groups) if group.bypass]
+    switches_in: dict[str, list[int]] = {}
     for cost in costs:
-        switches = [g for g, paths in enumerate(emptied) if is_inside(cost.module, *paths)]
+        if cost.module not in switches_in:
+            switches_in[cost.module] = [g for g, paths in around if is_inside(cost.module, *paths)]
+        switches = switches_in[cost.module]
         terms: dict[Monomial, int] = {(): cost.factor}
         for atoms in cost.extents:
             owners, counts = np.unique(np.where(atoms == 0, -1, owner[classes[atoms]]), return_counts=True)

@@ -64,9 +64,26 @@ class SizeModel:
 
     def exact(self, kept: np.ndarray) -> int:
         """The size for kept counts (G,), as an integer."""
+        return int((self._table(kept)[self._factors].prod(axis=1) * self._coefficients).sum())
+
+    def _table(self, kept: np.ndarray) -> np.ndarray:
+        """What factors are numbers of entries of: for each group 1[K > 0] and the powers of K, and a 1 at the end."""
         table = np.concatenate([(kept > 0)[:, None], kept[:, None] ** np.arange(1, 1 + MAX_POWER)], axis=1)
-        table = np.append(table.astype(np.int64).ravel(), 1)
-        return int((table[self._factors].prod(axis=1) * self._coefficients).sum())
+        return np.append(table.astype(np.int64).ravel(), 1)
+
+    def of_units(self) -> np.ndarray:
+        """(G,) what leaves the size that `units` give with one unit of each group."""
+        width, groups = 1 + MAX_POWER, len(self.units)
+        owners = self._factors // width
+        # Each monomial once for each of its groups.
+        pairs = np.unique(np.stack([np.repeat(np.arange(len(owners)), owners.shape[1]), owners.ravel()]), axis=1)
+        rows, of = pairs[:, pairs[1] < groups]
+        before, after = self._table(self.units), self._table(self.units - 1)
+        factors = self._factors[rows]
+        one_less = np.where(owners[rows] == of[:, None], after[factors], before[factors]).prod(axis=1)
+        gone = np.zeros(groups, dtype=np.int64)
+        np.add.at(gone, of, (before[factors].prod(axis=1) - one_less) * self._coefficients[rows])
+        return gone
 
     def shown(self, size: int) -> str:
         """The number that people read before `counts`: 1,234 (parameters), 12.34 (ms)."""
@@ -213,8 +230,9 @@ def _moments(p: Tensor, lengths: Tensor, columns: Sequence[int]) -> list[Tensor]
 
 def unit_sizes(size_model: SizeModel) -> list[int]:
     """What leaves the dense network with one unit of each group (G,)."""
-    eye = np.eye(len(size_model.units), dtype=np.int64)
-    return [size_model.total - size_model.exact(size_model.units - row) for row in eye]
+    # Sparsity may refer to the size of a network that had more units.
+    gone_before = size_model.total - size_model.exact(size_model.units)
+    return [gone_before + int(gone) for gone in size_model.of_units()]
 
 
 def with_switches(monomial: Monomial, groups: Iterable[int]) -> Monomial:

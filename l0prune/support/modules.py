@@ -27,6 +27,12 @@ def is_inside(name: str, *modules: str) -> bool:
     return any(not path or f"{name}.".startswith(f"{path}.") for path in modules)
 
 
+def holders_of(name: str) -> list[str]:
+    """The dotted names of all modules that a parameter, a buffer or a module of that name stands within."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts))]
+
+
 def called(path: str) -> str:
     """What a message calls a module of a dotted name, which the model itself lacks."""
     return path or "the model itself"
@@ -85,13 +91,18 @@ class _NormsOfNothing(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def copied(module: M) -> M:
+def copied(module: M, *, sharing: Iterable[Tensor] = ()) -> M:
     """A deep copy. Activations that a module keeps on itself, an attention map say, are copied without their graph.
+
+    Args:
+        module: The module.
+        sharing: Tensors of the module that the copy has itself, not copies of them. What is done in place to one of
+            them is done to both modules; to replace one is not.
 
     Raises:
         RuntimeError: A tensor is computed from parameters before each forward pass, by `nn.utils.weight_norm` say.
     """
-    memo: dict[int, object] = {}
+    memo: dict[int, object] = {id(tensor): tensor for tensor in sharing}
     for part in module.modules():
         kept = {key: value for key, value in vars(part).items() if key not in _computed(part)}
         for leaf in tree_leaves(kept):

@@ -152,9 +152,13 @@ def test_third_party_plugin_from_list_to_opened_network(toy, tmp_path, l0prune_c
     wrong = l0prune_call("compress", *flags, "--out", tmp_path / "other", "--teacher", "x")
     wrong.refused("no such option: --teacher", "see l0prune compress --plugin toy --help")
     # A run knows its plugin.
-    l0prune_call("bench", tmp_path / "run").refused("plugin measures nothing: toy")
     l0prune_call("evaluate", tmp_path / "run").refused("plugin evaluates nothing: toy")
-    l0prune_call("export", tmp_path / "run", "--to", "onnx").refused("plugin exports nothing: toy")
+    # What it does not bring is done as for any network.
+    measured = json.loads(l0prune_call("bench", tmp_path / "run", "--seconds", 0.2, "--json").succeeded().out)
+    assert str(report["params_after"]) in json.dumps(measured)
+    written = tmp_path / "student.safetensors"
+    l0prune_call("export", tmp_path / "run", "--to", "safetensors", "--out", written).succeeded()
+    assert written.exists()
     l0prune_call("bench", tmp_path / "run", "--plugin", "nobody").refused("no such plugin: nobody")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.toml").write_text('plugin = "speech"\n')

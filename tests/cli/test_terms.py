@@ -4,7 +4,6 @@ import json
 import signal
 from pathlib import Path
 
-import l0prune_cli.progress
 import pytest
 import torch
 from l0prune_speech.distillation import all_terms
@@ -13,6 +12,7 @@ from safetensors import safe_open
 from tiny_teacher import TEACHER
 
 import l0prune
+import l0prune.adapters.terminal
 from l0prune.config import RunConfig
 
 OF_ENCODERS = [name for name, term in all_terms().items() if term.between != "logits"]
@@ -59,7 +59,7 @@ def test_a_run_with_every_term_is_told_by_its_parts(whole) -> None:
 def test_a_run_with_every_term_goes_on_bit_for_bit(
     stage, step, bench, every_term, whole, tmp_path, monkeypatch
 ) -> None:
-    run, shown = tmp_path / "run", l0prune_cli.progress.TerminalObserver.record
+    run, shown = tmp_path / "run", l0prune.adapters.terminal.TerminalObserver.record
 
     def record(self, record) -> None:
         shown(self, record)
@@ -67,7 +67,7 @@ def test_a_run_with_every_term_goes_on_bit_for_bit(
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(l0prune_cli.progress.TerminalObserver, "record", record)
+        patch.setattr(l0prune.adapters.terminal.TerminalObserver, "record", record)
         assert bench.compress("--out", run, config=every_term).code == 130
 
     def again(*_: object, **_named: object) -> None:
@@ -89,7 +89,7 @@ def test_units_that_contradict_a_run_are_refused(bench, every_term, tmp_path, mo
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(l0prune_cli.progress.TerminalObserver, "record", stop)
+        patch.setattr(l0prune.adapters.terminal.TerminalObserver, "record", stop)
         assert bench.compress("--out", run, config=every_term).code == 130
     outcome = bench.compress("--out", run, "--resume", "--unit-count", 12, config=every_term)
     outcome.refused("settings differ", "speech.unit_count", "got 12", "expected 20")

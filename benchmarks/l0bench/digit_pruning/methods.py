@@ -47,7 +47,7 @@ def training_loss(model: nn.Module, draws: int = 1) -> float:
 def by_wrap(dense: nn.Module, trial: Trial, data: Iterator[Labelled]) -> tuple[nn.Module, Facts]:
     """Gates for some of the steps, recovery for the others, under one schedule of the learning rate."""
     model = copy.deepcopy(dense)
-    gated_steps, given = wrap_settings(trial.steps, trial.size, trial.settings)
+    gated_steps, given = wrap_settings(trial.steps, trial.settings)
     if given.get("start") is not None:
         looked_at = list(islice(data, _IMPORTANCE_BATCHES))
         given |= {"batches": looked_at, "loss": lambda model, batch: F.cross_entropy(model(batch[0]), batch[1])}

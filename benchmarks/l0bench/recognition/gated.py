@@ -23,7 +23,7 @@ def learn(problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         The trained encoder, and what was noted at the cut.
     """
     trial, encoder = problem.trial, problem.encoder()
-    gated_steps, given = wrap_settings(trial.steps, trial.size, trial.settings)
+    gated_steps, given = wrap_settings(trial.steps, trial.settings)
     if given.get("start") is not None:
         given |= {"batches": problem.sets.labelled.in_turn(BATCH), "loss": problem.labelled_loss}
     pruner = l0prune.wrap(encoder, problem.example, target_sparsity=problem.share, round_to=1, **given)
