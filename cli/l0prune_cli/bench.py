@@ -58,6 +58,8 @@ def command(
     with tempfile.TemporaryDirectory() as workspace:
         contenders: dict[str, l0prune.Contender] = {}
         loads: list[l0prune.Load] = []
+        if plugin is not None:
+            l0prune.get_plugin(plugin)  # A wrong name is told also where no network needs it.
         own = {source: _own(source, dense) for source in sources if factories.is_name(source) or is_own_run(source)}
         others = [source for source in sources if source not in own]
         if others:

@@ -160,9 +160,10 @@ def test_third_party_plugin_from_list_to_opened_network(toy, tmp_path, l0prune_c
     l0prune_call("export", tmp_path / "run", "--to", "safetensors", "--out", written).succeeded()
     assert written.exists()
     l0prune_call("bench", tmp_path / "run", "--plugin", "nobody").refused("no such plugin: nobody")
-    (tmp_path / "begun").mkdir()
-    (tmp_path / "begun" / "config.toml").write_text('plugin = "speech"\n')
-    l0prune_call("bench", tmp_path / "run", tmp_path / "begun").refused("runs of several plugins")
+    for plugin in ("speech", "toy"):
+        (tmp_path / plugin).mkdir()
+        (tmp_path / plugin / "config.toml").write_text(f'plugin = "{plugin}"\n')
+    l0prune_call("bench", tmp_path / "speech", tmp_path / "toy").refused("runs of several plugins")
 
 
 @pytest.mark.parametrize("name", BROKEN)
