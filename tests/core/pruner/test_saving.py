@@ -31,7 +31,8 @@ def inputs() -> tuple[Tensor, Tensor]:
 
 def trained(example: Any = None, **settings: Any) -> l0prune.L0Pruner:
     torch.manual_seed(0)
-    pruner = l0prune.wrap(Small(), example or inputs(), target_sparsity=0.5, total_steps=STEPS, **settings)
+    settings = {"total_steps": STEPS, **({} if "target" in settings else {"target_sparsity": 0.5}), **settings}
+    pruner = l0prune.wrap(Small(), example or inputs(), **settings)
     optimizer = torch.optim.SGD(pruner.parameter_groups(lr=0.1))
     for _ in range(STEPS):
         pruner.model(*inputs()).square().mean().backward()
@@ -66,6 +67,18 @@ def test_the_files_say_what_the_pruner_says(tmp_path: Path) -> None:
     page = Path(l0prune.write_report([folder]).page).read_text()
     assert "makes it again" in page
     assert "Training loss" in page
+
+
+def test_several_targets_are_told_and_drawn(tmp_path: Path) -> None:
+    pruner = trained(target={"disk": 0.6, "params": 0.9})
+    pruner.finalize()
+    folder = pruner.save_run(tmp_path / "run", final_loss=0.25)
+    report = read_json(folder / "report.json")
+    assert report["targets"] == pruner.report.targets
+    assert report["selection_gap"] == pruner.report.selection_gap
+    (point,) = l0prune.write_pareto([folder], tmp_path / "drawn", x="disk").points
+    # A file is as large as was said, or smaller by what its header says in fewer letters.
+    assert 0 <= 1e6 * point.x - (folder / "model.safetensors").stat().st_size <= 40
 
 
 def test_a_network_that_is_trained_on_takes_the_place_of_the_cut_one(tmp_path: Path) -> None:
