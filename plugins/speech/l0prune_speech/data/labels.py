@@ -137,7 +137,7 @@ def _listed(path: Path, holds: str) -> Iterator[tuple[Path, str, str]]:
 
 def _tree(folder: Path, holds: str) -> Iterator[tuple[Path, str, str]]:
     """Each clip of a tree as LibriSpeech's: its transcript, or its speaker (the folder of the chapters)."""
-    from l0prune_speech.data.audio import SUFFIXES
+    from l0prune_speech.data.sources import SUFFIXES
 
     audio = {file.stem: file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES}
     told: set[str] = set()
