@@ -96,11 +96,23 @@ def pareto_table(drawn: "Pareto") -> Table:
 
 def export_lines(export: "Export") -> str:
     """What was written, and how far its outputs are from the network's."""
-    first = (
-        f"{export.path}: {export.format}, {export.parameters:,} parameters; "
-        f"its outputs differ by {export.max_relative_difference:.1e} at most (relative)"
-    )
-    return "\n".join([first, *(f"  {note}" for note in export.notes)])
+    differ = f"its outputs differ by {export.max_relative_difference:.1e} at most (relative)"
+    notes = list(export.notes)
+    if export.signal_to_noise_db is not None:
+        differ = f"its outputs have a signal-to-noise ratio of {export.signal_to_noise_db:.1f} dB at least"
+        notes.insert(0, _size_line(export))
+    first = f"{export.path}: {export.format}, {export.parameters:,} parameters; {differ}"
+    return "\n".join([first, *(f"  {note}" for note in notes)])
+
+
+def _size_line(export: "Export") -> str:
+    """Size on disk, beside the network's and the dense one's in float32."""
+    size = export.file_bytes or 0
+    said = f"{size / 1e6:.2f} MB on disk"
+    for name, whole in (("its parameters in float32", export.float32_bytes), ("before pruning", export.dense_bytes)):
+        if whole and size:
+            said += f"; {name} {whole / 1e6:.2f} MB, {whole / size:.1f} times as much"
+    return said
 
 
 def measurement_tables(measurement: "Measurement") -> list[Table]:
