@@ -1,4 +1,4 @@
-"""ONNX folders in int8: those of float32, each file quantised. What hears is calibrated on audio; decoders are dynamic."""
+"""ONNX folders in int8: each file quantised. What hears is calibrated on audio; decoders find scales as they run."""
 
 import tempfile
 from pathlib import Path
