@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from l0prune.support import lazy_names
 
 if TYPE_CHECKING:
+    from l0prune.quantisation.fake_int8 import rounding
     from l0prune.quantisation.instructions import has_int8_instructions, int8_words
     from l0prune.quantisation.onnx_int8 import Feeds, check_quantiser, dynamic_int8, is_int8, static_int8
-    from l0prune.quantisation.rounding import rounding
     from l0prune.quantisation.torch_int8 import check_torchao, int8_program
 
     __all__ = [
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "instructions": ("has_int8_instructions", "int8_words"),
     "onnx_int8": ("Feeds", "check_quantiser", "dynamic_int8", "is_int8", "static_int8"),
-    "rounding": ("rounding",),
+    "fake_int8": ("rounding",),
     "torch_int8": ("check_torchao", "int8_program"),
 }
 

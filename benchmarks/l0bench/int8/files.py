@@ -10,16 +10,14 @@ import numpy as np
 import onnxruntime
 import torch
 from l0prune_speech.distillation import Distillation
-from torch import Tensor, nn
+from l0prune_speech.encoder import SpeechEncoder
+from torch import Tensor
 
 from l0prune.config import RunConfig
 from l0prune.plugin import get_plugin, resolve
 from l0prune.removal import RemovalPlan, apply_plan
 from l0prune.storage import load_checkpoint
-from l0prune.support import read_toml
-
-Batch = tuple[Tensor, Tensor]
-"""Waveforms (B, samples), lengths (B,)."""
+from l0prune.support import build, read_toml
 
 
 @dataclass(frozen=True)
@@ -30,10 +28,11 @@ class Student:
     """Its projections are those that were trained with it."""
     config: RunConfig
     batches: Callable[[int], Any]
-    held_out: Sequence[Any]
+    held_out: Sequence[Tensor]
+    """Waveforms (B, samples)."""
     state: dict[str, Any]
     """The checkpoint at the beginning of the further stage."""
-    dense: nn.Module
+    dense: SpeechEncoder
 
 
 def open_student(run: Path) -> Student:
@@ -45,8 +44,9 @@ def open_student(run: Path) -> Student:
     plugin = get_plugin("speech")
     config = resolve(plugin, {k: v for k, v in read_toml(run / "config.toml").items() if k != "plugin"})
     state = load_checkpoint(min((run / "checkpoints").glob("step-*.pt")))
-    task = plugin.prepare(config.options, config)
-    dense = copy.deepcopy(task.objective.student)
+    task = plugin.prepare(build(plugin.options, config.options), config)
+    # The student begins as a copy of its teacher.
+    dense = copy.deepcopy(task.objective.student).eval()
     task.objective.student = apply_plan(task.objective.student, RemovalPlan.from_json(state["plan"]))
     return Student(task.objective, config, task.batches, list(task.evaluation), state, dense)
 

@@ -22,7 +22,7 @@ class Share:
     milliseconds: float
 
 
-def profile(path: Path, feeds: Mapping[str, Any], *, threads: int, runs: int = 5, fused_norms: bool = True) -> Any:
+def profile(path: Path, feeds: Mapping[str, Any], *, threads: int, runs: int = 3, fused_norms: bool = True) -> Any:
     """Events of some runs after a first one.
 
     Args:

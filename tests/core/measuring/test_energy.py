@@ -15,7 +15,11 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def powercap(tmp_path: Path) -> Path:
     """Two packages, and a part of one that is counted in it."""
-    for name, title, value in (("0", "package-0", 5_000_000), ("1", "package-1", 9_000_000), ("0:0", "core", 4_000_000)):
+    for name, title, value in (
+        ("0", "package-0", 5_000_000),
+        ("1", "package-1", 9_000_000),
+        ("0:0", "core", 4_000_000),
+    ):
         folder = tmp_path / f"intel-rapl:{name}"
         folder.mkdir()
         (folder / "name").write_text(f"{title}\n")

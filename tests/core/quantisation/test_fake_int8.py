@@ -7,7 +7,7 @@ from torch import nn
 from l0prune import ConfigError
 from l0prune.config import RunConfig, StageConfig
 from l0prune.quantisation import rounding
-from l0prune.quantisation.rounding import rounded_activations, rounded_weight
+from l0prune.quantisation.fake_int8 import rounded_activations, rounded_weight
 
 
 def test_weights_are_multiples_of_a_scale_for_each_channel() -> None:
@@ -89,6 +89,6 @@ def test_training_with_rounding_finds_weights_that_lose_less_by_it() -> None:
 
 def test_where_it_cannot_be_asked_for() -> None:
     with pytest.raises(ConfigError, match=r"joint.fake_int8 is set .*further.fake_int8"):
-        RunConfig(joint=StageConfig(steps=1, learning_rate=1.0, fake_int8="all"))
-    with pytest.raises(ConfigError, match="further.fake_int8 with compile"):
-        RunConfig(compile=True, further=StageConfig(steps=1, learning_rate=1.0, fake_int8="all"))
+        RunConfig(plugin="speech", joint=StageConfig(steps=1, learning_rate=1.0, fake_int8="all"))
+    with pytest.raises(ConfigError, match=r"further.fake_int8 with compile"):
+        RunConfig(plugin="speech", compile=True, further=StageConfig(steps=1, learning_rate=1.0, fake_int8="all"))
