@@ -135,3 +135,9 @@ def test_g722_is_decoded_to_sixteen_kilohertz(tmp_path: Path) -> None:
     assert abs(len(found) - len(tone)) < 400
     spectrum = np.abs(np.fft.rfft(found[:15_360].astype(float)))
     assert spectrum.argmax() == pytest.approx(440 * 15_360 / 16_000, abs=1)
+
+
+def test_an_empty_file_of_g722_holds_no_samples(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    (tmp_path / "none.g722").touch()
+    assert len(speech.g722(tmp_path / "none.g722")) == 0
