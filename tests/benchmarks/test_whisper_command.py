@@ -63,6 +63,19 @@ def test_tables_and_pictures_are_made_of_what_is_there(tmp_path: Path, ran: list
     assert (tmp_path / "rows-errors.png").stat().st_size > 1000
 
 
+def test_rows_with_other_gradients_are_other_rows(tmp_path: Path, ran: list[Trial]) -> None:
+    out = tmp_path / "rows.jsonl"
+    command(out, "--methods", "random", "--seeds", "0", "--max-norm", "none")
+    command(out, "--methods", "random", "--seeds", "0")
+    assert [trial.max_norm for trial in ran[1:]] == [None, plan.MAX_NORM]
+    assert whisper.main(["table", "--out", str(out)]) == 0
+    table = (tmp_path / "rows.md").read_text()
+    assert "gradients as they are" in table
+    assert "gradients of norm 1 at most" in table
+    rows = [trial.row() | {"nats": 1.0} for trial in ran[1:2]]
+    assert {"label": "random", "size": 50, "steps": 300, "objective": "task", "seed": 0} in plan.owed(["random"], rows)
+
+
 def test_missing_lists_what_the_comparison_owes(
     tmp_path: Path, ran: list[Trial], capsys: pytest.CaptureFixture[str]
 ) -> None:
