@@ -310,6 +310,7 @@ _FOLDERS = (
     "plugin",
     "proof",
     "pruner",
+    "quantisation",
     "removal",
     "report",
     "size",
