@@ -75,13 +75,14 @@ class _Swap:
     """
 
     def __init__(self, activations: bool) -> None:
-        self.activations, self.weight = activations, None
+        self.activations = activations
+        self.weight: Tensor | None = None
 
     def before(self, layer: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
         """Put the rounded weight in place; the input, rounded."""
         self.weight = layer._parameters["weight"]
         # In the table itself: the parameter keeps its place among the others.
-        layer._parameters["weight"] = rounded_weight(self.weight)
+        layer._parameters["weight"] = rounded_weight(layer._parameters["weight"])
         return (rounded_activations(given[0]), *given[1:]) if self.activations and given else given
 
     def after(self, layer: Any, _given: Any, _output: Any) -> None:

@@ -25,7 +25,7 @@ def check_torchao() -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import torchao.quantization.pt2e.quantize_pt2e  # noqa: F401
+            import torchao.quantization.pt2e.quantize_pt2e  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         hint = "pip install 'l0prune[torchao]'; onnx-int8 needs onnxruntime alone"
         raise ConfigError("int8 programs of torch.export need torchao", got=error, hint=hint) from error
@@ -52,7 +52,7 @@ def int8_program(
     check_torchao()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e  # pyright: ignore[reportMissingImports]
 
         args, kwargs = example
         program = torch.export.export(module, args, dict(kwargs), dynamic_shapes=dynamic_shapes)
@@ -65,8 +65,8 @@ def int8_program(
 
 
 def _quantiser() -> Any:
-    from torchao.quantization.pt2e import HistogramObserver, PerChannelMinMaxObserver
-    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+    from torchao.quantization.pt2e import HistogramObserver, PerChannelMinMaxObserver  # pyright: ignore[reportMissingImports]
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer  # pyright: ignore[reportMissingImports]
 
     activations = QuantizationSpec(
         dtype=torch.uint8,
