@@ -11,10 +11,12 @@ from l0prune.discovery.grouping import unused_modules
 from l0prune.discovery.rules import across, consume, extent, module_rule, operator_rule, tensors
 from l0prune.discovery.search import discover
 from l0prune.discovery.sizes import SizedModule, classes_around, with_calls
-from l0prune.discovery.traced import Cost, Trace
+from l0prune.discovery.traced import Allocation, Atoms, Cost, Trace
 from l0prune.discovery.tracer import Tracer
 
 __all__ = [
+    "Allocation",
+    "Atoms",
     "Cost",
     "Depth",
     "Discovery",

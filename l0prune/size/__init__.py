@@ -4,8 +4,10 @@ from l0prune.size.disk import Disk
 from l0prune.size.latency import Latency
 from l0prune.size.limits import Bounds, Limits, bounds_of
 from l0prune.size.macs import mac_size
+from l0prune.size.memory import Memory, memory_size
 from l0prune.size.metric import Cut, Facts, Metric, Subject, Target, Wish, metric_named, noun_of, register_metric
 from l0prune.size.parameters import parameter_size
+from l0prune.size.peak import PeakSize
 from l0prune.size.polynomial import SizeModel, unit_sizes
 from l0prune.size.ranking import classes_of
 from l0prune.size.rounding import RoundTo, width_facts
@@ -31,7 +33,9 @@ __all__ = [
     "Facts",
     "Latency",
     "Limits",
+    "Memory",
     "Metric",
+    "PeakSize",
     "RoundTo",
     "SizeModel",
     "Subject",
@@ -48,6 +52,7 @@ __all__ = [
     "joint_target",
     "kept_indices",
     "mac_size",
+    "memory_size",
     "metric_named",
     "noun_of",
     "parameter_size",

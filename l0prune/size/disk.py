@@ -10,8 +10,9 @@ from l0prune.size.metric import Metric, Subject, register_metric
 from l0prune.size.parameters import tensor_monomials
 from l0prune.size.polynomial import SizeModel
 
-_MB = 10**6
-_UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+MB = 10**6
+BYTES = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+"""Units of what is counted in bytes."""
 
 
 class Disk(Metric):
@@ -25,7 +26,7 @@ class Disk(Metric):
     """
 
     noun = "bytes on disk"
-    units = _UNITS
+    units = BYTES
 
     def __init__(self, dtype: torch.dtype | None = None) -> None:
         self.dtype = dtype
@@ -39,7 +40,7 @@ class Disk(Metric):
         terms = tensor_monomials(shapes, subject.groups, factors_of=bytes_of)
         terms[()] += _header(shapes, bytes_of)
         counts = "MB on disk" if self.dtype is None else f"MB on disk in {_short(self.dtype)}"
-        return SizeModel(subject.groups, terms, counts=counts, unit=_MB)
+        return SizeModel(subject.groups, terms, counts=counts, unit=MB)
 
     def _bytes(self, tensor: Tensor) -> int:
         """Of an element."""
