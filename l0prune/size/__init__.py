@@ -1,5 +1,6 @@
 """What a network's size is for any choice of units: parameters, multiply-accumulates, time, or what one registers."""
 
+from l0prune.size.active import ActiveParameters
 from l0prune.size.disk import Disk
 from l0prune.size.latency import Latency
 from l0prune.size.limits import Bounds, Limits, bounds_of
@@ -25,6 +26,7 @@ from l0prune.size.targets import (
 )
 
 __all__ = [
+    "ActiveParameters",
     "Asked",
     "Bounds",
     "Budget",
