@@ -37,7 +37,8 @@ class PeakSize(SizeModel):
         total: int | None = None,
         unit: int = 1,
     ) -> None:
-        self.always, self.moments = dict(always), [dict(moment) for moment in moments] or [{}]
+        # No moment is empty: sums go from the start of one to that of the next.
+        self.always, self.moments = dict(always), [dict(moment) or {(): 0} for moment in moments] or [{(): 0}]
         # A monomial of moments alone counts nothing in what is always there.
         union = {monomial: 0 for moment in self.moments for monomial in moment} | self.always
         number = {monomial: m for m, monomial in enumerate(union)}
@@ -46,6 +47,7 @@ class PeakSize(SizeModel):
         ]
         table = np.array(entries, dtype=np.int64).reshape(-1, 3).T
         self._rows, self._of, self._values_of = table[0], table[1], table[2]
+        self._starts = np.searchsorted(self._rows, np.arange(len(self.moments)))
         self._moments_on: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
         super().__init__(groups, union, counts, total, unit)
 
@@ -59,9 +61,7 @@ class PeakSize(SizeModel):
         return self._at_moments(self._values(kept))
 
     def _at_moments(self, values: np.ndarray) -> np.ndarray:
-        sums = np.zeros(len(self.moments), dtype=np.int64)
-        np.add.at(sums, self._rows, self._values_of * values[self._of])
-        return sums
+        return np.add.reduceat(self._values_of * values[self._of], self._starts)
 
     def of_units(self) -> np.ndarray:
         """(G,) what leaves with one unit of each group, where every moment counts that comes near the peak."""

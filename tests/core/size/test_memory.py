@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from memory_profile import profiled_peak
+from l0bench.memory_profile import profiled_peak
 from residual_networks import ResNet, Transformer
 from torch import Tensor, nn
 

@@ -1,6 +1,6 @@
 """What PyTorch's profiler sees of memory: another count than that of tensors and their lifetimes."""
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -8,13 +8,19 @@ from torch.profiler import ProfilerActivity, profile
 
 
 @torch.no_grad()
-def profiled_peak(model: nn.Module, *inputs: Any) -> int:
-    """Bytes of weights, inputs and the most that the allocator gave out at once during a forward pass on the CPU."""
+def profiled_peak(model: nn.Module, *inputs: Tensor, run: Callable[[], object] | None = None) -> int:
+    """Bytes of weights, inputs and the most that the allocator gave out at once during a forward pass on the CPU.
+
+    Args:
+        model: In evaluation mode.
+        inputs: What it is given.
+        run: The forward pass; by default that of the inputs.
+    """
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            outputs = model(*inputs)
+            outputs = run() if run is not None else model(*inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
     assert outputs is not None
@@ -24,5 +30,5 @@ def profiled_peak(model: nn.Module, *inputs: Any) -> int:
     for _, size in moved:
         held += size
         peak = max(peak, held)
-    tensors = [*model.parameters(), *model.buffers(), *(given for given in inputs if isinstance(given, Tensor))]
+    tensors = [*model.parameters(), *model.buffers(), *inputs]
     return peak + sum(tensor.numel() * tensor.element_size() for tensor in tensors)
