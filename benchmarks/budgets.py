@@ -3,9 +3,10 @@
     python benchmarks/budgets.py network hubert resnet50 vit-b-16 llama  # some minutes
     python benchmarks/budgets.py units  # 100,000 units
 
-Times are seconds of a processor's core, so that other programs on the machine do not count. Parameters are counted, multiply-accumulates counted by PyTorch, and memory is what PyTorch's profiler sees of the
-allocator during a forward pass. The yardstick of the selection is one budget alone, and the order of one metric's
-prices without a search for the weights of the budgets.
+Parameters are counted, multiply-accumulates counted by PyTorch, and memory is what PyTorch's profiler sees of the
+allocator during a forward pass. The yardsticks of the selection are one budget alone, and the order of one metric's
+prices without a search for the weights of the budgets. Its times are those of a processor's core, so that other
+programs on the machine do not count.
 """
 
 import argparse
