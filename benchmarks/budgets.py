@@ -87,9 +87,8 @@ def of_network(name: str) -> dict[str, Any]:
             f"budget {budget.most:>15,}, left {promised:>15,} (measured {error:+.2%})",
             flush=True,
         )
-    print(
-        f"{name:10} {len(scores):,} units, multiples of {round_to}: chosen in {seconds:.2f} s of one core, gap {chosen.gap:.1%}"
-    )
+    took = f"{len(scores):,} units in multiples of {round_to}, chosen in {seconds:.2f} s of one core"
+    print(f"{name:10} {took}, gap {chosen.gap:.1%}", flush=True)
     return {
         "units": len(scores),
         "groups": len(groups),

@@ -10,6 +10,7 @@ from math import floor
 from numbers import Real
 
 from l0prune.errors import ConfigError, TargetError, nearest
+from l0prune.size.latency import Latency
 from l0prune.size.limits import Bounds
 from l0prune.size.metric import Metric, Subject, Target, Wish, below_reach, metric_named, metric_names
 from l0prune.size.several import Budget
@@ -52,6 +53,11 @@ def read_targets(targets: Targets | Mapping[str, float | str]) -> list[Asked]:
             raise ConfigError("two targets for one metric", where=asked.metric.name, got=got, expected="one of them")
         asked.metric.check(asked.wish)
         found[asked.metric.name] = asked
+    timed = [asked for asked in found.values() if isinstance(asked.metric, Latency)]
+    if len(timed) > 1:
+        got = " and ".join(asked.text for asked in timed)
+        hint = "what is measured is of one form: choose the one in which the network will run"
+        raise ConfigError("two measured times", where="target", got=got, expected="one of them", hint=hint)
     return list(found.values())
 
 

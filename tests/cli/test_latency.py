@@ -76,7 +76,8 @@ def test_wrong_targets_are_refused(bench, quick: Path, tmp_path: Path) -> None:
             ("--metric", "time"),
             (
                 "unknown metric",
-                "params, layer-params, macs, blocks, active-params, disk, disk-float16, disk-int8, latency or memory",
+                "params, layer-params, macs, blocks, active-params, disk, disk-float16, disk-int8, latency, "
+                "latency-int8 or memory",
             ),
         ),
     ]

@@ -78,7 +78,7 @@ def test_names_are_taken_once() -> None:
     with pytest.raises(
         ConfigError,
         match="got watts, expected params, layer-params, macs, blocks, active-params, disk, disk-float16, disk-int8, "
-        "latency, memory or width",
+        "latency, latency-int8, memory or width",
     ):
         metric_named("watts")
     with pytest.raises(ConfigError, match="has no name"):

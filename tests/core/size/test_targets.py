@@ -53,6 +53,7 @@ def test_no_targets_on_a_command_line(text: str) -> None:
         ({"params": "half"}, "not a target: params"),
         ({"params": True}, "target has the wrong type: params"),
         ({"latency_ms": 40, "latency": 0.5}, "two targets for one metric: latency"),
+        ({"latency_ms": 40, "latency-int8": "30ms"}, "two measured times.*latency_ms=40 and latency-int8=30ms"),
     ],
 )
 def test_targets_that_cannot_be(target: Any, message: str) -> None:
