@@ -2,7 +2,7 @@
 
 oneDNN computes with blocks of channels. Tensors that come in PyTorch's own order are copied: first the input and the
 weight, once the input has 16 channels or more, and the result is copied back. Other convolutions unfold their input,
-or what they scatter, to columns. Seen in PyTorch 2.11 on a processor with AVX-512, by the profiler's record of memory.
+or what they scatter, to columns. Seen in PyTorch 2.14 on a processor with AVX-512, by the profiler's record of memory.
 """
 
 from collections.abc import Callable, Sequence
