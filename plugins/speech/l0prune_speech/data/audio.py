@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from l0prune.errors import DataError
+from l0prune_speech.data.columns import Labels
 from l0prune_speech.data.containers import Slice, Source
 from l0prune_speech.data.sources import SUFFIXES, UNREAD, sources_under
 
@@ -82,6 +83,8 @@ class Clip:
     """Of the sound in the file, where the clip begins."""
     channel: int | None = None
     """None for the mean of all."""
+    labels: Labels = ()
+    """Those that stand beside it in a shard, a manifest or a dataset."""
 
     @property
     def name(self) -> str:
@@ -159,8 +162,8 @@ def find_clips(paths: Sequence[Path], *, min_seconds: float, keep_short: bool = 
 
     Args:
         paths: Audio files, folders (searched recursively, in sorted order), tsv manifests (the root folder on the
-            first line, then `relative_path<TAB>num_samples` lines), shards of WebDataset (tar), or manifests of lhotse
-            with recordings or cuts (jsonl, jsonl.gz).
+            first line, then `relative_path<TAB>num_samples` lines), shards of WebDataset (tar), manifests of lhotse
+            with recordings or cuts (jsonl, jsonl.gz), or datasets of Hugging Face ("datasets:NAME?split=train").
         min_seconds: Shorter clips are skipped.
         keep_short: Give them apart instead, as `short`.
 
@@ -332,6 +335,7 @@ def _probe(source: Source) -> Clip | Skipped:
         size=source.size,
         first_frame=first,
         channel=source.channel,
+        labels=source.labels,
     )
 
 
