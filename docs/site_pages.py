@@ -86,8 +86,10 @@ def docstrings() -> str:
     }
     listed = next(
         ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.List)
+        and any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets)
     )
     shown = sorted(name for name in listed if not name.startswith("__"))
     entries = (f"::: {from_folder[name]}.{name}\n    options:\n      heading_level: 2\n" for name in shown)
