@@ -115,6 +115,7 @@ OF_SPEECH = [
     "--min-seconds",
     "--mode",
     "--projections",
+    "--short-clips",
     "--task",
     "--task-weight",
     "--teacher",

@@ -11,6 +11,7 @@ from torch import nn
 
 from l0prune.errors import RunError
 from l0prune.measuring import parameters
+from l0prune.plugin import as_before, get_plugin
 from l0prune.removal import RemovalPlan, apply_plan
 from l0prune.storage import OWN_LOOP, WEIGHTS
 from l0prune.support import counted, file_digest, model_shapes, read_toml
@@ -48,7 +49,8 @@ def made_again(path: Path, description: Mapping[str, Any], report: Mapping[str, 
         raise Unknown("only a run of an installed plugin can be made again")
     with tempfile.TemporaryDirectory() as place:
         again = Path(place) / "run"
-        made = compress(name, config=path / "config.toml", out=again)
+        before = as_before(get_plugin(name), settings)
+        made = compress(name, config=path / "config.toml", settings=before, out=again)
         difference = _first_difference(path / WEIGHTS, again / WEIGHTS)
     if difference:
         told = report.get("versions", {})
