@@ -118,7 +118,9 @@ def check_between(left: object, ends: tuple[float, float]) -> None:
     number = isinstance(left, int | float) and not isinstance(left, bool)
     if not number or not low - _ROUNDING <= left <= high + _ROUNDING:  # pyright: ignore[reportOperatorIssue]
         expected = f"{low:g} to {high:g} of the size"
-        raise ConfigError("outside the range that was trained", got=f"{left:g}" if number else repr(left), expected=expected)
+        raise ConfigError(
+            "outside the range that was trained", got=f"{left:g}" if number else repr(left), expected=expected
+        )
 
 
 _ROUNDING = 1e-9

@@ -101,7 +101,9 @@ def _elastic(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
     if not controller.warmup_steps <= settle <= joint:
         got, expected = f"{settle} of {joint} steps", f"{controller.warmup_steps} (the warm-up) to {joint}"
         where = "controller.settle_steps"
-        raise ConfigError("the order is not final at the end of the joint stage", where=where, got=got, expected=expected)
+        raise ConfigError(
+            "the order is not final at the end of the joint stage", where=where, got=got, expected=expected
+        )
     return replace(
         config,
         target_sparsity=sparsity,

@@ -297,15 +297,25 @@ class L0Pruner:
             raise TrainingError("there is no report yet", hint="call finalize() first")
         return self._report
 
+    @property
+    def sizes(self) -> Sequence[float | None]:
+        """Of an elastic run, shares of the size to train in this step, each under `at`; `ElasticConfig.sizes` many.
+
+        A plain loop needs them not: without `at` the model takes one size a step. It is None, for the gates as they
+        are, until the order of the units is final.
+        """
+        return self._controller.sizes
+
     @contextmanager
-    def at(self, left: float) -> Iterator[nn.Module]:
+    def at(self, left: float | None) -> Iterator[nn.Module]:
         """The model of an elastic run at one of its sizes meanwhile, in training and evaluation mode.
 
-            with pruner.at(0.5):
-                loss(model(inputs), labels).backward()
+            for left in pruner.sizes:
+                with pruner.at(left):
+                    (loss(model(inputs), labels) / len(pruner.sizes)).backward()
 
         Args:
-            left: Share of the size that stays, between the ends.
+            left: Share of the size that stays, between the ends; None leaves the gates as they are.
 
         Raises:
             ConfigError: There is one size alone, or this one is not trained.

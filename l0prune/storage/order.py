@@ -53,7 +53,12 @@ class Order:
         for group in groups:
             got = len(self.scores.get(group.name, ()))
             if got != group.units:
-                raise RunError("the order is not of this network", where=f"{where}, {group.name}", got=f"{got} units", expected=group.units)
+                raise RunError(
+                    "the order is not of this network",
+                    where=f"{where}, {group.name}",
+                    got=f"{got} units",
+                    expected=group.units,
+                )
         return np.concatenate([np.asarray(self.scores[group.name], dtype=np.float64) for group in groups])
 
 

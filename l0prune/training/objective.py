@@ -29,7 +29,9 @@ def mean(losses: Sequence[Losses]) -> Losses:
     if len(losses) == 1:
         return losses[0]
     number = len(losses)
-    parts = {name: sum((each.parts[name] for each in losses[1:]), value) / number for name, value in losses[0].parts.items()}
+    parts = {
+        name: sum((each.parts[name] for each in losses[1:]), value) / number for name, value in losses[0].parts.items()
+    }
     total = sum((each.total for each in losses[1:]), losses[0].total)
     return Losses(total=total / number, parts=parts, amount=losses[0].amount)
 

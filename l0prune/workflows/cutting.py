@@ -181,7 +181,9 @@ def _choose(whole: _Whole, asked: list[Any], made: Callable[[], nn.Module] | Non
     ends = order.smallest, order.largest
     for one in asked:
         if one.metric.measured_at_cut:
-            raise ConfigError("a cut goes by a size that is counted", where=one.metric.name, hint="cut to params or macs")
+            raise ConfigError(
+                "a cut goes by a size that is counted", where=one.metric.name, hint="cut to params or macs"
+            )
         if one.metric.name == order.metric and one.wish.sparsity is not None:
             check_between(1 - one.wish.sparsity, ends)
     dense = (made() if made else build_dense(whole.description, whole.folder)).eval()
@@ -195,11 +197,17 @@ def _choose(whole: _Whole, asked: list[Any], made: Callable[[], nn.Module] | Non
             check_between(budget.most / budget.size.total, ends)
     low, high = bounds_of(plan.groups, {name: (row[0], row[1]) for name, row in order.limits.items()}, order.round_to)
     most = np.minimum(high, [plan.kept_counts[group.name] for group in plan.groups])
-    settings: dict[str, Any] = {"bounds": Bounds(np.minimum(low, most), most), "round_to": order.round_to, "uniform": order.uniform}
+    settings: dict[str, Any] = {
+        "bounds": Bounds(np.minimum(low, most), most),
+        "round_to": order.round_to,
+        "uniform": order.uniform,
+    }
     limits = [(budget.size, budget.most) for budget in budgets]
     kept = select(whole.scores, plan.groups, *limits[0], **settings, more=limits[1:])
     size = next((b.size for b in budgets if b.name == order.metric), None) or _size_of(order.metric, subject)
-    least = select(whole.scores, plan.groups, size, budget_for(size, 1 - order.smallest, round_to=order.round_to), **settings)
+    least = select(
+        whole.scores, plan.groups, size, budget_for(size, 1 - order.smallest, round_to=order.round_to), **settings
+    )
     found, smallest = (size.exact(_counts(units, plan)) for units in (kept, least))
     if found < smallest:
         what = "outside the range that was trained"
@@ -253,7 +261,9 @@ def _task(whole: _Whole, source: Path, task: Task | None, steps: int) -> tuple[T
     name = whole.description.get("plugin")
     if task is None and not name:
         hint = "in Python: l0prune.cut(..., task=task)"
-        raise ConfigError("a cut of this run needs its data", where=source, expected="the task it was made of", hint=hint)
+        raise ConfigError(
+            "a cut of this run needs its data", where=source, expected="the task it was made of", hint=hint
+        )
     plugin = OwnTask(task) if task is not None else get_plugin(str(name))
     config = resolve(plugin, {key: value for key, value in whole.settings.items() if key != "plugin"})
     further = config.further

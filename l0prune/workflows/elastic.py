@@ -91,4 +91,3 @@ def trained_sizes(
     )
     facts = {"smallest": low, "largest": high, "metric": metric, "curve": curve}
     return TrainedSizes(largest=largest, order=order, facts=facts, difference=worst)
-

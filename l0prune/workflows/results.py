@@ -131,7 +131,7 @@ class CompressionReport:
     """Of an elastic run: `smallest` and `largest` share of the size, and a `curve` with a row for each of some sizes:
     what it was asked for and is (`left`), `parameters`, and `loss` on the held-out batches."""
     cut: dict[str, Any] | None = None
-    """Of a network that was cut out of an elastic run: `of` which one, `target`, steps of its `polish`, and `seconds`."""
+    """Of a network that was cut out of an elastic run: `of` which one, `target`, steps of its `polish`, `seconds`."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
