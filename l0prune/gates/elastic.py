@@ -25,7 +25,7 @@ class ElasticController(ProjectedController):
 
     The target of a step is sampled between the largest size and the smallest that is asked for so far: that one falls
     over the warm-up, as any target does. What a unit is worth is thus a mean over sizes. One shift of one order gives
-    the gates of each size, so that every network holds all smaller ones.
+    the gates of each size: a network holds all smaller ones, but for the small units that fill a budget up.
 
     From the step on at which the order is final, gates are 0 or 1, and training sees the units that a cut to the
     sampled size keeps. Evaluation sees the smallest network.

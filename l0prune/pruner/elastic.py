@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from l0prune.calibration import as_batches, has_statistics, renew_statistics, run_on
-from l0prune.config import ElasticConfig
+from l0prune.config import ControllerConfig, ElasticConfig
 from l0prune.errors import ConfigError
 from l0prune.size import Metric, metric_named
 
@@ -19,23 +19,26 @@ def elastic_of(given: object) -> ElasticConfig | None:
     """
     if given is None or (isinstance(given, ElasticConfig) and given.ends is not None):
         return given
-    numbers = isinstance(given, tuple | list) and len(given) == len(("smallest", "largest"))
-    if not numbers or not all(isinstance(share, int | float) and not isinstance(share, bool) for share in given):
+    ends = list(given) if isinstance(given, tuple | list) else []
+    numbers = all(isinstance(share, int | float) and not isinstance(share, bool) for share in ends)
+    if len(ends) != len(("smallest", "largest")) or not numbers:
         expected = "the smallest and the largest share of the size, (0.25, 1.0) for example"
         raise ConfigError("elastic has the wrong type", got=repr(given), expected=expected)
-    return ElasticConfig(smallest=float(given[0]), largest=float(given[1]))
+    return ElasticConfig(smallest=float(ends[0]), largest=float(ends[1]))
 
 
-def check_elastic(metric: str | Metric, compaction: object, **targets: object) -> None:
+def check_elastic(metric: str | Metric, controller: ControllerConfig, compaction: object, **targets: object) -> None:
     """Refuse what does not go with an elastic run.
 
     Args:
         metric: What its sizes are of.
+        controller: Its settings.
         compaction: As `wrap` takes it.
         targets: Other targets by name; None where they are not given.
 
     Raises:
-        ConfigError: There is another target, the size is measured, or units are to leave during training.
+        ConfigError: There is another target, the size is measured, the controller learns no order, or units are to
+            leave during training.
     """
     other = next((name for name, value in targets.items() if value is not None), None)
     if other is not None:
@@ -43,6 +46,8 @@ def check_elastic(metric: str | Metric, compaction: object, **targets: object) -
     chosen = metric_named(metric)
     if chosen.measured_at_cut:
         raise ConfigError("an elastic run needs a size that is counted", where="metric", got=chosen.name)
+    if getattr(controller, "kind", "projected") != "projected":
+        raise ConfigError("the controller gives no order of sizes", got=controller.kind, expected="projected")
     if compaction and getattr(compaction, "enabled", True):
         what = "no unit leaves an elastic run: what is closed at one size is open at another"
         raise ConfigError(what, where="compaction", got=compaction, expected="None")

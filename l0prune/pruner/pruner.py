@@ -129,16 +129,16 @@ class L0Pruner:
     ) -> None:
         for name in unknown:
             raise _no_such_argument(name)
+        controller = controller_for(total_steps, controller)
         ends = elastic_of(elastic)
         if ends is not None:
             others = {"target_sparsity": target_sparsity, "target_ms": target_ms, "target_speedup": target_speedup}
-            check_elastic(metric, compaction, **others, target=target)
+            check_elastic(metric, controller, compaction, **others, target=target)
             target_sparsity = 1 - ends.smallest  # pyright: ignore[reportOperatorIssue]
         wish = Wish.of(
             target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup, target=target
         )
         gates = gates or GateConfig(round_to=round_to, uniform=uniform, limits=limits or {})
-        controller = controller_for(total_steps, controller)
         if start is not None:
             check_importance(start, batches=batches, loss=loss)
         compaction = CompactionConfig(enabled=bool(compaction)) if isinstance(compaction, bool | None) else compaction

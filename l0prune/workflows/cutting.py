@@ -45,6 +45,7 @@ from l0prune.support import (
     build,
     check_inside,
     evaluating,
+    merge,
     random_state_kept,
     read_toml,
     versions,
@@ -64,7 +65,7 @@ from l0prune.workflows.trainer import Trainer
 
 def cut(
     run: str | Path,
-    target: Targets,
+    target: Targets | Mapping[str, float | str],
     *,
     out: str | Path,
     polish: int | None = None,
@@ -194,7 +195,7 @@ def _choose(whole: _Whole, asked: list[Any], made: Callable[[], nn.Module] | Non
     budgets = budgets_of(target)
     for budget in budgets:
         if budget.name == order.metric:
-            check_between(budget.most / budget.size.total, ends)
+            check_between(1 - budget.sparsity, ends)
     low, high = bounds_of(plan.groups, {name: (row[0], row[1]) for name, row in order.limits.items()}, order.round_to)
     most = np.minimum(high, [plan.kept_counts[group.name] for group in plan.groups])
     settings: dict[str, Any] = {
@@ -346,7 +347,9 @@ def _write(
 ) -> None:
     """Write the run directory of the cut."""
     told = {key: whole.description[key] for key in ("plugin", "architecture", "counted_on") if key in whole.description}
-    settings = dict(whole.settings) | {"metric": report.metric, "target_sparsity": report.target_sparsity}
+    steps = (report.cut or {}).get("polish") or 0
+    changed = {"metric": report.metric, "target_sparsity": report.target_sparsity}
+    settings = merge(whole.settings, changed, {"further": {"steps": steps}})
     # What was cut has one size.
     settings.pop("elastic", None)
     provenance = {"teacher": report.teacher, "settings": settings, "versions": report.versions}
