@@ -35,7 +35,13 @@ _NO_PLUGINS = ("task", LOOP)
 _PARTIAL = ".*.partial*"
 """Names of files while they are written."""
 
-_SINCE: Mapping[str, object] = {"joint.final_rate": 0.0, "further.final_rate": 0.0, "gates.uniform": False}
+_SINCE: Mapping[str, object] = {
+    "joint.final_rate": 0.0,
+    "further.final_rate": 0.0,
+    "gates.uniform": False,
+    "elastic.largest": 1.0,
+    "elastic.sizes": 1,
+}
 """Settings that came later than the first runs, with what was done before there were any."""
 
 
@@ -60,6 +66,7 @@ class RunDirectory:
         self.report = path / "report.json"
         self.picture = path / "architecture.png"
         self.latency = path / "latency.json"
+        self.order = path / "order.json"
         self.checkpoints = path / "checkpoints"
         self.identity = path / "run.json"
         self.lock = path / "run.lock"

@@ -43,6 +43,7 @@ FLAGS = {
         "--target-sparsity",
         "--target-speedup",
     ],
+    "cut": ["--build", "--json", "--out", "--polish", "--target", "run"],
     "doctor": ["--json"],
     "evaluate": [
         "--against",
