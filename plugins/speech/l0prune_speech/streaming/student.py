@@ -1,9 +1,9 @@
 """An encoder that hears chunks, made of one that hears whole clips.
 
 Two things of the dense encoder look at a whole clip before its first frame: a group norm after the first convolution
-(HuBERT Base), and normalised waveforms (the large ones). In their place stand what a stream can know: audio is
-normalised by what was heard so far, and the group norm becomes a factor and a shift for each channel, which begin as the
-norm's own on the training data and are trained like other weights.
+(HuBERT Base), and normalised waveforms (the large ones). A stream cannot know them. So audio is normalised by what was
+heard so far, and the group norm becomes a factor and a shift for each channel, which begin as the norm's own on the
+training data and are trained like other weights.
 """
 
 from collections.abc import Iterable
