@@ -25,7 +25,9 @@ class Chunks:
 
     def places(self, frames: int, before: int, device: torch.device) -> Tensor:
         """The frames (M, before + R) of every chunk, `before` more of them at its left. Some are below 0 or above T."""
-        first = self.size * torch.arange((frames + self.size - 1) // self.size, device=device)
+        # An exporter takes a single chunk for the only number that there is; with an empty one it is never single.
+        count = (frames + self.size - 1) // self.size + int(torch.compiler.is_compiling())
+        first = self.size * torch.arange(count, device=device)
         return first[:, None] + torch.arange(-before, self.size + self.right, device=device)
 
     def gathered(self, x: Tensor, places: Tensor) -> Tensor:

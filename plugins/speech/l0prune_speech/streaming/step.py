@@ -98,7 +98,7 @@ class StreamStep(nn.Module):
         framing = Framing.of_convolutions(encoder.config["extractor_conv_layer_config"])
         self.kernels = [(int(layer.kernel_size), int(layer.stride)) for layer in self.feature_extractor.conv_layers]  # type: ignore[union-attr]
         caches: dict[str, tuple[tuple[int, ...], str]] = {"steps": ((), "int64")}
-        caches["samples"] = ((framing.shortest_samples - framing.step_samples,), "float32")
+        caches["overlap"] = ((framing.shortest_samples - framing.step_samples,), "float32")
         if self.level is not None:
             caches["level"] = ((2,), "float64")
         if self.kernel // 2 + self.right:
@@ -142,8 +142,8 @@ class StreamStep(nn.Module):
             number = torch.arange(samples.shape[1], device=samples.device) + self.layout.overlap_samples
             index = number + self.layout.step_samples * first[:, None]
             samples, made["level"] = self.level(samples * (index >= 0), given["level"], index)
-        samples = torch.cat([given["samples"], samples], 1)
-        made["samples"] = samples[:, -self.layout.overlap_samples :]
+        samples = torch.cat([given["overlap"], samples], 1)
+        made["overlap"] = samples[:, -self.layout.overlap_samples :]
         encoder: Any = self.encoder
         x = encoder.feature_projection(self.feature_extractor(samples, None)[0])
         there = self._there(first, self.size, ends)
