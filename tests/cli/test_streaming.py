@@ -1,6 +1,8 @@
 """A streaming student from settings to exports: what is written down, what is exported, what is refused."""
 
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 from command_line import Outcome
 from l0prune_speech.formats import open_stream
 from l0prune_speech.streaming import streaming
+from safetensors.torch import save_file
 
 import l0prune
 from l0prune import relative_difference
@@ -53,6 +56,31 @@ def test_exports_hear_chunk_by_chunk_what_the_student_hears(
         assert one.shape == two.shape
         assert not one.numel() or relative_difference([one], [two]) <= 1e-5
     assert relative_difference([own.flush()], [exported.flush()]) <= 1e-5
+
+
+def test_the_example_hears_a_file_piece_by_piece(
+    run: Path, bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = Path(__file__).parents[2] / "docs" / "examples" / "stream_file.py"
+    head, clip = tmp_path / "ctc.safetensors", bench.clips / "clip0.wav"
+    weight, bias = torch.zeros(3, 32), torch.tensor([0.0, 1.0, 0.0])
+    save_file({"weight": weight, "bias": bias}, head, metadata={"labels": '["-", "a", "|"]'})
+
+    def hear(*arguments: object) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["stream_file.py", *map(str, arguments)])
+        runpy.run_path(str(script), run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    said, *lines = hear(run, clip, "--piece-ms", 50)
+    assert said == "a frame is known 125 ms after its chunk began, or sooner"
+    # 2 s of audio have 99 frames.
+    assert len(lines) == 20
+    assert "known   1980 ms" in lines[-1]
+    assert all("length" in line for line in lines)
+    # The same symbol over and over is one.
+    assert [line.split("ms ")[-1] for line in hear(run, clip, "--head", head)].count("a") == 1
+    with pytest.raises(SystemExit, match="error: not a CTC head"):
+        hear(run, clip, "--head", clip)
 
 
 @pytest.mark.parametrize("to", ["huggingface", "dphubert", "s3prl"])

@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from l0prune_speech.distillation import (
 from l0prune_speech.encoder import SpeechEncoder, encoder_groups
 from l0prune_speech.formats import load_teacher
 from l0prune_speech.options import PACKAGES, SpeechOptions
-from l0prune_speech.streaming import UNKNOWN_LENGTH, StreamStep, hears_whole_clips, streaming_encoder
+from l0prune_speech.streaming import StreamStep, hears_whole_clips, streaming_encoder
 from l0prune_speech.units import UNITS
 
 _MACS_SECONDS = 10
@@ -121,7 +121,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         observe_for_macs=lambda model: _observe_load(model, ten_seconds),
         macs_scale=1 / _MACS_SECONDS,
         packages=PACKAGES,
-        deploy=_deployed if student.encoder.transformer.chunks is None else _deployed_step,  # type: ignore[union-attr]
+        deploy=_InChunks(repr(streaming)) if (streaming := student.config.get("streaming")) else _deployed,
         kinds=UNITS,
     )
 
@@ -184,19 +184,21 @@ def _deployed(model: nn.Module) -> nn.Module:
     return for_inference(model)
 
 
-def _deployed_step(model: nn.Module) -> nn.Module:
-    """A streaming encoder in the form in which it runs: chunk by chunk."""
-    assert isinstance(model, SpeechEncoder)
-    return StreamStep(model)
+@dataclass(frozen=True)
+class _InChunks:
+    """Gives a streaming encoder the form in which it runs: chunk by chunk."""
+
+    form: str
+    """The frames of a chunk and of its contexts, on which its time depends."""
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        assert isinstance(model, SpeechEncoder)
+        return StreamStep(model)
 
 
 def _observe_load(model: nn.Module, ten_seconds: torch.Tensor) -> Any:
     """Run an encoder on ten seconds; one that runs chunk by chunk on a chunk, which is what its latency is."""
-    if not isinstance(model, StreamStep):
-        return model(ten_seconds)
-    layout, device = model.layout, ten_seconds.device
-    samples = torch.zeros(1, layout.chunk_samples, device=device)
-    return model(samples, torch.full((1,), UNKNOWN_LENGTH, device=device), *layout.empty(1, device))
+    return model(*model.example()) if isinstance(model, StreamStep) else model(ten_seconds)
 
 
 def _student(options: SpeechOptions, teacher: SpeechEncoder, batches: AudioBatches) -> SpeechEncoder:

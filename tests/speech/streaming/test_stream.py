@@ -8,12 +8,13 @@ from chunked_encoders import dense_encoder, small_streaming
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from l0prune_speech.deploy import for_inference
-from l0prune_speech.encoder import SpeechEncoder
+from l0prune_speech.encoder import SpeechEncoder, encoder_groups
 from l0prune_speech.streaming import Stream, StreamStep, streaming, streaming_encoder
 from opened_alone import opened_alone
 from torch import Tensor
 
 from l0prune import ConfigError, DataError, relative_difference
+from l0prune.size.latency import clocks
 
 KINDS = ["base", "large", "wavlm", "pruned wavlm-large"]
 FRAME = 20
@@ -108,6 +109,18 @@ def test_nothing_comes_before_a_chunk_is_whole() -> None:
     needed = int(16 * stream.layout.latency_ms)
     assert stream(torch.zeros(needed - 1)).shape == (1, 0, 16)
     assert stream(torch.zeros(1)).shape == (1, 3, 16)
+
+
+@pytest.mark.parametrize("kind", ["base", "pruned wavlm-large"])
+def test_blocks_have_the_names_and_the_calls_that_their_time_is_taken_of(kind: str) -> None:
+    """Latency is fitted block by block: one that is never called would look free."""
+    encoder, parts = small_streaming(kind), dict[str, list[float]]()
+    step = StreamStep(encoder)
+    blocks = ["feature_extractor", *(bypass.module for group in encoder_groups(encoder) for bypass in group.bypasses)]
+    parts.update({block: [] for block in blocks})
+    with clocks(step, blocks, parts, torch.device("cpu")), torch.no_grad():
+        step(*step.example())
+    assert {block: len(times) for block, times in parts.items()} == dict.fromkeys(blocks, 1)
 
 
 @pytest.mark.parametrize("kind", ["base", "wavlm"])

@@ -17,7 +17,6 @@ from l0prune_speech.formats.streaming_program import (
     input_names,
     output_names,
     refuses_whole_clips,
-    step_example,
     step_of,
     step_shapes,
 )
@@ -66,7 +65,7 @@ def to_onnx_streaming(checkpoint: Checkpoint, path: Path, _card: str = "") -> li
     step = step_of(checkpoint)
     return write_onnx(
         step,
-        step_example(step.layout),
+        step.example(2),
         path,
         inputs=input_names(step.layout),
         outputs=output_names(step.layout),

@@ -16,7 +16,7 @@ from torch import Tensor
 from l0prune_speech.encoder import SpeechEncoder
 from l0prune_speech.formats.checkpoint import Checkpoint, to_encoder
 from l0prune_speech.formats.registry import Outputs, Run
-from l0prune_speech.streaming import UNKNOWN_LENGTH, Layout, Step, Stream, StreamStep
+from l0prune_speech.streaming import Layout, Step, Stream, StreamStep
 
 LAYOUT = "l0prune_streaming"
 """The name under which the layout goes along."""
@@ -42,12 +42,6 @@ def input_names(layout: Layout) -> list[str]:
 def output_names(layout: Layout) -> list[str]:
     """The program's outputs, in order."""
     return ["last_hidden_state", "hidden_states", "frames", *(f"next_{name}" for name in layout.caches)]
-
-
-def step_example(layout: Layout) -> tuple[Tensor, ...]:
-    """Inputs of two streams."""
-    samples = torch.randn(2, layout.chunk_samples, generator=torch.Generator().manual_seed(0))
-    return samples, torch.full((2,), UNKNOWN_LENGTH), *layout.empty(2)
 
 
 def step_shapes(layout: Layout) -> dict[str, Any]:

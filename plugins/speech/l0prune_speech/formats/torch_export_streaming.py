@@ -15,7 +15,6 @@ from l0prune_speech.formats.streaming_program import (
     chunk_by_chunk,
     in_one_pass,
     refuses_whole_clips,
-    step_example,
     step_of,
     step_shapes,
 )
@@ -57,7 +56,7 @@ def to_torch_export_streaming(checkpoint: Checkpoint, path: Path, _card: str = "
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shapes = step_shapes(step.layout)
-        program = torch.export.export(step, step_example(step.layout), dynamic_shapes=shapes)
+        program = torch.export.export(step, step.example(2), dynamic_shapes=shapes)
     torch.export.save(program, path, extra_files={LAYOUT: step.layout.to_json()})
     return []
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from l0prune import ConfigError
 from l0prune_speech.data import Framing
 from l0prune_speech.encoder import SpeechEncoder, WavLMAttention
-from l0prune_speech.streaming.layout import Layout
+from l0prune_speech.streaming.layout import UNKNOWN_LENGTH, Layout
 
 _CLOSED = -10000.0
 
@@ -120,6 +120,15 @@ class StreamStep(nn.Module):
             layers=len(transformer.layers),
             caches=caches,
         )
+
+    def example(self, batch: int = 1) -> tuple[Tensor, ...]:
+        """Inputs of a step in the middle of streams that go on, noise: samples, lengths and caches."""
+        layout, device = self.layout, self.position_bias.device
+        samples = torch.randn(batch, layout.chunk_samples, generator=torch.Generator().manual_seed(0)).to(device)
+        steps, *caches = layout.empty(batch, device)
+        # Late enough that no frame of a cache is before the beginning.
+        steps = steps + layout.lead_steps + -(-max(self.left, self.kernel) // self.size)
+        return samples, torch.full((batch,), UNKNOWN_LENGTH, device=device), steps, *caches
 
     def forward(self, samples: Tensor, lengths: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
         """Take the next samples of each stream.
