@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from l0prune import DataError
+from l0prune.support import check_stamp
 from l0prune_speech.streaming import Step, Stream
 
 
@@ -17,6 +18,7 @@ def open_stream(path: str | Path, *, batch: int = 1, every_layer: bool = False) 
     Raises:
         ConfigError: onnxruntime is missing.
         DataError: The file is no such program.
+        RunError: It is damaged.
     """
     path = Path(path)
     try:
@@ -32,5 +34,6 @@ def open_stream(path: str | Path, *, batch: int = 1, every_layer: bool = False) 
     else:
         from l0prune_speech.formats.onnx_streaming import OnnxStep
 
+        check_stamp(path)
         step = OnnxStep(path)
     return Stream(step, batch=batch, every_layer=every_layer)

@@ -1,6 +1,7 @@
 """Programs of torch.export that hear audio chunk by chunk."""
 
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class ExportedStep:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._program = torch.export.load(path, extra_files=extra).module()
-        except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        except (OSError, RuntimeError, ValueError, AssertionError, zipfile.BadZipFile) as error:
             raise DataError("cannot open the program", where=path, got=" ".join(str(error).split())) from error
         text = extra[LAYOUT]
         if not text:

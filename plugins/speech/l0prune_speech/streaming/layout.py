@@ -17,6 +17,9 @@ from l0prune_speech.data import SAMPLE_RATE, Framing
 UNKNOWN_LENGTH = 2**40
 """Samples of a stream that goes on: two years of audio."""
 
+_DERIVED = ("chunk_samples", "lead_samples")
+"""What those need who run a program without this package."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -72,8 +75,8 @@ class Layout:
         return [torch.zeros(batch, *shape, dtype=kind, device=device) for shape, kind in kinds]
 
     def to_json(self) -> str:
-        """One line that goes along with an exported program."""
-        return json.dumps(asdict(self))
+        """One line that goes along with an exported program, with the samples that follow from it."""
+        return json.dumps({**asdict(self), **{name: getattr(self, name) for name in _DERIVED}})
 
     @classmethod
     def from_json(cls, text: str, where: object) -> "Layout":
@@ -85,7 +88,7 @@ class Layout:
         try:
             content: dict[str, Any] = json.loads(text)
             caches = {name: (tuple(shape), kind) for name, (shape, kind) in content.pop("caches").items()}
-            return cls(**content, caches=caches)
+            return cls(**{key: value for key, value in content.items() if key not in _DERIVED}, caches=caches)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise DataError("the layout of its chunks is damaged", where=where, got=error) from error
 
