@@ -141,3 +141,5 @@ def test_refused() -> None:
         stream.flush()
     with pytest.raises(DataError, match=r"audio of a wrong shape.*got \(2, 5\).*expected \(1, samples\)"):
         stream(torch.zeros(2, 5))
+    with pytest.raises(DataError, match=r"no floating-point numbers .got int16, expected float32 between -1 and 1"):
+        stream(torch.zeros(5, dtype=torch.int16))

@@ -59,12 +59,15 @@ class Stream:
             or (1 + L, B, T, D) where `every_layer` is asked for.
 
         Raises:
-            DataError: The audio is of another shape.
+            DataError: The audio is of another shape or type.
         """
         samples = samples[None] if samples.ndim == 1 else samples
         if samples.ndim != 2 or samples.shape[0] != self.batch:
             expected = f"({self.batch}, samples)"
             raise DataError("audio of a wrong shape", got=tuple(samples.shape), expected=expected)
+        if not samples.is_floating_point():
+            got = str(samples.dtype).removeprefix("torch.")
+            raise DataError("audio is no floating-point numbers", got=got, expected="float32 between -1 and 1")
         self._heard += samples.shape[1]
         self._waiting = torch.cat([self._waiting, samples.to(self._waiting)], 1)
         return self._run(UNKNOWN_LENGTH)
