@@ -119,6 +119,12 @@ def test_the_example_hears_a_file_piece_by_piece(
         hear(run, clip, "--head", clip)
 
 
+@pytest.mark.parametrize("to", ["torch.export", "torchscript"])
+def test_programs_of_whole_clips_hold_the_masks(run: Path, tmp_path: Path, to: str) -> None:
+    """On clips of a single chunk, too; they are among those on which every export is compared."""
+    assert l0prune.export(run, to=to, out=tmp_path / "student").max_relative_difference <= 1e-5
+
+
 @pytest.mark.parametrize("to", ["huggingface", "dphubert", "s3prl"])
 def test_classes_that_know_no_chunks_are_refused(run: Path, l0prune_call: Call, tmp_path: Path, to: str) -> None:
     out = tmp_path / "export"
