@@ -79,7 +79,14 @@ class Latency(Metric):
     def _deploy(self, subject: Subject) -> Callable[[nn.Module], nn.Module]:
         """What gives a model the form that is timed."""
         deploy = subject.deploy or (lambda network: network)
-        return deploy if self.dtype is None else lambda network: linear_layers_in_int8(deploy(network))
+        if self.dtype is None:
+            return deploy
+
+        def quantised(network: nn.Module) -> nn.Module:
+            return linear_layers_in_int8(deploy(network))
+
+        quantised.form = " ".join(filter(None, (getattr(deploy, "form", ""), self.dtype)))  # type: ignore[attr-defined]
+        return quantised
 
     def _measured(self, subject: Subject) -> LatencyModel:
         if (processes := world().size) > 1:
@@ -101,7 +108,6 @@ class Latency(Metric):
             round_to=None if subject.round_to == "auto" else subject.round_to,
             cache=cache,
             resumed=subject.resumed,
-            form=self.dtype or "",
             note=subject.note,
         )
         if latency.error > POOR:

@@ -65,7 +65,6 @@ def measure_latency(
     round_to: int | None = None,
     cache: Sequence[Path] = (),
     resumed: bool = False,
-    form: str = "",
     note: Callable[[str], None] = lambda text: None,
     seed: int = 0,
 ) -> LatencyModel:
@@ -76,17 +75,17 @@ def measure_latency(
         groups: Its prune groups.
         observe: Runs a model on the input whose latency matters.
         found: `trace` of the model on that input.
-        deploy: Gives a model the form in which it will run, with the same block names.
+        deploy: Gives a model the form in which it will run, with the same block names. An attribute `form`, a text,
+            tells forms apart whose weights are alike.
         round_to: What widths are multiples of; by default what pays on the device.
         cache: Files to read the coefficients from, and to write them to; the first that fits is used. A poor fit is
             not kept, and measured again the next time. Where a file cannot be written, nothing is kept.
         resumed: The files are a run's own, which goes on with the figures that it began with, however poor.
-        form: Names what `deploy` does beside the subject's own, for what is kept.
         note: Told where nothing can be kept.
         seed: Of the random plans.
     """
     device = next(model.parameters()).device
-    key = _key(model, groups, found, device, round_to, form)
+    key = _key(model, groups, found, device, round_to, getattr(deploy, "form", ""))
     for path in cache:
         stored = _read(path, key)
         if stored is not None and (resumed or stored["error"] <= POOR):
@@ -142,9 +141,9 @@ def _key(
     found: Trace,
     device: torch.device,
     round_to: int | None,
-    form: str,
+    form: str = "",
 ) -> str:
-    """What the coefficients depend on: network, groups, input, machine, libraries."""
+    """What the coefficients depend on: network, groups, input, machine, libraries, the form in which it runs."""
     facts = {
         "version": VERSION,
         "round_to": round_to,
@@ -155,8 +154,7 @@ def _key(
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "torch": versions()["torch"],
     }
-    if form:
-        facts["form"] = form
+    facts |= {"form": form} if form else {}
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 

@@ -1,6 +1,7 @@
 """Latency as a polynomial: known times are recovered, targets are met or refused, nothing is measured twice."""
 
 import copy
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -144,6 +145,18 @@ def test_figures_of_another_machine_or_network_are_not_used(
     path.write_text("{")
     measure_latency(model, groups(), observe, found, cache=[path])
     assert json.loads(path.read_text())["coefficients"]
+
+
+def test_the_times_of_another_form_are_not_used(
+    measured: tuple[LatencyModel, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a stream, for example: its weights are alike, whatever the length of a chunk is."""
+    _, path = measured
+    model, deploy = Network(Clock(monkeypatch)).eval(), functools.partial(lambda network: network)
+    found, before = trace(model, observe, training=False), path.read_text()
+    deploy.form = "chunks of 16 frames"  # type: ignore[attr-defined]
+    measure_latency(model, groups(), observe, found, deploy=deploy, cache=[path])
+    assert json.loads(path.read_text())["key"] != json.loads(before)["key"]
 
 
 def make(dense_ms: float = 20.0, round_to: int = 1) -> LatencyModel:
