@@ -312,6 +312,7 @@ _FOLDERS = (
     "plugin",
     "proof",
     "pruner",
+    "quantisation",
     "removal",
     "report",
     "size",

@@ -179,6 +179,9 @@ class StageConfig:
     """The weights' gradients are scaled down to this norm; those of gates and multipliers are not."""
     micro_batches: Counted = 1
     """Batches whose gradients are averaged in one optimizer step."""
+    fake_int8: Annotated[Literal["", "weights", "all"], Setting(later=True)] = ""
+    """Round to eight bits while the further stage trains, for a student that is exported in int8: "weights" of linear
+    layers and convolutions, or "all", their inputs too."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -258,6 +261,9 @@ class RunConfig:
         in_range = 0 < self.target_sparsity < 1
         _check(in_range, "target sparsity out of range", self.target_sparsity, "between 0 and 1, exclusive")
         check_fields(self)
+        # Gates take the place of weights, and what is compiled takes no hooks.
+        _check(not self.joint.fake_int8, "joint.fake_int8 is set", self.joint.fake_int8, "further.fake_int8")
+        _check(not (self.compile and self.further.fake_int8), "further.fake_int8 with compile", True, "compile = false")
 
 
 def _check_limits(limits: object) -> None:

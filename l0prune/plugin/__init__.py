@@ -3,6 +3,7 @@
 from l0prune.plugin.find import get_plugin, plugin_names
 from l0prune.plugin.protocols import (
     Benchable,
+    CalibratedExporter,
     Carded,
     CardFacts,
     Evaluator,
@@ -21,6 +22,7 @@ from l0prune.plugin.task import OwnTask, Task, UnitKind
 __all__ = [
     "STAGES",
     "Benchable",
+    "CalibratedExporter",
     "CardFacts",
     "Carded",
     "Evaluation",

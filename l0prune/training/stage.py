@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from l0prune.distributed import agree, average, together, world
 from l0prune.errors import TrainingError
 from l0prune.gates import Controller, GatedModel
 from l0prune.measuring import has_fast_bfloat16, parameters
+from l0prune.quantisation import rounding
 from l0prune.removal import RemovalPlan
 from l0prune.support import random_state, restore_random_state
 from l0prune.training.compiling import compile_layers
@@ -125,6 +126,24 @@ class Stage:
         """
         together(self.objective.begin)
         self.objective.train()
+        with self._rounding():
+            self._train(batches, log_every, on_record, after_step, stopped, on_cut)
+
+    def _rounding(self) -> AbstractContextManager[object]:
+        """What rounds the student to eight bits meanwhile, where the settings say so."""
+        if not self.config.fake_int8:
+            return nullcontext()
+        return rounding(self.objective.student, activations=self.config.fake_int8 == "all")
+
+    def _train(
+        self,
+        batches: Iterator[Any],
+        log_every: int,
+        on_record: Callable[[Record], None],
+        after_step: Callable[[int], None],
+        stopped: Callable[[], int | None],
+        on_cut: Callable[[RemovalPlan], None],
+    ) -> None:
         while self.step < self.config.steps:
             began = time.perf_counter()
             losses, norm, signal_number = self.update(batches, stopped)

@@ -60,7 +60,7 @@ FLAGS = {
         "--tasks",
         "models",
     ],
-    "export": ["--build", "--json", "--list", "--out", "--plugin", "--to", "source"],
+    "export": ["--build", "--calibration", "--json", "--list", "--out", "--plugin", "--to", "source"],
     "groups": ["--config", "--json", "--plugin", "--recipe", "--set"],
     "pareto": ["--json", "--out", "--x", "--y", "runs"],
     "plugins": ["--json"],

@@ -117,6 +117,14 @@ class SpeechPlugin:
 
         return (export_own if has_own_class(source, "distill") else export_network)(source, to, out)
 
+    def export_calibrated(self, source: str, to: str, out: Path, calibration: Sequence[str]) -> "Export":
+        """Write it in int8, with scales that are found on this audio."""
+        _check_torchaudio()
+        from l0prune_speech.deploy import export_network, export_own
+        from l0prune_speech.families import has_own_class
+
+        return (export_own if has_own_class(source, "distill") else export_network)(source, to, out, calibration)
+
     def contender(self, source: str, workspace: Path) -> "Contender":
         """A run's student, any teacher or an ONNX export, ready to be measured; networks with their heads."""
         _check_torchaudio()
