@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from l0prune.discovery.rules import apply_rule, rule_of
+from l0prune.discovery.rules import apply_rule, enter_module, rule_of
 from l0prune.discovery.traced import Trace
 from l0prune.discovery.tracer import Tracer
 from l0prune.errors import TraceError
@@ -39,7 +39,7 @@ def trace(
             got=f"{type(error).__name__}: {one_line(error)}",
             hint="nn.utils.weight_norm keeps a computed tensor: use nn.utils.parametrizations.weight_norm",
         ) from error
-    tracer = Tracer(twin, apply_rule, rule_of, time_limit)
+    tracer = Tracer(twin, apply_rule, rule_of, enter_module, time_limit)
     with plain_attention(), torch.random.fork_rng(), torch.no_grad():
         try:
             tracer.watch(lambda: observe(twin.eval()))

@@ -10,10 +10,13 @@ from torch import nn
 from l0prune.discovery.found import Discovery, LeftAlone
 from l0prune.discovery.sizes import sized_modules, tie_split
 from l0prune.discovery.standing import Spot, Standing
-from l0prune.discovery.traced import OUTPUT, NormCall, Trace
-from l0prune.groups import Attribute, Norm, Place, PruneGroup, Role
+from l0prune.discovery.traced import OUTPUT, UNRANKED, NormCall, Trace
+from l0prune.groups import EXPERT, Attribute, Norm, Place, PruneGroup, Role
 from l0prune.layers import counting_attributes, layer_units
 from l0prune.support import called, listed
+
+_MATRIX = 2
+"""Dimensions of a matrix; a stack of experts' has more."""
 
 
 def grouped(model: nn.Module, found: Trace) -> Discovery:
@@ -34,6 +37,8 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
     alone: Counter[tuple[str, str, str]] = Counter()
     costs_alone: Counter[tuple[str, str, str]] = Counter()
     heads = {int(atom) for atoms in found.heads for atom in np.unique(classes[atoms])}
+    picked = _picked(found, classes)
+    routers = {(ranking.along.rpartition(":")[0], 0) for ranking in found.rankings}
     parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     plain: dict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
     known: set[str] = set()
@@ -62,26 +67,39 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
         alone[key] += 1
         costs_alone[key] += cost
     # Weights that a module of one's own keeps as plain parameters, as stacked experts: the units are no layer's.
-    elsewhere = {where: members for where, members in plain.items() if where[0] not in known}
+    # Experts that stay are told of in any case, whatever else of their weights can go.
+    elsewhere = {
+        where: members
+        for where, members in plain.items()
+        if where[0] not in known or (where[2].startswith(UNRANKED) and len(parameters[where[0]]) > _MATRIX)
+    }
     for (tensor, _, reason), members in sorted(elsewhere.items(), key=lambda there: min(there[1])):
-        alone[tensor, "unit", reason] += len(members)
-        costs_alone[tensor, "unit", reason] += sum(cost for _, cost in members)
+        kind = EXPERT if reason.startswith(UNRANKED) else "unit"
+        alone[tensor, kind, reason] += len(members)
+        costs_alone[tensor, kind, reason] += sum(cost for _, cost in members)
     groups: list[PruneGroup] = []
     taken: Counter[str] = Counter()
     for (widths, _), members in sorted(units.items(), key=lambda group: group[1][0]):
         standing_on = [spot for spot, _ in widths if spot[:2] in layers]
         made = next((spot for spot in standing_on if spot[2] is Role.PRODUCES), (standing_on or [widths[0][0]])[0])
         name = made[0].rpartition(".")[0] or made[0]
+        fewest = max((picked[atom] for atom in members if atom in picked), default=0)
+        if fewest:
+            name = next((spot[0].rpartition(".")[0] for spot, _ in widths if spot[:2] in routers), name)
         if len(members) < 2:
             alone[name, layers.get(made[:2], "unit"), "everything here has to go together"] += 1
+            continue
+        if 0 < len(members) <= fewest:
+            alone[name, EXPERT, "the router picks all of them"] += len(members)
             continue
         taken[name] += 1
         is_head = heads.issuperset(members) and max(width for _, width in widths) > 1
         groups.append(
             PruneGroup(
                 name=name if taken[name] == 1 else f"{name}#{taken[name]}",
-                kind="head" if is_head else layers.get(made[:2], "unit"),
+                kind=EXPERT if fewest else "head" if is_head else layers.get(made[:2], "unit"),
                 units=len(members),
+                fewest=max(fewest, 1),
                 places=tuple(
                     Place(tensor=tensor, dim=dim, role=role, index=standing.indices(members, number, width))
                     for number, ((tensor, dim, role), width) in enumerate(widths)
@@ -114,6 +132,16 @@ def grouped(model: nn.Module, found: Trace) -> Discovery:
         ),
         layers=layers,
     )
+
+
+def _picked(found: Trace, classes: np.ndarray) -> dict[int, int]:
+    """How many units of its kind a router picks at the most, by class."""
+    picked: dict[int, int] = {}
+    for ranking in found.rankings:
+        units, widths = np.unique(classes[ranking.atoms], return_counts=True)
+        for unit, width in zip(units.tolist(), widths.tolist(), strict=True):
+            picked[unit] = max(picked.get(unit, 0), -(-ranking.picked // width))
+    return picked
 
 
 def _standing_on(widths: Iterable[tuple[Spot, int]], parameters: Mapping[str, tuple[int, ...]]) -> int:
@@ -186,8 +214,10 @@ def _finished(
     weighted = {name.rpartition(".")[0] for name in found.leaves}
     bare = [call for call in found.norms if call.module not in weighted]
     alike = dict(zip(map(id, bare), _standing_alike(bare, found, classes), strict=True))
+    # A router's weight has its units along its rows.
+    routers = {r.along.rpartition(":")[0].rpartition(".")[0]: r.along for r in found.rankings}
     for call in found.norms:
-        along = alike.get(id(call))
+        along = routers.get(call.module, alike.get(id(call)))
         for g in np.unique(owner[classes[call.atoms]]).tolist():
             if g < 0:
                 continue
@@ -206,6 +236,7 @@ def _finished(
             name=group.name,
             kind=group.kind,
             units=group.units,
+            fewest=group.fewest,
             places=group.places,
             norms=tuple(norms[g]),
             attributes=tuple(attributes[g]),

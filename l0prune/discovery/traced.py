@@ -13,6 +13,8 @@ Atoms = np.ndarray
 
 
 OUTPUT = "part of the model's output"
+UNRANKED = "is picked by numbers that no ranking of a router gives"
+"""Why experts stay: their numbers mean something else, too."""
 
 
 class Block(NamedTuple):
@@ -39,6 +41,15 @@ class Cost(NamedTuple):
     module: str
     factor: int
     extents: tuple[Atoms, ...]
+
+
+class Ranking(NamedTuple):
+    """Scores of units from which a router picks the highest."""
+
+    atoms: Atoms
+    picked: int
+    along: str
+    """"tensor:dim" of the router's weight that makes them."""
 
 
 class NormCall(NamedTuple):
@@ -95,6 +106,7 @@ class Trace:
     """Atoms that stand for a whole head of attention."""
     costs: list[Cost] = field(default_factory=list)
     norms: list[NormCall] = field(default_factory=list)
+    rankings: list[Ranking] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     calls: list[TracedCall] = field(default_factory=list)
     """Calls that are given sizes."""

@@ -19,7 +19,7 @@ def random_cut(
     values = []
     for group in gated.groups:
         gates = random.uniform(0.3, 0.9, group.units)
-        gates[random.permutation(group.units)[: random.integers(0, group.units)]] = 0
+        gates[random.permutation(group.units)[: random.integers(0, group.units - group.fewest + 1)]] = 0
         values.append(gates)
     with gated.gates.fixed(torch.from_numpy(np.concatenate(values))):
         expected, (pruned, plan) = observe(gated.model), gated.pruned()
