@@ -31,7 +31,7 @@ class GatedNorm(nn.Module):
         norm: The module it stands in for.
         opened: Gives (C,) 1 for open channels, 0 for closed ones.
         channel_dim: The dimension of the input on which the channels stand.
-        along_channels: Whether its own tensors have to lie along the channels: a router's weight has them along its rows.
+        along_channels: Whether its tensors have to lie along the channels: a router's weight has them along its rows.
 
     Raises:
         GroupError: `norm` keeps statistics, or has a weight along more than the channels.

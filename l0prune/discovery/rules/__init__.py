@@ -18,8 +18,8 @@ from l0prune.discovery.rules import (  # noqa: F401 - they register rules
     windows,
 )
 from l0prune.discovery.rules.elementwise import pointwise, shaped_like
-from l0prune.discovery.rules.products import consume, extent
 from l0prune.discovery.rules.experts import enter_module, follow_numbers
+from l0prune.discovery.rules.products import consume, extent
 from l0prune.discovery.rules.registry import RULES, across, module_rule, operator_rule, tensors
 from l0prune.discovery.rules.sized_calls import SIZED, note_sizes
 from l0prune.discovery.rules.whole_modules import rule_of
