@@ -117,7 +117,9 @@ class Tracer(TorchDispatchMode):
         with self:
             outputs = run()
         ranked = {ranking.atoms.tobytes() for ranking in self.trace.rankings}
-        self.trace.pins += [(atoms, reason) for atoms, reason in self._unless_ranked if atoms.tobytes() not in ranked]
+        # They were told before what has become of the same units since then.
+        unranked = [(atoms, reason) for atoms, reason in self._unless_ranked if atoms.tobytes() not in ranked]
+        self.trace.pins[:0] = unranked
         self._unless_ranked.clear()
         for _, atoms in self.gated_experts.values():
             self.consume(atoms)

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         size_name,
         sized_call_of,
     )
+    from l0prune.support.sharding import is_sharded, sharded_parts, whole
     from l0prune.support.signals import catch_signals
     from l0prune.support.tables import merge, read_toml, to_mapping, write_toml
     from l0prune.support.text import (
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
         Convolution,
         NormWithStatistics,
         TorchDispatchMode,
+        applied_key,
         backward_pass,
         base_of,
         bilinear_and_grouped_products,
@@ -140,6 +142,7 @@ if TYPE_CHECKING:
         "Setting",
         "TorchDispatchMode",
         "alternatives",
+        "applied_key",
         "assembled",
         "backward_pass",
         "base_of",
@@ -182,6 +185,7 @@ if TYPE_CHECKING:
         "in_backward",
         "in_checkpoint",
         "is_inside",
+        "is_sharded",
         "json_digest",
         "kept_sizes",
         "kept_values",
@@ -228,6 +232,7 @@ if TYPE_CHECKING:
         "score",
         "set_flat_weights",
         "several",
+        "sharded_parts",
         "share_contents",
         "share_hooks",
         "shortest_endings",
@@ -244,6 +249,7 @@ if TYPE_CHECKING:
         "unflattened",
         "version_of",
         "versions",
+        "whole",
         "without_values",
         "words_of",
         "write_atomic",
@@ -318,6 +324,7 @@ _HOMES = {
         "size_name",
         "sized_call_of",
     ),
+    "sharding": ("is_sharded", "sharded_parts", "whole"),
     "registry": ("ClassRegistry", "Registry", "spelled"),
     "signals": ("catch_signals",),
     "tables": (
@@ -345,6 +352,7 @@ _HOMES = {
         "DDP_IGNORES",
         "NormWithStatistics",
         "TorchDispatchMode",
+        "applied_key",
         "backward_pass",
         "base_of",
         "bilinear_and_grouped_products",
