@@ -16,6 +16,7 @@ from l0prune.groups import EXPERT, Attribute, Norm, Place, PruneGroup, Role
 from l0prune.layers import counting_attributes, layer_units
 from l0prune.support import called, listed
 
+_IN_A_LIST = "what it ranks are no stacked weights: experts of a list lose units of their own, and stay"
 _MATRIX = 2
 """Dimensions of a matrix; a stack of experts' has more."""
 
@@ -119,6 +120,7 @@ def _sorted_out(
     parameters: Mapping[str, tuple[int, ...]],
 ) -> _SortedOut:
     costs = _cost_signatures(found, classes)
+    ranked = _picked(found, classes)
     units: dict[tuple, list[int]] = defaultdict(list)
     plain: dict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
     known: set[str] = set()
@@ -133,7 +135,7 @@ def _sorted_out(
             if atom not in reasons and can_go:
                 units[widths, costs.get(atom, ())].append(atom)
             elif made and (atom in reasons or made[0] in found.used):
-                reason = reasons.get(atom, "nothing that can be gated reads it")
+                reason = reasons.get(atom, _IN_A_LIST if atom in ranked else "nothing that can be gated reads it")
                 kind = "head" if atom in heads else layers[made[:2]]
                 refused.append((atom, (made[0].rpartition(".")[0], kind, reason), cost))
             elif atom in reasons and not made:

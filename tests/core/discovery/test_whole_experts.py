@@ -152,6 +152,32 @@ def test_numbers_that_no_router_has_ranked_are_refused_in_one_line() -> None:
         assert sum(row.units for row in found.rows if row.proved) >= 14 + 24
 
 
+class Listed(Picked):
+    """Experts that are modules of a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.first, self.last
+        self.listed = nn.ModuleList(nn.Sequential(nn.Linear(16, 24), nn.GELU(), nn.Linear(24, 16)) for _ in range(4))
+        self.gate = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        scores, numbers = self.route(x)
+        out = x.clone()
+        for number, expert in enumerate(self.listed):
+            row, step, place = torch.where(numbers == number)
+            out = out.index_put((row, step), expert(x[row, step]) * scores[row, step, place, None], accumulate=True)
+        return self.leave(out)
+
+
+def test_experts_of_a_list_lose_units_of_their_own() -> None:
+    torch.manual_seed(0)
+    found = l0prune.inspect(Listed().eval(), X)
+    assert sorted(row.units for row in found.rows if row.proved) == [16, 24, 24, 24, 24]
+    assert "experts of a list" in found.refused["gate"]
+
+
 def test_a_router_that_picks_all_of_its_experts_loses_none() -> None:
     torch.manual_seed(0)
     found = l0prune.inspect(Picked(3, 3).eval(), X)
