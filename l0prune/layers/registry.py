@@ -17,7 +17,7 @@ from l0prune.support import ClassRegistry
 
 _HEAD_COUNTS = re.compile(r"(num|n|total)?_?(local_|kv_|key_value_|attn_|attention_)?heads?|nhead", re.IGNORECASE)
 _WIDTHS = re.compile(
-    r"(all_head|split|hidden|embedding)_size|(attn|inner|hidden|embed|embedding|inner_kv_proj|q|kv|model|proj)?_?dim|d_model|width|"
+    r"(all_head|split|hidden|embedding)_size|(n_)?hidden|(attn|inner|hidden|embed|embedding|inner_kv_proj|q|kv|model|proj)?_?dim|d_model|width|"
     r"(num_)?channels|num_features|(\w+_)?rank|size_\d+_\d+_\d+",
     re.IGNORECASE,
 )

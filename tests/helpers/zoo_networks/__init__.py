@@ -7,4 +7,12 @@ from zoo_networks.text import TEXT_NETWORKS
 
 __all__ = ["ZOO", "Inputs", "Network", "others"]
 
-ZOO: dict[str, Network] = {**IMAGE_NETWORKS, **TEXT_NETWORKS, **SOUND_NETWORKS}
+_WIDTHS: dict[str, Network] = {**IMAGE_NETWORKS, **TEXT_NETWORKS, **SOUND_NETWORKS}
+ZOO: dict[str, Network] = {
+    **_WIDTHS,
+    # Depth beside widths.
+    **{f"{name}, by blocks": _WIDTHS[name]._replace(depth="blocks") for name in ("ResNet-18", "ViT (timm)", "BERT")},
+    **{
+        f"{name}, by branches": _WIDTHS[name]._replace(depth="branches") for name in ("Llama (grouped queries)", "BART")
+    },
+}

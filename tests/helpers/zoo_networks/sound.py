@@ -77,7 +77,7 @@ SOUND_NETWORKS: dict[str, Network] = {
         ).encoder,
         (WAVES[:, None, :512],),
     ),
-    "Wav2Letter": Network(lambda: torchaudio.models.Wav2Letter(10, num_features=20), (MELS,)),
+    "Wav2Letter": Network(lambda: torchaudio.models.Wav2Letter(10, "mfcc", 20), (MELS,)),
     "Conv-TasNet": Network(
         lambda: torchaudio.models.ConvTasNet(2, 16, 16, 3, 16, 32, 2, 2), (WAVES[:, None, :1024],)
     ),
