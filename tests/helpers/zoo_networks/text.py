@@ -145,7 +145,9 @@ TEXT_NETWORKS: dict[str, Network] = {
     "GLM": Network(language("Glm", **FEW), TEXT),
     "SmolLM3": Network(language("SmolLM3", num_key_value_heads=2), TEXT),
     "OLMoE": Network(language("Olmoe", num_experts=4, num_experts_per_tok=2), TEXT),
-    "Qwen2-MoE": Network(language("Qwen2Moe", **EXPERTS, num_key_value_heads=2, shared_expert_intermediate_size=32), TEXT),
+    "Qwen2-MoE": Network(
+        language("Qwen2Moe", **EXPERTS, num_key_value_heads=2, shared_expert_intermediate_size=32), TEXT
+    ),
     "Granite-MoE": Network(language("GraniteMoe", num_local_experts=4, num_experts_per_tok=2), TEXT),
     "PhiMoE": Network(language("Phimoe", num_key_value_heads=2, num_local_experts=4), TEXT),
     "Qwen3-Next": Network(
