@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from l0prune.discovery.lifetimes import Lifetimes
-from l0prune.discovery.rules import apply_rule, rule_of
+from l0prune.discovery.rules import apply_rule, enter_module, rule_of
 from l0prune.discovery.traced import Trace
 from l0prune.discovery.tracer import Tracer
 from l0prune.errors import TraceError
-from l0prune.support import compiled_from, copied, one_line, plain_attention
+from l0prune.support import compiled_from, copied, one_line, plain_attention, sharded_parts
 
 
 # Under `torch.inference_mode` operators come in other parts, which rules do not know.
@@ -46,7 +46,7 @@ def trace(
             got=f"{type(error).__name__}: {one_line(error)}",
             hint="nn.utils.weight_norm keeps a computed tensor: use nn.utils.parametrizations.weight_norm",
         ) from error
-    tracer = Tracer(twin, apply_rule, rule_of, time_limit)
+    tracer = Tracer(twin, apply_rule, rule_of, enter_module, time_limit)
     if memory:
         tracer.lifetimes = Lifetimes([*twin.parameters(), *twin.buffers()])
     with plain_attention(), torch.random.fork_rng(), torch.no_grad():
@@ -85,6 +85,9 @@ def check_traceable(model: nn.Module) -> None:
     if (original := compiled_from(model)) is not None:
         hint = "pass the module that torch.compile was given, and compile it once there are gates on it"
         raise TraceError("a compiled model cannot be followed", where=type(original).__name__, hint=hint)
+    if parts := sharded_parts(model):
+        hint = "call fully_shard after wrap, and make the optimizer after both"
+        raise TraceError("a sharded model cannot be followed", where=type(parts[0]).__name__, hint=hint)
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             hint = "pass the model as it was before torch.jit.script or torch.jit.trace"

@@ -13,6 +13,8 @@ Atoms = np.ndarray
 
 
 OUTPUT = "part of the model's output"
+UNRANKED = "is picked by numbers that no ranking of a router gives"
+"""Why experts stay: their numbers mean something else, too."""
 
 
 class Block(NamedTuple):
@@ -39,6 +41,15 @@ class Cost(NamedTuple):
     module: str
     factor: int
     extents: tuple[Atoms, ...]
+
+
+class Ranking(NamedTuple):
+    """Scores of units from which a router picks the highest."""
+
+    atoms: Atoms
+    picked: int
+    along: str
+    """"tensor:dim" of the router's weight that makes them."""
 
 
 class Allocation(NamedTuple):
@@ -110,6 +121,7 @@ class Trace:
     allocations: list[Allocation] = field(default_factory=list)
     """What is in memory during the pass in evaluation mode, beside weights; noted where `memory` was asked for."""
     norms: list[NormCall] = field(default_factory=list)
+    rankings: list[Ranking] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     calls: list[TracedCall] = field(default_factory=list)
     """Calls that are given sizes."""

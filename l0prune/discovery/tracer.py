@@ -21,7 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from l0prune.discovery.lifetimes import Lifetimes
 from l0prune.discovery.scratch import scratch
-from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Reading, Trace
+from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Ranking, Reading, Trace
 from l0prune.errors import TraceError
 from l0prune.support import Convolution, TorchDispatchMode, kept_values, output_tensors, tree_leaves
 
@@ -34,6 +34,7 @@ class Tracer(TorchDispatchMode):
         operator_rule: Carries atoms through an operator: (tracer, operator, arguments, keywords, result).
         module_rule: Gives the rule of a module that is understood as a whole, (tracer, module, arguments, keywords,
             result), or None for one that is followed operator by operator.
+        enter_module: Told of each module that begins to run: (tracer, path, module, arguments, keywords).
         time_limit: Seconds after which tracing gives up.
     """
 
@@ -42,14 +43,22 @@ class Tracer(TorchDispatchMode):
         model: nn.Module,
         operator_rule: Callable[..., None],
         module_rule: Callable[[nn.Module], Callable[..., Any] | None],
+        enter_module: Callable[..., None],
         time_limit: float,
     ) -> None:
         super().__init__()
-        self._operator_rule, self._module_rule = operator_rule, module_rule
+        self._operator_rule, self._module_rule, self._enter_module = operator_rule, module_rule, enter_module
         self._facts: Any = WeakIdKeyDictionary()
         self._names: Any = WeakIdKeyDictionary()
         self._debts: Any = WeakIdKeyDictionary()
         self._single: Any = WeakIdKeyDictionary()
+        self._numbers: Any = WeakIdKeyDictionary()
+        self._unless_ranked: list[tuple[Atoms, str]] = []
+        self.experts: set[int] = set()
+        """First atoms of the dimensions along which modules pick experts by numbers that they are given."""
+        self.gated_experts: dict[int, tuple[int, Atoms]] = {}
+        """By the first atom of a router, experts' places in the weights that are picked last, and how many dimensions
+        these have."""
         self._blank: dict[int, weakref.ref[Tensor]] = {}
         self._failure: tuple[BaseException, str] | None = None
         self._paths: list[str] = []
@@ -112,6 +121,14 @@ class Tracer(TorchDispatchMode):
         self._inputs.clear()
         with self:
             outputs = run()
+        ranked = {ranking.atoms.tobytes() for ranking in self.trace.rankings}
+        # They were told before what has become of the same units since then.
+        unranked = [(atoms, reason) for atoms, reason in self._unless_ranked if atoms.tobytes() not in ranked]
+        self.trace.pins[:0] = unranked
+        self._unless_ranked.clear()
+        for _, atoms in self.gated_experts.values():
+            self.consume(atoms)
+        self.gated_experts.clear()
         for leaf in output_tensors(outputs):
             for block in self.facts(leaf).blocks:
                 self.pin(block.atoms, OUTPUT)
@@ -277,6 +294,32 @@ class Tracer(TorchDispatchMode):
             debt = (atoms[atoms != 0].ravel(), reason, self._where)
             self._debts.setdefault(result, []).append(debt)
 
+    def pin_unless_ranked(self, atoms: np.ndarray, reason: str) -> None:
+        """Pin indices, unless a router picks the highest of them: then closed ones are the lowest already."""
+        self._unless_ranked.append((atoms, f"{reason}{self._where}"))
+
+    def ranked(self, atoms: Atoms, picked: int, along: str, module: str) -> None:
+        """Say that the highest of some units' scores are picked, and which module makes them, or picks."""
+        self.trace.rankings.append(Ranking(atoms, picked, along))
+        self.trace.norms.append(NormCall(module, -1, atoms))
+
+    def number(self, tensor: Tensor, atoms: Atoms | None) -> None:
+        """Say that an integer tensor holds numbers of units."""
+        if atoms is not None:
+            self._numbers[tensor] = atoms
+
+    def numbered(self, tensor: Any) -> Atoms | None:
+        """The units whose numbers a tensor holds, None where it holds something else."""
+        return self._numbers.get(tensor) if isinstance(tensor, Tensor) else None
+
+    def leaf_of(self, atoms: Atoms) -> tuple[str, int] | None:
+        """The parameter and the dimension of it that have these atoms, if they are one's."""
+        for name, dims in self.trace.leaves.items():
+            for dim, leaf in enumerate(dims):
+                if len(leaf) == atoms.size and np.array_equal(leaf, atoms):
+                    return name, dim
+        return None
+
     def pin_all(self, tensor: Tensor, reason: str) -> None:
         """Pin everything a tensor carries."""
         for block in self.facts(tensor).blocks:
@@ -345,9 +388,11 @@ class Tracer(TorchDispatchMode):
             self._suspended = False
 
     def _follow(self, path: str, module: nn.Module) -> None:
-        def enter(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+        def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
             self._paths.append(path)
             self._inputs.append(next(iter([*args, *kwargs.values()]), None))
+            if not self._suspended:
+                self._enter_module(self, path, module, args, kwargs)
 
         def leave(*_: object) -> None:
             self._paths.pop()

@@ -21,6 +21,7 @@ from l0prune.gates.gated_model import GatedModel
 from l0prune.gates.size_controller_by_name import size_controller
 from l0prune.gates.size_controllers import reading_waits
 from l0prune.removal import RemovalPlan
+from l0prune.support import applied_key
 
 _LOOK_EVERY = 10
 """Steps between looks at what only the device knows, and how many in a row without a gradient are too many."""
@@ -94,6 +95,12 @@ class Controller(nn.Module):
         self._known: list[weakref.ref[Optimizer]] = []
         """Optimizers that are known to train all weights."""
         self.register_load_state_dict_post_hook(_read)
+
+    def __getattr__(self, name: str) -> Any:
+        """Tell torch's `fully_shard` to leave it alone: gates are few, and each process needs all of them."""
+        if name == applied_key():
+            return {"replicate": None}
+        return super().__getattr__(name)
 
     @property
     def gated(self) -> GatedModel:

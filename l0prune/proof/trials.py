@@ -164,9 +164,10 @@ def _pattern(groups: Sequence[PruneGroup], closing: Sequence[int], emptied: set[
         if g in closing:
             values = 0.3 + 0.7 * torch.rand(group.units, generator=generator)
             order = torch.randperm(group.units, generator=split)
-            # One unit at least is closed, and one open; a single one stays.
-            some = int(torch.randint(min(1, group.units - 1), group.units, (), generator=split))
-            first, rest = order[:some], order[some:] if some else order[:0]
+            # One unit at least is closed, and one open; a single one stays. Of experts so many stay as are picked.
+            most = group.units - group.fewest + 1
+            some = int(torch.randint(min(1, most - 1), most, (), generator=split))
+            first, rest = order[:some], order[some:][: most - 1] if some else order[:0]
             values[order if g in emptied else rest if trial else first] = 0
         parts.append(values)
     return torch.cat(parts)
@@ -243,7 +244,7 @@ def _without_refused(
 @torch.no_grad()
 def _effect(gated: GatedModel, observe: Observe) -> float:
     """How far outputs change when one unit of each group stays, and none of a group that has but one."""
-    least = torch.cat([torch.arange(group.units) < min(group.units - 1, 1) for group in gated.groups])
+    least = torch.cat([torch.arange(group.units) < min(group.units - 1, group.fewest) for group in gated.groups])
     with _awake(gated.model):
         with gated.gates.fixed(torch.ones(len(least))):
             dense = run_seeded(observe, gated.model)

@@ -32,7 +32,7 @@ from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
 from l0prune.size import Limits, Metric, Targets, Wish, removing, width_facts
-from l0prune.support import copied, evaluating, one_line, to_mapping
+from l0prune.support import copied, evaluating, one_line, sharded_parts, to_mapping, whole
 
 _TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
 """Arguments of torch-pruning's pruners, and what they are called here."""
@@ -251,8 +251,12 @@ class L0Pruner:
 
         Raises:
             TrainingError: The optimizer has made gates or multipliers non-finite; they are put back as they were. Or
-                gates have had no finite gradient for ten steps. Or units cannot leave the optimizers that are given.
+                gates have had no finite gradient for ten steps. Or units cannot leave the optimizers that are given, or
+                a sharded model.
         """
+        if self._controller.compactor is not None and sharded_parts(self.model):
+            hint = "wrap it without `compaction`, or train it with DistributedDataParallel"
+            raise TrainingError("units cannot leave a sharded model while it trains", hint=hint)
         self._controller.step()
         if self.total_steps is not None and self._controller.made == self.total_steps + 1:
             warnings.warn(
@@ -373,7 +377,7 @@ class L0Pruner:
         # A model that is made under `torch.inference_mode` could not be trained on.
         facts = dict(self.target.facts)
         if self._to_measure:
-            with evaluating(self._gated):
+            with evaluating(self._gated), whole(self.model):
                 facts |= self._gated.meet(self.target, self._to_measure)
         pruned, plan, difference = self._cut()
         self._plan, self._pruned = self._composed(plan), mended(pruned)
@@ -480,7 +484,8 @@ class L0Pruner:
 
     def dense(self) -> nn.Module:
         """A copy of the model without gates, which are not folded in: what the plan of `rehearsed()` applies to."""
-        return copied(self._gated).detach()
+        with whole(self.model):
+            return copied(self._gated).detach()
 
     def observe(self, model: nn.Module) -> Any:
         """A model's outputs on the example inputs, which follow the wrapped model to another device or dtype."""
@@ -500,7 +505,7 @@ class L0Pruner:
 
     def _cut(self) -> tuple[nn.Module, RemovalPlan, float]:
         """A pruned copy, its plan, and how far its outputs are from those of the gated model."""
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), whole(self.model):
             pruned, plan = self._gated.pruned()
             difference = compare(self._gated, self.observe, pruned=pruned)
             reason = objection(self._gated, self.observe, difference, tolerance_for(pruned, self.tolerance))

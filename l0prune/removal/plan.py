@@ -40,6 +40,9 @@ class RemovalPlan:
                     expected=f"ascending indices below {group.units}",
                 )
             if len(kept) < group.least_units and not group.stands_inside(self.bypassed):
+                if kept:
+                    expected = f"at least {group.least_units} units, of which the model picks so many"
+                    raise PlanError("too few units are kept", where=group.name, got=len(kept), expected=expected)
                 raise PlanError("group cannot be emptied: nothing bypasses it", where=group.name)
         if extra := set(self.kept) - {group.name for group in self.groups}:
             raise PlanError("plan names a group that it does not define", where=sorted(extra)[0])

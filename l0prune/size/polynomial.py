@@ -101,7 +101,7 @@ class SizeModel:
     def floor_for(self, round_to: int) -> int:
         """The smallest size that removal can reach with widths that are multiples of `round_to`."""
         steps = np.array([group.step(round_to) for group in self._groups], dtype=np.int64)
-        return self.exact(np.where(self.least > 0, steps, 0))
+        return self.exact(np.where(self.least > 0, np.maximum(steps, self.least), 0))
 
     def priced(self, keep_probabilities: Tensor) -> Tensor:
         """The expected size by whose gradient units are priced, float64 scalar: the size itself."""

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         size_name,
         sized_call_of,
     )
+    from l0prune.support.sharding import is_sharded, sharded_parts, whole
     from l0prune.support.signals import catch_signals
     from l0prune.support.tables import merge, read_toml, to_mapping, write_toml
     from l0prune.support.text import (
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
         NormWithStatistics,
         StorageReference,
         TorchDispatchMode,
+        applied_key,
         backward_pass,
         base_of,
         bilinear_and_grouped_products,
@@ -143,6 +145,7 @@ if TYPE_CHECKING:
         "StorageReference",
         "TorchDispatchMode",
         "alternatives",
+        "applied_key",
         "assembled",
         "backward_pass",
         "base_of",
@@ -186,6 +189,7 @@ if TYPE_CHECKING:
         "in_backward",
         "in_checkpoint",
         "is_inside",
+        "is_sharded",
         "json_digest",
         "kept_sizes",
         "kept_values",
@@ -232,6 +236,7 @@ if TYPE_CHECKING:
         "score",
         "set_flat_weights",
         "several",
+        "sharded_parts",
         "share_contents",
         "share_hooks",
         "shortest_endings",
@@ -248,6 +253,7 @@ if TYPE_CHECKING:
         "unflattened",
         "version_of",
         "versions",
+        "whole",
         "without_values",
         "words_of",
         "write_atomic",
@@ -322,6 +328,7 @@ _HOMES = {
         "size_name",
         "sized_call_of",
     ),
+    "sharding": ("is_sharded", "sharded_parts", "whole"),
     "registry": ("ClassRegistry", "Registry", "spelled"),
     "signals": ("catch_signals",),
     "tables": (
@@ -350,6 +357,7 @@ _HOMES = {
         "NormWithStatistics",
         "StorageReference",
         "TorchDispatchMode",
+        "applied_key",
         "backward_pass",
         "base_of",
         "bilinear_and_grouped_products",

@@ -36,6 +36,8 @@ NormWithStatistics = nn.modules.batchnorm._NormBase
 Convolution = nn.modules.conv._ConvNd
 """Convolutions of all dimensions, transposed ones among them."""
 
+COMPOSED = "__composable_api_state_key"
+"""What the names of attributes begin with in which `fully_shard` and its like keep their state on a module."""
 DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
 """The attribute of a model in which DistributedDataParallel looks for names that it leaves alone."""
 
@@ -164,6 +166,15 @@ _HOOKS = (
     "_backward_pre_hooks",
     "_backward_hooks",
 )
+
+
+MODULE_HOOKS = (*_HOOKS, "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+"""The attributes in which a module keeps its hooks."""
+
+
+def applied_key() -> str | None:
+    """The attribute of a module in which `fully_shard` looks for what was done to it; None where it is not loaded."""
+    return getattr(sys.modules.get("torch.distributed._composable.contract"), "REGISTRY_KEY", None)
 
 
 def share_hooks(module: nn.Module, other: nn.Module) -> None:

@@ -182,5 +182,7 @@ def _counts(groups: Sequence[PruneGroup], shares: np.ndarray, round_to: int) -> 
     """Kept counts (G,) near the shares, as selection would choose them."""
     steps = np.array([group.step(round_to) for group in groups])
     units = np.array([group.units for group in groups])
+    fewest = np.array([group.fewest for group in groups])
     counts = np.minimum(units, np.maximum(1, np.round(shares * units / steps)).astype(np.int64) * steps)
+    counts = np.maximum(counts, fewest)
     return np.where(shares > 0, counts, 0)
