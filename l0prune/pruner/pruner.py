@@ -23,7 +23,7 @@ from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
 from l0prune.measuring import parameters
 from l0prune.proof import compare, objection, tolerance_for
-from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE
+from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Form
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.report import PruningReport
 from l0prune.pruner.schedule import controller_for
@@ -68,6 +68,8 @@ class L0Pruner:
             in common, which the settings of a stock class can say.
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
         output_transform: Picks what matters from the model's outputs.
+        form: What `finalize()` cuts and returns: a "module" of the model's own class, or its "graph", a
+            torch.fx.GraphModule in which sizes that the forward pass fixes follow from the weights.
         total_steps: Optimizer steps of the whole run, recovery after the choice of units included: for the first half
             of them units leave, then the choice is final. Without it the target rises for 100 steps and gates go on
             learning until `finalize()`. A saved state that has made more steps is refused with a ConfigError when it
@@ -111,6 +113,7 @@ class L0Pruner:
         uniform: bool = False,
         forward_fn: Callable[[nn.Module, Any], Any] | None = None,
         output_transform: Callable[[Any], Any] | None = None,
+        form: Form = "module",
         total_steps: int | None = None,
         start: Importance | None = None,
         batches: Iterable[Any] | None = None,
@@ -145,6 +148,11 @@ class L0Pruner:
             raise ConfigError("uniform is given twice", got="uniform=True and gates.uniform False")
         if limits not in (None, gates.limits):
             raise ConfigError("limits are given twice", got="limits and gates.limits", expected="one of them")
+        if form == "graph" and compaction.enabled:
+            hint = "leave compaction out: the gates stand on the model itself, and its graph is cut in the end"
+            raise ConfigError(
+                "units cannot leave a graph while it trains", got='compaction and form="graph"', hint=hint
+            )
         self.inspection, subject, self.target, self._earlier = prepared(
             model,
             example_inputs,
@@ -159,6 +167,7 @@ class L0Pruner:
             depth=depth,
             forward_fn=forward_fn,
             output_transform=output_transform,
+            form=form,
             time_limit=time_limit,
             tolerance=tolerance,
             stacklevel=4,  # Past `wrap`.
@@ -177,6 +186,7 @@ class L0Pruner:
             config=replace(gates, round_to=self.target.round_to),
             size_model=self.target.size,
             more=removing(self.target),
+            form=self.inspection.graph,
         )
         self._controller = Controller(self._gated, controller, compaction=compaction, start=scores, prior=prior)
         self._gated.carry(self._controller, total_steps)
@@ -448,7 +458,8 @@ class L0Pruner:
         return (parameter for parameter in self.model.parameters() if id(parameter) not in special)
 
     def _composed(self, plan: RemovalPlan) -> RemovalPlan:
-        return plan if self._earlier is None else self._earlier.then(plan)
+        whole = plan if self._earlier is None else self._earlier.then(plan)
+        return whole if self.inspection.graph is None else self.inspection.graph.plan(whole)
 
 
 def _matrices(model: nn.Module) -> list[nn.Parameter]:
