@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from l0prune.errors import TraceError
+from l0prune.errors import L0PruneError, TraceError
 from l0prune.example import Observe
 from l0prune.graphs.exporting import Arguments, Exported, arguments_of, exported
 from l0prune.graphs.modes import SWITCH, mapped, merged
@@ -17,7 +17,17 @@ from l0prune.graphs.sizes import write_sizes
 from l0prune.graphs.switch import ByMode
 from l0prune.groups import PruneGroup
 from l0prune.removal import GRAPH, RemovalPlan
-from l0prune.support import carry_source, copied, forget_tracer, own_buffers, own_modules, own_parameters
+from l0prune.support import (
+    carry_source,
+    copied,
+    forget_tracer,
+    one_line,
+    output_tensors,
+    own_buffers,
+    own_modules,
+    own_parameters,
+    random_state_kept,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +48,9 @@ class GraphForm:
         """The network as a graph that holds the tensors of `model`, which has the names and shapes of the dense one."""
         graph = copy.deepcopy(self.graph)
         holder = _holder_of(model)
+        device = next((parameter.device for parameter in model.parameters()), None)
         for name, tensor in self.constants.items():
-            holder.register_buffer(name, tensor.clone())
+            holder.register_buffer(name, tensor.clone().to(device))
         if any(node.op == "call_module" and node.target == SWITCH for node in graph.nodes):
             holder.add_module(SWITCH, ByMode())
         return graph_module(holder, graph).train(model.training)
@@ -103,11 +114,22 @@ def graph_form(
     Raises:
         TraceError: The network cannot be exported, or the graph cannot be followed.
     """
+    try:
+        return _form_of(model, groups, observe, time_limit)
+    except L0PruneError:
+        raise
+    except Exception as error:
+        got = f"{type(error).__name__}: {one_line(error)}"
+        raise TraceError("the graph of the model cannot be followed", where=type(model).__name__, got=got) from error
+
+
+def _form_of(model: nn.Module, groups: Sequence[PruneGroup], observe: Observe, time_limit: float) -> GraphForm:
     given = arguments_of(copied(model).eval(), observe)
     evaluating = exported(model, given, training=False)
     graph, constants, notes = _both_modes(model, given, evaluating)
-    form = GraphForm(graph, constants)
-    dense = form.of(copied(model).eval())
+    if not notes and not _trains_alike(model, GraphForm(graph, constants), observe):
+        graph, constants, notes = evaluating.graph, dict(evaluating.constants), [_ONE_MODE]
+    dense = GraphForm(graph, constants).of(copied(model).eval())
     graph = dense.graph
     _follow_weights(graph, next(model.parameters()).device)
     write_sizes(dense, [bare(group) for group in groups], evaluating.flat, time_limit)
@@ -116,6 +138,20 @@ def graph_form(
     if not evaluating.varies:
         notes.append("the graph is made for inputs of exactly the example's shapes")
     return GraphForm(graph, constants, tuple(notes))
+
+
+@torch.no_grad()
+def _trains_alike(model: nn.Module, form: GraphForm, observe: Observe) -> bool:
+    """Whether a graph gives in training mode what the network gives, from one random state."""
+    found = []
+    for one in (copied(model).train(), form.of(copied(model)).train()):
+        with random_state_kept():
+            torch.manual_seed(0)
+            found.append(output_tensors(observe(one)))
+    return len(found[0]) == len(found[1]) and all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=_ALIKE, atol=_ALIKE, equal_nan=True)
+        for a, b in zip(*found, strict=True)
+    )
 
 
 def _follow_weights(graph: fx.Graph, device: torch.device) -> None:
@@ -164,6 +200,7 @@ def _both_modes(
     return graph, dict(training.constants), []
 
 
+_ALIKE = 1e-4
 _ONE_MODE = (
     "the graph does in training mode what it does in evaluation mode, without dropout: the forward pass takes other "
     "ways in training mode than flags, numbers and operators that are added"

@@ -264,7 +264,7 @@ def inspect(
 
 
 def _is_of_sizes(reason: str) -> bool:
-    """Whether sizes that a forward pass fixes may be the reason against a group: the cut fails, or gives other values."""
+    """Whether sizes that a forward pass fixes may be the reason: the cut fails, or gives other values."""
     return reason.startswith(("the cut forward pass fails", "relative difference", "the cut makes"))
 
 

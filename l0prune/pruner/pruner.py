@@ -420,7 +420,7 @@ class L0Pruner:
             ProofError: As `finalize()` does.
         """
         pruned, plan, _ = self._cut()
-        return pruned, plan
+        return pruned, plan if self.inspection.graph is None else self.inspection.graph.plan(plan)
 
     def dense(self) -> nn.Module:
         """A copy of the model without gates, which are not folded in: what the plan of `rehearsed()` applies to."""

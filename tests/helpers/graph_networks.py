@@ -82,3 +82,71 @@ def _split(x: Tensor) -> Tensor:
 def sequences(batch: int = BATCH, length: int = LENGTH) -> Tensor:
     """Examples (B, N, 3)."""
     return torch.randn(batch, length, 3, generator=torch.Generator().manual_seed(batch * length))
+
+
+class ImageAttention(nn.Module):
+    """A U-Net's attention over places of an image, by fixed sizes two functions deep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(4, WIDTH)
+        self.qkv, self.out = nn.Conv2d(WIDTH, 3 * HEADS * SIZE, 1), nn.Conv2d(HEADS * SIZE, WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (_places(part) for part in self.qkv(self.norm(x)).chunk(3, 1))
+        y = nn.functional.scaled_dot_product_attention(query, key, value)
+        return x + self.out(_image(y, x))
+
+
+def _places(x: Tensor) -> Tensor:
+    return _by_heads(x).transpose(2, 3)
+
+
+def _by_heads(x: Tensor) -> Tensor:
+    return x.reshape(x.shape[0], HEADS, SIZE, x.shape[2] * x.shape[3])
+
+
+def _image(y: Tensor, like: Tensor) -> Tensor:
+    return _of_channels(y.transpose(2, 3), like)
+
+
+def _of_channels(y: Tensor, like: Tensor) -> Tensor:
+    return y.reshape(like.shape[0], HEADS * SIZE, *like.shape[2:])
+
+
+class AttentionUNet(nn.Module):
+    """One level down and up, with attention between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.down = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, WIDTH, 3, 2, 1)
+        self.attention = ImageAttention()
+        self.up, self.head = nn.ConvTranspose2d(WIDTH, 8, 2, 2), nn.Conv2d(16, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.enter(x).relu()
+        deep = self.attention(self.down(first).relu())
+        return self.head(torch.cat([first, self.up(deep)], 1))
+
+
+_TYPED_IN = """
+class Typed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.qkv = nn.Linear(3, 16), nn.Linear(16, 48)
+        self.out, self.head = nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.inner(x)
+        B, N, C = x.shape
+        q, k, v = self.qkv(x).reshape(B, N, 3, 4, 4).permute(2, 0, 3, 1, 4)
+        y = ((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(B, N, C)
+        return self.head((x + self.out(y)).mean(1))
+"""
+
+
+def typed_in() -> nn.Module:
+    """A network whose class has no source, as of one that was typed into an interpreter."""
+    scope = {"nn": nn}
+    exec(_TYPED_IN, scope)
+    return scope["Typed"]()  # type: ignore[operator]
