@@ -54,10 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--methods", nargs="+", default=list(running.METHODS), choices=running.METHODS, metavar="METHOD")
     run.add_argument("--sizes", nargs="+", type=int, default=list(plan.SIZES), help="per cent to remove")
     run.add_argument("--steps", nargs="+", type=int, default=[300], help="of the optimizer, in all")
-    run.add_argument("--objective", nargs="+", default=["task"], choices=OBJECTIVES, metavar="OBJECTIVE")
+    run.add_argument("--objective", nargs="+", default=[plan.OBJECTIVE], choices=OBJECTIVES, metavar="OBJECTIVE")
     run.add_argument("--seeds", nargs="+", type=int, default=list(plan.SEEDS))
     run.add_argument("--rate", default=str(plan.RATE), help="peak learning rate, or `search`: the best of three trials")
     run.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    run.add_argument(
+        "--max-norm", type=_norm, default=plan.MAX_NORM, help="gradients are scaled down to it; `none` leaves them"
+    )
     run.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of wrap, with a --label")
     run.add_argument("--label", help="what the method is called in tables; by default its name")
     run.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
@@ -123,10 +126,15 @@ def _wished(args: argparse.Namespace) -> list[Trial]:
             rate=rate,
             seed=seed,
             precision=args.precision,
+            max_norm=args.max_norm,
             settings=settings,
         )
         for seed, objective, steps, size, method in combinations
     ]
+
+
+def _norm(text: str) -> float | None:
+    return None if text == "none" else float(text)
 
 
 def _table(args: argparse.Namespace, rows: ResultRows) -> int:

@@ -129,6 +129,9 @@ class RemovalPlan:
         Raises:
             PlanError: Names the first difference.
         """
+        if self.form == GRAPH and not isinstance(model, torch.fx.GraphModule):
+            what, hint = "the plan cuts the graph of a network", "l0prune.load opens what it has left"
+            raise PlanError(what, got=type(model).__name__, expected="a torch.fx.GraphModule", hint=hint)
         shapes = model_shapes(model)
         check_shapes(self.shapes, shapes)
         check_groups(self.groups, shapes)

@@ -63,6 +63,21 @@ def test_tables_and_pictures_are_made_of_what_is_there(tmp_path: Path, ran: list
     assert (tmp_path / "rows-errors.png").stat().st_size > 1000
 
 
+def test_rows_with_other_gradients_are_other_rows(tmp_path: Path, ran: list[Trial]) -> None:
+    out = tmp_path / "rows.jsonl"
+    command(out, "--methods", "random", "--seeds", "0", "--max-norm", "none")
+    command(out, "--methods", "random", "--seeds", "0")
+    assert [trial.max_norm for trial in ran[1:]] == [None, plan.MAX_NORM]
+    assert whisper.main(["table", "--out", str(out)]) == 0
+    table = (tmp_path / "rows.md").read_text()
+    assert "gradients as they are" in table
+    assert "gradients of norm 1 at most" in table
+    rows = [trial.row() | {"nats": 1.0} for trial in ran[1:2]]
+    assert {"label": "random", "size": 50, "steps": 300, "objective": "tokens", "seed": 0} in plan.owed(
+        ["random"], rows
+    )
+
+
 def test_missing_lists_what_the_comparison_owes(
     tmp_path: Path, ran: list[Trial], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,10 +86,10 @@ def test_missing_lists_what_the_comparison_owes(
     capsys.readouterr()
     assert whisper.main(["missing", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "label=random size=50 steps=300 objective=task seed=0" not in lines
-    assert "label=random size=50 steps=300 objective=task seed=1" in lines
+    assert "label=random size=50 steps=300 objective=tokens seed=0" not in lines
+    assert "label=random size=50 steps=300 objective=tokens seed=1" in lines
     # The one that has been measured is among the two best others, by default.
-    assert "label=random size=50 steps=1500 objective=task seed=0" in lines
+    assert "label=random size=50 steps=1500 objective=tokens seed=0" in lines
 
 
 @pytest.mark.parametrize(
@@ -135,3 +150,9 @@ def test_g722_is_decoded_to_sixteen_kilohertz(tmp_path: Path) -> None:
     assert abs(len(found) - len(tone)) < 400
     spectrum = np.abs(np.fft.rfft(found[:15_360].astype(float)))
     assert spectrum.argmax() == pytest.approx(440 * 15_360 / 16_000, abs=1)
+
+
+def test_an_empty_file_of_g722_holds_no_samples(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    (tmp_path / "none.g722").touch()
+    assert len(speech.g722(tmp_path / "none.g722")) == 0

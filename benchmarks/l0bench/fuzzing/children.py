@@ -21,12 +21,14 @@ from l0bench.fuzzing.readers import Reader
 from l0prune.errors import L0PruneError
 
 SECONDS, BYTES = 10.0, 2**30
-"""For one input: time, and memory beyond what the parent has."""
+"""For one input: processor time, which other work on the machine does not change, and memory beyond the parent's."""
+_ASLEEP_SECONDS = 600.0
+"""For one input: time by the clock, for what waits and never computes."""
 FAULTS = ("other", "traceback", "crash", "hang", "memory")
 OUTCOMES = ("same", "refused", "changed", *FAULTS)
 """Read as before; refused by one line; read as what the change says, where no checksum tells of it; and the faults:
 read as something else in spite of a checksum, an error that is no line, and so on."""
-_NUMBER, _BEGUN, _SLOWEST, _COUNTS = range(4)
+_NUMBER, _BEGUN, _BEGUN_CPU, _SLOWEST, _COUNTS = range(5)
 _LONGEST_LINE = 6000
 """Names of 5,000 letters may be quoted."""
 _LOOK_EVERY = 0.2
@@ -81,7 +83,8 @@ def read_batch(
     batch.faults = [json.loads(line) for line in said.splitlines()]
     if status:
         outcome = "hang" if hung else "crash"
-        told_of = f"{SECONDS} s" if hung else f"signal {os.WTERMSIG(status)}, status {os.WEXITSTATUS(status)}"
+        ended_by = f"signal {os.WTERMSIG(status)}, status {os.WEXITSTATUS(status)}"
+        told_of = f"{SECONDS} s of processor time" if hung else ended_by
         batch.counts[outcome] += 1
         batch.faults.append({"number": batch.next, "outcome": outcome, "said": told_of})
         batch.next += 1
@@ -98,9 +101,21 @@ def _watch(child: int, told: int, shared: memoryview) -> tuple[bytes, bool]:
             if not piece:
                 return said, hung
             said += piece
-        elif shared[_BEGUN] and time.monotonic() - shared[_BEGUN] > SECONDS:
+        elif _is_hanging(child, shared):
             os.kill(child, signal.SIGKILL)
             hung = True
+
+
+def _is_hanging(child: int, shared: memoryview) -> bool:
+    """Whether the input that is being read has used up its time."""
+    # Read once: the child sets it back to 0 when an input is done.
+    begun = shared[_BEGUN]
+    if not begun:
+        return False
+    # The second field of the line is a name in parentheses, which may hold spaces.
+    fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return used - shared[_BEGUN_CPU] > SECONDS or time.monotonic() - begun > _ASLEEP_SECONDS
 
 
 def _run_child(
@@ -123,7 +138,8 @@ def _run_child(
                 break
             changed = make(number)
             path.write_bytes(changed.content)
-            shared[_BEGUN], began = time.monotonic(), time.process_time()
+            began = time.process_time()
+            shared[_BEGUN_CPU], shared[_BEGUN] = began, time.monotonic()
             outcome, said = ending(reader, folder, expected, changed)
             shared[_SLOWEST] = max(shared[_SLOWEST], time.process_time() - began)
             shared[_BEGUN] = 0

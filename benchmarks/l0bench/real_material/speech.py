@@ -97,14 +97,14 @@ def bring(language: str, material: Path) -> Path:
 
 
 def _decoded(unpacked: Path) -> dict[str, np.ndarray]:
-    """Every clip but the silent ones, by its path below the sounds' folder with `__` for `/`."""
+    """Every clip but the silent and the empty ones, by its path below the sounds' folder with `__` for `/`."""
     roots = [path for path in unpacked.glob("usr/share/asterisk/sounds/*") if path.is_dir() and not path.is_symlink()]
     clips = {}
     for root in roots:
         for path in sorted(root.rglob("*.g722")):
             parts = path.relative_to(root).with_suffix("").parts
-            if parts[0] != "silence":
-                clips["__".join(parts)] = g722(path)
+            if parts[0] != "silence" and len(samples := g722(path)):
+                clips["__".join(parts)] = samples
     if not clips:
         raise DataError("the package holds no G.722 clips", where=unpacked.name)
     return clips
@@ -112,6 +112,8 @@ def _decoded(unpacked: Path) -> dict[str, np.ndarray]:
 
 def g722(path: Path) -> np.ndarray:
     """Decode a file of raw G.722: (S,) int16 at 16 kHz, sample for sample what the ffmpeg program makes of it.
+
+    An empty file holds no samples.
 
     Raises:
         DataError: PyAV is not installed, or the file cannot be decoded.
@@ -123,7 +125,8 @@ def g722(path: Path) -> np.ndarray:
         raise DataError("a package cannot be brought", where="av (decodes G.722)", got=error, hint=hint) from error
     try:
         with av.open(str(path), format="g722") as sound:
-            return np.concatenate([frame.to_ndarray()[0] for frame in sound.decode(audio=0)])
+            parts = [frame.to_ndarray()[0] for frame in sound.decode(audio=0)]
+            return np.concatenate(parts) if parts else np.empty(0, np.int16)
     except (av.FFmpegError, ValueError) as error:
         raise DataError("a clip cannot be decoded", where=path.name, got=error) from error
 

@@ -9,7 +9,7 @@ from torch import nn
 import l0prune
 from l0bench.learning_rate import rate_at, set_rate
 from l0bench.recognition.problem import BATCH, Problem
-from l0bench.recognition.training import checked, train
+from l0bench.recognition.training import checked, scale_down, train
 from l0bench.wrap_settings import wrap_settings
 
 
@@ -35,6 +35,7 @@ def learn(problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         loss = problem.next_loss(encoder).total + pruner.penalty()
         checked(loss, step)
         loss.backward()
+        scale_down(optimizer.param_groups[0]["params"], trial.max_norm)
         optimizer.step()
         optimizer.zero_grad()
         pruner.step()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from l0bench.recognition.plan import MAX_NORM, OBJECTIVE
 from l0prune import write_atomic
 
 Row = dict[str, Any]
@@ -44,7 +45,7 @@ def shown(rows: Iterable[Row]) -> list[Row]:
 
 
 def _cell(row: Row) -> tuple:
-    return (row["objective"], row["steps"], row["size"], row["label"], row["precision"])
+    return (row["objective"], row["steps"], row["size"], row["label"], row["precision"], row.get("max_norm"))
 
 
 def write(rows: Sequence[Row], results: Path) -> list[Path]:
@@ -60,8 +61,9 @@ def write(rows: Sequence[Row], results: Path) -> list[Path]:
     table = results.with_suffix(".md")
     write_atomic(table, lambda path: path.write_text(_markdown(there, dense), encoding="utf-8"))
     pictures = [results.with_name(f"{results.stem}-{name}.png") for name in ("errors", "nats")]
+    drawn = [row for row in there if row.get("max_norm") == MAX_NORM]
     for path, key in zip(pictures, ("errors_capped", "nats"), strict=True):
-        draw(there, dense, key, path)
+        draw(drawn, dense, key, path)
     return [table, *pictures]
 
 
@@ -76,17 +78,22 @@ def _markdown(rows: Sequence[Row], dense: Row | None) -> str:
             "95 % over prompts, averaged over seeds.",
             "",
         ]
-    for objective, steps in sorted(
-        {(row["objective"], row["steps"]) for row in rows}, key=lambda x: (x[0] != "task", x)
+    for objective, steps, norm in sorted(
+        {_part(row) for row in rows}, key=lambda x: (x[2] != MAX_NORM, x[0] != OBJECTIVE, x[:2])
     ):
-        lines += [f"## {steps} steps, objective {objective}", ""]
+        gradients = "gradients as they are" if norm is None else f"gradients of norm {norm:g} at most"
+        lines += [f"## {steps} steps, objective {objective}, {gradients}", ""]
         titles = ["removed, %", "method", "seeds", "rate", *[name for name, *_ in _COLUMNS], "interval, capped, %"]
         lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-        mine = [row for row in rows if (row["objective"], row["steps"]) == (objective, steps)]
+        mine = [row for row in rows if _part(row) == (objective, steps, norm)]
         for size in sorted({row["size"] for row in mine}):
             lines += _of_size([row for row in mine if row["size"] == size])
         lines.append("")
     return "\n".join(lines) + "\n"
+
+
+def _part(row: Row) -> tuple:
+    return (row["objective"], row["steps"], row.get("max_norm"))
 
 
 def _of_size(rows: Sequence[Row]) -> list[str]:

@@ -1,9 +1,10 @@
 """Training of an encoder that has its size: what every one-shot method does after the cut, and `wrap` at last."""
 
 import math
+from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from l0bench.learning_rate import rate_at, set_rate
 from l0bench.recognition.problem import Problem
@@ -31,13 +32,20 @@ def train(encoder: nn.Module, problem: Problem, *, done: int = 0) -> float:
         loss = problem.next_loss(encoder).total
         losses.append(checked(loss, step))
         loss.backward()
+        scale_down(weights, trial.max_norm)
         optimizer.step()
         optimizer.zero_grad()
     last = losses[-max(1, len(losses) // 10) :]
     return sum(last) / len(last) if last else float("nan")
 
 
-def checked(loss: torch.Tensor, step: int) -> float:
+def scale_down(weights: Iterable[Tensor], max_norm: float | None) -> None:
+    """Their gradients, to a norm; None leaves them."""
+    if max_norm is not None:
+        nn.utils.clip_grad_norm_(weights, max_norm)
+
+
+def checked(loss: Tensor, step: int) -> float:
     """The loss as a number.
 
     Raises:

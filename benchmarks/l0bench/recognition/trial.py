@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-IDENTITY = ("label", "size", "steps", "objective", "rate", "seed", "precision", "trial")
+IDENTITY = ("label", "size", "steps", "objective", "rate", "seed", "precision", "trial", "max_norm")
 TRIAL_SEED = 100
 """Of runs that choose a learning rate; no result has it."""
 
@@ -25,6 +25,8 @@ class Trial:
     """Peak learning rate of the weights."""
     seed: int
     precision: str = "float32"
+    max_norm: float | None = None
+    """The weights' gradients are scaled down to this norm in every step; None leaves them."""
     trial: bool = False
     """Whether it chooses a learning rate: scored on the validation prompts alone."""
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -65,6 +65,7 @@ def measure_latency(
     round_to: int | None = None,
     cache: Sequence[Path] = (),
     resumed: bool = False,
+    form: str = "",
     note: Callable[[str], None] = lambda text: None,
     seed: int = 0,
 ) -> LatencyModel:
@@ -80,11 +81,12 @@ def measure_latency(
         cache: Files to read the coefficients from, and to write them to; the first that fits is used. A poor fit is
             not kept, and measured again the next time. Where a file cannot be written, nothing is kept.
         resumed: The files are a run's own, which goes on with the figures that it began with, however poor.
+        form: Names what `deploy` does beside the subject's own, for what is kept.
         note: Told where nothing can be kept.
         seed: Of the random plans.
     """
     device = next(model.parameters()).device
-    key = _key(model, groups, found, device, round_to)
+    key = _key(model, groups, found, device, round_to, form)
     for path in cache:
         stored = _read(path, key)
         if stored is not None and (resumed or stored["error"] <= POOR):
@@ -135,7 +137,12 @@ def _from_json(stored: Mapping[str, Any], groups: Sequence[PruneGroup]) -> Laten
 
 
 def _key(
-    model: nn.Module, groups: Sequence[PruneGroup], found: Trace, device: torch.device, round_to: int | None
+    model: nn.Module,
+    groups: Sequence[PruneGroup],
+    found: Trace,
+    device: torch.device,
+    round_to: int | None,
+    form: str,
 ) -> str:
     """What the coefficients depend on: network, groups, input, machine, libraries."""
     facts = {
@@ -148,6 +155,8 @@ def _key(
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "torch": versions()["torch"],
     }
+    if form:
+        facts["form"] = form
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 

@@ -20,6 +20,7 @@ from l0prune.errors import ConfigError, PlanError, RunError, TraceError
 from l0prune.graphs import graph_form, graph_from_json, graph_to_json
 from l0prune.measuring import parameters
 from l0prune.proof import relative_difference
+from l0prune.removal import apply_plan
 from l0prune.support import copied, model_shapes
 
 X = sequences()
@@ -268,9 +269,15 @@ def test_what_does_not_go_with_a_graph(dense: FixedNetwork, settings: dict[str, 
         l0prune.prune(dense, X, **{"target_sparsity": 0.5, **settings})
 
 
-def test_units_do_not_leave_a_graph_while_it_trains(dense: FixedNetwork) -> None:
-    with pytest.raises(ConfigError, match="units cannot leave a graph"):
-        l0prune.wrap(copied(dense), X, target_sparsity=0.5, form="graph", compaction=True)
+@pytest.mark.parametrize("more", [{"compaction": True, "target_sparsity": 0.5}, {"elastic": (0.25, 1.0)}])
+def test_a_graph_is_cut_once(dense: FixedNetwork, more: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="a graph is cut once"):
+        l0prune.wrap(copied(dense), X, form="graph", **more)
+
+
+def test_a_module_is_not_cut_by_the_plan_of_a_graph(dense: FixedNetwork, pruned: fx.GraphModule) -> None:
+    with pytest.raises(PlanError, match="the plan cuts the graph of a network"):
+        apply_plan(copied(dense), plan_of(pruned))
 
 
 def test_a_forward_function_that_never_calls_the_model() -> None:
