@@ -208,6 +208,11 @@ class Tracer(TorchDispatchMode):
         if self._paths:  # Not what is made outside the model: that is its input.
             self._blank[tensor.untyped_storage().data_ptr()] = weakref.ref(tensor)
 
+    def carry_new(self, tensor: Tensor) -> None:
+        """Say that a tensor has just been made, and that its dimensions are worth following."""
+        lengths = [(dim, extent) for dim, extent in enumerate(tensor.shape) if extent > 1]
+        self.set(tensor, [Block((dim,), self.new_atoms(extent)) for dim, extent in lengths])
+
     def blank_under(self, view: Tensor) -> Tensor | None:
         """The blank tensor that `view` shows a part of."""
         found = self._blank.get(view.untyped_storage().data_ptr())

@@ -25,7 +25,7 @@ from l0prune.importance import Importance, check_importance, importances
 from l0prune.measuring import parameters
 from l0prune.proof import compare, objection, tolerance_for
 from l0prune.pruner.elastic import check_elastic, elastic_of, renewed
-from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE
+from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Form
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.report import PruningReport
 from l0prune.pruner.schedule import controller_for
@@ -70,6 +70,8 @@ class L0Pruner:
             in common, which the settings of a stock class can say.
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
         output_transform: Picks what matters from the model's outputs.
+        form: What `finalize()` cuts and returns: a "module" of the model's own class, or its "graph", a
+            torch.fx.GraphModule in which sizes that the forward pass fixes follow from the weights.
         total_steps: Optimizer steps of the whole run, recovery after the choice of units included: for the first half
             of them units leave, then the choice is final. Without it the target rises for 100 steps and gates go on
             learning until `finalize()`. A saved state that has made more steps is refused with a ConfigError when it
@@ -115,6 +117,7 @@ class L0Pruner:
         uniform: bool = False,
         forward_fn: Callable[[nn.Module, Any], Any] | None = None,
         output_transform: Callable[[Any], Any] | None = None,
+        form: Form = "module",
         total_steps: int | None = None,
         start: Importance | None = None,
         batches: Iterable[Any] | None = None,
@@ -155,6 +158,9 @@ class L0Pruner:
             raise ConfigError("uniform is given twice", got="uniform=True and gates.uniform False")
         if limits not in (None, gates.limits):
             raise ConfigError("limits are given twice", got="limits and gates.limits", expected="one of them")
+        if form == "graph" and (compaction.enabled or ends is not None):
+            got = f'{"compaction" if compaction.enabled else "elastic"} and form="graph"'
+            raise ConfigError("a graph is cut once, in the end", got=got, expected="one of them")
         self.inspection, subject, self.target, self._earlier = prepared(
             model,
             example_inputs,
@@ -169,6 +175,7 @@ class L0Pruner:
             depth=depth,
             forward_fn=forward_fn,
             output_transform=output_transform,
+            form=form,
             time_limit=time_limit,
             tolerance=tolerance,
             stacklevel=4,  # Past `wrap`.
@@ -188,6 +195,7 @@ class L0Pruner:
             config=replace(gates, round_to=self.target.round_to),
             size_model=self.target.size,
             more=removing(self.target),
+            form=self.inspection.graph,
         )
         self._controller = Controller(
             self._gated, controller, compaction=compaction, elastic=ends, start=scores, prior=prior
@@ -480,7 +488,7 @@ class L0Pruner:
             ProofError: As `finalize()` does.
         """
         pruned, plan, _ = self._cut()
-        return pruned, plan
+        return pruned, plan if self.inspection.graph is None else self.inspection.graph.plan(plan)
 
     def dense(self) -> nn.Module:
         """A copy of the model without gates, which are not folded in: what the plan of `rehearsed()` applies to."""
@@ -519,7 +527,8 @@ class L0Pruner:
         return (parameter for parameter in self.model.parameters() if id(parameter) not in special)
 
     def _composed(self, plan: RemovalPlan) -> RemovalPlan:
-        return plan if self._earlier is None else self._earlier.then(plan)
+        whole = plan if self._earlier is None else self._earlier.then(plan)
+        return whole if self.inspection.graph is None else self.inspection.graph.plan(whole)
 
 
 def _matrices(model: nn.Module) -> list[nn.Parameter]:

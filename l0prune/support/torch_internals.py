@@ -287,3 +287,43 @@ def cpu_has_amx() -> bool:
 def bilinear_and_grouped_products() -> tuple[Any, Any]:
     """The operators of a bilinear layer and of a product grouped by rows; None for what this torch lacks."""
     return torch.ops.aten._trilinear, getattr(torch.ops.aten, "_grouped_mm", None)
+
+
+# Graphs.
+
+
+def sizes_of_one_vary() -> Any:
+    """While torch.export runs, a dimension of length 1 may stand for other lengths, as others do."""
+    from torch.fx.experimental import _config
+
+    return _config.patch(backed_size_oblivious=True)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def refuse_operator() -> Any:
+    """The operator that raises a RuntimeError with a message, unless a number is true."""
+    return torch.ops.aten._assert_scalar.default
+
+
+def forget_tracer(graph: Any) -> None:
+    """Let a graph be pickled as any that torch.fx has made by itself, whatever has traced it."""
+    graph._tracer_cls = None
+    graph._tracer_extras = {}
+
+
+def trees_of(graph: Any) -> tuple[list[str], str, str]:
+    """How such a graph is called and what it returns: names of arguments, and both structures as JSON."""
+    info = graph._codegen.pytree_info
+    return list(info.orig_args), _pytree.treespec_dumps(info.in_spec), _pytree.treespec_dumps(info.out_spec)
+
+
+def set_trees(graph: Any, names: list[str], inputs: str, outputs: str) -> None:
+    """Let a graph be called as `trees_of` says of another."""
+    from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
+
+    spec = _pytree.treespec_loads(inputs)
+    # They come to stand in the source that torch.fx writes.
+    for keywords in spec.children()[1:]:
+        if keywords.type is dict and not all(str(key).isidentifier() for key in keywords.context):
+            raise ValueError("a keyword is no name")
+    info = _PyTreeInfo(names, spec, _pytree.treespec_loads(outputs))
+    graph.set_codegen(_PyTreeCodeGen(info))
