@@ -128,6 +128,7 @@ if TYPE_CHECKING:
     from l0prune.workflows import Observer as Observer
     from l0prune.workflows import Verification as Verification
     from l0prune.workflows import compress, evaluate, export, prune
+    from l0prune.workflows import cut as cut
     from l0prune.workflows import inspect_groups as inspect_groups
     from l0prune.workflows import rehearse as rehearse
     from l0prune.workflows import summarise_kinds as summarise_kinds
@@ -288,6 +289,7 @@ _MORE = {
         "CompressionReport",
         "Observer",
         "Verification",
+        "cut",
         "inspect_groups",
         "rehearse",
         "summarise_kinds",

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from inspect import signature
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from l0prune.config import CompactionConfig, ControllerConfig, GateConfig
+from l0prune.config import CompactionConfig, ControllerConfig, ElasticConfig, GateConfig
 from l0prune.discovery import Depth
 from l0prune.distributed import world
 from l0prune.errors import ConfigError, L0PruneError, ProofError, TrainingError, nearest
@@ -23,6 +24,7 @@ from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
 from l0prune.measuring import parameters
 from l0prune.proof import compare, objection, tolerance_for
+from l0prune.pruner.elastic import check_elastic, elastic_of, renewed
 from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.report import PruningReport
@@ -78,6 +80,8 @@ class L0Pruner:
         loss: `loss(model, batch)`, where `start` needs one.
         gates: Gate settings.
         controller: Which controller, its schedule and rates; instead of `total_steps`.
+        elastic: The smallest and the largest share of the size that stay, in place of a target: `elastic=(0.25, 1.0)`.
+            Sizes take turns from step to step, by one order of the units, and `finalize(left=...)` cuts out any.
         compaction: Let units that have closed for good leave the network while it trains, so that steps get faster:
             True, or when they leave. `step` then needs your optimizers.
         time_limit: Seconds that following the forward pass may take.
@@ -117,6 +121,7 @@ class L0Pruner:
         loss: Callable[[nn.Module, Any], Any] | None = None,
         gates: GateConfig | None = None,
         controller: ControllerConfig | None = None,
+        elastic: tuple[float, float] | ElasticConfig | None = None,
         compaction: CompactionConfig | bool | None = None,
         time_limit: float = 60.0,
         tolerance: float = ANY_MODEL_TOLERANCE,
@@ -124,11 +129,16 @@ class L0Pruner:
     ) -> None:
         for name in unknown:
             raise _no_such_argument(name)
+        controller = controller_for(total_steps, controller)
+        ends = elastic_of(elastic)
+        if ends is not None:
+            others = {"target_sparsity": target_sparsity, "target_ms": target_ms, "target_speedup": target_speedup}
+            check_elastic(metric, controller, compaction, **others, target=target)
+            target_sparsity = 1 - ends.smallest  # pyright: ignore[reportOperatorIssue]
         wish = Wish.of(
             target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup, target=target
         )
         gates = gates or GateConfig(round_to=round_to, uniform=uniform, limits=limits or {})
-        controller = controller_for(total_steps, controller)
         if start is not None:
             check_importance(start, batches=batches, loss=loss)
         compaction = CompactionConfig(enabled=bool(compaction)) if isinstance(compaction, bool | None) else compaction
@@ -164,6 +174,7 @@ class L0Pruner:
             stacklevel=4,  # Past `wrap`.
         )
         self.tolerance, self.controller, self.total_steps = tolerance, controller, total_steps
+        self._elastic = ends
         known = partial(importances, model, self.inspection.groups, size_model=self.target.size)
         self._to_measure = replace(subject, model=copied(model)) if self.target.measured_at_cut else None
         scores = None if start is None else known(start, batches=batches, loss=loss, forward_fn=forward_fn)
@@ -178,7 +189,9 @@ class L0Pruner:
             size_model=self.target.size,
             more=removing(self.target),
         )
-        self._controller = Controller(self._gated, controller, compaction=compaction, start=scores, prior=prior)
+        self._controller = Controller(
+            self._gated, controller, compaction=compaction, elastic=ends, start=scores, prior=prior
+        )
         self._gated.carry(self._controller, total_steps)
         self._placed = place_of(self._weights())
         self._plan: RemovalPlan | None = None
@@ -284,25 +297,75 @@ class L0Pruner:
             raise TrainingError("there is no report yet", hint="call finalize() first")
         return self._report
 
-    def finalize(self, evaluate: Callable[[nn.Module], float] | None = None) -> nn.Module:
+    @property
+    def sizes(self) -> Sequence[float | None]:
+        """Of an elastic run, shares of the size to train in this step, each under `at`; `ElasticConfig.sizes` many.
+
+        A plain loop needs them not: without `at` the model takes one size a step. It is None, for the gates as they
+        are, until the order of the units is final.
+        """
+        return self._controller.sizes
+
+    @contextmanager
+    def at(self, left: float | None) -> Iterator[nn.Module]:
+        """The model of an elastic run at one of its sizes meanwhile, in training and evaluation mode.
+
+            for left in pruner.sizes:
+                with pruner.at(left):
+                    (loss(model(inputs), labels) / len(pruner.sizes)).backward()
+
+        Args:
+            left: Share of the size that stays, between the ends; None leaves the gates as they are.
+
+        Raises:
+            ConfigError: There is one size alone, or this one is not trained.
+        """
+        with self._controller.at(left):
+            yield self.model
+
+    def finalize(
+        self,
+        evaluate: Callable[[nn.Module], float] | None = None,
+        *,
+        left: float | None = None,
+        batches: Iterable[Any] | None = None,
+        loss: Callable[[nn.Module, Any], Any] | None = None,
+    ) -> nn.Module:
         """A plain, smaller copy of the model, in evaluation mode; `model` keeps its gates.
 
         Warns where the expected size is more than 2 % above the budget yet.
 
         Args:
+            left: Of an elastic run the share of the size that stays; the smallest by default. Call it once a size.
+            batches: Calibration batches, for running statistics of batch norms: those of the model are of no one size.
+            loss: `loss(model, batch)` runs the model on one of them, where it does not take them as its inputs.
             evaluate: Your loss on held-out data, `evaluate(model)`: it is called for the model with gates as in
                 training just before the cut, and for the pruned one just after it; both figures are in the report.
 
         Raises:
             TrainingError: No step has been made.
+            ConfigError: A size that is not trained, or batch norms of an elastic run without batches.
             ProofError: The copy is not exact: it does not run on the example inputs, or its outputs or size differ from
                 what the gates promise.
         """
         if self._controller.made == 0:
             hint = "train with penalty() added to the loss, and call step() after the optimizer's"
             raise TrainingError("finalize() before any step: the gates have learned nothing", hint=hint)
-        if behind := self._gated.behind():
-            warnings.warn(behind, stacklevel=2)
+        if self._elastic is None and left is None:
+            if behind := self._gated.behind():
+                warnings.warn(behind, stacklevel=2)
+            return self._finalized(evaluate)
+        left = self._controller.elastic.ends[0] if left is None else left
+        with self._controller.at(left):
+            return self._finalized(evaluate, left, lambda pruned: renewed(pruned, batches, loss))
+
+    def _finalized(
+        self,
+        evaluate: Callable[[nn.Module], float] | None,
+        left: float | None = None,
+        mended: Callable[[nn.Module], nn.Module] = lambda pruned: pruned,
+    ) -> nn.Module:
+        """Cut, proved, and reported; `mended` is what is done to the cut network."""
         before = None
         if evaluate is not None:
             with torch.no_grad(), evaluating(self.model), self._gated.gates.as_trained():
@@ -313,7 +376,7 @@ class L0Pruner:
             with evaluating(self._gated):
                 facts |= self._gated.meet(self.target, self._to_measure)
         pruned, plan, difference = self._cut()
-        self._plan, self._pruned = self._composed(plan), pruned
+        self._plan, self._pruned = self._composed(plan), mended(pruned)
         remember(pruned, self._plan)
         after = None
         if evaluate is not None:
@@ -321,17 +384,20 @@ class L0Pruner:
                 after = float(evaluate(pruned.eval()))
         kept = np.array([len(plan.kept[group.name]) for group in plan.groups])
         macs = self.inspection.mac_model
+        sparsity = 1 - self.target.metric.left(self.target, kept, facts)
+        # At one size of an elastic run gates are 0 or 1.
+        now = self.sparsity if left is None else Sparsity(sparsity, 1 - left)
         self._report = PruningReport(
             metric=self.target.metric.name,
-            target_sparsity=self.target.asked,
-            sparsity=1 - self.target.metric.left(self.target, kept, facts),
+            target_sparsity=self.target.asked if left is None else 1 - left,
+            sparsity=sparsity,
             params_before=self.inspection.parameter_model.total,
             params_after=parameters(pruned),
             macs_before=macs.total if macs else None,
             macs_after=macs.exact(kept) if macs else None,
-            expected_sparsity=self.sparsity.expected,
-            target_at_cut=self.sparsity.target,
-            forced_units=self._gated.gates.forced(),
+            expected_sparsity=now.expected,
+            target_at_cut=now.target,
+            forced_units=self._gated.gates.forced() if left is None else 0,
             max_relative_difference=difference,
             steps=self._controller.made,
             kept_units={

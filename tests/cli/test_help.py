@@ -43,6 +43,7 @@ FLAGS = {
         "--target-sparsity",
         "--target-speedup",
     ],
+    "cut": ["--build", "--json", "--out", "--polish", "--target", "run"],
     "doctor": ["--json"],
     "evaluate": [
         "--against",
@@ -115,6 +116,7 @@ OF_SPEECH = [
     "--min-seconds",
     "--mode",
     "--projections",
+    "--short-clips",
     "--task",
     "--task-weight",
     "--teacher",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def _recipes() -> dict[str, Mapping[str, Any]]:
     folder = files("l0prune_speech") / "recipes"
-    names = ("quick", "dphubert-base", "dphubert-large", "dpwavlm-base-plus", "whisper")
+    names = ("quick", "elastic", "dphubert-base", "dphubert-large", "dpwavlm-base-plus", "whisper")
     return {name: tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")) for name in names}
 
 
