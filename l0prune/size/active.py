@@ -112,9 +112,11 @@ def picked_experts(model: nn.Module, observe: Callable[[nn.Module], Any]) -> dic
             if holders := _holders(model, path, experts):
                 found |= {name: Picked(picked, experts, stacked) for name, stacked in holders.items()}
                 break
-            if not path:
+            parent = path.rpartition(".")[0]
+            # One of many layers has its own experts: a list of these is none.
+            if not path or isinstance(model.get_submodule(parent), nn.ModuleList):
                 break
-            path = path.rpartition(".")[0]
+            path = parent
     return found
 
 

@@ -113,5 +113,23 @@ def test_a_ranking_of_something_else_picks_no_experts() -> None:
                 x = layer(x).relu()
             return x.topk(2, -1).values
 
+    class Layered(nn.Module):
+        """As many layers in a list as each of them ranks."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Sequential(Listed(), Ranks()) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    class Ranks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * x.unflatten(-1, (4, -1)).amax(-1).topk(2, -1).values.sum(-1, keepdim=True)
+
     x = torch.randn(2, 6)
     assert picked_experts(Pooled(), lambda net: net(x)) == {}
+    x = torch.randn(2, WIDTH)
+    assert all(".experts." in name for name in picked_experts(Layered(), lambda net: net(x)))
