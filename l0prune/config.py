@@ -263,7 +263,8 @@ class RunConfig:
         check_fields(self)
         # Gates take the place of weights, and what is compiled takes no hooks.
         _check(not self.joint.fake_int8, "joint.fake_int8 is set", self.joint.fake_int8, "further.fake_int8")
-        _check(not (self.compile and self.further.fake_int8), "further.fake_int8 with compile", True, "compile = false")
+        hooked = self.further.fake_int8 != ""
+        _check(not (self.compile and hooked), "further.fake_int8 with compile", True, "compile = false")
 
 
 def _check_limits(limits: object) -> None:

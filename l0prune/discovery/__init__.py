@@ -9,7 +9,17 @@ from l0prune.discovery.follow import check_traceable, trace
 from l0prune.discovery.found import Discovery, LeftAlone
 from l0prune.discovery.grouping import unused_modules
 from l0prune.discovery.recording import record
-from l0prune.discovery.rules import across, apply_rule, consume, extent, module_rule, operator_rule, rule_of, tensors
+from l0prune.discovery.rules import (
+    across,
+    apply_rule,
+    consume,
+    enter_module,
+    extent,
+    module_rule,
+    operator_rule,
+    rule_of,
+    tensors,
+)
 from l0prune.discovery.search import discover
 from l0prune.discovery.sizes import SizedModule, classes_around, with_calls
 from l0prune.discovery.traced import Allocation, Atoms, Cost, Trace
@@ -32,6 +42,7 @@ __all__ = [
     "classes_around",
     "consume",
     "discover",
+    "enter_module",
     "extent",
     "module_rule",
     "operator_rule",

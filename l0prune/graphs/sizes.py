@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from l0prune.discovery import Tracer, apply_rule, rule_of
+from l0prune.discovery import Tracer, apply_rule, enter_module, rule_of
 from l0prune.groups import PruneGroup
 from l0prune.support import operator_name, plain_attention
 
@@ -52,7 +52,7 @@ class _Follower(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule, time_limit: float) -> None:
         super().__init__(module)
-        self.tracer = Tracer(module, apply_rule, rule_of, time_limit)
+        self.tracer = Tracer(module, apply_rule, rule_of, enter_module, time_limit)
         self.sizes: list[Size] = []
 
     def follow(self, flat: Sequence[Any]) -> None:

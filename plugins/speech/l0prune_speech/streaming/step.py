@@ -71,6 +71,8 @@ class StreamStep(nn.Module):
     """
 
     bias: Tensor | None
+    position_weight: Tensor
+    position_bias: Tensor
 
     def __init__(self, encoder: SpeechEncoder) -> None:
         super().__init__()
