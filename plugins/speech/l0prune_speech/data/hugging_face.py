@@ -47,7 +47,7 @@ def in_dataset(path: Path, suffixes: tuple[str, ...]) -> list[Source]:
 def _library(path: Path) -> Iterator[Any]:
     """The library, without its bars; its errors are told in one line."""
     try:
-        import datasets
+        import datasets  # type: ignore[import-not-found]
     except ImportError as error:
         hint = "pip install 'l0prune[datasets]'"
         raise DataError("datasets is not installed", where=path, got=error, hint=hint) from error
@@ -109,7 +109,7 @@ def _is_audio(feature: Any) -> bool:
 
 def _in_place(opened: Any, columns: Mapping[str, str], most: int | None) -> list[Source] | None:
     """Clips as parts of the files of Arrow; None where they have no place there."""
-    import pyarrow
+    import pyarrow  # type: ignore[import-not-found]
 
     files = [Path(file["filename"]) for file in opened.cache_files]
     # Rows that were chosen or sorted stand elsewhere in the files.
@@ -143,7 +143,7 @@ def _column(batch: Any, name: str) -> Any:
 
 def _places(column: Any, whole: Any) -> Sequence[tuple[int, int] | None] | None:
     """The first byte and the size of each value within a mapped file; None where they are not in it."""
-    import pyarrow
+    import pyarrow  # type: ignore[import-not-found]
 
     _, offsets, content = column.buffers()
     if content is None or column.null_count == len(column):
