@@ -16,6 +16,14 @@ def command(
     ] = None,
     plugin: options.ReaderFlag = None,
     build: options.BuildFlag = None,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--calibration",
+            help="Data to find int8 scales on, several times if needed.",
+            show_default="the run's, or the plugin's",
+        ),
+    ] = None,
     show: Annotated[bool, typer.Option("--list", help="Say what each format can hold, and stop.")] = False,
     as_json: options.JsonFlag = False,
 ) -> None:
@@ -35,5 +43,6 @@ def command(
     if source is None or to is None:
         what = "--to FORMAT" if source else "a run directory or a teacher, and --to FORMAT"
         raise l0prune.ConfigError("nothing to export", expected=what, hint="see l0prune export --list")
-    written = l0prune.export(source, to=to, out=out, plugin=plugin, build=factories.builder(build))
+    dense = factories.builder(build)
+    written = l0prune.export(source, to=to, out=out, plugin=plugin, build=dense, calibration=calibration)
     print_result(written.to_json(), export_lines(written), as_json=as_json)

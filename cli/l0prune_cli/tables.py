@@ -1,7 +1,7 @@
 """Results as the terminal shows them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
@@ -12,6 +12,7 @@ from l0prune.support import counted, plain, quantity, score
 
 if TYPE_CHECKING:
     from l0prune import Evaluation, Export, Measurement, Pareto, Score, Verification
+    from l0prune.measuring import Row
 
 
 def print_result(document: Any, *shown: RenderableType, as_json: bool) -> None:
@@ -96,11 +97,23 @@ def pareto_table(drawn: "Pareto") -> Table:
 
 def export_lines(export: "Export") -> str:
     """What was written, and how far its outputs are from the network's."""
-    first = (
-        f"{export.path}: {export.format}, {export.parameters:,} parameters; "
-        f"its outputs differ by {export.max_relative_difference:.1e} at most (relative)"
-    )
-    return "\n".join([first, *(f"  {note}" for note in export.notes)])
+    differ = f"its outputs differ by {export.max_relative_difference:.1e} at most (relative)"
+    notes = list(export.notes)
+    if export.signal_to_noise_db is not None:
+        differ = f"its outputs have a signal-to-noise ratio of {export.signal_to_noise_db:.1f} dB at least"
+        notes.insert(0, _size_line(export))
+    first = f"{export.path}: {export.format}, {export.parameters:,} parameters; {differ}"
+    return "\n".join([first, *(f"  {note}" for note in notes)])
+
+
+def _size_line(export: "Export") -> str:
+    """Size on disk, beside the network's and the dense one's in float32."""
+    size = export.file_bytes or 0
+    said = f"{size / 1e6:.2f} MB on disk"
+    for name, whole in (("its parameters in float32", export.float32_bytes), ("before pruning", export.dense_bytes)):
+        if whole and size:
+            said += f"; {name} {whole / 1e6:.2f} MB, {whole / size:.1f} times as much"
+    return said
 
 
 def measurement_tables(measurement: "Measurement") -> list[Table]:
@@ -118,26 +131,52 @@ def measurement_tables(measurement: "Measurement") -> list[Table]:
             f"{seconds:.2f} s" if seconds else "",
             f"{peak / 1e6:.0f} MB" if peak else "",
         )
-    rows = Table("load", "model", "dtype", "backend")
-    add_numbers(rows, "batch", "threads", "latency", "95 %", "spread")
-    rows.add_column("real-time factor", justify="right")
-    rows.add_column("times faster (95 % interval)", justify="right")
-    for row in measurement.rows:
-        ratio = row.speedup
-        rows.add_row(
-            row.load,
-            row.model,
-            row.dtype,
-            row.backend,
-            str(row.batch),
-            str(row.threads),
-            f"{row.latency_ms:.2f} ms",
-            f"{row.latency_p95_ms:.2f} ms",
-            f"{row.spread:.1%}",
-            f"{row.real_time_factor:.4f}" if row.real_time_factor else "",
-            f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "",
+    return [models, _row_table(measurement)]
+
+
+_ALIKE = ("load", "batch", "threads", "dtype", "backend")
+"""What is said once, above the table, where it is the same in all rows."""
+
+
+def _row_table(measurement: "Measurement") -> Table:
+    """A row for each variant; milliseconds, so that a table of two models fits in 80 columns."""
+    rows = measurement.rows
+    varied = [name for name in _ALIKE if len({getattr(row, name) for row in rows}) > 1]
+    said = [f"{name} {getattr(rows[0], name)}" for name in _ALIKE if rows and name not in varied]
+    said += [f"energy: {measurement.energy}"] if measurement.energy else []
+    title = "\n".join([", ".join(said), *measurement.notes])
+    table = Table("model", title=title, title_justify="left")
+    for name in varied:
+        table.add_column(name, justify="right" if name in ("batch", "threads") else "left")
+    columns = _columns(measurement)
+    add_numbers(table, *columns)
+    for row in rows:
+        table.add_row(
+            row.model, *(str(getattr(row, name)) for name in varied), *(columns[name](row) for name in columns)
         )
-    return [models, rows]
+    return table
+
+
+def _columns(measurement: "Measurement") -> dict[str, "Callable[[Row], str]"]:
+    """The columns that there are numbers for."""
+
+    def faster(row: "Row") -> str:
+        ratio = row.speedup
+        return f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else ""
+
+    columns: dict[str, Callable[[Row], str]] = {
+        "first ms": lambda row: "" if row.first_ms is None else f"{row.first_ms:.4g}",
+        "ms": lambda row: f"{row.latency_ms:.4g}",
+        "95 % ms": lambda row: f"{row.latency_p95_ms:.4g}",
+        "spread": lambda row: f"{row.spread:.0%}",
+    }
+    if any(row.real_time_factor for row in measurement.rows):
+        columns["real-time"] = lambda row: f"{row.real_time_factor:.4f}" if row.real_time_factor else ""
+    if any(row.joules is not None for row in measurement.rows):
+        columns["J"] = lambda row: "" if row.joules is None else f"{row.joules:.3g}"
+    if any(row.speedup for row in measurement.rows):
+        columns["times faster"] = faster
+    return columns
 
 
 def evaluation_tables(evaluation: "Evaluation") -> list[Table]:

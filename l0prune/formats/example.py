@@ -24,6 +24,8 @@ class Example:
     positional: bool
     """Whether the caller gave them by position."""
     free: Free = field(default_factory=dict)
+    calibration: "Sequence[Example]" = ()
+    """What scales of activations in eight bits are found on."""
 
     @property
     def args(self) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Opened = Callable[["Example"], "list[Tensor]"]
 """What was written, opened again: the tensors that it gives for an example."""
-_FILES = ("huggingface", "onnx_file", "torch_export", "torchscript", "weights")
+_FILES = ("huggingface", "onnx_file", "onnx_int8", "torch_export", "torch_int8", "torchscript", "weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,12 @@ class ModuleFormat:
     free_batch: bool = False
     """Whether a program is written, which holds a number of samples unless it is told to leave that free."""
     tolerance: float = 1e-5
-    """The largest relative difference between its outputs and the network's."""
+    """The largest relative difference between its outputs and the network's; of a lossy format the largest share of
+    noise, by root mean squares."""
+    lossy: bool = False
+    """Whether its numbers are rounded, so that outputs have noise: a signal-to-noise ratio is stated."""
+    calibrated: bool = False
+    """Whether writing it takes `Example.calibration`."""
     refuses: Callable[[Any], str | None] = lambda _module: None
     """Why the format cannot hold a network, or None."""
     needs: Callable[[], None] = lambda: None

@@ -23,7 +23,8 @@ def _write(module: Any, example: Example, path: Path) -> list[str]:
     return []
 
 
-def _open(path: Path, _module: Any) -> Opened:
+def open_program(path: Path, _module: Any) -> Opened:
+    """What runs a program from a file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.load(path).module()
@@ -42,7 +43,7 @@ register_module_format(
         suffix=".pt2",
         free_batch=True,
         write=_write,
-        open=_open,
+        open=open_program,
         opened_by="torch.export",
     )
 )

@@ -1,22 +1,33 @@
 """A network into another stack's format: written, opened again, compared in two sizes, then put in place."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from l0prune.errors import ConfigError, L0PruneError, ProofError
 from l0prune.formats.example import Example, Free, example_of
-from l0prune.formats.registry import ModuleFormat, module_format
+from l0prune.formats.registry import MODULE_FORMATS, ModuleFormat, module_format
 from l0prune.gates import Gates
 from l0prune.plugin import Export
-from l0prune.proof import relative_difference
+from l0prune.proof import decibels, relative_difference, relative_noise
 from l0prune.support import assembled, check_finite, copied, named_weights, one_line
 
+FLOAT32_BYTES = 4
 
-def export_module(module: nn.Module, example_inputs: Any, *, to: str, out: Path, free: Free | None = None) -> Export:
+
+def export_module(
+    module: nn.Module,
+    example_inputs: Any,
+    *,
+    to: str,
+    out: Path,
+    free: Free | None = None,
+    calibration: Iterable[Any] | None = None,
+) -> Export:
     """Write a network in another stack's format.
 
     Args:
@@ -26,9 +37,12 @@ def export_module(module: nn.Module, example_inputs: Any, *, to: str, out: Path,
         out: The file or folder to make.
         free: By argument the dimensions whose sizes stay free in a program; None for that of the batch, where the
             network allows it.
+        calibration: For formats in int8 with scales that are found beforehand: batches of inputs, each like
+            `example_inputs`.
 
     Raises:
-        ConfigError: The format is unknown or cannot hold the network, a package is missing, or gates are on it.
+        ConfigError: The format is unknown or cannot hold the network, a package is missing, gates are on it, or there
+            is no calibration where there must be, or the other way round.
         ProofError: What was written behaves otherwise; nothing is left of it.
         RunError: A weight is not finite, or `out` cannot be made.
     """
@@ -39,6 +53,7 @@ def export_module(module: nn.Module, example_inputs: Any, *, to: str, out: Path,
     form.needs()
     if refusal := form.refuses(module):
         raise ConfigError(f"{to} cannot hold this network", where=name, got=refusal)
+    batches = _calibration(form, calibration)
     check_finite(named_weights(module).items(), where=name)
     ready = copied(module).cpu().eval().requires_grad_(False)
     example = example_of(ready, example_inputs, free if form.free_batch else {})
@@ -46,16 +61,18 @@ def export_module(module: nn.Module, example_inputs: Any, *, to: str, out: Path,
         example.run(ready)
     except Exception as error:
         raise ConfigError("the network does not run on the example", where=name, got=one_line(error)) from error
+    example = replace(example, calibration=[_batch(ready, inputs, number) for number, inputs in enumerate(batches)])
     # A program that cannot leave the number of samples free may still hold the one of the example.
     tries = [example, replace(example, free={})] if free is None and example.free else [example]
     reason: object = ""
     with assembled(out) as place:
         for number, trial in enumerate(tries):
             try:
-                notes, difference = _written(form, ready, trial, place)
+                notes, difference, noise = _written(form, ready, trial, place)
                 break
             except (ConfigError, ProofError) as error:
-                if number + 1 == len(tries):
+                # Numbers are rounded in other sizes too.
+                if number + 1 == len(tries) or (form.lossy and isinstance(error, ProofError)):
                     raise
                 reason = error.got or error.what
                 place.unlink(missing_ok=True)
@@ -65,18 +82,57 @@ def export_module(module: nn.Module, example_inputs: Any, *, to: str, out: Path,
             sizes = {key: tuple(dims) for key, dims in trial.free.items()}
             held = "sizes are those of the example alone" + (f" ({reason})" if number else "")
             notes = [*notes, f"free dimensions: {sizes}" if sizes else held]
+        written = size_on_disk(place)
     return Export(
         source=name,
         format=to,
         path=str(out),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         max_relative_difference=difference,
+        signal_to_noise_db=decibels(noise) if form.lossy else None,
+        file_bytes=written,
+        float32_bytes=FLOAT32_BYTES * sum(parameter.numel() for parameter in module.parameters()),
         notes=(*notes, f"opened again by {form.opened_by}"),
     )
 
 
-def _written(form: ModuleFormat, module: nn.Module, example: Example, place: Path) -> tuple[list[str], float]:
-    """Write, open and compare; notes, and the largest relative difference."""
+def _calibration(form: ModuleFormat, calibration: Iterable[Any] | None) -> list[Any]:
+    """The batches to calibrate on."""
+    if form.calibrated and calibration is None:
+        hint = "onnx-int8-dynamic needs none"
+        raise ConfigError(f"{form.name} needs calibration", expected="calibration=BATCHES of inputs", hint=hint)
+    if calibration is None:
+        return []
+    if not form.calibrated:
+        names = ", ".join(name for name, each in MODULE_FORMATS.items() if each.calibrated)
+        raise ConfigError("the format takes no calibration", where=form.name, expected=f"one of {names}")
+    if isinstance(calibration, Tensor):
+        raise ConfigError("calibration is one tensor", got=tuple(calibration.shape), expected="a list of batches")
+    if not (batches := list(calibration)):
+        raise ConfigError("nothing to calibrate on", got="no batch", expected="one batch of inputs or more")
+    return batches
+
+
+def _batch(module: nn.Module, inputs: Any, number: int) -> Example:
+    """A batch of the calibration, which the network must run on."""
+    try:
+        example = example_of(module, inputs, {})
+        example.run(module)
+    except ConfigError:
+        raise
+    except Exception as error:
+        where = f"batch {number} of the calibration"
+        raise ConfigError("the network does not run on it", where=where, got=one_line(error)) from error
+    return example
+
+
+def size_on_disk(place: Path) -> int:
+    """Bytes of a file, or of the files in a folder."""
+    return sum(path.stat().st_size for path in ([place] if place.is_file() else place.rglob("*")) if path.is_file())
+
+
+def _written(form: ModuleFormat, module: nn.Module, example: Example, place: Path) -> tuple[list[str], float, float]:
+    """Write, open and compare; notes, the largest relative difference, and the largest share of noise."""
     name = type(module).__name__
     sizes = [example, example.another()] if example.free else [example]
     try:
@@ -93,21 +149,25 @@ def _written(form: ModuleFormat, module: nn.Module, example: Example, place: Pat
         raise
     except Exception as error:
         raise ConfigError(f"{form.name} cannot hold this network", where=name, got=_reason(error)) from error
-    largest = 0.0
+    largest = noisiest = 0.0
     for given, outputs in zip(sizes, expected, strict=True):
         try:
-            difference = relative_difference(outputs, opened(given))
+            got = opened(given)
+            difference, noise = relative_difference(outputs, got), relative_noise(outputs, got)
         except Exception as error:
             what = f"the {form.name} export does not run"
             raise ProofError(what, where=name, got=_reason(error)) from error
         # A NaN must not pass for small.
         largest = difference if not difference <= largest else largest
+        noisiest = max(noisiest, noise)
     tolerance = _tolerance(form, module)
-    if not largest <= tolerance:
-        got = f"a relative difference of {largest:.1e}"
+    if not (noisiest if form.lossy else largest) <= tolerance:
+        got, expected = f"a relative difference of {largest:.1e}", f"at most {tolerance}"
+        if form.lossy:
+            got, expected = f"a signal-to-noise ratio of {decibels(noisiest):.1f} dB", f"{decibels(tolerance):.0f} dB"
         what = f"the {form.name} export does not behave as the network"
-        raise ProofError(what, where=name, got=got, expected=f"at most {tolerance}")
-    return notes, largest
+        raise ProofError(what, where=name, got=got, expected=expected)
+    return notes, largest, noisiest
 
 
 def _tolerance(form: ModuleFormat, module: nn.Module) -> float:

@@ -1,20 +1,24 @@
 """How fast networks are on this machine: every variant of every model in turns, beside the one compared with."""
 
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from l0prune.errors import ConfigError, DataError, nearest
 from l0prune.measuring.count import macs, parameters
+from l0prune.measuring.energy import energy_meter
 from l0prune.measuring.machine import processor
 from l0prune.measuring.onnx_files import EXTRAS
 from l0prune.measuring.timing import Ratio, Timing, interleave, speedup
 from l0prune.measuring.variants import Contender, Inputs, Load, Variant, check_variants, make_variants
+from l0prune.quantisation import int8_words
 from l0prune.support import copied, counted, safe_children, say, versions
 
 
@@ -41,6 +45,10 @@ class Row:
     """Over the model that is compared with, in float32, eager; with its 95 % confidence interval."""
     rounds: int
     warmup_runs: int
+    first_ms: float | None = None
+    """The first call of all under this load, which compiles and gets memory."""
+    joules: float | None = None
+    """Energy of one call, median; None where the machine does not tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +62,10 @@ class Measurement:
     device: str
     processor: str
     versions: Mapping[str, str]
+    energy: str = ""
+    """Whose energy `joules` is, or why there is none."""
+    notes: Sequence[str] = ()
+    """What to know of the figures on this machine."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -99,7 +111,7 @@ def measure(
         against = next(iter(contenders))
     if against is not None and against not in contenders:
         raise ConfigError("no such model to compare with", where=against, hint=nearest(against, contenders))
-    loads = _loads(example_inputs)
+    loads, meter = _loads(example_inputs), energy_meter(torch.device(device))
     _check_lengths(contenders, loads)
     rows: list[Row] = []
     for number in threads or (torch.get_num_threads(),):
@@ -110,18 +122,20 @@ def measure(
                     {against: contenders[against]}, ("float32",), ("eager",), torch.device(device), 1
                 )
             for load in loads:
-                runs = _runs(variants, load)
+                runs, first = _runs(variants, load, torch.device(device))
                 if not rows:
                     total = seconds * len(loads) * max(len(threads), 1)
                     note(f"measuring {counted(len(contenders), 'model')}, about {total:.0f} s and warm-up")
-                times = interleave(runs, seconds=seconds, device=str(device))
+                times = interleave(runs, seconds=seconds, device=str(device), joules=meter.joules)
                 base = times.get(f"{against}\nfloat32\neager")
-                rows += [_row(key, timing, base, load, number) for key, timing in times.items()]
+                rows += [_row(key, timing, base, load, number, first[key]) for key, timing in times.items()]
     return Measurement(
         models={name: _facts(contender, loads[0], torch.device(device)) for name, contender in contenders.items()},
         rows=rows,
         against=against,
         device=str(device),
+        energy=meter.says,
+        notes=tuple(words for words in (int8_words() if "int8" in dtypes else None,) if words),
         processor=processor(torch.device(device)),
         versions=versions(
             *(package for contender in contenders.values() for package in contender.packages),
@@ -151,24 +165,30 @@ def _check_lengths(contenders: Mapping[str, Contender], loads: Sequence[Load]) -
                 raise DataError("too long for the model", where=where, expected=expected)
 
 
-def _runs(variants: Mapping[tuple[str, str, str], Variant], load: Load) -> dict[str, Callable[[], object]]:
-    """Variants on a load; each has run once."""
-    runs = {}
+def _runs(
+    variants: Mapping[tuple[str, str, str], Variant], load: Load, device: torch.device
+) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
+    """Variants on a load, each of which has run once; and the milliseconds that this took."""
+    runs, first = {}, {}
     for (model, dtype, backend), prepare in variants.items():
         run = prepare(load)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                begun = time.perf_counter()
                 run()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                first[f"{model}\n{dtype}\n{backend}"] = 1000 * (time.perf_counter() - begun)
         except Exception as error:
             got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             what = f"model cannot run in {dtype} with the {backend} backend"
             raise DataError(what, where=f"{model}, {load.name}", got=got) from error
         runs[f"{model}\n{dtype}\n{backend}"] = run
-    return runs
+    return runs, first
 
 
-def _row(key: str, timing: Timing, base: Timing | None, load: Load, threads: int) -> Row:
+def _row(key: str, timing: Timing, base: Timing | None, load: Load, threads: int, first_ms: float) -> Row:
     model, dtype, backend = key.split("\n")
     lasting = load.seconds * load.batch if load.seconds else None
     return Row(
@@ -186,6 +206,8 @@ def _row(key: str, timing: Timing, base: Timing | None, load: Load, threads: int
         speedup=speedup(base, timing) if base else None,
         rounds=len(timing.seconds),
         warmup_runs=timing.warmup_runs,
+        first_ms=first_ms,
+        joules=None if timing.joules is None else float(np.median(timing.joules)),
     )
 
 

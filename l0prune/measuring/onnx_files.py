@@ -10,6 +10,7 @@ import torch
 
 from l0prune.errors import ConfigError
 from l0prune.measuring.openvino_process import OpenVinoProcess
+from l0prune.quantisation import dynamic_int8, is_int8
 
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 """What runs ONNX files, and the extra of this package that it comes with."""
@@ -79,10 +80,9 @@ def _in_openvino(path: Path, dtype: str, threads: int) -> OnnxProgram:
 
 
 def quantized(path: Path, folder: Path) -> Path:
-    """A file whose linear layers compute in int8 (dynamic quantisation), written into a folder."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
+    """A file whose linear layers compute in int8 (dynamic quantisation), written into a folder; itself if it does."""
+    if is_int8(path):
+        return path
     small = folder / f"{path.stem}.int8.onnx"
-    # Convolutions in dynamic int8 are slower than in float32, in onnxruntime as elsewhere.
-    quantize_dynamic(path, small, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+    dynamic_int8(path, small)
     return small

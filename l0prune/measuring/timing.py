@@ -35,6 +35,8 @@ class Timing:
     seconds: np.ndarray
     """(R,)"""
     warmup_runs: int
+    joules: np.ndarray | None = None
+    """(R,) taken by one run; None where that is not measured."""
 
     @property
     def median(self) -> float:
@@ -88,7 +90,13 @@ def freed_memory_kept() -> Iterator[None]:
 
 @freed_memory_kept()
 def interleave(
-    runs: Mapping[str, Run], *, seconds: float, least_rounds: int = 7, most_rounds: int = 500, device: str = "cpu"
+    runs: Mapping[str, Run],
+    *,
+    seconds: float,
+    least_rounds: int = 7,
+    most_rounds: int = 500,
+    device: str = "cpu",
+    joules: Callable[[], float] | None = None,
 ) -> dict[str, Timing]:
     """Time contenders in turns, so that drift of the machine meets all alike.
 
@@ -98,10 +106,12 @@ def interleave(
         least_rounds: Rounds to make even if that takes longer.
         most_rounds: Rounds after which to stop early.
         device: The torch device they run on; a GPU is synchronised and timed with events.
+        joules: Reads the energy taken so far.
     """
     clock = _cuda_seconds if torch.device(device).type == "cuda" else _wall_seconds
     warm = {name: _warm_up(run, clock) for name, run in runs.items()}
     names, times = list(runs), {name: [] for name in runs}
+    energies: dict[str, list[float]] = {name: [] for name in runs}
     begun = time.perf_counter()
     for number in range(most_rounds):
         if number >= least_rounds and time.perf_counter() - begun > seconds:
@@ -111,8 +121,18 @@ def interleave(
         for name in [*names[first:], *names[:first]]:
             # Threads of the one before spin for a moment before they sleep.
             time.sleep(_PAUSE_SECONDS)
+            before = joules() if joules else 0.0
             times[name].append(clock(runs[name], warm[name][1]))
-    return {name: Timing(seconds=np.array(times[name]), warmup_runs=warm[name][0]) for name in names}
+            if joules:
+                energies[name].append((joules() - before) / warm[name][1])
+    return {
+        name: Timing(
+            seconds=np.array(times[name]),
+            warmup_runs=warm[name][0],
+            joules=np.array(energies[name]) if joules else None,
+        )
+        for name in names
+    }
 
 
 def speedup(slow: Timing, fast: Timing) -> Ratio:

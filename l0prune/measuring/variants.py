@@ -36,6 +36,8 @@ class Contender:
     """Whose parameters and multiply-accumulates are reported: `module` by default, which may do them in fewer."""
     onnx: Callable[[], Path] | None = None
     """Makes or finds the model's ONNX file."""
+    onnx_dtype: str | None = None
+    """What a file that is all there is computes in; None where it is float32 and may be quantised."""
     variant: "Callable[[str, str, torch.device, int], Variant] | None" = None
     """A dtype, a backend, a device and a number of threads -> what is timed. For what is more than a module or a
     file, in place of both."""
@@ -111,6 +113,8 @@ def make_variants(
                     continue
                 if (contender.module is None and backend not in EXTRAS) or not _exists(dtype, backend):
                     continue
+                if contender.onnx_dtype == "int8" != dtype:
+                    continue
                 make = _file if backend in EXTRAS else _module
                 made[name, dtype, backend] = make(contender, dtype, backend, device, threads)
     missing = [name for name in contenders if not any(key[0] == name for key in made)]
@@ -118,10 +122,21 @@ def make_variants(
         got = f"{' or '.join(dtypes)} with {' or '.join(backends)}"
         expected = ", ".join(f"{dtype} with {backend}" for dtype, backend in sorted(has))
         raise ConfigError("model cannot be measured so", where=missing[0], got=got, expected=expected)
+    if missing and contenders[missing[0]].onnx_dtype == "int8":
+        hint = "measure it with --dtypes int8 --backends onnxruntime"
+        raise ConfigError("model is an ONNX file in int8", where=missing[0], hint=hint)
     if missing:
         hint = "measure it in float32 with the onnxruntime or the openvino backend"
         raise ConfigError("model is an ONNX file", where=missing[0], hint=hint)
     return made
+
+
+def linear_layers_in_int8(module: nn.Module) -> nn.Module:
+    """A copy whose linear layers compute in int8 by dynamic quantisation; for the CPU."""
+    with warnings.catch_warnings():
+        # It has moved to another package, which is not needed for anything else.
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
 
 
 def _module(contender: Contender, dtype: str, backend: str, device: torch.device, _threads: int) -> Variant:
@@ -130,9 +145,7 @@ def _module(contender: Contender, dtype: str, backend: str, device: torch.device
     if dtype == "bfloat16":
         module.to(torch.bfloat16)
     if dtype == "int8":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
+        module = linear_layers_in_int8(module)
     call = torch.compile(module, dynamic=True) if backend == "compile" else module
 
     def prepare(load: Load) -> Callable[[], object]:

@@ -58,6 +58,14 @@ class Export:
     """Of the network."""
     max_relative_difference: float
     """Between the outputs of the network and those of what was written, opened again."""
+    signal_to_noise_db: float | None = None
+    """Of the outputs, where numbers were rounded to fewer bits."""
+    file_bytes: int | None = None
+    """On disk."""
+    float32_bytes: int | None = None
+    """Of the network's parameters, in float32."""
+    dense_bytes: int | None = None
+    """Of the parameters in float32 before the network was pruned; None where no report says so."""
     notes: tuple[str, ...] = ()
     """What was left out or supplied."""
 
@@ -75,6 +83,15 @@ class Exporter(Protocol):
 
     def export(self, source: str, to: str, out: Path) -> Export:
         """Write `source` as format `to` at `out`, compared with the network before it stands there."""
+        ...
+
+
+@runtime_checkable
+class CalibratedExporter(Protocol):
+    """What an exporter provides beside `Exporter` whose formats in int8 are calibrated on data."""
+
+    def export_calibrated(self, source: str, to: str, out: Path, calibration: Sequence[str]) -> Export:
+        """As `export`, with scales that are found on these files or folders; with none, on the plugin's choice."""
         ...
 
 

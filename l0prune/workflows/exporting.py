@@ -1,6 +1,6 @@
 """Networks into other stacks' formats: a module as it is, a run through the plugin that knows it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os.path import isfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import nn
 
 from l0prune.errors import ConfigError
 from l0prune.formats import MODULE_FORMATS, ModuleFormat, export_module, module_format, no_such_format
-from l0prune.plugin import Export, Exporter, ExportFormat, FormatsBySource, get_plugin
+from l0prune.plugin import CalibratedExporter, Export, Exporter, ExportFormat, FormatsBySource, get_plugin
 from l0prune.storage import DESCRIPTION, read_description
 from l0prune.support import check_inside
 from l0prune.workflows.opening import example_missing, open_run
@@ -25,6 +25,7 @@ def export(
     plugin: str | None = None,
     build: Callable[[], nn.Module] | None = None,
     free: Mapping[str, Sequence[int]] | None = None,
+    calibration: Iterable[Any] | None = None,
 ) -> Export:
     """Write a network in another stack's format.
 
@@ -35,12 +36,16 @@ def export(
         source: A network, pruned or not; or a run directory, or what the plugin takes as a teacher.
         example_inputs: For a network: a tensor; a tuple or list of positional arguments; or a mapping of keyword
             arguments. It is compared on them.
-        to: The format's name. For a network: "onnx", "torch.export", "torchscript", "safetensors" or "huggingface".
+        to: The format's name. For a network: "onnx", "torch.export", "torchscript", "safetensors" or "huggingface"; in
+            int8 "onnx-int8", "onnx-int8-dynamic" or "torch.export-int8".
         out: The file or folder to make; for a run by default one in its `exports/`.
         plugin: For a run or a teacher: the plugin's name; a run directory knows its own.
         build: For a run that names no plugin: makes the dense network.
         free: For a network as a program: by argument the dimensions whose sizes stay free, {"input_ids": (0, 1)}.
             By default that of the batch does, where all tensors have it and the network allows it.
+        calibration: For "onnx-int8" and "torch.export-int8". Of a network: batches of inputs, each like
+            `example_inputs`. Of a plugin's run or teacher: files or folders of data; the plugin chooses where none are
+            given.
 
     Returns:
         Where it stands and how far its outputs are from the network's.
@@ -55,7 +60,7 @@ def export(
             raise ConfigError("a network needs no plugin to be exported", got=given)
         if out is None:
             raise ConfigError("where to?", where=type(source).__name__, expected="out=PATH")
-        return export_module(source, example_inputs, to=to, out=Path(out), free=free)
+        return export_module(source, example_inputs, to=to, out=Path(out), free=free, calibration=calibration)
     if not isinstance(source, str | Path):
         hint = "what finalize() or prune() returns is one"
         raise ConfigError(
@@ -67,14 +72,17 @@ def export(
         if isinstance(given, tuple) and not given:
             raise example_missing(source)
         place = Path(out) if out else _place(Path(source), to, module_format(to).suffix)
-        return replace(export_module(network, given, to=to, out=place, free=free), source=str(source))
+        written = export_module(network, given, to=to, out=place, free=free, calibration=calibration)
+        return replace(written, source=str(source))
     if example_inputs is not None or free is not None:
         given = "example_inputs" if example_inputs is not None else "free"
         raise ConfigError("the plugin of a run has its own", where=source, got=given, hint="they go with a network")
-    return _by_plugin(source, to, out, plugin)
+    return _by_plugin(source, to, out, plugin, None if calibration is None else [str(path) for path in calibration])
 
 
-def _by_plugin(source: str | Path, to: str, out: str | Path | None, plugin: str | None) -> Export:
+def _by_plugin(
+    source: str | Path, to: str, out: str | Path | None, plugin: str | None, calibration: Sequence[str] | None
+) -> Export:
     """Export a run or a teacher through the plugin that knows it."""
     folder = Path(source)
     if is_run(folder):
@@ -93,7 +101,11 @@ def _by_plugin(source: str | Path, to: str, out: str | Path | None, plugin: str 
         if not is_run(folder):
             raise ConfigError("where to?", where=source, expected="--out PATH")
         out = _place(folder, to, formats[to].suffix)
-    return chosen.export(str(source), to, Path(out))
+    if calibration is None:
+        return chosen.export(str(source), to, Path(out))
+    if not isinstance(chosen, CalibratedExporter):
+        raise ConfigError("plugin takes no calibration", where=plugin)
+    return chosen.export_calibrated(str(source), to, Path(out), calibration)
 
 
 def formats_of_run(source: str | Path) -> Mapping[str, ExportFormat] | Mapping[str, ModuleFormat]:

@@ -108,7 +108,9 @@ class SpeechOptions:
     batch_seconds: Seconds = 40.0
     """Seconds of audio in a batch."""
     min_seconds: Seconds = 2.0
-    """Shorter clips are left out, and counted."""
+    """Shorter clips are joined or left out, and counted."""
+    short_clips: Annotated[Literal["join", "skip"], Setting(later=True, before="skip")] = "join"
+    """Clips below min_seconds: join them to windows that are as long, or skip them; with labels they are skipped."""
     max_seconds: Seconds = 15.6
     """Longer clips are cropped to this."""
     evaluation_seconds: Seconds = 60.0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def _recipes() -> dict[str, Mapping[str, Any]]:
     folder = files("l0prune_speech") / "recipes"
-    names = ("quick", "dphubert-base", "dphubert-large", "dpwavlm-base-plus", "whisper")
+    names = ("quick", "elastic", "dphubert-base", "dphubert-large", "dpwavlm-base-plus", "whisper")
     return {name: tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")) for name in names}
 
 
@@ -116,6 +116,14 @@ class SpeechPlugin:
         from l0prune_speech.families import has_own_class
 
         return (export_own if has_own_class(source, "distill") else export_network)(source, to, out)
+
+    def export_calibrated(self, source: str, to: str, out: Path, calibration: Sequence[str]) -> "Export":
+        """Write it in int8, with scales that are found on this audio."""
+        _check_torchaudio()
+        from l0prune_speech.deploy import export_network, export_own
+        from l0prune_speech.families import has_own_class
+
+        return (export_own if has_own_class(source, "distill") else export_network)(source, to, out, calibration)
 
     def contender(self, source: str, workspace: Path) -> "Contender":
         """A run's student, any teacher or an ONNX export, ready to be measured; networks with their heads."""

@@ -15,11 +15,11 @@ from l0prune import ConfigError, DataError, RunConfig, Task, nearest, pick_devic
 from l0prune_speech.data import (
     SAMPLE_RATE,
     AudioBatches,
-    Clip,
-    ClipSet,
     Framing,
+    Sound,
+    Sounds,
     clips_digest,
-    find_clips,
+    find_sounds,
     fixed_batches,
 )
 from l0prune_speech.deploy import for_inference
@@ -66,8 +66,8 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
     streams = options.streaming is not None or teacher.config.get("streaming") is not None
     kinds = _check_terms(options, run, weights, layers, streams=streams)
     _check_lengths(options, teacher.config["extractor_conv_layer_config"])
-    data = _find(options)
-    held_out, train = _split(data.clips, options.evaluation_seconds)
+    data = _find(options, run.seed)
+    held_out, train = _split(data.sounds, options.evaluation_seconds)
     batches = AudioBatches(
         clips=train,
         batch_seconds=options.batch_seconds,
@@ -106,7 +106,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         architecture=student.config,
         teacher=teacher.name,
         facts={
-            "data": data.describe(),
+            "data": data.text,
             "held out": f"{sum(clip.duration_seconds for clip in held_out):.0f} seconds, clips: {len(held_out)}",
             "matched layers": ", ".join(map(str, layers)),
             **({"teacher": "; ".join(teacher.notes)} if teacher.notes else {}),
@@ -302,14 +302,14 @@ def _check_lengths(options: SpeechOptions, convolutions: Sequence[Sequence[int]]
             )
 
 
-def _find(options: SpeechOptions) -> ClipSet:
-    if options.data:
-        return find_clips([Path(path) for path in options.data], min_seconds=options.min_seconds)
+def _find(options: SpeechOptions, seed: int) -> Sounds:
+    """The clips of a run without labels, and windows of short ones; by default the embedded clips."""
     with as_file(files("l0prune_speech") / "assets" / "speech") as folder:
-        return find_clips([folder], min_seconds=options.min_seconds)
+        paths = [Path(path) for path in options.data] or [folder]
+        return find_sounds(paths, min_seconds=options.min_seconds, short_clips=options.short_clips, seed=seed)
 
 
-def _split(clips: tuple[Clip, ...], evaluation_seconds: float) -> tuple[list[Clip], list[Clip]]:
+def _split(clips: tuple[Sound, ...], evaluation_seconds: float) -> tuple[list[Sound], list[Sound]]:
     """Evenly spaced clips for evaluation, at most a fifth of the audio, and the others for training."""
     total = sum(clip.duration_seconds for clip in clips)
     wanted = min(evaluation_seconds, total / 5)

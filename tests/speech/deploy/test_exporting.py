@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import l0prune_speech
 import pytest
 import torch
 from l0prune_speech.encoder.groups import encoder_groups
@@ -22,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import l0prune
-from l0prune import ConfigError, GatedModel, ProofError, RunError, relative_difference
+from l0prune import ConfigError, DataError, GatedModel, ProofError, RunError, relative_difference
 from l0prune.formats import onnx_file
 
 SHAPES = [(6, 10, 5), (7, 3, 2), (6, 3, 2), (5, 3, 2), (6, 3, 2), (6, 2, 2), (6, 2, 2)]
@@ -82,9 +83,21 @@ def clips() -> tuple[Tensor, Tensor]:
     return torch.randn(2, 24_000) * (torch.arange(24_000) < lengths[:, None]), lengths
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("to", [name for name in FORMATS if name not in STREAMING])
+INT8 = [("hubert", "onnx-int8"), ("wavlm-large", "onnx-int8"), ("hubert-large", "onnx-int8-dynamic")]
+"""Rounding depends on layouts less than names and shapes do."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "to"),
+    [
+        *((kind, to) for to in FORMATS if "int8" not in to and to not in STREAMING for kind in KINDS),
+        *INT8,
+        ("wavlm", "torch.export-int8"),
+    ],
+)
 def test_a_student_goes_out_to_every_format(make_run: Callable[[str], Path], kind: str, to: str) -> None:
+    if to == "torch.export-int8":
+        pytest.importorskip("torchao")
     run = make_run(kind)
     if to == "diarizen" and kind.startswith("hubert"):
         refusal = r"diarizen cannot hold this network: .*family hubert, where DiariZen builds WavLM alone.*dphubert"
@@ -97,7 +110,13 @@ def test_a_student_goes_out_to_every_format(make_run: Callable[[str], Path], kin
     place = run / "exports" / f"{to}{FORMATS[to].suffix}"
     assert written.path == str(place)
     assert place.exists()
-    assert written.max_relative_difference <= (1e-4 if to == "onnx" else 1e-5)
+    if "int8" in to:
+        assert written.signal_to_noise_db is not None
+        assert written.signal_to_noise_db >= 10
+        assert written.max_relative_difference > 1e-5
+    else:
+        assert written.signal_to_noise_db is None
+        assert written.max_relative_difference <= (1e-4 if to == "onnx" else 1e-5)
     assert not list(run.rglob(".*.partial*"))
     if to in ("huggingface", "dphubert", "diarizen", "s3prl"):
         # What can be read again is the same network, whatever the way.
@@ -106,6 +125,24 @@ def test_a_student_goes_out_to_every_format(make_run: Callable[[str], Path], kin
         with torch.no_grad():
             states = [encoder.hidden_states(waveforms) for encoder in (student, back)]
         assert relative_difference(*states) <= 1e-6
+
+
+def test_what_int8_says_of_sizes_and_calibration(make_run: Callable[[str], Path], tmp_path: Path) -> None:
+    run = make_run("hubert")
+    report = json.loads((run / "report.json").read_text())
+    (run / "report.json").write_text(json.dumps({**report, "params_before": 4 * report["params_after"]}))
+    spoken = Path(l0prune_speech.__file__).parent / "assets" / "speech"
+    clips = sorted(spoken.glob("*.ogg"))
+    written = l0prune.export(run, to="onnx-int8", calibration=clips[:6])
+    assert written.dense_bytes == 4 * (written.float32_bytes or 0) == 16 * report["params_after"]
+    assert written.file_bytes == (run / "exports" / "onnx-int8.onnx").stat().st_size
+    (note,) = [note for note in written.notes if note.startswith("calibrated on")]
+    assert str(clips[0]) in note
+    with pytest.raises(DataError, match=r"not enough audio to calibrate on: .*expected 10 s or more.*dynamic"):
+        l0prune.export(run, to="onnx-int8", out=tmp_path / "a.onnx", calibration=clips[:1])
+    with pytest.raises(ConfigError, match=r"takes no calibration: s3prl .*onnx-int8"):
+        l0prune.export(run, to="s3prl", out=tmp_path / "a", calibration=clips[:6])
+    assert not list(tmp_path.glob("a*"))
 
 
 @pytest.mark.parametrize("kind", ["hubert-large", "wavlm"])

@@ -19,6 +19,7 @@ from tiny_networks import NETWORKS, save_pieces, whisper
 
 import l0prune
 from l0prune import ConfigError, DataError, EvaluationSettings, ProofError, RunError, relative_difference
+from l0prune.quantisation import is_int8
 
 NORMED = ("w2v-bert", "moonshine", "data2vec")
 """Networks with a norm over units that their class cannot have fewer of."""
@@ -323,3 +324,30 @@ def test_every_form_is_a_format_of_the_plugin() -> None:
     assert set(NETWORK_FORMATS) <= set(SpeechPlugin.formats)
     assert np.all([form.holds for form in SpeechPlugin.formats.values()])
     assert all("of a network with a head" in SpeechPlugin.formats[name].holds for name in NETWORK_FORMATS)
+
+
+@pytest.mark.parametrize(("name", "to"), [("whisper", "onnx-int8"), ("wav2vec2", "onnx-int8-dynamic")])
+def test_in_int8_each_file_is_quantised_and_the_network_answers(
+    pruned: Any, tmp_path: Path, name: str, to: str
+) -> None:
+    network = pruned(name)
+    written = l0prune.export(network.name, to=to, out=tmp_path / "int8")
+    assert written.signal_to_noise_db is not None
+    assert written.signal_to_noise_db > 10
+    files = sorted((tmp_path / "int8").glob("*.onnx"))
+    assert len(files) == (3 if name == "whisper" else 1)
+    assert all(is_int8(file) for file in files)
+    calibrated = [note for note in written.notes if note.startswith("calibrated on")]
+    assert bool(calibrated) is (to == "onnx-int8")
+    assert l0prune.verify(tmp_path / "int8", plugin="speech").broken is None
+    opened = opened_network(str(tmp_path / "int8"))
+    inputs = opened.inputs([noise(16_000)])
+    with torch.no_grad():
+        heard = opened.hear(opened.model, inputs)
+    assert torch.isfinite(heard.states[-1]).all()
+
+
+def test_a_form_without_scales_takes_no_calibration(pruned: Any, tmp_path: Path) -> None:
+    network = pruned("whisper")
+    with pytest.raises(ConfigError, match=r"takes no calibration: onnx .*onnx-int8"):
+        l0prune.export(network.name, to="onnx", out=tmp_path / "a", calibration=[])

@@ -6,6 +6,7 @@ from l0prune.support import lazy_names
 
 if TYPE_CHECKING:
     from l0prune_speech.deploy.benching import contender, load
+    from l0prune_speech.deploy.calibration import Calibration, find_calibration
     from l0prune_speech.deploy.exporting import export_network
     from l0prune_speech.deploy.inference import for_inference
     from l0prune_speech.deploy.network_benching import own_contender
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
     __all__ = [
         "NETWORK_FORMATS",
+        "Calibration",
         "contender",
         "export_network",
         "export_own",
+        "find_calibration",
         "for_inference",
         "is_export",
         "load",
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     ]
 
 _HOMES = {
+    "calibration": ("Calibration", "find_calibration"),
     "benching": ("contender", "load"),
     "exporting": ("export_network",),
     "inference": ("for_inference",),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from l0prune import Contender, Load, RunError
+from l0prune.quantisation import is_int8
 from l0prune.storage import PROBE
 from l0prune.support import check_stamp, python
 from l0prune_speech.data import SAMPLE_RATE, Framing
@@ -16,11 +17,9 @@ from l0prune_speech.formats import from_encoder, load_teacher, to_onnx
 from l0prune_speech.options import PACKAGES
 
 _CHILD_SECONDS = 10
-_CHILD = """
+_MEMORY = """
 import ctypes, gc, json, sys, time
 from pathlib import Path
-import torch
-from l0prune_speech.formats import load_teacher
 
 def memory(reset=False):
     # What getrusage calls the peak begins with that of the parent process; Linux keeps a better one.
@@ -35,6 +34,10 @@ def memory(reset=False):
         Path("/proc/self/clear_refs").write_text("5")
     lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
     return 1024 * int(lines["VmHWM"].split()[0])
+"""
+_CHILD = f"""{_MEMORY}
+import torch
+from l0prune_speech.formats import load_teacher
 
 def seconds_to_load():
     begun = time.perf_counter()
@@ -45,6 +48,24 @@ def seconds_to_load():
     return loaded
 
 torch.set_num_threads(int(sys.argv[2]))
+"""
+_ONNX_CHILD = f"""{_MEMORY}
+import numpy, onnxruntime
+
+def seconds_to_load():
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = int(sys.argv[2]), 3
+    begun = time.perf_counter()
+    session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+    loaded = time.perf_counter() - begun
+    samples = int(sys.argv[3])
+    given = {{"waveforms": numpy.zeros((1, samples), numpy.float32), "lengths": numpy.array([samples])}}
+    names = [value.name for value in session.get_inputs()]
+    if all(name in given for name in names):
+        session.run(None, {{name: given[name] for name in names}})
+    return loaded
+"""
+_TWICE = """
 # What the libraries import at their first use, which depends on the file's format, is no cost of the network's.
 seconds_to_load()
 gc.collect()
@@ -53,6 +74,7 @@ if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
 before = memory(reset=True)
 print(json.dumps({"load_seconds": seconds_to_load(), "peak_memory_bytes": memory() - before}))
 """
+_CHILD, _ONNX_CHILD = _CHILD + _TWICE, _ONNX_CHILD + _TWICE
 
 
 def contender(source: str, workspace: Path) -> Contender:
@@ -68,14 +90,16 @@ def contender(source: str, workspace: Path) -> Contender:
     path = Path(source)
     if path.suffix == ".onnx" and path.is_file():
         check_stamp(path)
-        return Contender(onnx=lambda: path, facts={"file_bytes": path.stat().st_size})
+        facts = {"file_bytes": path.stat().st_size, **_in_a_fresh_process(source, _ONNX_CHILD)}
+        dtype = "int8" if is_int8(path) else "float32"
+        return Contender(onnx=lambda: path, facts=facts, onnx_dtype=dtype)
     encoder = load_teacher(source).encoder
     checkpoint = from_encoder(encoder)
     framing = Framing.of_convolutions(checkpoint.config["extractor_conv_layer_config"])
     facts = {
         "file_bytes": _size(path),
         "shortest_seconds": framing.shortest_samples / SAMPLE_RATE,
-        **_in_a_fresh_process(source),
+        **_in_a_fresh_process(source, _CHILD),
     }
 
     def onnx() -> Path:
@@ -105,10 +129,10 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def _in_a_fresh_process(source: str) -> dict[str, Any]:
+def _in_a_fresh_process(source: str, child: str) -> dict[str, Any]:
     """Seconds to load, and the most memory that loading and 10 s of audio take beyond the libraries."""
     arguments = [source, str(torch.get_num_threads()), str(_CHILD_SECONDS * SAMPLE_RATE)]
-    command = python("-W", "ignore", "-c", _CHILD, *arguments)
+    command = python("-W", "ignore", "-c", child, *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunError(

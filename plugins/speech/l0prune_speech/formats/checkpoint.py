@@ -1,7 +1,7 @@
 """What every format is read into and written from: a configuration and tensors under one set of names."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class Checkpoint:
     """What was left out or supplied on the way, for the user."""
     said: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     """What the file calls a configuration key, and the value there, for messages."""
+    calibration: Sequence[Tensor] = ()
+    """Clips (samples,) on which scales of activations in eight bits are found."""
 
 
 def from_encoder(encoder: SpeechEncoder) -> Checkpoint:

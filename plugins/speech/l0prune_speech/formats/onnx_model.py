@@ -5,23 +5,30 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from l0prune.formats import check_onnx, too_large_for_onnx, write_onnx
+from l0prune.formats import OPSET, check_onnx, too_large_for_onnx, write_onnx
 from l0prune_speech.formats.checkpoint import Checkpoint
 from l0prune_speech.formats.program import INPUTS, OUTPUTS, Program, dynamic_shapes, example, opened, program_outputs
 from l0prune_speech.formats.registry import Format, Outputs, Run, register_format
 
 
-def to_onnx(checkpoint: Checkpoint, path: Path, _card: str = "") -> list[str]:
+def to_onnx(checkpoint: Checkpoint, path: Path, _card: str = "", opset: int = OPSET) -> list[str]:
     """Write an ONNX model.
+
+    Args:
+        checkpoint: The encoder.
+        path: The file.
+        opset: The version of ONNX's operators.
 
     Raises:
         ConfigError: The packages that write and check it are missing.
     """
     shapes = dynamic_shapes()
-    return write_onnx(Program(checkpoint), example(), path, inputs=INPUTS, outputs=OUTPUTS, dynamic_shapes=shapes)
+    program = Program(checkpoint)
+    return write_onnx(program, example(), path, inputs=INPUTS, outputs=OUTPUTS, dynamic_shapes=shapes, opset=opset)
 
 
-def _refuses(checkpoint: Checkpoint) -> str | None:
+def refuses_onnx(checkpoint: Checkpoint) -> str | None:
+    """Why an ONNX file cannot hold an encoder, if it cannot."""
     return too_large_for_onnx(sum(tensor.numel() * 4 for tensor in checkpoint.tensors.values()))
 
 
@@ -49,7 +56,7 @@ register_format(
         expected=program_outputs,
         holds_streaming=True,
         tolerance=1e-4,
-        refuses=_refuses,
+        refuses=refuses_onnx,
         needs=check_onnx,
     )
 )

@@ -28,11 +28,13 @@ _FILES = (
     "dphubert",
     "fairseq",
     "huggingface",
+    "onnx_int8",
     "onnx_model",
     "onnx_streaming",
     "s3prl",
     "torch_export",
     "torch_export_streaming",
+    "torch_int8",
     "torchaudio_names",
     "torchscript",
 )
@@ -71,7 +73,12 @@ class Format:
     expected: "Callable[[SpeechEncoder, Tensor, Tensor], Outputs]" = _hidden_states
     """What the encoder itself gives for waveforms (B, samples) and lengths (B,), in place of what `open` gives."""
     tolerance: float = 1e-5
-    """The largest relative difference between the two."""
+    """The largest relative difference between the two; of a lossy format the largest share of noise, by root mean
+    squares."""
+    lossy: bool = False
+    """Whether its numbers are rounded, so that outputs have noise: it is compared on speech, not on noise."""
+    calibrated: bool = False
+    """Whether writing it takes clips that stand in `Checkpoint.calibration`."""
     refuses: "Callable[[Checkpoint], str | None]" = lambda _checkpoint: None
     """Why the format cannot hold a network, or None."""
     holds_streaming: bool = False

@@ -9,9 +9,10 @@ from l0prune import ConfigError, ExportFormat, nearest
 from l0prune.support import Registry
 
 if TYPE_CHECKING:
+    from l0prune_speech.deploy.calibration import Calibration
     from l0prune_speech.families import SpeechNetwork
 
-_FILES = ("ctranslate2_model", "huggingface", "onnx_model", "torch_export")
+_FILES = ("ctranslate2_model", "huggingface", "onnx_int8", "onnx_model", "torch_export")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,20 @@ class NetworkForm:
     """Why the form cannot hold a network, or None."""
     needs: Callable[[], None] = lambda: None
     """Raises a `ConfigError` where a package is missing."""
+    lossy: "Lossy | None" = None
+    """For numbers that are rounded to eight bits, in place of `write` and `compare`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lossy:
+    """How a form in int8 is written and compared: on audio."""
+
+    write: "Callable[[SpeechNetwork, Path, Calibration], tuple[str, ...]]"
+    """A network, an empty folder and audio -> notes for the user."""
+    noise: "Callable[[SpeechNetwork, Path, Calibration], float]"
+    """The largest share that noise has of its outputs, by root mean squares, on audio that was held out."""
+    calibrated: bool
+    """Whether scales are found on the audio."""
 
 
 _FORMS: Registry[str, NetworkForm] = Registry(
