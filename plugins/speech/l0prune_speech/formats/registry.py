@@ -89,7 +89,7 @@ class Format:
     def refusal(self, checkpoint: "Checkpoint") -> str | None:
         """Why the format cannot hold a network, or None."""
         if checkpoint.config.get("streaming") is not None and not self.holds_streaming:
-            return "its classes do not apply the chunks of a streaming network: they would hear whole clips"
+            return "it does not hold the chunks of a streaming network, which would hear whole clips there"
         return self.refuses(checkpoint)
 
 

@@ -82,6 +82,7 @@ class StreamStep(nn.Module):
             raise ConfigError("not a streaming network: it hears whole clips", hint=hint)
         owner = copy.deepcopy(encoder).eval().requires_grad_(False)
         self.feature_extractor, self.encoder, self.level = owner.feature_extractor, owner.encoder, owner.level
+        extractor: Any = self.feature_extractor
         transformer: Any = self.encoder.transformer  # type: ignore[union-attr]
         positions = transformer.pos_conv_embed
         # Read once: weight normalisation would be computed with each chunk.
@@ -98,7 +99,7 @@ class StreamStep(nn.Module):
         transformer.rel_attn_embed = None
         self.register_buffer("bias", bias)
         framing = Framing.of_convolutions(encoder.config["extractor_conv_layer_config"])
-        self.kernels = [(int(layer.kernel_size), int(layer.stride)) for layer in self.feature_extractor.conv_layers]  # type: ignore[union-attr]
+        self.kernels = [(int(layer.kernel_size), int(layer.stride)) for layer in extractor.conv_layers]
         caches: dict[str, tuple[tuple[int, ...], str]] = {"steps": ((), "int64")}
         caches["overlap"] = ((framing.shortest_samples - framing.step_samples,), "float32")
         if self.level is not None:
