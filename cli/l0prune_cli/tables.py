@@ -139,10 +139,11 @@ _ALIKE = ("load", "batch", "threads", "dtype", "backend")
 
 
 def _row_table(measurement: "Measurement") -> Table:
-    """A row for each variant; milliseconds, so that a table of two models fits in 80 columns."""
+    """A row for each variant, narrow enough for two models in two dtypes in 80 columns."""
     rows = measurement.rows
     varied = [name for name in _ALIKE if len({getattr(row, name) for row in rows}) > 1]
     said = [f"{name} {getattr(rows[0], name)}" for name in _ALIKE if rows and name not in varied]
+    said += ["times in ms"]
     said += [f"energy: {measurement.energy}"] if measurement.energy else []
     title = "\n".join([", ".join(said), *measurement.notes])
     table = Table("model", title=title, title_justify="left")
@@ -165,13 +166,12 @@ def _columns(measurement: "Measurement") -> dict[str, "Callable[[Row], str]"]:
         return f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else ""
 
     columns: dict[str, Callable[[Row], str]] = {
-        "first ms": lambda row: "" if row.first_ms is None else f"{row.first_ms:.4g}",
+        "first": lambda row: "" if row.first_ms is None else f"{row.first_ms:.4g}",
         "ms": lambda row: f"{row.latency_ms:.4g}",
-        "95 % ms": lambda row: f"{row.latency_p95_ms:.4g}",
-        "spread": lambda row: f"{row.spread:.0%}",
+        "95 %": lambda row: f"{row.latency_p95_ms:.4g}",
     }
     if any(row.real_time_factor for row in measurement.rows):
-        columns["real-time"] = lambda row: f"{row.real_time_factor:.4f}" if row.real_time_factor else ""
+        columns["RTF"] = lambda row: f"{row.real_time_factor:.4f}" if row.real_time_factor else ""
     if any(row.joules is not None for row in measurement.rows):
         columns["J"] = lambda row: "" if row.joules is None else f"{row.joules:.3g}"
     if any(row.speedup for row in measurement.rows):

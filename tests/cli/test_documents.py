@@ -94,13 +94,16 @@ def test_every_example_runs(
     if "drawn" in names:
         assert written == {"runs", "figures"}
         assert [point.run for point in names["drawn"].points] == ["half", "quarter"]
-    if not {"again", "report", "drawn"} & set(names):
+    if "export" in names:  # What is quantised is near, and in its place.
+        assert written == {"out"}
+        assert names["export"].signal_to_noise_db > 20
+    if not {"again", "report", "drawn", "export"} & set(names):
         assert written == set()
 
 
 def test_what_is_checked_above_is_in_the_examples() -> None:
     text = "".join(example for _, example in EXAMPLES)
-    for name in ("features", "schedule", "again", "report", "drawn"):
+    for name in ("features", "schedule", "again", "report", "drawn", "export"):
         assert re.search(rf"\b{name}\b.* = ", text)
 
 
