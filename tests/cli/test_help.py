@@ -133,7 +133,7 @@ import sys
 from l0prune_cli.main import main
 named = [[command, "--plugin", "speech"] for command in ("compress", "groups")]
 others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "pareto", "plugins", "push", "report")
-others = (*others, "verify")
+others = (*others, "cut", "verify")
 for command in ([], *([other] for other in others), *named):
     sys.argv = ["l0prune", *command, "--help"]
     try:
