@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--methods", nargs="+", default=list(running.METHODS), choices=running.METHODS, metavar="METHOD")
     run.add_argument("--sizes", nargs="+", type=int, default=list(plan.SIZES), help="per cent to remove")
     run.add_argument("--steps", nargs="+", type=int, default=[300], help="of the optimizer, in all")
-    run.add_argument("--objective", nargs="+", default=["task"], choices=OBJECTIVES, metavar="OBJECTIVE")
+    run.add_argument("--objective", nargs="+", default=[plan.OBJECTIVE], choices=OBJECTIVES, metavar="OBJECTIVE")
     run.add_argument("--seeds", nargs="+", type=int, default=list(plan.SEEDS))
     run.add_argument("--rate", default=str(plan.RATE), help="peak learning rate, or `search`: the best of three trials")
     run.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))

@@ -218,8 +218,9 @@ class RunConfig:
     """Share of the size to remove."""
     metric: str = "params"
     """What the target counts: "params", "layer-params" (parameters of the layers that hold units, without embeddings
-    for example), "macs" (multiply-accumulates), "disk" or "disk-float16" (bytes of the saved weights), "latency"
-    (measured on the run's device), or a metric of one's own by its name."""
+    for example), "active-params" (of experts as many as are picked), "macs" (multiply-accumulates), "memory" (of
+    weights and activations), "disk", "disk-float16" or "disk-int8" (bytes of the saved weights), "latency" or
+    "latency-int8" (measured on the run's device), "blocks" (of depth), or a metric of one's own by its name."""
     target_speedup: Annotated[float | None, Setting(gt=1)] = None
     """With the metric "latency", in place of target_sparsity: how many times faster the pruned network is to be."""
     target_ms: Annotated[float | None, Setting(gt=0)] = None

@@ -25,13 +25,20 @@ class L0PruneError(Exception):
         line = what if where is None else f"{what}: {_shown(where)}"
         facts = [f"{name} {_shown(fact)}" for name, fact in (("got", got), ("expected", expected)) if fact is not None]
         line = f"{line} ({', '.join(facts)})" if facts else line
-        super().__init__(f"{line}; {hint}" if hint else line)
+        super().__init__(_printable(f"{line}; {hint}" if hint else line))
 
 
 def _shown(fact: object) -> str:
     """A fact as text, without its middle where a file has made it long."""
     text = str(fact)
     return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS // 2]} ... {text[-_MOST_LETTERS // 4 :]}"
+
+
+def _printable(text: str) -> str:
+    """One line that moves no cursor: what a file's names hold of line ends and control characters is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class ConfigError(L0PruneError):

@@ -8,13 +8,16 @@ from l0prune.discovery.depth import Depth, checked_depth
 from l0prune.discovery.follow import check_traceable, trace
 from l0prune.discovery.found import Discovery, LeftAlone
 from l0prune.discovery.grouping import unused_modules
+from l0prune.discovery.recording import record
 from l0prune.discovery.rules import across, consume, extent, module_rule, operator_rule, tensors
 from l0prune.discovery.search import discover
 from l0prune.discovery.sizes import SizedModule, classes_around, with_calls
-from l0prune.discovery.traced import Cost, Trace
+from l0prune.discovery.traced import Allocation, Atoms, Cost, Trace
 from l0prune.discovery.tracer import Tracer
 
 __all__ = [
+    "Allocation",
+    "Atoms",
     "Cost",
     "Depth",
     "Discovery",
@@ -31,6 +34,7 @@ __all__ = [
     "extent",
     "module_rule",
     "operator_rule",
+    "record",
     "tensors",
     "trace",
     "unused_modules",

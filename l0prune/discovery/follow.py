@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from l0prune.discovery.lifetimes import Lifetimes
 from l0prune.discovery.rules import apply_rule, rule_of
 from l0prune.discovery.traced import Trace
 from l0prune.discovery.tracer import Tracer
@@ -17,7 +18,12 @@ from l0prune.support import compiled_from, copied, one_line, plain_attention
 # Under `torch.inference_mode` operators come in other parts, which rules do not know.
 @torch.inference_mode(False)
 def trace(
-    model: nn.Module, observe: Callable[[nn.Module], Any], *, training: bool = True, time_limit: float = 60.0
+    model: nn.Module,
+    observe: Callable[[nn.Module], Any],
+    *,
+    training: bool = True,
+    time_limit: float = 60.0,
+    memory: bool = False,
 ) -> Trace:
     """Watch a model's forward pass in evaluation mode, and in training mode too where that runs.
 
@@ -26,6 +32,7 @@ def trace(
         observe: Runs a model on example inputs and returns its outputs.
         training: Also look at the branches of training mode.
         time_limit: Seconds after which tracing gives up.
+        memory: Also note which tensors are in memory at the same time.
 
     Raises:
         TraceError: The model cannot be followed, or its forward pass fails or takes too long.
@@ -40,6 +47,8 @@ def trace(
             hint="nn.utils.weight_norm keeps a computed tensor: use nn.utils.parametrizations.weight_norm",
         ) from error
     tracer = Tracer(twin, apply_rule, rule_of, time_limit)
+    if memory:
+        tracer.lifetimes = Lifetimes([*twin.parameters(), *twin.buffers()])
     with plain_attention(), torch.random.fork_rng(), torch.no_grad():
         try:
             tracer.watch(lambda: observe(twin.eval()))
@@ -52,6 +61,8 @@ def trace(
                 got=f"{type(error).__name__}: {one_line(error)}",
                 hint="pass inputs that `model(*example_inputs)` accepts, on the model's device",
             ) from error
+        if tracer.lifetimes is not None:
+            tracer.trace.allocations, tracer.lifetimes = tracer.lifetimes.found, None
         if training:
             costs, tracer.trace.costs = tracer.trace.costs, []
             try:

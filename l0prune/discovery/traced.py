@@ -41,6 +41,19 @@ class Cost(NamedTuple):
     extents: tuple[Atoms, ...]
 
 
+class Allocation(NamedTuple):
+    """Memory of one tensor: `factor` bytes times the lengths of `extents`, from one operator to another."""
+
+    module: str
+    """Path of the module whose operator made it; "" for what the model is given."""
+    factor: int
+    extents: tuple[Atoms, ...]
+    born: int
+    """Number of the operator that made it, which counts from 1; 0 for what the model is given."""
+    died: int | None
+    """Number of the first operator that runs without it; None where it is left at the end."""
+
+
 class NormCall(NamedTuple):
     """A normalisation across channels that carry atoms."""
 
@@ -94,6 +107,8 @@ class Trace:
     heads: list[Atoms] = field(default_factory=list)
     """Atoms that stand for a whole head of attention."""
     costs: list[Cost] = field(default_factory=list)
+    allocations: list[Allocation] = field(default_factory=list)
+    """What is in memory during the pass in evaluation mode, beside weights; noted where `memory` was asked for."""
     norms: list[NormCall] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     calls: list[TracedCall] = field(default_factory=list)

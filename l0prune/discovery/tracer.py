@@ -19,6 +19,8 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from l0prune.discovery.lifetimes import Lifetimes
+from l0prune.discovery.scratch import scratch
 from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Reading, Trace
 from l0prune.errors import TraceError
 from l0prune.support import Convolution, TorchDispatchMode, kept_values, output_tensors, tree_leaves
@@ -53,6 +55,9 @@ class Tracer(TorchDispatchMode):
         self._paths: list[str] = []
         self._inputs: list[Any] = []
         self._suspended = False
+        self._inside: Any = WeakIdKeyDictionary()
+        self.lifetimes: Lifetimes | None = None
+        """Notes what is in memory, where somebody wants to know."""
         self._first_of_buffers: int | None = None
         self._time_limit, self._deadline = time_limit, 0.0
         self._model, self.modules = model, dict(model.named_modules())
@@ -118,6 +123,9 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run an operator, then carry the atoms of its operands over to its results."""
+        lifetimes = self.lifetimes if self._paths else None
+        if lifetimes is not None:
+            lifetimes.before(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
         out = func(*args, **(kwargs or {}))
         if not self._suspended:
             if time.monotonic() > self._deadline:
@@ -129,7 +137,23 @@ class Tracer(TorchDispatchMode):
                 )
             self._operator_rule(self, func, args, kwargs or {}, out)
             self._carry_single((args, kwargs), out)
+        if lifetimes is not None:
+            results = [(result, self._carried_by_result(result, args)) for result in output_tensors(out)]
+            lifetimes.after(results, self.here, scratch(func, args, out, self.carried_by))
         return out
+
+    def _carried_by_result(self, result: Tensor, args: tuple) -> tuple[Block, ...]:
+        """What a result carries, as far as is known.
+
+        Inside a module that is understood as a whole no operator is followed: what has the shape of an operand carries
+        the same.
+        """
+        if not self._suspended:
+            return self.carried_by(result)
+        alike = (leaf for leaf in args if isinstance(leaf, Tensor) and leaf.shape == result.shape)
+        blocks = next((found for leaf in alike if (found := self.carried_by(leaf) or self._inside.get(leaf))), ())
+        self._inside[result] = blocks
+        return blocks
 
     def _carry_single(self, arguments: object, out: object) -> None:
         """Follow the unit of layers that have but one, up to the next layer: it is never cut, but may be the output."""

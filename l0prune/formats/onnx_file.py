@@ -1,7 +1,7 @@
 """ONNX files."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def write_onnx(
     outputs: Sequence[str],
     kwargs: dict[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    metadata: Mapping[str, str] = {},
 ) -> list[str]:
     """Write an ONNX file that carries its SHA-256.
 
@@ -42,6 +43,7 @@ def write_onnx(
         outputs: Names of the tensors that it gives.
         kwargs: Keyword arguments.
         dynamic_shapes: As torch.export takes them.
+        metadata: Further entries of the file.
 
     Returns:
         The version of ONNX's operators, for the user.
@@ -64,6 +66,7 @@ def write_onnx(
             verbose=False,
         )
     assert program is not None
+    program.model.metadata_props.update(metadata)
     # Room for the checksum of the file, which follows when it is whole.
     program.model.metadata_props[STAMP] = "0" * 64
     program.save(str(path), external_data=False)

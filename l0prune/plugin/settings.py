@@ -165,9 +165,25 @@ def may_change(plugin: Plugin) -> frozenset[str]:
 
 
 def came_later(plugin: Plugin) -> dict[str, Any]:
-    """Dotted names and defaults of the plugin's settings that came after its first runs: `Setting(later=True)`."""
+    """Dotted names of settings that came after the plugin's first runs, and what those did: `Setting(later=True)`."""
     fields = [field for field in fields_of(plugin.options) if field.setting.later]
-    return {f"{plugin.name}.{field.name}": json.loads(json.dumps(field.default)) for field in fields}
+    done = {field.name: field.default if field.setting.before is None else field.setting.before for field in fields}
+    return {f"{plugin.name}.{name}": json.loads(json.dumps(value)) for name, value in done.items()}
+
+
+def as_before(plugin: Plugin, began: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a run goes on with because it began before they were there: `Setting(before=...)`.
+
+    Args:
+        plugin: The run's.
+        began: The nested settings with which the run began.
+
+    Returns:
+        A layer for `resolve`; what a caller gives goes over it.
+    """
+    own = began.get(plugin.name, {})
+    later = {field.name: field.setting.before for field in fields_of(plugin.options) if field.setting.later}
+    return {plugin.name: {name: value for name, value in later.items() if value is not None and name not in own}}
 
 
 def _may_change(cls: type, prefix: str = "") -> Iterator[str]:

@@ -69,7 +69,7 @@ def _repeat(run: RunFacts) -> Iterator[Markup]:
         yield tag("pre", tag("code", run.repeat), tabindex="0", aria_label="Command")
     else:
         yield tag("p", "The training loop of its own program made this run, and makes it again.")
-    if run.settings.get("metric") == "latency":
+    if str(run.settings.get("metric")).startswith("latency"):
         yield tag("p", "Times are measured anew then, so that the plan may differ.", class_="note")
     if run.versions:
         yield table("Versions", ["package", "version"], list(run.versions.items()))

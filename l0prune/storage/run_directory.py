@@ -155,6 +155,10 @@ class RunDirectory:
         if isfile(self.report):
             raise RunError("nothing to resume: the run is complete", where=self.path, hint="choose another --out")
 
+    def began_with(self) -> dict[str, Any]:
+        """The nested settings of the run; none where there are none to resume."""
+        return read_toml(self.settings) if isfile(self.settings) and not isfile(self.report) else {}
+
     def resume(
         self,
         settings: Mapping[str, Any],

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.autograd import forward_ad
+from torch.multiprocessing import reductions
 from torch.nn.utils import parametrize
 from torch.utils import _python_dispatch, _pytree
 
@@ -24,6 +25,9 @@ tree_leaves = _pytree.tree_leaves
 """What stands in nested lists, tuples, mappings and registered classes, in order."""
 tree_map = _pytree.tree_map
 """A function of each of these, nested as they are."""
+
+StorageReference = reductions.StorageWeakRef
+"""Refers to a storage without keeping it: `expired()` says whether it is gone, `cdata` names it meanwhile."""
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 """Batch norms of all dimensions, the synchronised one among them."""
@@ -83,6 +87,14 @@ def operator_name(operator: Any) -> str | None:
         operator = operator.name()
     found = re.fullmatch(r"(\w+::\w+)(\.\w+)?", operator) if isinstance(operator, str) else None
     return found[1] if found else None
+
+
+def convolution_backend(args: Sequence[Any]) -> str:
+    """What a convolution is computed by, "Mkldnn" for example, from the arguments of `torch.ops.aten.convolution`."""
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args
+    return torch._C._select_conv_backend(  # pyright: ignore[reportAttributeAccessIssue]
+        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups
+    ).name
 
 
 def random_state() -> dict[str, Any]:

@@ -68,7 +68,7 @@ class CompressionReport:
     params_before: int
     params_after: int
     metric: str
-    """What the target counts: "params", "layer-params", "macs" or "latency"."""
+    """What the target counts: "params" or "latency" for example."""
     target_sparsity: float
     sparsity: float
     """Of what the metric counts."""

@@ -68,7 +68,8 @@ def prune(
         limits: A floor and a ceiling by name pattern, shares of the units that a group keeps:
             `{"layers.0.*": (0.5, 1.0)}`.
         metric: What the size counts: "params", "layer-params" (those of layers that hold units), "macs" on the example
-            inputs, "latency" (measured on the model's device), "blocks" (of depth), or a metric of your own
+            inputs, "memory" of them, "disk", "latency" (measured on the model's device), "blocks" (of depth), one of
+            the other metrics on the page about several budgets, or a metric of your own
             (`l0prune.size.Metric`).
         importance: "magnitude", "activation", "taylor", "fisher", "random", or a function `f(model, groups)` that
             returns a number for each unit of all groups, or {group name: numbers of its units}; see `importances`.

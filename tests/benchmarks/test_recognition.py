@@ -59,6 +59,21 @@ def test_a_trial_repeats_for_every_objective(objective: str, recogniser: Recogni
     assert "nats" not in rows[0]
 
 
+def test_what_the_dense_encoder_expects_adds_nothing_for_itself(recogniser: Recogniser, sets: Sets) -> None:
+    with torch.no_grad():
+        found = {
+            kind: losses.Objective(kind, recogniser)(recogniser.encoder, sets.pool, [0, 1])
+            for kind in ("task", "tokens")
+        }
+        logits, tokens, rows = recogniser.logits(torch.randn(1, 500, recogniser.encoder.config.d_model), [[5, 6, 7]])
+    # Its states are kept in half precision.
+    assert float(found["tokens"].total) == pytest.approx(float(found["task"].total), abs=1e-3)
+    assert float(losses.divergence(logits, logits)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.divergence(logits, logits.flip(1))) > 0
+    assert tokens.tolist() == [5, 6, 7]
+    assert rows.tolist() == [0, 0, 0]
+
+
 def test_a_copy_of_the_teacher_is_at_the_floor_of_the_distance(recogniser: Recogniser, sets: Sets) -> None:
     figures = evaluate(recogniser.encoder, sets.test, recogniser)
     floor = float(torch.nn.functional.softplus(torch.tensor(-1.0)))

@@ -73,7 +73,9 @@ def test_rows_with_other_gradients_are_other_rows(tmp_path: Path, ran: list[Tria
     assert "gradients as they are" in table
     assert "gradients of norm 1 at most" in table
     rows = [trial.row() | {"nats": 1.0} for trial in ran[1:2]]
-    assert {"label": "random", "size": 50, "steps": 300, "objective": "task", "seed": 0} in plan.owed(["random"], rows)
+    assert {"label": "random", "size": 50, "steps": 300, "objective": "tokens", "seed": 0} in plan.owed(
+        ["random"], rows
+    )
 
 
 def test_missing_lists_what_the_comparison_owes(
@@ -84,10 +86,10 @@ def test_missing_lists_what_the_comparison_owes(
     capsys.readouterr()
     assert whisper.main(["missing", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "label=random size=50 steps=300 objective=task seed=0" not in lines
-    assert "label=random size=50 steps=300 objective=task seed=1" in lines
+    assert "label=random size=50 steps=300 objective=tokens seed=0" not in lines
+    assert "label=random size=50 steps=300 objective=tokens seed=1" in lines
     # The one that has been measured is among the two best others, by default.
-    assert "label=random size=50 steps=1500 objective=task seed=0" in lines
+    assert "label=random size=50 steps=1500 objective=tokens seed=0" in lines
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ OF_SPEECH = [
     "--min-seconds",
     "--mode",
     "--projections",
+    "--short-clips",
     "--task",
     "--task-weight",
     "--teacher",
@@ -132,8 +133,8 @@ HELP = """
 import sys
 from l0prune_cli.main import main
 named = [[command, "--plugin", "speech"] for command in ("compress", "groups")]
-others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "pareto", "plugins", "push", "report")
-others = (*others, "cut", "verify")
+others = ("bench", "compress", "cut", "doctor", "evaluate", "export", "groups", "pareto", "plugins", "push", "report")
+others = (*others, "verify")
 for command in ([], *([other] for other in others), *named):
     sys.argv = ["l0prune", *command, "--help"]
     try:

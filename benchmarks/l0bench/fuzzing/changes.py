@@ -126,7 +126,7 @@ def _repacked(form: str, data: bytes, chance: random.Random) -> bytes:
         chosen = chance.choice(pickles if pickles and chance.random() < 0.8 else names)
         for name in names:
             part = archive.read(name)
-            out.writestr(name, changed_bytes(part, chance, _PICKLE) if name == chosen else part)
+            out.writestr(zipfile.ZipInfo(name), changed_bytes(part, chance, _PICKLE) if name == chosen else part)
     return sealed(made.getvalue()) if form == "checkpoint" else made.getvalue()
 
 

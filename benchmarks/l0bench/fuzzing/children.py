@@ -101,17 +101,21 @@ def _watch(child: int, told: int, shared: memoryview) -> tuple[bytes, bool]:
             if not piece:
                 return said, hung
             said += piece
-        elif shared[_BEGUN] and _is_hanging(child, shared):
+        elif _is_hanging(child, shared):
             os.kill(child, signal.SIGKILL)
             hung = True
 
 
 def _is_hanging(child: int, shared: memoryview) -> bool:
     """Whether the input that is being read has used up its time."""
+    # Read once: the child sets it back to 0 when an input is done.
+    begun = shared[_BEGUN]
+    if not begun:
+        return False
     # The second field of the line is a name in parentheses, which may hold spaces.
     fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
     used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return used - shared[_BEGUN_CPU] > SECONDS or time.monotonic() - shared[_BEGUN] > _ASLEEP_SECONDS
+    return used - shared[_BEGUN_CPU] > SECONDS or time.monotonic() - begun > _ASLEEP_SECONDS
 
 
 def _run_child(

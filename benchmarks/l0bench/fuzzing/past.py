@@ -43,6 +43,7 @@ def _wide(tree: dict[str, Any]) -> None:
 _DEEP_TUPLES = _archive(b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s.")
 
 PAST: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "a line end in a tensor's name": ("safetensors", lambda data: data.replace(b"original0", b"orig\\nal0")),
     "an index that names files elsewhere": (
         "Hugging Face index",
         lambda data: data.replace(b"part.safetensors", b"../teacher.safetensors"),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from l0bench.recognition.plan import OBJECTIVE
 from l0prune import write_atomic
 
 Row = dict[str, Any]
@@ -23,7 +24,9 @@ def draw(rows: Sequence[Row], dense: Row | None, key: str, path: Path) -> None:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    panels = sorted({(row["objective"], row["steps"]) for row in rows}, key=lambda x: (x[0] != "task", x)) or [("", 0)]
+    panels = sorted({(row["objective"], row["steps"]) for row in rows}, key=lambda x: (x[0] != OBJECTIVE, x)) or [
+        ("", 0)
+    ]
     figure = Figure(figsize=(4.6 * len(panels), 4.6), layout="constrained")
     title, scale = _NAMES[key]
     labels = sorted({row["label"] for row in rows}, key=lambda label: (label != "wrap", label))

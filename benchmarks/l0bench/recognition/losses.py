@@ -6,15 +6,17 @@ Legend: B windows, T frames, D width.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l0bench.recognition.kept_states import Windows
 from l0bench.recognition.recogniser import Recogniser
 
-OBJECTIVES = ("task", "last", "all")
-"""The last layer and half of the recogniser's own loss; the last layer, which is all that the decoder reads; all."""
-TASK_WEIGHT = 0.5
+OBJECTIVES = ("task", "tokens", "last", "all")
+"""The last layer and half of the recogniser's own loss; also what the decoder expects at each token, with the dense
+encoder; the last layer alone, which is all that the decoder reads; all layers."""
+TASK_WEIGHT, TOKEN_WEIGHT = 0.5, 1.0
 
 
 class Loss(NamedTuple):
@@ -38,6 +40,15 @@ def distance(state: Tensor, target: Tensor) -> Tensor:
     return apart - F.logsigmoid(F.cosine_similarity(state, target, dim=-1)).mean()
 
 
+def divergence(logits: Tensor, expected: Tensor) -> Tensor:
+    """KL divergence in nats a token, of (N, V) logits from others.
+
+    Source: Hinton et al. 2015 (arXiv 1503.02531), section 2, at temperature 1.
+    """
+    ours, theirs = F.log_softmax(logits, dim=-1), F.log_softmax(expected, dim=-1)
+    return F.kl_div(ours, theirs, log_target=True, reduction="batchmean")
+
+
 class Objective:
     """The loss of an encoder on windows, by one of `OBJECTIVES`.
 
@@ -57,8 +68,14 @@ class Objective:
         pairs = zip(states, targets, strict=True)
         apart = sum((distance(state.float(), target) for state, target in pairs), start=targets[0].new_zeros(()))
         apart = apart / len(targets)
-        if self.kind != "task":
+        if self.kind in ("last", "all"):
             return Loss(apart, apart, None)
-        sums, counts = self._recogniser.nats(states[-1], [windows.tokens[i] for i in chosen])
-        task = sums.sum() / counts.sum()
-        return Loss(apart + TASK_WEIGHT * task, apart, task)
+        said = [windows.tokens[i] for i in chosen]
+        logits, tokens, _ = self._recogniser.logits(states[-1], said)
+        task = F.cross_entropy(logits, tokens)
+        total = apart + TASK_WEIGHT * task
+        if self.kind == "tokens":
+            with torch.no_grad():
+                expected, _, _ = self._recogniser.logits(targets[-1].to(states[-1].dtype), said)
+            total = total + TOKEN_WEIGHT * divergence(logits, expected)
+        return Loss(total, apart, task)

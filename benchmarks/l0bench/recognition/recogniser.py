@@ -80,6 +80,21 @@ class Recogniser:
         Returns:
             The sum over each window's tokens (B,), differentiable, and their number (B,).
         """
+        logits, labels, rows = self.logits(states, transcripts)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        nothing = losses.new_zeros(len(transcripts))
+        return nothing.index_add(0, rows, losses), torch.bincount(rows, minlength=len(transcripts))
+
+    def logits(self, states: Tensor, transcripts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """What the decoder expects at each token of the transcripts, told all before it.
+
+        Args:
+            states: (B, T, D) what an encoder made.
+            transcripts: The tokens of each window.
+
+        Returns:
+            Logits (N, V), float32 and differentiable, the tokens that come (N,), and the windows that they are of (N,).
+        """
         longest = len(self.prefix) + max(map(len, transcripts)) - 1
         inputs = torch.full((len(transcripts), longest), self.end)
         labels = torch.full((len(transcripts), longest), _IGNORED)
@@ -91,9 +106,7 @@ class Recogniser:
         hidden = decoder(input_ids=inputs, encoder_hidden_states=states, use_cache=False).last_hidden_state
         # The vocabulary is the widest part by far: only where a token is asked for.
         asked = labels != _IGNORED
-        losses = F.cross_entropy(self.model.proj_out(hidden[asked]).float(), labels[asked], reduction="none")
-        rows = asked.nonzero()[:, 0]
-        return losses.new_zeros(len(transcripts)).index_add(0, rows, losses), asked.sum(1)
+        return self.model.proj_out(hidden[asked]).float(), labels[asked], asked.nonzero()[:, 0]
 
     @torch.no_grad()
     def heard(self, states: Tensor) -> list[list[str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from l0bench.recognition.plan import MAX_NORM
+from l0bench.recognition.plan import MAX_NORM, OBJECTIVE
 from l0prune import write_atomic
 
 Row = dict[str, Any]
@@ -79,7 +79,7 @@ def _markdown(rows: Sequence[Row], dense: Row | None) -> str:
             "",
         ]
     for objective, steps, norm in sorted(
-        {_part(row) for row in rows}, key=lambda x: (x[2] != MAX_NORM, x[0] != "task", x[:2])
+        {_part(row) for row in rows}, key=lambda x: (x[2] != MAX_NORM, x[0] != OBJECTIVE, x[:2])
     ):
         gradients = "gradients as they are" if norm is None else f"gradients of norm {norm:g} at most"
         lines += [f"## {steps} steps, objective {objective}, {gradients}", ""]

@@ -12,6 +12,7 @@ from torch import nn
 
 from l0prune.errors import RunError
 from l0prune.measuring import parameters
+from l0prune.plugin import as_before, get_plugin
 from l0prune.removal import RemovalPlan, apply_plan
 from l0prune.size import parse_targets
 from l0prune.storage import OWN_LOOP, WEIGHTS
@@ -57,7 +58,8 @@ def made_again(path: Path, description: Mapping[str, Any], report: Mapping[str, 
             targets = parse_targets(",".join(asked["target"].values()))
             made = cut(asked["of"], targets, out=again, polish=asked["polish"])
         else:
-            made = compress(name, config=path / "config.toml", out=again)
+            before = as_before(get_plugin(name), settings)
+            made = compress(name, config=path / "config.toml", settings=before, out=again)
         difference = _first_difference(path / WEIGHTS, again / WEIGHTS)
     if difference:
         told = report.get("versions", {})

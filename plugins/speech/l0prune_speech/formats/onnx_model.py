@@ -47,6 +47,7 @@ register_format(
         open=opened(run_onnx),
         opened_by="onnxruntime",
         expected=program_outputs,
+        holds_streaming=True,
         tolerance=1e-4,
         refuses=_refuses,
         needs=check_onnx,

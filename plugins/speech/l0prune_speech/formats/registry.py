@@ -29,8 +29,10 @@ _FILES = (
     "fairseq",
     "huggingface",
     "onnx_model",
+    "onnx_streaming",
     "s3prl",
     "torch_export",
+    "torch_export_streaming",
     "torchaudio_names",
     "torchscript",
 )
@@ -72,8 +74,16 @@ class Format:
     """The largest relative difference between the two."""
     refuses: "Callable[[Checkpoint], str | None]" = lambda _checkpoint: None
     """Why the format cannot hold a network, or None."""
+    holds_streaming: bool = False
+    """Whether those who run what is written see chunks where the network does; otherwise streaming ones are refused."""
     needs: Callable[[], None] = lambda: None
     """Raises a `ConfigError` where a package is missing that `write` or `open` takes."""
+
+    def refusal(self, checkpoint: "Checkpoint") -> str | None:
+        """Why the format cannot hold a network, or None."""
+        if checkpoint.config.get("streaming") is not None and not self.holds_streaming:
+            return "its classes do not apply the chunks of a streaming network: they would hear whole clips"
+        return self.refuses(checkpoint)
 
 
 _FORMATS: Registry[str, Format] = Registry(
