@@ -47,7 +47,11 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 def speech_twin(left: float, args: argparse.Namespace) -> Row:
     """The quick recipe for one size."""
     with tempfile.TemporaryDirectory() as place:
-        own = {"target_sparsity": 1 - left, "steps": args.steps}
+        own: dict[str, Any] = {"target_sparsity": 1 - left, "steps": args.steps}
+        if args.projected:
+            # The controller of elastic runs, whose choice is final where theirs is.
+            settle = l0prune.resolve(l0prune.get_plugin("speech"), own).joint.steps
+            own["controller"] = {"kind": "projected", "settle_steps": settle}
         began = time.process_time()
         report = l0prune.compress("speech", settings=settings(args) | own, out=Path(place) / "run")
     seconds = round(time.process_time() - began, 2)
@@ -137,7 +141,8 @@ def run(args: argparse.Namespace) -> int:
     one_thread()
     same = {"material": args.material, "steps": args.steps, "seed": args.seed}
     facts = {**where(torch.device("cpu")), "commit": commit_of("l0prune", "plugins", "benchmarks")}
-    for wish in ROWS.missing([{**same, "label": TWIN, "left": left} for left in args.twins]):
+    twin = "twin, projected" if args.projected else TWIN
+    for wish in ROWS.missing([{**same, "label": twin, "left": left} for left in args.twins]):
         made = (
             speech_twin(wish["left"], args)
             if args.material == SPEECH
@@ -209,6 +214,7 @@ def parser() -> argparse.ArgumentParser:
     runs.add_argument("--seed", type=int, default=0)
     runs.add_argument("--label", default="elastic")
     runs.add_argument("--twins", type=float, nargs="*", default=LEFT)
+    runs.add_argument("--projected", action="store_true", help="speech: twins with the controller of elastic runs")
     runs.add_argument("--no-elastic", action="store_true")
     runs.set_defaults(command=run)
     commands.add_parser("table").set_defaults(command=table)
