@@ -60,7 +60,10 @@ def text_of(source: str) -> str:
     text = (ROOT / source).read_text(encoding="utf-8")
     if source.endswith(".cff"):
         return f"# How to cite\n\n```yaml\n{text}```\n"
-    return cells(text) if source.endswith(".py") else text
+    if source.endswith(".py"):
+        name = Path(source).stem.replace("_", " ")
+        return cells(text) if "\n# %%" in f"\n{text}" else f"# Example: {name}\n\n```python\n{text}```\n"
+    return text
 
 
 def cells(text: str) -> str:
