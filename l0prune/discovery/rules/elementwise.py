@@ -51,22 +51,8 @@ def _copy(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
 
 def pointwise(tracer: Tracer, operands: Sequence[Tensor], out: Any) -> None:
     """Unify the operands, dimension by dimension from the last."""
-    # What has just been made, with a mask added to it, is as long as what it meets where the mask is not.
-    blank = [x for x in operands if x.ndim and not tracer.facts(x).blocks and tracer.blank_under(x) is not None]
-    others = [x for x in operands if all(x is not other for other in blank)]
     for result in tensors([out]):
         tracer.set(result, unified(tracer, operands, result.ndim))
-        if blank and not tracer.facts(result).blocks and _extends(blank, others, result.ndim):
-            tracer.make_blank(result)
-
-
-def _extends(some: Sequence[Tensor], others: Sequence[Tensor], ndim: int) -> bool:
-    """Whether some tensors alone have a length along a dimension of their broadcast combination."""
-
-    def long(operands: Sequence[Tensor]) -> set[int]:
-        return {d + ndim - x.ndim for x in operands for d in range(x.ndim) if x.shape[d] > 1}
-
-    return not long(some) <= long(others)
 
 
 def unified(tracer: Tracer, operands: Sequence[Tensor], ndim: int) -> list[Block]:

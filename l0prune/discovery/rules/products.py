@@ -237,8 +237,7 @@ def _attention(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
         share = query.shape[-3] // x.shape[-3]
         tracer.unify(heads, theirs if theirs is None else np.repeat(theirs, share))
     for mask in tensors(args[3:]):
-        made = tracer.blank_under(mask) is not None and not tracer.facts(mask).blocks
-        if mask.ndim >= 3 and mask.shape[-3] > 1 and not made:
+        if mask.ndim >= 3 and mask.shape[-3] > 1:
             tracer.unify(heads, tracer.along(mask, -3))
     result = out if isinstance(out, Tensor) else out[0]
     features = tracer.along(value, -1)

@@ -156,12 +156,6 @@ def experts(m: Any, x: Tensor) -> Tensor:
     return torch.einsum("bxh,xhd->bxd", torch.tanh(torch.einsum("bd,xdh->bxh", x, m.w)), m.v)
 
 
-def with_zeros(m: Any, x: Tensor) -> Tensor:
-    heads = m.a(x).unflatten(-1, (-1, 2)).transpose(1, 2)
-    bias = torch.zeros(1, heads.shape[1], x.shape[1], x.shape[1]) + torch.eye(x.shape[1])
-    return m.b(((heads @ heads.mT + bias).softmax(-1) @ heads).transpose(1, 2).flatten(2))
-
-
 def turned(h: Tensor) -> Tensor:
     """Each step and the one before as a complex number, turned by a quarter."""
     pairs = torch.stack([h, h.roll(1, 1)], -1)
@@ -359,9 +353,6 @@ LAYERS: dict[str, Case] = {
     ),
     "steps picked by their score": on_steps(
         picked, "6 unit", "nothing that can be gated reads it", a=linear(3, 6), s=linear(3, 1), b=linear(6, 2)
-    ),
-    "heads that meet zeros with a mask added": on_steps(
-        with_zeros, "4 head", a=linear(3, 8), b=linear(8, 2)
     ),
     "units of which the largest stay": on_rows(
         lambda m, x: m.b(m.a(x).topk(3, -1).values), "", "what it ranks", a=linear(3, 6), b=linear(3, 2)

@@ -81,12 +81,5 @@ SOUND_NETWORKS: dict[str, Network] = {
     "Conv-TasNet": Network(
         lambda: torchaudio.models.ConvTasNet(2, 16, 16, 3, 16, 32, 2, 2), (WAVES[:, None, :1024],)
     ),
-    "wav2vec 2.0 (torchaudio)": Network(
-        lambda: torchaudio.models.wav2vec2_model(
-            "group_norm", [(32, 10, 5), (32, 3, 2), (32, 3, 2)], False, 64, 0.0, 16, 4, 2, 4, 0.0, 128, 0.0, 0.0, False,
-            0.0, 32,
-        ),
-        (WAVES,),
-    ),
     "DeepSpeech": Network(lambda: torchaudio.models.DeepSpeech(20, 64, 10), (MELS.transpose(1, 2)[:, None],)),
 }  # fmt: skip

@@ -122,13 +122,8 @@ TEXT_NETWORKS: dict[str, Network] = {
         read("XLNet", "ForSequenceClassification", vocab_size=100, d_model=64, n_layer=2, n_head=4, d_inner=128), IDS
     ),
     "OPT": Network(language("OPT", ffn_dim=128, word_embed_proj_dim=64), TEXT),
-    "GPT-Neo": Network(
-        read("GPTNeo", vocab_size=100, hidden_size=64, num_layers=2, num_heads=4, intermediate_size=128,
-             attention_types=[[["global", "local"], 1]]), TEXT
-    ),
     "GPT-NeoX": Network(language("GPTNeoX"), TEXT),
     "GPT-J": Network(read("GPTJ", vocab_size=100, rotary_dim=8, **OLD), TEXT),
-    "CodeGen": Network(read("CodeGen", vocab_size=100, rotary_dim=8, **OLD), TEXT),
     "MPT": Network(read("Mpt", vocab_size=100, d_model=64, n_layers=2, n_heads=4), TEXT),
     "BigCode": Network(read("GPTBigCode", vocab_size=100, **OLD), TEXT),
     "Mistral": Network(language("Mistral", **FEW), TEXT),
@@ -156,14 +151,9 @@ TEXT_NETWORKS: dict[str, Network] = {
                  layer_types=["linear_attention", "full_attention"]), TEXT
     ),
     "Mamba-2": Network(language("Mamba2", state_size=8, num_heads=8, head_dim=16, n_groups=2, chunk_size=8), TEXT),
-    "FalconMamba": Network(language("FalconMamba", state_size=8), TEXT),
     "RecurrentGemma": Network(language("RecurrentGemma", lru_width=64, attention_window_size=8, **FEW), TEXT),
     "RWKV": Network(read("Rwkv", vocab_size=100, hidden_size=64, attention_hidden_size=64, num_hidden_layers=2,
                   intermediate_size=128), TEXT),
-    "T5": Network(
-        read("T5", "ForConditionalGeneration", vocab_size=100, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4,
-             pad_token_id=0, decoder_start_token_id=0), BOTH
-    ),
     "BART": Network(read("Bart", "ForConditionalGeneration", **SIDES), BOTH),
     "Marian": Network(read("Marian", "MTModel", **SIDES, decoder_start_token_id=1), BOTH),
     "Pegasus": Network(read("Pegasus", "ForConditionalGeneration", **SIDES), BOTH),
