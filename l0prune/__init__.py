@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         errors,
         formats,
         gates,
+        graphs,
         groups,
         importance,
         layers,
@@ -128,6 +129,7 @@ if TYPE_CHECKING:
     from l0prune.workflows import Observer as Observer
     from l0prune.workflows import Verification as Verification
     from l0prune.workflows import compress, evaluate, export, prune
+    from l0prune.workflows import cut as cut
     from l0prune.workflows import inspect_groups as inspect_groups
     from l0prune.workflows import rehearse as rehearse
     from l0prune.workflows import summarise_kinds as summarise_kinds
@@ -288,6 +290,7 @@ _MORE = {
         "CompressionReport",
         "Observer",
         "Verification",
+        "cut",
         "inspect_groups",
         "rehearse",
         "summarise_kinds",
@@ -303,6 +306,7 @@ _FOLDERS = (
     "errors",
     "formats",
     "gates",
+    "graphs",
     "groups",
     "importance",
     "layers",

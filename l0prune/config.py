@@ -116,6 +116,28 @@ class ControllerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ElasticConfig:
+    """Sizes that one run is trained for, all by one order of the units: any of them is cut out afterwards."""
+
+    smallest: Annotated[float | None, Setting(gt=0, lt=1)] = None
+    """Share of the size that the smallest network keeps; with it a run is elastic, and has no other target."""
+    largest: Annotated[float, Setting(gt=0, le=1)] = 1.0
+    """Share that the largest network keeps."""
+    sizes: Counted = 1
+    """Sizes that each step trains once the order of the units is final; with 1 they take turns over the steps."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "elastic")
+        ordered = self.smallest is None or self.smallest < self.largest
+        _check(ordered, "elastic.largest out of range", self.largest, f"above elastic.smallest {self.smallest}")
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The smallest and the largest share; None where a run is not elastic."""
+        return None if self.smallest is None else (self.smallest, self.largest)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompactionConfig:
     """When units that have closed for good leave the network during the joint stage.
 
@@ -199,8 +221,9 @@ class RunConfig:
     """Share of the size to remove."""
     metric: str = "params"
     """What the target counts: "params", "layer-params" (parameters of the layers that hold units, without embeddings
-    for example), "macs" (multiply-accumulates), "disk" or "disk-float16" (bytes of the saved weights), "latency"
-    (measured on the run's device), or a metric of one's own by its name."""
+    for example), "active-params" (of experts as many as are picked), "macs" (multiply-accumulates), "memory" (of
+    weights and activations), "disk", "disk-float16" or "disk-int8" (bytes of the saved weights), "latency" or
+    "latency-int8" (measured on the run's device), "blocks" (of depth), or a metric of one's own by its name."""
     target_speedup: Annotated[float | None, Setting(gt=1)] = None
     """With the metric "latency", in place of target_sparsity: how many times faster the pruned network is to be."""
     target_ms: Annotated[float | None, Setting(gt=0)] = None
@@ -225,6 +248,7 @@ class RunConfig:
     gates: GateConfig = field(default_factory=GateConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     compaction: CompactionConfig = field(default_factory=CompactionConfig)
+    elastic: ElasticConfig = field(default_factory=ElasticConfig)
     joint: StageConfig = field(default_factory=lambda: StageConfig(steps=1000, learning_rate=2e-4))
     """Distillation and pruning together. With 0 steps units are removed at once, as `one_shot` says."""
     further: StageConfig = field(default_factory=lambda: StageConfig(steps=500, learning_rate=1e-4))
@@ -239,7 +263,8 @@ class RunConfig:
         check_fields(self)
         # Gates take the place of weights, and what is compiled takes no hooks.
         _check(not self.joint.fake_int8, "joint.fake_int8 is set", self.joint.fake_int8, "further.fake_int8")
-        _check(not (self.compile and self.further.fake_int8), "further.fake_int8 with compile", True, "compile = false")
+        hooked = self.further.fake_int8 != ""
+        _check(not (self.compile and hooked), "further.fake_int8 with compile", True, "compile = false")
 
 
 def _check_limits(limits: object) -> None:

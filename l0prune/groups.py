@@ -147,6 +147,10 @@ class Bypass:
             raise GroupError("unknown form of a bypass", where=self.module, got=self.returns, expected=listed(RETURNS))
 
 
+EXPERT = "expert"
+"""The kind of groups whose units are whole experts, each with its row of the router."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PruneGroup:
     """Units that are kept or removed together wherever they stand."""
@@ -166,6 +170,8 @@ class PruneGroup:
     """Present exactly when the group may be emptied."""
     goes_along: tuple[Bypass, ...] = ()
     """Further modules of the residual block: they go where the one of `bypass` goes."""
+    fewest: int = 1
+    """How many units have to stay where nothing bypasses the group: a router picks so many experts."""
 
     def __post_init__(self) -> None:
         for place in self.places:
@@ -184,6 +190,9 @@ class PruneGroup:
             raise GroupError("group has no consumer to gate", where=self.name)
         if self.goes_along and self.bypass is None:
             raise GroupError("modules go along with no bypass", where=self.name)
+        if not 1 <= self.fewest <= max(self.units, 1):
+            expected = f"1 to {self.units}"
+            raise GroupError("not a number of units that can stay", where=self.name, got=self.fewest, expected=expected)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PruneGroup":
         """Itself: copies of gated models share their groups, whose index maps never change."""
@@ -191,8 +200,8 @@ class PruneGroup:
 
     @property
     def least_units(self) -> int:
-        """The fewest units that removal can leave: 0 for a block that can be bypassed, else 1."""
-        return 0 if self.bypass else 1
+        """The fewest units that removal can leave: 0 for a block that can be bypassed, else `fewest`."""
+        return 0 if self.bypass else self.fewest
 
     @property
     def bypasses(self) -> tuple[Bypass, ...]:
@@ -218,6 +227,9 @@ class PruneGroup:
 
     def step(self, round_to: int) -> int:
         """The fewest units whose channels are a multiple of `round_to`; all of them where there are fewer."""
+        if self.kind == EXPERT:
+            # They are no width of any product.
+            return 1
         return min(self.units, round_to // gcd(round_to, self.channels))
 
     def to_json(self) -> dict[str, Any]:
@@ -234,6 +246,7 @@ class PruneGroup:
             # Files of groups without any are as they always were.
             **({"calls": [call.to_json() for call in self.calls]} if self.calls else {}),
             **({"goes_along": [vars(bypass) for bypass in self.goes_along]} if self.goes_along else {}),
+            **({"fewest": self.fewest} if self.fewest > 1 else {}),
         }
 
     @classmethod
@@ -264,6 +277,7 @@ class PruneGroup:
                 alive_with=tuple(data["alive_with"]),
                 bypass=Bypass(**data["bypass"]) if data["bypass"] else None,
                 goes_along=tuple(Bypass(**bypass) for bypass in data.get("goes_along", ())),
+                fewest=data.get("fewest", 1),
             )
         except (TypeError, ValueError, GroupError) as error:
             raise PlanError("malformed prune group", where=data["name"], got=error) from error
@@ -296,7 +310,7 @@ _GROUP_SCHEMA = {
     "alive_with": [str],
     "bypass": (None, _BYPASS_SCHEMA),
 }
-_OPTIONAL_SCHEMA = {"calls": [_CALL_SCHEMA], "goes_along": [_BYPASS_SCHEMA]}
+_OPTIONAL_SCHEMA = {"calls": [_CALL_SCHEMA], "goes_along": [_BYPASS_SCHEMA], "fewest": int}
 
 
 def consecutive(units: int, width: int = 1, offset: int = 0) -> np.ndarray:

@@ -9,7 +9,16 @@ from typing import Any
 
 from l0prune_cli import options
 
-_OPTIONAL = ("transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "ctranslate2", "huggingface_hub")
+_OPTIONAL = (
+    "transformers",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "ctranslate2",
+    "datasets",
+    "huggingface_hub",
+)
 """Distributions that some formats and backends need."""
 
 

@@ -14,6 +14,7 @@ from l0prune.support import safe_children
 from l0prune_cli import (
     bench,
     compress,
+    cut,
     doctor,
     evaluate,
     export,
@@ -31,6 +32,7 @@ _OF_PLUGINS = {"compress": compress.command, "groups": groups.command}
 """Commands that a plugin adds flags to."""
 _OTHERS = {
     "bench": bench.command,
+    "cut": cut.command,
     "doctor": doctor.command,
     "evaluate": evaluate.command,
     "export": export.command,

@@ -7,17 +7,23 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from l0prune.discovery.rules import apply_rule, rule_of
+from l0prune.discovery.lifetimes import Lifetimes
+from l0prune.discovery.rules import apply_rule, enter_module, rule_of
 from l0prune.discovery.traced import Trace
 from l0prune.discovery.tracer import Tracer
 from l0prune.errors import TraceError
-from l0prune.support import compiled_from, copied, one_line, plain_attention
+from l0prune.support import compiled_from, copied, one_line, plain_attention, sharded_parts
 
 
 # Under `torch.inference_mode` operators come in other parts, which rules do not know.
 @torch.inference_mode(False)
 def trace(
-    model: nn.Module, observe: Callable[[nn.Module], Any], *, training: bool = True, time_limit: float = 60.0
+    model: nn.Module,
+    observe: Callable[[nn.Module], Any],
+    *,
+    training: bool = True,
+    time_limit: float = 60.0,
+    memory: bool = False,
 ) -> Trace:
     """Watch a model's forward pass in evaluation mode, and in training mode too where that runs.
 
@@ -26,6 +32,7 @@ def trace(
         observe: Runs a model on example inputs and returns its outputs.
         training: Also look at the branches of training mode.
         time_limit: Seconds after which tracing gives up.
+        memory: Also note which tensors are in memory at the same time.
 
     Raises:
         TraceError: The model cannot be followed, or its forward pass fails or takes too long.
@@ -39,7 +46,9 @@ def trace(
             got=f"{type(error).__name__}: {one_line(error)}",
             hint="nn.utils.weight_norm keeps a computed tensor: use nn.utils.parametrizations.weight_norm",
         ) from error
-    tracer = Tracer(twin, apply_rule, rule_of, time_limit)
+    tracer = Tracer(twin, apply_rule, rule_of, enter_module, time_limit)
+    if memory:
+        tracer.lifetimes = Lifetimes([*twin.parameters(), *twin.buffers()])
     with plain_attention(), torch.random.fork_rng(), torch.no_grad():
         try:
             tracer.watch(lambda: observe(twin.eval()))
@@ -52,6 +61,8 @@ def trace(
                 got=f"{type(error).__name__}: {one_line(error)}",
                 hint="pass inputs that `model(*example_inputs)` accepts, on the model's device",
             ) from error
+        if tracer.lifetimes is not None:
+            tracer.trace.allocations, tracer.lifetimes = tracer.lifetimes.found, None
         if training:
             costs, tracer.trace.costs = tracer.trace.costs, []
             try:
@@ -74,6 +85,9 @@ def check_traceable(model: nn.Module) -> None:
     if (original := compiled_from(model)) is not None:
         hint = "pass the module that torch.compile was given, and compile it once there are gates on it"
         raise TraceError("a compiled model cannot be followed", where=type(original).__name__, hint=hint)
+    if parts := sharded_parts(model):
+        hint = "call fully_shard after wrap, and make the optimizer after both"
+        raise TraceError("a sharded model cannot be followed", where=type(parts[0]).__name__, hint=hint)
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             hint = "pass the model as it was before torch.jit.script or torch.jit.trace"

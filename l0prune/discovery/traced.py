@@ -13,6 +13,8 @@ Atoms = np.ndarray
 
 
 OUTPUT = "part of the model's output"
+UNRANKED = "is picked by numbers that no ranking of a router gives"
+"""Why experts stay: their numbers mean something else, too."""
 
 
 class Block(NamedTuple):
@@ -39,6 +41,28 @@ class Cost(NamedTuple):
     module: str
     factor: int
     extents: tuple[Atoms, ...]
+
+
+class Ranking(NamedTuple):
+    """Scores of units from which a router picks the highest."""
+
+    atoms: Atoms
+    picked: int
+    along: str
+    """"tensor:dim" of the router's weight that makes them."""
+
+
+class Allocation(NamedTuple):
+    """Memory of one tensor: `factor` bytes times the lengths of `extents`, from one operator to another."""
+
+    module: str
+    """Path of the module whose operator made it; "" for what the model is given."""
+    factor: int
+    extents: tuple[Atoms, ...]
+    born: int
+    """Number of the operator that made it, which counts from 1; 0 for what the model is given."""
+    died: int | None
+    """Number of the first operator that runs without it; None where it is left at the end."""
 
 
 class NormCall(NamedTuple):
@@ -94,7 +118,10 @@ class Trace:
     heads: list[Atoms] = field(default_factory=list)
     """Atoms that stand for a whole head of attention."""
     costs: list[Cost] = field(default_factory=list)
+    allocations: list[Allocation] = field(default_factory=list)
+    """What is in memory during the pass in evaluation mode, beside weights; noted where `memory` was asked for."""
     norms: list[NormCall] = field(default_factory=list)
+    rankings: list[Ranking] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     calls: list[TracedCall] = field(default_factory=list)
     """Calls that are given sizes."""

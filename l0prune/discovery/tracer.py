@@ -19,7 +19,9 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Reading, Trace
+from l0prune.discovery.lifetimes import Lifetimes
+from l0prune.discovery.scratch import scratch
+from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Ranking, Reading, Trace
 from l0prune.errors import TraceError
 from l0prune.support import Convolution, TorchDispatchMode, kept_values, output_tensors, tree_leaves
 
@@ -32,6 +34,7 @@ class Tracer(TorchDispatchMode):
         operator_rule: Carries atoms through an operator: (tracer, operator, arguments, keywords, result).
         module_rule: Gives the rule of a module that is understood as a whole, (tracer, module, arguments, keywords,
             result), or None for one that is followed operator by operator.
+        enter_module: Told of each module that begins to run: (tracer, path, module, arguments, keywords).
         time_limit: Seconds after which tracing gives up.
     """
 
@@ -40,19 +43,30 @@ class Tracer(TorchDispatchMode):
         model: nn.Module,
         operator_rule: Callable[..., None],
         module_rule: Callable[[nn.Module], Callable[..., Any] | None],
+        enter_module: Callable[..., None],
         time_limit: float,
     ) -> None:
         super().__init__()
-        self._operator_rule, self._module_rule = operator_rule, module_rule
+        self._operator_rule, self._module_rule, self._enter_module = operator_rule, module_rule, enter_module
         self._facts: Any = WeakIdKeyDictionary()
         self._names: Any = WeakIdKeyDictionary()
         self._debts: Any = WeakIdKeyDictionary()
         self._single: Any = WeakIdKeyDictionary()
+        self._numbers: Any = WeakIdKeyDictionary()
+        self._unless_ranked: list[tuple[Atoms, str]] = []
+        self.experts: set[int] = set()
+        """First atoms of the dimensions along which modules pick experts by numbers that they are given."""
+        self.gated_experts: dict[int, tuple[int, Atoms]] = {}
+        """By the first atom of a router, experts' places in the weights that are picked last, and how many dimensions
+        these have."""
         self._blank: dict[int, weakref.ref[Tensor]] = {}
         self._failure: tuple[BaseException, str] | None = None
         self._paths: list[str] = []
         self._inputs: list[Any] = []
         self._suspended = False
+        self._inside: Any = WeakIdKeyDictionary()
+        self.lifetimes: Lifetimes | None = None
+        """Notes what is in memory, where somebody wants to know."""
         self._first_of_buffers: int | None = None
         self._time_limit, self._deadline = time_limit, 0.0
         self._model, self.modules = model, dict(model.named_modules())
@@ -107,6 +121,14 @@ class Tracer(TorchDispatchMode):
         self._inputs.clear()
         with self:
             outputs = run()
+        ranked = {ranking.atoms.tobytes() for ranking in self.trace.rankings}
+        # They were told before what has become of the same units since then.
+        unranked = [(atoms, reason) for atoms, reason in self._unless_ranked if atoms.tobytes() not in ranked]
+        self.trace.pins[:0] = unranked
+        self._unless_ranked.clear()
+        for _, atoms in self.gated_experts.values():
+            self.consume(atoms)
+        self.gated_experts.clear()
         for leaf in output_tensors(outputs):
             for block in self.facts(leaf).blocks:
                 self.pin(block.atoms, OUTPUT)
@@ -118,6 +140,9 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run an operator, then carry the atoms of its operands over to its results."""
+        lifetimes = self.lifetimes if self._paths else None
+        if lifetimes is not None:
+            lifetimes.before(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
         out = func(*args, **(kwargs or {}))
         if not self._suspended:
             if time.monotonic() > self._deadline:
@@ -129,7 +154,23 @@ class Tracer(TorchDispatchMode):
                 )
             self._operator_rule(self, func, args, kwargs or {}, out)
             self._carry_single((args, kwargs), out)
+        if lifetimes is not None:
+            results = [(result, self._carried_by_result(result, args)) for result in output_tensors(out)]
+            lifetimes.after(results, self.here, scratch(func, args, out, self.carried_by))
         return out
+
+    def _carried_by_result(self, result: Tensor, args: tuple) -> tuple[Block, ...]:
+        """What a result carries, as far as is known.
+
+        Inside a module that is understood as a whole no operator is followed: what has the shape of an operand carries
+        the same.
+        """
+        if not self._suspended:
+            return self.carried_by(result)
+        alike = (leaf for leaf in args if isinstance(leaf, Tensor) and leaf.shape == result.shape)
+        blocks = next((found for leaf in alike if (found := self.carried_by(leaf) or self._inside.get(leaf))), ())
+        self._inside[result] = blocks
+        return blocks
 
     def _carry_single(self, arguments: object, out: object) -> None:
         """Follow the unit of layers that have but one, up to the next layer: it is never cut, but may be the output."""
@@ -166,6 +207,11 @@ class Tracer(TorchDispatchMode):
         """Say that a tensor has just been made, of one value: what is written to it decides what it carries."""
         if self._paths:  # Not what is made outside the model: that is its input.
             self._blank[tensor.untyped_storage().data_ptr()] = weakref.ref(tensor)
+
+    def carry_new(self, tensor: Tensor) -> None:
+        """Say that a tensor has just been made, and that its dimensions are worth following."""
+        lengths = [(dim, extent) for dim, extent in enumerate(tensor.shape) if extent > 1]
+        self.set(tensor, [Block((dim,), self.new_atoms(extent)) for dim, extent in lengths])
 
     def blank_under(self, view: Tensor) -> Tensor | None:
         """The blank tensor that `view` shows a part of."""
@@ -253,6 +299,32 @@ class Tracer(TorchDispatchMode):
             debt = (atoms[atoms != 0].ravel(), reason, self._where)
             self._debts.setdefault(result, []).append(debt)
 
+    def pin_unless_ranked(self, atoms: np.ndarray, reason: str) -> None:
+        """Pin indices, unless a router picks the highest of them: then closed ones are the lowest already."""
+        self._unless_ranked.append((atoms, f"{reason}{self._where}"))
+
+    def ranked(self, atoms: Atoms, picked: int, along: str, module: str) -> None:
+        """Say that the highest of some units' scores are picked, and which module makes them, or picks."""
+        self.trace.rankings.append(Ranking(atoms, picked, along))
+        self.trace.norms.append(NormCall(module, -1, atoms))
+
+    def number(self, tensor: Tensor, atoms: Atoms | None) -> None:
+        """Say that an integer tensor holds numbers of units."""
+        if atoms is not None:
+            self._numbers[tensor] = atoms
+
+    def numbered(self, tensor: Any) -> Atoms | None:
+        """The units whose numbers a tensor holds, None where it holds something else."""
+        return self._numbers.get(tensor) if isinstance(tensor, Tensor) else None
+
+    def leaf_of(self, atoms: Atoms) -> tuple[str, int] | None:
+        """The parameter and the dimension of it that have these atoms, if they are one's."""
+        for name, dims in self.trace.leaves.items():
+            for dim, leaf in enumerate(dims):
+                if len(leaf) == atoms.size and np.array_equal(leaf, atoms):
+                    return name, dim
+        return None
+
     def pin_all(self, tensor: Tensor, reason: str) -> None:
         """Pin everything a tensor carries."""
         for block in self.facts(tensor).blocks:
@@ -321,9 +393,11 @@ class Tracer(TorchDispatchMode):
             self._suspended = False
 
     def _follow(self, path: str, module: nn.Module) -> None:
-        def enter(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+        def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
             self._paths.append(path)
             self._inputs.append(next(iter([*args, *kwargs.values()]), None))
+            if not self._suspended:
+                self._enter_module(self, path, module, args, kwargs)
 
         def leave(*_: object) -> None:
             self._paths.pop()

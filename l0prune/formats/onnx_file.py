@@ -1,7 +1,7 @@
 """ONNX files."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def write_onnx(
     outputs: Sequence[str],
     kwargs: dict[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    metadata: Mapping[str, str] = {},
     opset: int = OPSET,
 ) -> list[str]:
     """Write an ONNX file that carries its SHA-256.
@@ -45,6 +46,7 @@ def write_onnx(
         outputs: Names of the tensors that it gives.
         kwargs: Keyword arguments.
         dynamic_shapes: As torch.export takes them.
+        metadata: Further entries of the file.
         opset: The version of ONNX's operators.
 
     Returns:
@@ -68,6 +70,7 @@ def write_onnx(
             verbose=False,
         )
     assert program is not None
+    program.model.metadata_props.update(metadata)
     # Room for the checksum of the file, which follows when it is whole.
     program.model.metadata_props[STAMP] = "0" * 64
     program.save(str(path), external_data=False)

@@ -1,7 +1,7 @@
 """ONNX files in int8: static, with scales from calibration, and dynamic."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ INT8_NOISE = 0.316
 """Of the signal (10 dB): what has more is no use."""
 
 
-def write_int8(write: Callable[[Path], list[str]], path: Path, calibration: list[Feeds] | None) -> list[str]:
+def write_int8(write: Callable[[Path], list[str]], path: Path, calibration: Sequence[Feeds] | None) -> list[str]:
     """Write an ONNX file in int8.
 
     Args:

@@ -109,6 +109,7 @@ def _gated_norms(
 ) -> tuple[list[GatedNorm], list[Standing], list[NormGates]]:
     standing: dict[str, list[tuple[int, Place]]] = {}
     dims: dict[str, int] = {}
+    elsewhere = {norm.module for group in groups for norm in group.norms if norm.along is not None}
     for g, group in enumerate(groups):
         by_module: dict[str, list[Place]] = {}
         for place in group.places if group.norms else ():
@@ -132,7 +133,8 @@ def _gated_norms(
         along_channels = tuple((g, replace(place, dim=0)) for g, place in places)
         standings.append(Standing((extents.pop(),), along_channels))
         channels.append(NormGates(gates, standings[-1], number))
-        gated.append(GatedNorm(norm, channels[-1], dims[path]).train(norm.training))
+        along = path not in elsewhere
+        gated.append(GatedNorm(norm, channels[-1], dims[path], along_channels=along).train(norm.training))
     return gated, standings, channels
 
 

@@ -4,7 +4,8 @@ Legend: N units of all groups, one after the other.
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from l0prune.config import CompactionConfig, ControllerConfig
+from l0prune.config import CompactionConfig, ControllerConfig, ElasticConfig
 from l0prune.errors import ConfigError, TrainingError
 from l0prune.gates.compaction import Compactor, compact
+from l0prune.gates.elastic import ElasticController
 from l0prune.gates.gated_model import GatedModel
 from l0prune.gates.size_controller_by_name import size_controller
 from l0prune.gates.size_controllers import reading_waits
 from l0prune.removal import RemovalPlan
+from l0prune.support import applied_key
 
 _LOOK_EVERY = 10
 """Steps between looks at what only the device knows, and how many in a row without a gradient are too many."""
@@ -49,7 +52,8 @@ class Controller(nn.Module):
     Args:
         gated: The model with gates, and their target.
         settings: Which size controller, its schedule and rates.
-        compaction: When closed units leave the network; never by default.
+        compaction: When closed units leave the network; never by default, and never where a run is elastic.
+        elastic: The sizes of an elastic run; None for one size.
         start: (N,) importances that gates start from, where the size controller goes by any.
         prior: (N,) importances that it goes by where the loss has no gradient.
 
@@ -65,6 +69,7 @@ class Controller(nn.Module):
         settings: ControllerConfig,
         *,
         compaction: CompactionConfig | None = None,
+        elastic: ElasticConfig | None = None,
         start: np.ndarray | None = None,
         prior: np.ndarray | None = None,
     ) -> None:
@@ -72,9 +77,13 @@ class Controller(nn.Module):
         # A tuple hides it from `modules()`: the gated model may hold this controller.
         self._gated, self.settings = (gated,), settings
         self.gates = gated.gates
-        self.controller = size_controller(gated.target_sparsity, settings, gated.gates, start=start, prior=prior)
+        self.controller = size_controller(
+            gated.target_sparsity, settings, gated.gates, elastic=elastic, start=start, prior=prior
+        )
         """Of the size. Saved states know it by this name."""
-        self.compactor = Compactor(gated, compaction) if compaction is not None and compaction.enabled else None
+        leaves = compaction is not None and compaction.enabled and not isinstance(self.controller, ElasticController)
+        # A unit that is closed at one size is open at another.
+        self.compactor = Compactor(gated, compaction) if compaction is not None and leaves else None
         self.made = 0
         """Steps made."""
         # What is saved and copied; `made` spares reading it back from a GPU.
@@ -86,6 +95,12 @@ class Controller(nn.Module):
         self._known: list[weakref.ref[Optimizer]] = []
         """Optimizers that are known to train all weights."""
         self.register_load_state_dict_post_hook(_read)
+
+    def __getattr__(self, name: str) -> Any:
+        """Tell torch's `fully_shard` to leave it alone: gates are few, and each process needs all of them."""
+        if name == applied_key():
+            return {"replicate": None}
+        return super().__getattr__(name)
 
     @property
     def gated(self) -> GatedModel:
@@ -197,6 +212,47 @@ class Controller(nn.Module):
                 got=f"{bad} such steps in a row",
                 hint="is the loss NaN or infinite? Call step() after backward() and before gradients are set to zero",
             )
+
+    @property
+    def sizes(self) -> Sequence[float | None]:
+        """Shares of the size to train in this step, one after the other, each under `at`; None for the gates as are."""
+        elastic = self.controller if isinstance(self.controller, ElasticController) else None
+        return elastic.sizes_at(self.made) if elastic is not None and self.gates.settled else (None,)
+
+    @contextmanager
+    def at(self, left: float | None) -> Iterator[None]:
+        """Hold the gates of an elastic run at those of one size meanwhile, in training and evaluation mode.
+
+        Args:
+            left: Share of the size that the network keeps; None leaves the gates as they are.
+
+        Raises:
+            ConfigError: The run is not elastic, or the share is not between its ends.
+        """
+        if left is None:
+            yield
+            return
+        with self.gates.fixed(torch.from_numpy(self.kept_at(left))):
+            yield
+
+    def kept_at(self, left: float) -> np.ndarray:
+        """Units (N,) that a cut of an elastic run to a share of the size keeps, bool.
+
+        Raises:
+            ConfigError: The run is not elastic, or the share is not between its ends.
+        """
+        return self.elastic.kept_at(self.gates, left)
+
+    @property
+    def elastic(self) -> ElasticController:
+        """What gives every size of an elastic run.
+
+        Raises:
+            ConfigError: The run is not elastic.
+        """
+        if not isinstance(self.controller, ElasticController):
+            raise ConfigError("there is one size alone", hint="wrap(..., elastic=(0.25, 1.0)) trains for every size")
+        return self.controller
 
     def compact(self, optimizers: Sequence[Optimizer]) -> RemovalPlan | None:
         """Cut out of the network what has closed for good, if it is time to look; call it after `step`.
@@ -333,5 +389,4 @@ def _read(controller: Controller, _: object) -> None:
     controller.made, controller._good, controller._known = int(controller.steps), controller.controlled_now(), []
     gates, size_controller = controller.gates, controller.controller
     gates.settled = False
-    if size_controller.settled_at(controller.made):
-        gates.settle(held=not size_controller.trained(gates))
+    size_controller.settle(gates, controller.made)

@@ -17,7 +17,15 @@ from torch.utils.hooks import RemovableHandle
 from l0prune.gates.fused_layout import Block, Layout, Standing, scaled
 from l0prune.gates.gates import Gates
 from l0prune.layers import OpenChannels
-from l0prune.support import backward_pass, base_of, operators_are_plain, own_parameters, saving_hooks, version_of
+from l0prune.support import (
+    backward_pass,
+    base_of,
+    is_sharded,
+    operators_are_plain,
+    own_parameters,
+    saving_hooks,
+    version_of,
+)
 
 
 class FusedGating:
@@ -200,5 +208,7 @@ def _alike(tensors: Sequence[Any], block: Block) -> bool:
         and tensor.dtype == first.dtype
         and tensor.device == first.device
         and tensor.is_contiguous()
+        # Of a layer whose turn it is not: `fully_shard` puts each together just before it runs.
+        and not is_sharded(tensor)
         for tensor in tensors
     )

@@ -14,6 +14,7 @@ from l0prune.config import GateConfig
 from l0prune.errors import GroupError
 from l0prune.gates.attachment import Attachment
 from l0prune.gates.gates import Gates
+from l0prune.graphs import GraphForm
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.removal import RemovalPlan, apply_plan, make_plan
 from l0prune.size import Budget, Facts, SizeModel, Subject, Target, budget_for, kept_indices, parameter_size
@@ -37,6 +38,7 @@ class GatedModel(nn.Module):
         config: Gate settings.
         size_model: The size that the target counts; the parameters by default.
         more: Further budgets, which the selection meets too.
+        form: Makes a graph of the dense model, if that is cut instead of the model itself.
 
     Raises:
         GroupError: A group does not fit the model; the model is untouched then.
@@ -52,11 +54,13 @@ class GatedModel(nn.Module):
         config: GateConfig | None = None,
         size_model: SizeModel | None = None,
         more: Sequence[Budget] = (),
+        form: GraphForm | None = None,
     ) -> None:
         super().__init__()
         shapes = model_shapes(model)
         check_groups(groups, shapes)
         self.model = model
+        self.form = form
         self.groups = tuple(groups)
         self.parameter_model = parameter_size(model, groups)
         self.size_model = size_model or self.parameter_model
@@ -176,7 +180,16 @@ class GatedModel(nn.Module):
         # In training mode some weights change whenever they are looked at: a spectral norm is iterated.
         twin = copied(self).eval()
         twin.detach()
-        return apply_plan(twin.model, self.next_plan(kept), values).eval(), self.plan(kept)
+        return apply_plan(self.as_cut(twin.model), self.plan_of_cut(kept), values).eval(), self.plan(kept)
+
+    def as_cut(self, dense: nn.Module) -> nn.Module:
+        """What is cut: the dense model, or its graph with the same tensors."""
+        return dense if self.form is None else self.form.of(dense)
+
+    def plan_of_cut(self, kept: np.ndarray) -> RemovalPlan:
+        """As `next_plan`, for `as_cut`."""
+        plan = self.next_plan(kept)
+        return plan if self.form is None else self.form.plan(plan)
 
     def folded(self) -> nn.Module:
         """A dense copy without gates, whose weights the deterministic gate values are folded into.

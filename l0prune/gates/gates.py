@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from l0prune.config import GateConfig
 from l0prune.gates.hard_concrete import HardConcrete
 from l0prune.groups import PruneGroup
-from l0prune.size import Bounds, Budget, SizeModel, bounds_of, choose, explained, select
+from l0prune.size import Bounds, Budget, SizeModel, bounds_of, budget_for, choose, explained, select
 from l0prune.support import in_backward, in_checkpoint
 
 _F = TypeVar("_F", bound=Callable)
@@ -78,6 +78,7 @@ class Gates(nn.Module):
         self.settled = False
         """The choice is final: training sees the deterministic gates too."""
         self._held = False
+        self._trained_at: Tensor | None = None
         self._units = [group.units for group in groups]
         self._sampled: tuple[Tensor, ...] | None = None
         self._noise: Tensor | None = None
@@ -108,7 +109,9 @@ class Gates(nn.Module):
         """Gate values (N,) of the present draw."""
         if self._noise is not None:
             return self.distribution.transform(self.log_alpha, self._noise)
-        if self.settled:
+        if self.settled and self._trained_at is not None:
+            values = self._trained_at
+        elif self.settled:
             # A comparison would wait for the device at each step.
             known = self._decided if self._held else None
             values = torch.cat(self.decide() if known is None else known[1])
@@ -133,13 +136,23 @@ class Gates(nn.Module):
     def select(self) -> np.ndarray:
         """The deterministic choice: (N,) bool, True for kept units."""
         if self._ranking is not None:
-            return self._selected(self._ranking)
+            return self.selected(self._ranking, self.budget)
         # In float32 many a keep probability rounds to 1; log_alpha still tells them apart.
-        return self._selected(
-            torch.sigmoid(self.log_alpha.detach().double() + self.distribution.open_shift).cpu().numpy()
-        )
+        scores = torch.sigmoid(self.log_alpha.detach().double() + self.distribution.open_shift).cpu().numpy()
+        return self.selected(scores, self.budget)
 
-    def _selected(self, scores: np.ndarray) -> np.ndarray:
+    def budget_at(self, left: float) -> int:
+        """The largest size that a share of the dense one allows.
+
+        Raises:
+            TargetError: It is less than removal can leave.
+        """
+        if left >= 1:
+            return self.size_model.total
+        return budget_for(self.size_model, 1 - left, round_to=self.config.multiple)
+
+    def selected(self, scores: np.ndarray, budget: int) -> np.ndarray:
+        """Units (N,) that scores (N,) keep under a budget of the leading size, bool."""
         round_to, uniform = self.config.multiple, self.config.uniform
         if self.more and self._ranking is not None:
             # Gates have learned an order under all budgets, importances have not.
@@ -149,7 +162,7 @@ class Gates(nn.Module):
             scores,
             self.groups,
             self.size_model,
-            self.budget,
+            budget,
             round_to=round_to,
             uniform=uniform,
             bounds=self.bounds,
@@ -305,6 +318,11 @@ class Gates(nn.Module):
     def rank_by(self, scores: np.ndarray) -> None:
         """Select by other scores (N,) than the gates' own from now on; a kept gate's value is 1."""
         self._ranking, self._decided = scores, None
+
+    def train_at(self, kept: Tensor) -> None:
+        """Let training see gates of 1 for some units (N,) and of 0 for the others, once the choice is final."""
+        self._trained_at = kept.to(self.log_alpha)
+        self.forget_sample()
 
     def shrink(
         self,

@@ -61,6 +61,8 @@ class ProjectedController(SizeController):
     """
 
     has_penalty = False
+    holds_large = True
+    """Whether large units hold to the side that they are on, late in the rise of the target."""
     worth: Tensor
     prior: Tensor
     offsets: Tensor
@@ -131,7 +133,7 @@ class ProjectedController(SizeController):
             # An optimizer of all parameters may have moved them.
             gates.log_alpha.copy_(self.placed)
             gates.log_alpha.grad = None
-            self._settle(gates, step)
+            self.settle(gates, step)
             return
         if gradient is None:
             self.bad_in_a_row.add_(1)
@@ -139,7 +141,7 @@ class ProjectedController(SizeController):
             self._learn(gradient.to(self.worth), step, skipped)
             gates.log_alpha.grad = None
         self._move(gates, step)
-        self._settle(gates, step)
+        self.settle(gates, step)
 
     def shrink(self, units: np.ndarray, groups: Sequence[int]) -> None:
         """Forget units and groups that are gone for good."""
@@ -151,6 +153,13 @@ class ProjectedController(SizeController):
         place = {int(old): new for new, old in enumerate(groups)}
         owner = self._owner[index.to(self._owner.device)]
         self._owner = torch.tensor([place[int(g)] for g in owner.tolist()], device=owner.device)
+
+    def order(self, gates: Gates) -> Tensor:
+        """What ranks the units (N,), the highest first, with what is tied and what limits hold; float64."""
+        ranking = self._ranking()
+        if gates.config.uniform:
+            ranking = _tied(ranking, gates)
+        return gates.held_within(ranking)
 
     def _share(self, step: int) -> float:
         """How much of the rise of the target is over at a step, in [0, 1]."""
@@ -169,7 +178,7 @@ class ProjectedController(SizeController):
         squares = gradient**2
         # Each step counts alike: a loss that is rarely large would be heard in few of them.
         self.worth.lerp_(squares / squares.mean().clamp_min(torch.finfo(squares.dtype).tiny), new)
-        if self._share(step - 1) > 0:
+        if self._share(step - 1) > 0 and self.target_at(step - 1) > 0:
             self._learn_offsets(gradient, good)
 
     def _learn_offsets(self, gradient: Tensor, good: Tensor) -> None:
@@ -199,11 +208,8 @@ class ProjectedController(SizeController):
     @torch.no_grad()
     def _move(self, gates: Gates, step: int) -> None:
         """Set the gates for the target at a step."""
-        ranking, target = self._ranking(), self.target_at(step)
-        if gates.config.uniform:
-            ranking = _tied(ranking, gates)
-        ranking = gates.held_within(ranking)
-        if self._share(step) > _DECIDED_FROM:
+        ranking, target = self.order(gates), self.target_at(step)
+        if self.holds_large and self._share(step) > _DECIDED_FROM:
             # A unit as large as many others must not wait at the border for the cut to decide.
             large = self.costs > _LARGE * self.costs.median()
             ranking = ranking + large * torch.sign(self.placed)

@@ -165,7 +165,7 @@ class SeveralIntegral(ProportionalIntegral):
         active, gaps = _active(gaps), torch.nan_to_num(gaps)
         self.integral.mul_(active + _FORGOTTEN * (1 - active))
         self.integral.add_(gaps * active * self.config.integral * (1 if skipped is None else 1 - skipped))
-        self._settle(gates, step)
+        self.settle(gates, step)
 
 
 def _active(gaps: Tensor) -> Tensor:

@@ -73,12 +73,13 @@ class SizeController(nn.Module):
             step: How many steps have been made.
             skipped: 1 on the device where the optimizer has left the step out; None where that cannot be.
         """
-        self._settle(gates, step)
+        self.settle(gates, step)
 
     def shrink(self, units: np.ndarray, groups: Sequence[int]) -> None:
         """Forget units and groups that are gone for good, by the numbers (of both) that are left."""
 
-    def _settle(self, gates: Gates, step: int) -> None:
+    def settle(self, gates: Gates, step: int) -> None:
+        """Make the choice of units final where it is time, at a step or where a saved state is put back."""
         if self.settled_at(step) and not gates.settled:
             gates.settle(held=not self.trained(gates))
 
@@ -146,7 +147,7 @@ class ProportionalIntegral(SizeController):
         gap = 1 - expected - self.target_at(step)
         gap = gap if skipped is None else gap * (1 - skipped)
         self.integral.add_(torch.nan_to_num(gap) * self.config.integral)
-        self._settle(gates, step)
+        self.settle(gates, step)
 
 
 class _Reversed(torch.autograd.Function):

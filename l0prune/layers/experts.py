@@ -19,8 +19,15 @@ def _stacked(module: nn.Module, name: str) -> bool:
     return isinstance(weight, Tensor) and weight.ndim == 3
 
 
-def _are_experts(module: nn.Module) -> bool:
+def are_experts(module: nn.Module) -> bool:
+    """Whether a module holds the weights of experts, stacked."""
     return _stacked(module, "down_proj") and (_stacked(module, "gate_up_proj") or _stacked(module, "up_proj"))
+
+
+def tensors_of_experts(module: nn.Module) -> list[str]:
+    """Names of a module's own tensors, (X, ...) each."""
+    own = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+    return [name for name, tensor in own.items() if tensor.ndim > 1 and len(tensor) == len(module.down_proj)]  # type: ignore[arg-type]
 
 
 def _units(module: Any) -> dict[tuple[str, int], str]:
@@ -32,7 +39,7 @@ def _units(module: Any) -> dict[tuple[str, int], str]:
 def computes_one_by_one(module: nn.Module | None) -> bool:
     """Whether experts that use a grouped product can do without it, so that any width will do."""
     implementation = getattr(getattr(module, "config", None), "_experts_implementation", None)
-    return module is not None and implementation not in (None, "eager") and _are_experts(module)
+    return module is not None and implementation not in (None, "eager") and are_experts(module)
 
 
 def _compute_one_by_one(module: Any, stays: Stays) -> None:
@@ -49,4 +56,4 @@ def _compute_one_by_one(module: Any, stays: Stays) -> None:
         module.config._experts_implementation = "eager"
 
 
-register_alike(_are_experts, Layer(units=_units, cut=_compute_one_by_one))
+register_alike(are_experts, Layer(units=_units, cut=_compute_one_by_one))

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from l0prune.layers.open_norms import OpenChannels
 from l0prune.layers.registry import Layer, register, register_alike
 
 
@@ -31,7 +33,14 @@ def _linear_sizes(module: Any) -> dict[str, int]:
     return {name: n for name, n in zip(names, shape_of(module), strict=False) if hasattr(module, name)}
 
 
-_LINEAR = Layer(units={("weight", 0): "unit"}, sizes=_linear_sizes)
+def _lowest_where_closed(layer: Any, x: Tensor, opened: Any, weight: Any, bias: Any, dim: int) -> Tensor:
+    """The scores of a router, (..., X): a closed expert has the lowest there is, so that it is never picked."""
+    scores = nn.functional.linear(x, weight, bias)
+    mask = opened.opened if isinstance(opened, OpenChannels) else opened
+    return scores.masked_fill(mask.to(scores.device) == 0, torch.finfo(scores.dtype).min)
+
+
+_LINEAR = Layer(units={("weight", 0): "unit"}, sizes=_linear_sizes, over_open=_lowest_where_closed)
 _EMBEDDING = Layer(
     units={("weight", 1): "embedding"}, sizes={"num_embeddings": ("weight", 0), "embedding_dim": ("weight", 1)}
 )

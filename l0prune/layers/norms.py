@@ -31,6 +31,7 @@ class GatedNorm(nn.Module):
         norm: The module it stands in for.
         opened: Gives (C,) 1 for open channels, 0 for closed ones.
         channel_dim: The dimension of the input on which the channels stand.
+        along_channels: Whether its tensors have to lie along the channels: a router's weight has them along its rows.
 
     Raises:
         GroupError: `norm` keeps statistics, or has a weight along more than the channels.
@@ -38,11 +39,18 @@ class GatedNorm(nn.Module):
 
     weight: nn.Parameter | None
 
-    def __init__(self, norm: nn.Module, opened: Callable[[bool], Tensor | OpenChannels], channel_dim: int) -> None:
+    def __init__(
+        self,
+        norm: nn.Module,
+        opened: Callable[[bool], Tensor | OpenChannels],
+        channel_dim: int,
+        *,
+        along_channels: bool = True,
+    ) -> None:
         super().__init__()
         if len(getattr(norm, "normalized_shape", (1,))) != 1:
             raise GroupError("cannot gate a norm over several dimensions", got=tuple(norm.normalized_shape))  # type: ignore[arg-type]
-        if isinstance(norm, NormWithStatistics) or not _is_along_channels(norm):
+        if isinstance(norm, NormWithStatistics) or (along_channels and not _is_along_channels(norm)):
             raise GroupError("cannot gate this kind of norm", got=type(norm).__name__)
         self._over_open = over_open_of(norm)
         self._promotes = self._over_open is _open_rms_norm and _promotes(norm)
@@ -75,7 +83,8 @@ class GatedNorm(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if "_dense" not in self.__dict__:
+            # How to copy or to pickle it is asked of itself: a parametrized class answers for the dense module.
+            if "_dense" not in self.__dict__ or name.startswith("__"):
                 raise
             return getattr(self._dense[0], name)
 

@@ -148,6 +148,16 @@ class OverOpen(TorchFunctionMode):
             return None
         return filled.softmax(dim, next((other for other in others if isinstance(other, torch.dtype)), dtype))
 
+    def topk(
+        self, input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
+    ) -> tuple[Tensor, Tensor] | None:
+        """As torch's: closed channels come last."""
+        filled = self._filled(input, dim, lowest=largest)
+        if filled is None:
+            return None
+        numbers = filled.topk(k, dim, largest, sorted)[1]
+        return torch.return_types.topk((input.gather(dim, numbers), numbers))  # type: ignore[attr-defined]
+
     def _over(self, x: Tensor, dim: Any) -> Tensor | None:
         """1 at the open channels of `x` and 0 at the closed ones, if they are among what is reduced."""
         if not -x.ndim <= self.channel_dim < x.ndim:
@@ -191,7 +201,7 @@ _STAND_INS: dict[Any, Callable[..., Any]] = {
     torch.linalg.norm: OverOpen.linalg_norm,
     torch.linalg.vector_norm: OverOpen.norm,
 }
-for _name in "sum mean var std norm amax amin softmax".split():
+for _name in "sum mean var std norm amax amin softmax topk".split():
     for _place in (torch, Tensor):
         _STAND_INS[getattr(_place, _name)] = getattr(OverOpen, _name)
 

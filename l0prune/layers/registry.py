@@ -17,10 +17,12 @@ from l0prune.support import ClassRegistry
 
 _HEAD_COUNTS = re.compile(r"(num|n|total)?_?(local_|kv_|key_value_|attn_|attention_)?heads?|nhead", re.IGNORECASE)
 _WIDTHS = re.compile(
-    r"(all_head|split|hidden|embedding)_size|(attn|inner|hidden|embed|embedding|inner_kv_proj|q|kv|model|proj)?_?dim|d_model|width|"
+    r"(all_head|split|hidden|embedding)_size|(n_)?hidden|(attn|inner|hidden|embed|embedding|inner_kv_proj|q|kv|model|proj)?_?dim|d_model|width|"
     r"(num_)?channels|num_features|(\w+_)?rank|size_\d+_\d+_\d+",
     re.IGNORECASE,
 )
+
+_EXPERT_COUNTS = re.compile(r"(num|n)?_?(routed_|local_)?experts?(_count)?", re.IGNORECASE)
 
 _SHARED_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "kv_heads")
 _QUERIES_A_HEAD = ("num_key_value_groups", "num_queries_per_kv", "n_rep")
@@ -157,7 +159,8 @@ def counting_attributes(module: nn.Module | None, length: int) -> list[str]:
     if module is None:
         return []
     numbers = [name for name, value in vars(module).items() if type(value) is int and value == length]
-    counts = [name for name in numbers if _HEAD_COUNTS.fullmatch(name) or _WIDTHS.fullmatch(name)]
+    forms = (_HEAD_COUNTS, _WIDTHS, _EXPERT_COUNTS)
+    counts = [name for name in numbers if any(form.fullmatch(name) for form in forms)]
     if any(vars(module).get(name) == 1 for name in _SHARED_HEADS):
         # All queries share one head of keys and values: there are as many groups of them as heads.
         counts += [name for name in numbers if name in _QUERIES_A_HEAD]

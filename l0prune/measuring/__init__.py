@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from l0prune.measuring.machine import has_fast_bfloat16, peak_memory_bytes, pick_device, processor
     from l0prune.measuring.onnx_files import quantized
     from l0prune.measuring.timing import freed_memory_kept, interleave, speedup
-    from l0prune.measuring.variants import Contender, Load, Variant, check_variants
+    from l0prune.measuring.variants import Contender, Load, Variant, check_variants, linear_layers_in_int8
 
     __all__ = [
         "Contender",
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         "freed_memory_kept",
         "has_fast_bfloat16",
         "interleave",
+        "linear_layers_in_int8",
         "macs",
         "macs_by_module",
         "measure",
@@ -61,6 +62,7 @@ _HOMES = {
         "Load",
         "Variant",
         "check_variants",
+        "linear_layers_in_int8",
     ),
 }
 

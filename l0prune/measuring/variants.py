@@ -131,15 +131,21 @@ def make_variants(
     return made
 
 
+def linear_layers_in_int8(module: nn.Module) -> nn.Module:
+    """A copy whose linear layers compute in int8 by dynamic quantisation; for the CPU."""
+    with warnings.catch_warnings():
+        # It has moved to another package, which is not needed for anything else.
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
+
+
 def _module(contender: Contender, dtype: str, backend: str, device: torch.device, _threads: int) -> Variant:
     assert contender.module is not None
     module = copied(contender.module).eval().requires_grad_(False).to(device)
     if dtype == "bfloat16":
         module.to(torch.bfloat16)
     if dtype == "int8":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
+        module = linear_layers_in_int8(module)
     call = torch.compile(module, dynamic=True) if backend == "compile" else module
 
     def prepare(load: Load) -> Callable[[], object]:

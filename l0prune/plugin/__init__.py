@@ -16,7 +16,7 @@ from l0prune.plugin.protocols import (
     SelfChecking,
 )
 from l0prune.plugin.scores import Evaluation, EvaluationSettings, EvaluationTask, LayerComparison, Score
-from l0prune.plugin.settings import STAGES, came_later, describe, may_change, resolve, wish_of
+from l0prune.plugin.settings import STAGES, as_before, came_later, describe, may_change, resolve, wish_of
 from l0prune.plugin.task import OwnTask, Task, UnitKind
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "SelfChecking",
     "Task",
     "UnitKind",
+    "as_before",
     "came_later",
     "describe",
     "get_plugin",

@@ -70,7 +70,46 @@ def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = Non
         read_targets(config.target)
     else:
         metric_named(config.metric).check(wish_of(config))
-    return config if steps is None else in_steps(config, steps)
+    config = config if steps is None else in_steps(config, steps)
+    return config if config.elastic.ends is None else _elastic(config, given)
+
+
+def _elastic(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    """The settings of an elastic run: its target is the smallest size, and no unit leaves before the end.
+
+    Raises:
+        ConfigError: There is another target, no stage that learns an order, or a setting that does not go with it.
+    """
+    from l0prune.size import metric_named
+
+    sparsity, controller, joint = 1 - config.elastic.ends[0], config.controller, config.joint.steps  # pyright: ignore[reportOptionalSubscript]
+    other = next((name for name in ("target", "target_speedup", "target_ms") if getattr(config, name)), None)
+    if other is None and given.get("target_sparsity", sparsity) != sparsity:
+        other = "target_sparsity"
+    if other is not None:
+        hint = "the smallest size is the target of an elastic run; other sizes are cut out afterwards"
+        raise ConfigError("two targets", got=f"elastic.smallest and {other}", expected="one of them", hint=hint)
+    if metric_named(config.metric).measured_at_cut:
+        hint = "train with params or macs"
+        raise ConfigError("an elastic run needs a size that is counted", where="metric", got=config.metric, hint=hint)
+    if not joint:
+        hint = "the joint stage learns the order of the units"
+        raise ConfigError("an elastic run needs a joint stage", where="joint.steps", got=0, hint=hint)
+    if config.compile:
+        raise ConfigError("an elastic run cannot be compiled", where="compile", got=True, hint="leave out --compile")
+    settle = joint if controller.settle_steps is None else controller.settle_steps
+    if not controller.warmup_steps <= settle <= joint:
+        got, expected = f"{settle} of {joint} steps", f"{controller.warmup_steps} (the warm-up) to {joint}"
+        where = "controller.settle_steps"
+        raise ConfigError(
+            "the order is not final at the end of the joint stage", where=where, got=got, expected=expected
+        )
+    return replace(
+        config,
+        target_sparsity=sparsity,
+        controller=replace(controller, kind="projected", settle_steps=settle),
+        compaction=replace(config.compaction, enabled=False),
+    )
 
 
 def wish_of(config: RunConfig) -> "Wish":
@@ -126,9 +165,25 @@ def may_change(plugin: Plugin) -> frozenset[str]:
 
 
 def came_later(plugin: Plugin) -> dict[str, Any]:
-    """Dotted names and defaults of the plugin's settings that came after its first runs: `Setting(later=True)`."""
+    """Dotted names of settings that came after the plugin's first runs, and what those did: `Setting(later=True)`."""
     fields = [field for field in fields_of(plugin.options) if field.setting.later]
-    return {f"{plugin.name}.{field.name}": json.loads(json.dumps(field.default)) for field in fields}
+    done = {field.name: field.default if field.setting.before is None else field.setting.before for field in fields}
+    return {f"{plugin.name}.{name}": json.loads(json.dumps(value)) for name, value in done.items()}
+
+
+def as_before(plugin: Plugin, began: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a run goes on with because it began before they were there: `Setting(before=...)`.
+
+    Args:
+        plugin: The run's.
+        began: The nested settings with which the run began.
+
+    Returns:
+        A layer for `resolve`; what a caller gives goes over it.
+    """
+    own = began.get(plugin.name, {})
+    later = {field.name: field.setting.before for field in fields_of(plugin.options) if field.setting.later}
+    return {plugin.name: {name: value for name, value in later.items() if value is not None and name not in own}}
 
 
 def _may_change(cls: type, prefix: str = "") -> Iterator[str]:

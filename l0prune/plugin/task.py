@@ -64,7 +64,9 @@ class Task:
     macs_scale: float = 1.0
     """Factor from the MACs counted to those quoted."""
     deploy: "Callable[[nn.Module], nn.Module] | None" = None
-    """Gives a network the form whose latency matters (norms folded, say), with the same names for its blocks."""
+    """Gives a network the form whose latency matters (norms folded, say), with the same names for its blocks.
+
+    An attribute `form`, a text, tells forms apart whose weights are alike, for the cache of times."""
     packages: Sequence[str] = ()
     """Distributions, beside those that the core needs, whose versions the report is to tell."""
     kinds: Mapping[str, UnitKind] = field(default_factory=dict)

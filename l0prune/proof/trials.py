@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from l0prune.errors import DataError, GroupError, ProofError
 from l0prune.example import Observe
 from l0prune.gates import GatedModel
+from l0prune.graphs import GraphForm
 from l0prune.groups import PruneGroup, Role
 from l0prune.proof.bisection import guilty, kind_of
 from l0prune.proof.exactness import RUN_TOLERANCE, compare, failure_of_cut, objection, relative_difference, run_seeded
@@ -90,7 +91,7 @@ class _Cuts:
     def _dense(self) -> tuple[nn.Module, list[Tensor]]:
         """The model without gates, and the parameters that no gate is folded into."""
         twin = copied(self.gated, sharing=self.gated.model.parameters()).eval()
-        dense = twin.detach()
+        dense = self.gated.as_cut(twin.detach())
         held = owners(dense)
         read = {p.tensor for group in self.gated.groups for p in group.places if p.role is Role.CONSUMES}
         folded = {id(getattr(*held[tensor][0])) for tensor in read}
@@ -101,7 +102,7 @@ class _Cuts:
         dense, shared = self._dense
         values = self.gated.gate_values()
         kept = np.concatenate([value.cpu().numpy() > 0 for value in values.values()])
-        return apply_plan(copied(dense, sharing=shared), self.gated.next_plan(kept), values).eval()
+        return apply_plan(copied(dense, sharing=shared), self.gated.plan_of_cut(kept), values).eval()
 
 
 def _trials(cuts: _Cuts, observe: Observe, closing: Sequence[int], tolerance: float) -> tuple[float, str]:
@@ -164,16 +165,22 @@ def _pattern(groups: Sequence[PruneGroup], closing: Sequence[int], emptied: set[
         if g in closing:
             values = 0.3 + 0.7 * torch.rand(group.units, generator=generator)
             order = torch.randperm(group.units, generator=split)
-            # One unit at least is closed, and one open; a single one stays.
-            some = int(torch.randint(min(1, group.units - 1), group.units, (), generator=split))
-            first, rest = order[:some], order[some:] if some else order[:0]
+            # One unit at least is closed, and one open; a single one stays. Of experts so many stay as are picked.
+            most = group.units - group.fewest + 1
+            some = int(torch.randint(min(1, most - 1), most, (), generator=split))
+            first, rest = order[:some], order[some:][: most - 1] if some else order[:0]
             values[order if g in emptied else rest if trial else first] = 0
         parts.append(values)
     return torch.cat(parts)
 
 
 def prove_on_copy(
-    model: nn.Module, groups: Sequence[PruneGroup], observe: Observe, tolerance: float
+    model: nn.Module,
+    groups: Sequence[PruneGroup],
+    observe: Observe,
+    tolerance: float,
+    *,
+    form: GraphForm | None = None,
 ) -> tuple[dict[str, str], list[str]]:
     """Check groups on a copy of a model, in both modes, and in float32 where it is in half precision.
 
@@ -182,6 +189,7 @@ def prove_on_copy(
         groups: Its prune groups.
         observe: Runs a model on example inputs.
         tolerance: Largest relative difference allowed.
+        form: Makes a graph of the model, if that is to be cut.
 
     Returns:
         Reasons against groups, by name, and remarks.
@@ -202,14 +210,14 @@ def prove_on_copy(
     if not groups:
         return refused, notes
     try:
-        gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
+        gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL, form=form).eval()
     except GroupError as error:
         # In training mode nothing was compared.
         impossible, groups = _without_refused(twin, groups, error)
         refused |= impossible
         if not groups:
             return refused, notes
-        gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL).eval()
+        gated = GatedModel(twin, groups, target_sparsity=KEEP_ALL, form=form).eval()
     _, faults = find_faults(gated, observe, tolerance=tolerance)
     if EVERYTHING in faults:
         return refused | {group.name: faults[EVERYTHING] for group in groups}, notes
@@ -243,7 +251,7 @@ def _without_refused(
 @torch.no_grad()
 def _effect(gated: GatedModel, observe: Observe) -> float:
     """How far outputs change when one unit of each group stays, and none of a group that has but one."""
-    least = torch.cat([torch.arange(group.units) < min(group.units - 1, 1) for group in gated.groups])
+    least = torch.cat([torch.arange(group.units) < min(group.units - 1, group.fewest) for group in gated.groups])
     with _awake(gated.model):
         with gated.gates.fixed(torch.ones(len(least))):
             dense = run_seeded(observe, gated.model)

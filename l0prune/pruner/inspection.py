@@ -3,7 +3,7 @@
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -19,15 +19,18 @@ from l0prune.discovery import (
     trace,
     unused_modules,
 )
-from l0prune.errors import ConfigError, GroupError, TraceError
+from l0prune.errors import ConfigError, GroupError, L0PruneError, TraceError
 from l0prune.example import Example, Observe
+from l0prune.graphs import GraphForm, graph_form
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.proof import prove_on_copy
 from l0prune.pruner.attributes import proved_with_attributes
 from l0prune.pruner.shares import Share, shares_of
+from l0prune.removal import GRAPH, MODULE
 from l0prune.size import SizeModel, mac_size, parameter_size, unit_sizes
 from l0prune.support import called, is_inside, listed, model_shapes, path_of, several
 
+Form = Literal["module", "graph"]
 ANY_MODEL_TOLERANCE = 1e-4
 """Largest relative difference that a proof on a caller's model allows: deep networks round more than shallow ones."""
 
@@ -46,6 +49,9 @@ class InspectedGroup:
     proved: bool
     reason: str = ""
     """Why it is refused."""
+    form: str = ""
+    """What it can be pruned in: "module", the network's own class; "graph", the graph form alone; "" where it stays, or
+    where the graph form was not tried."""
     written: tuple[str, ...] = ()
     """Methods, "Attention.forward" say, that a cut writes anew, because they derive sizes from which units are gone."""
 
@@ -65,6 +71,8 @@ class Inspection:
     """Multiply-accumulates on the example inputs; None where they could not be counted."""
     shares: tuple[Share, ...] = ()
     """The share of units that can go, by kind."""
+    graph: GraphForm | None = field(default=None, repr=False)
+    """What is cut in place of the model, where the graph form is asked for."""
     endangered: tuple[str, ...] = ()
     """Modules that the example inputs never reach, as wide as something that can be pruned: if other inputs reach them,
     the pruned model may fail there."""
@@ -114,15 +122,15 @@ class Inspection:
         }
 
     def _table(self) -> list[tuple[str, ...]]:
-        table = [("group", "kind", "units", "parameters a unit", "MACs a unit", "proved")]
+        table = [("group", "kind", "units", "parameters a unit", "MACs a unit", "form", "proved")]
         for row in self.rows:
             macs = "" if row.unit_macs is None else f"{row.unit_macs:,}"
             written = f", writes {listed(row.written)} anew" if row.written else ""
             proved = f"yes{written}" if row.proved else f"no: {row.reason}"
-            table.append((row.name, row.kind, f"{row.units:,}", f"{row.unit_parameters:,}", macs, proved))
+            table.append((row.name, row.kind, f"{row.units:,}", f"{row.unit_parameters:,}", macs, row.form, proved))
         for alone in self.left_alone:
             cost = f"{alone.parameters // alone.units:,}"
-            table.append((alone.name, alone.kind, f"{alone.units:,}", cost, "", f"left alone: {alone.reason}"))
+            table.append((alone.name, alone.kind, f"{alone.units:,}", cost, "", "", f"left alone: {alone.reason}"))
         return table
 
     def _summary(self) -> str:
@@ -142,12 +150,12 @@ class Inspection:
 
     def __str__(self) -> str:
         table = self._table()
-        widths = [max(len(row[column]) for row in table) for column in range(5)]
-        right = (False, False, True, True, True)
+        widths = [max(len(row[column]) for row in table) for column in range(6)]
+        right = (False, False, True, True, True, False)
         lines = []
         for row in table:
             cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=False)]
-            lines.append("  ".join([*cells, row[5]]).rstrip())
+            lines.append("  ".join([*cells, row[6]]).rstrip())
         lines.insert(1, "  ".join("-" * width for width in [*widths, 6]))
         return "\n".join([*lines, "", self._summary()])
 
@@ -171,6 +179,7 @@ def inspect(
     depth: Depth | bool | None = None,
     forward_fn: Callable[[nn.Module, Any], Any] | None = None,
     output_transform: Callable[[Any], Any] | None = None,
+    form: Form | None = None,
     time_limit: float = 60.0,
     tolerance: float = ANY_MODEL_TOLERANCE,
 ) -> Inspection:
@@ -185,16 +194,21 @@ def inspect(
         depth: Also prune depth: residual "blocks" (or True), or single "branches" of them, as units of one group each.
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
         output_transform: Picks what matters from the model's outputs.
+        form: What is to be cut: the "module" itself, or its "graph", in which sizes that a forward pass fixes follow
+            from the weights. By default the module; the graph is tried for what is refused there, so that `form` of a
+            row says what it needs.
         time_limit: Seconds that following the forward pass may take.
         tolerance: Largest relative difference between gated and pruned outputs.
 
     Raises:
-        ConfigError: `depth` is something else, or `groups` are given, too.
+        ConfigError: `depth` or `form` is something else, `groups` are given with depth, or depth with a graph.
         DataError: Model and example inputs are on other devices, or on meta, or the outputs hold nothing to compare.
         GroupError: `groups`, `ignored` or `num_heads` do not fit the model.
-        TraceError: The model cannot be followed, or its forward pass fails or takes longer than `time_limit`.
+        TraceError: The model cannot be followed, or its forward pass fails or takes longer than `time_limit`; or a
+            graph is asked for and the model cannot be exported.
     """
     check_traceable(model)
+    check_form(form, depth)
     if checked_depth(depth) is not None and groups is not None:
         raise ConfigError("depth is found with the groups", got="groups and depth", expected="one of them")
     observe = Example(example_inputs, forward_fn, output_transform).checked(model)
@@ -204,6 +218,21 @@ def inspect(
     else:
         found = _given(model, observe, groups, ignored, time_limit)
         faults, notes = prove_on_copy(model, found.groups, observe, tolerance)
+    forms = {group.name: MODULE for group in found.groups if group.name not in faults}
+    graph = None
+    if form == GRAPH or (form is None and any(map(_is_of_sizes, faults.values())) and not checked_depth(depth)):
+        try:
+            graph = graph_form(model, found.groups, observe, time_limit=time_limit)
+            remarks, stay, more = graph.notes, *prove_on_copy(model, found.groups, observe, tolerance, form=graph)
+        except L0PruneError as error:
+            if form == GRAPH:
+                raise
+            notes = [*notes, f"the graph form was not tried: {error}"]
+        else:
+            forms = {group.name: GRAPH for group in found.groups if group.name not in stay} | forms
+            if form == GRAPH:
+                faults, notes = stay, [*remarks, *more]
+                found = replace(found, groups=tuple(replace(g, attributes=(), calls=()) for g in found.groups))
     proved = tuple(group for group in found.groups if group.name not in faults)
     sizes = parameter_size(model, found.groups)
     unit_macs = _unit_macs(model, found, proved)
@@ -218,6 +247,7 @@ def inspect(
                 unit_macs=mac,
                 proved=group.name not in faults,
                 reason=faults.get(group.name, ""),
+                form=forms.get(group.name, ""),
                 written=_written(group, modules),
             )
             for group, unit, mac in zip(found.groups, unit_sizes(sizes), unit_macs, strict=True)
@@ -228,8 +258,23 @@ def inspect(
         shares=shares_of(found.groups, (group.name for group in proved), found.left_alone, found.layers),
         parameter_model=parameter_size(model, proved),
         mac_model=mac_size(model, proved, found.trace) if found.trace else None,
+        graph=graph if form == GRAPH else None,
         endangered=_endangered(model, proved, found.trace) if found.trace else (),
     )
+
+
+def _is_of_sizes(reason: str) -> bool:
+    """Whether sizes that a forward pass fixes may be the reason: the cut fails, or gives other values."""
+    return reason.startswith(("the cut forward pass fails", "relative difference", "the cut makes"))
+
+
+def check_form(form: object, depth: object = None) -> None:
+    """Raise a `ConfigError` where a form is none, or cannot be had with depth."""
+    if form not in (None, MODULE, GRAPH):
+        raise ConfigError("no such form", got=repr(form), expected='"module" or "graph"')
+    if form == GRAPH and checked_depth(depth) is not None:
+        hint = "prune depth in the module form first, or widths alone"
+        raise ConfigError("residual blocks cannot be taken out of a graph", got='depth and form="graph"', hint=hint)
 
 
 def _written(group: PruneGroup, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from l0prune.errors import ConfigError, GroupError
 from l0prune.example import Example
 from l0prune.gates import Gates
 from l0prune.groups import PruneGroup
-from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Inspection, inspect
+from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Form, Inspection, check_form, inspect
 from l0prune.removal import RemovalPlan, remembered
 from l0prune.size import (
     Limits,
@@ -47,6 +47,7 @@ def prepared(
     depth: Depth | bool | None = None,
     forward_fn: Callable[[nn.Module, Any], Any] | None = None,
     output_transform: Callable[[Any], Any] | None = None,
+    form: Form = "module",
     time_limit: float = 60.0,
     tolerance: float = ANY_MODEL_TOLERANCE,
     stacklevel: int = 3,
@@ -67,6 +68,7 @@ def prepared(
         depth: Whether residual blocks are units.
         forward_fn: Runs the model.
         output_transform: Picks what matters from its outputs.
+        form: What is cut.
         time_limit: Seconds that following the forward pass may take.
         tolerance: Largest relative difference that the proof of a group allows.
         stacklevel: Of warnings, counted from here: 3 is the caller of the caller.
@@ -90,6 +92,11 @@ def prepared(
     metric = metric_named(metric)
     if wish is not None:
         metric.check(wish)
+    check_form(form, depth)
+    measured = any(one.measured_at_cut for one in (metric, *(target.metric for target in asked)))
+    if form == "graph" and measured:
+        hint = 'count "macs" instead, or measure what finalize() or prune() returns'
+        raise ConfigError("latency is measured on modules", got='metric "latency" and form="graph"', hint=hint)
     if any(isinstance(module, Gates) for module in model.modules()):
         raise GroupError("model has gates already", hint="finalize() it first, then prune the pruned model")
     found = inspect(
@@ -101,6 +108,7 @@ def prepared(
         depth=depth,
         forward_fn=forward_fn,
         output_transform=output_transform,
+        form="module" if form is None else form,
         time_limit=time_limit,
         tolerance=tolerance,
     )

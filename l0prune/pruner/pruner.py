@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from inspect import signature
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from l0prune.config import CompactionConfig, ControllerConfig, GateConfig
+from l0prune.config import CompactionConfig, ControllerConfig, ElasticConfig, GateConfig
 from l0prune.discovery import Depth
 from l0prune.distributed import world
 from l0prune.errors import ConfigError, L0PruneError, ProofError, TrainingError, nearest
@@ -23,14 +24,15 @@ from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
 from l0prune.measuring import parameters
 from l0prune.proof import compare, objection, tolerance_for
-from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE
+from l0prune.pruner.elastic import check_elastic, elastic_of, renewed
+from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Form
 from l0prune.pruner.preparing import prepared
 from l0prune.pruner.report import PruningReport
 from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
 from l0prune.size import Limits, Metric, Targets, Wish, removing, width_facts
-from l0prune.support import copied, evaluating, one_line, to_mapping
+from l0prune.support import copied, evaluating, one_line, sharded_parts, to_mapping, whole
 
 _TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
 """Arguments of torch-pruning's pruners, and what they are called here."""
@@ -68,6 +70,8 @@ class L0Pruner:
             in common, which the settings of a stock class can say.
         forward_fn: Runs the model: `forward_fn(model, example_inputs)`.
         output_transform: Picks what matters from the model's outputs.
+        form: What `finalize()` cuts and returns: a "module" of the model's own class, or its "graph", a
+            torch.fx.GraphModule in which sizes that the forward pass fixes follow from the weights.
         total_steps: Optimizer steps of the whole run, recovery after the choice of units included: for the first half
             of them units leave, then the choice is final. Without it the target rises for 100 steps and gates go on
             learning until `finalize()`. A saved state that has made more steps is refused with a ConfigError when it
@@ -78,6 +82,8 @@ class L0Pruner:
         loss: `loss(model, batch)`, where `start` needs one.
         gates: Gate settings.
         controller: Which controller, its schedule and rates; instead of `total_steps`.
+        elastic: The smallest and the largest share of the size that stay, in place of a target: `elastic=(0.25, 1.0)`.
+            Sizes take turns from step to step, by one order of the units, and `finalize(left=...)` cuts out any.
         compaction: Let units that have closed for good leave the network while it trains, so that steps get faster:
             True, or when they leave. `step` then needs your optimizers.
         time_limit: Seconds that following the forward pass may take.
@@ -111,12 +117,14 @@ class L0Pruner:
         uniform: bool = False,
         forward_fn: Callable[[nn.Module, Any], Any] | None = None,
         output_transform: Callable[[Any], Any] | None = None,
+        form: Form = "module",
         total_steps: int | None = None,
         start: Importance | None = None,
         batches: Iterable[Any] | None = None,
         loss: Callable[[nn.Module, Any], Any] | None = None,
         gates: GateConfig | None = None,
         controller: ControllerConfig | None = None,
+        elastic: tuple[float, float] | ElasticConfig | None = None,
         compaction: CompactionConfig | bool | None = None,
         time_limit: float = 60.0,
         tolerance: float = ANY_MODEL_TOLERANCE,
@@ -124,11 +132,16 @@ class L0Pruner:
     ) -> None:
         for name in unknown:
             raise _no_such_argument(name)
+        controller = controller_for(total_steps, controller)
+        ends = elastic_of(elastic)
+        if ends is not None:
+            others = {"target_sparsity": target_sparsity, "target_ms": target_ms, "target_speedup": target_speedup}
+            check_elastic(metric, controller, compaction, **others, target=target)
+            target_sparsity = 1 - ends.smallest  # pyright: ignore[reportOperatorIssue]
         wish = Wish.of(
             target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup, target=target
         )
         gates = gates or GateConfig(round_to=round_to, uniform=uniform, limits=limits or {})
-        controller = controller_for(total_steps, controller)
         if start is not None:
             check_importance(start, batches=batches, loss=loss)
         compaction = CompactionConfig(enabled=bool(compaction)) if isinstance(compaction, bool | None) else compaction
@@ -145,6 +158,9 @@ class L0Pruner:
             raise ConfigError("uniform is given twice", got="uniform=True and gates.uniform False")
         if limits not in (None, gates.limits):
             raise ConfigError("limits are given twice", got="limits and gates.limits", expected="one of them")
+        if form == "graph" and (compaction.enabled or ends is not None):
+            got = f'{"compaction" if compaction.enabled else "elastic"} and form="graph"'
+            raise ConfigError("a graph is cut once, in the end", got=got, expected="one of them")
         self.inspection, subject, self.target, self._earlier = prepared(
             model,
             example_inputs,
@@ -159,11 +175,13 @@ class L0Pruner:
             depth=depth,
             forward_fn=forward_fn,
             output_transform=output_transform,
+            form=form,
             time_limit=time_limit,
             tolerance=tolerance,
             stacklevel=4,  # Past `wrap`.
         )
         self.tolerance, self.controller, self.total_steps = tolerance, controller, total_steps
+        self._elastic = ends
         known = partial(importances, model, self.inspection.groups, size_model=self.target.size)
         self._to_measure = replace(subject, model=copied(model)) if self.target.measured_at_cut else None
         scores = None if start is None else known(start, batches=batches, loss=loss, forward_fn=forward_fn)
@@ -177,8 +195,11 @@ class L0Pruner:
             config=replace(gates, round_to=self.target.round_to),
             size_model=self.target.size,
             more=removing(self.target),
+            form=self.inspection.graph,
         )
-        self._controller = Controller(self._gated, controller, compaction=compaction, start=scores, prior=prior)
+        self._controller = Controller(
+            self._gated, controller, compaction=compaction, elastic=ends, start=scores, prior=prior
+        )
         self._gated.carry(self._controller, total_steps)
         self._placed = place_of(self._weights())
         self._plan: RemovalPlan | None = None
@@ -238,8 +259,12 @@ class L0Pruner:
 
         Raises:
             TrainingError: The optimizer has made gates or multipliers non-finite; they are put back as they were. Or
-                gates have had no finite gradient for ten steps. Or units cannot leave the optimizers that are given.
+                gates have had no finite gradient for ten steps. Or units cannot leave the optimizers that are given, or
+                a sharded model.
         """
+        if self._controller.compactor is not None and sharded_parts(self.model):
+            hint = "wrap it without `compaction`, or train it with DistributedDataParallel"
+            raise TrainingError("units cannot leave a sharded model while it trains", hint=hint)
         self._controller.step()
         if self.total_steps is not None and self._controller.made == self.total_steps + 1:
             warnings.warn(
@@ -284,25 +309,75 @@ class L0Pruner:
             raise TrainingError("there is no report yet", hint="call finalize() first")
         return self._report
 
-    def finalize(self, evaluate: Callable[[nn.Module], float] | None = None) -> nn.Module:
+    @property
+    def sizes(self) -> Sequence[float | None]:
+        """Of an elastic run, shares of the size to train in this step, each under `at`; `ElasticConfig.sizes` many.
+
+        A plain loop needs them not: without `at` the model takes one size a step. It is None, for the gates as they
+        are, until the order of the units is final.
+        """
+        return self._controller.sizes
+
+    @contextmanager
+    def at(self, left: float | None) -> Iterator[nn.Module]:
+        """The model of an elastic run at one of its sizes meanwhile, in training and evaluation mode.
+
+            for left in pruner.sizes:
+                with pruner.at(left):
+                    (loss(model(inputs), labels) / len(pruner.sizes)).backward()
+
+        Args:
+            left: Share of the size that stays, between the ends; None leaves the gates as they are.
+
+        Raises:
+            ConfigError: There is one size alone, or this one is not trained.
+        """
+        with self._controller.at(left):
+            yield self.model
+
+    def finalize(
+        self,
+        evaluate: Callable[[nn.Module], float] | None = None,
+        *,
+        left: float | None = None,
+        batches: Iterable[Any] | None = None,
+        loss: Callable[[nn.Module, Any], Any] | None = None,
+    ) -> nn.Module:
         """A plain, smaller copy of the model, in evaluation mode; `model` keeps its gates.
 
         Warns where the expected size is more than 2 % above the budget yet.
 
         Args:
+            left: Of an elastic run the share of the size that stays; the smallest by default. Call it once a size.
+            batches: Calibration batches, for running statistics of batch norms: those of the model are of no one size.
+            loss: `loss(model, batch)` runs the model on one of them, where it does not take them as its inputs.
             evaluate: Your loss on held-out data, `evaluate(model)`: it is called for the model with gates as in
                 training just before the cut, and for the pruned one just after it; both figures are in the report.
 
         Raises:
             TrainingError: No step has been made.
+            ConfigError: A size that is not trained, or batch norms of an elastic run without batches.
             ProofError: The copy is not exact: it does not run on the example inputs, or its outputs or size differ from
                 what the gates promise.
         """
         if self._controller.made == 0:
             hint = "train with penalty() added to the loss, and call step() after the optimizer's"
             raise TrainingError("finalize() before any step: the gates have learned nothing", hint=hint)
-        if behind := self._gated.behind():
-            warnings.warn(behind, stacklevel=2)
+        if self._elastic is None and left is None:
+            if behind := self._gated.behind():
+                warnings.warn(behind, stacklevel=2)
+            return self._finalized(evaluate)
+        left = self._controller.elastic.ends[0] if left is None else left
+        with self._controller.at(left):
+            return self._finalized(evaluate, left, lambda pruned: renewed(pruned, batches, loss))
+
+    def _finalized(
+        self,
+        evaluate: Callable[[nn.Module], float] | None,
+        left: float | None = None,
+        mended: Callable[[nn.Module], nn.Module] = lambda pruned: pruned,
+    ) -> nn.Module:
+        """Cut, proved, and reported; `mended` is what is done to the cut network."""
         before = None
         if evaluate is not None:
             with torch.no_grad(), evaluating(self.model), self._gated.gates.as_trained():
@@ -310,10 +385,10 @@ class L0Pruner:
         # A model that is made under `torch.inference_mode` could not be trained on.
         facts = dict(self.target.facts)
         if self._to_measure:
-            with evaluating(self._gated):
+            with evaluating(self._gated), whole(self.model):
                 facts |= self._gated.meet(self.target, self._to_measure)
         pruned, plan, difference = self._cut()
-        self._plan, self._pruned = self._composed(plan), pruned
+        self._plan, self._pruned = self._composed(plan), mended(pruned)
         remember(pruned, self._plan)
         after = None
         if evaluate is not None:
@@ -321,17 +396,20 @@ class L0Pruner:
                 after = float(evaluate(pruned.eval()))
         kept = np.array([len(plan.kept[group.name]) for group in plan.groups])
         macs = self.inspection.mac_model
+        sparsity = 1 - self.target.metric.left(self.target, kept, facts)
+        # At one size of an elastic run gates are 0 or 1.
+        now = self.sparsity if left is None else Sparsity(sparsity, 1 - left)
         self._report = PruningReport(
             metric=self.target.metric.name,
-            target_sparsity=self.target.asked,
-            sparsity=1 - self.target.metric.left(self.target, kept, facts),
+            target_sparsity=self.target.asked if left is None else 1 - left,
+            sparsity=sparsity,
             params_before=self.inspection.parameter_model.total,
             params_after=parameters(pruned),
             macs_before=macs.total if macs else None,
             macs_after=macs.exact(kept) if macs else None,
-            expected_sparsity=self.sparsity.expected,
-            target_at_cut=self.sparsity.target,
-            forced_units=self._gated.gates.forced(),
+            expected_sparsity=now.expected,
+            target_at_cut=now.target,
+            forced_units=self._gated.gates.forced() if left is None else 0,
             max_relative_difference=difference,
             steps=self._controller.made,
             kept_units={
@@ -410,11 +488,12 @@ class L0Pruner:
             ProofError: As `finalize()` does.
         """
         pruned, plan, _ = self._cut()
-        return pruned, plan
+        return pruned, plan if self.inspection.graph is None else self.inspection.graph.plan(plan)
 
     def dense(self) -> nn.Module:
         """A copy of the model without gates, which are not folded in: what the plan of `rehearsed()` applies to."""
-        return copied(self._gated).detach()
+        with whole(self.model):
+            return copied(self._gated).detach()
 
     def observe(self, model: nn.Module) -> Any:
         """A model's outputs on the example inputs, which follow the wrapped model to another device or dtype."""
@@ -434,7 +513,7 @@ class L0Pruner:
 
     def _cut(self) -> tuple[nn.Module, RemovalPlan, float]:
         """A pruned copy, its plan, and how far its outputs are from those of the gated model."""
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), whole(self.model):
             pruned, plan = self._gated.pruned()
             difference = compare(self._gated, self.observe, pruned=pruned)
             reason = objection(self._gated, self.observe, difference, tolerance_for(pruned, self.tolerance))
@@ -448,7 +527,8 @@ class L0Pruner:
         return (parameter for parameter in self.model.parameters() if id(parameter) not in special)
 
     def _composed(self, plan: RemovalPlan) -> RemovalPlan:
-        return plan if self._earlier is None else self._earlier.then(plan)
+        whole = plan if self._earlier is None else self._earlier.then(plan)
+        return whole if self.inspection.graph is None else self.inspection.graph.plan(whole)
 
 
 def _matrices(model: nn.Module) -> list[nn.Parameter]:

@@ -52,11 +52,12 @@ def _keeping(found: Discovery, kinds: set[type]) -> tuple[PruneGroup, ...]:
 def _failing(model: nn.Module, groups: Sequence[PruneGroup], observe: Observe, seed: int) -> set[type] | None:
     """The classes of the modules in whose methods the forward pass of a random cut fails; None where it runs."""
     random = np.random.default_rng(seed)
+    pairs = ((group, max(group.units, group.fewest + 1)) for group in groups)
     kept = {
         group.name: tuple(
-            sorted(random.choice(group.units, random.integers(1, max(group.units, 2)), replace=False).tolist())
+            sorted(random.choice(group.units, random.integers(group.fewest, most), replace=False).tolist())
         )
-        for group in groups
+        for group, most in pairs
     }
     try:
         pruned = apply_plan(copied(model), make_plan(groups, kept, model_shapes(model))).eval()

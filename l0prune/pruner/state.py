@@ -4,12 +4,13 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
+from l0prune.distributed import average, world
 from l0prune.errors import ConfigError
 from l0prune.gates import Controller, GatedModel, Gates
 from l0prune.removal import RemovalPlan
-from l0prune.support import DDP_IGNORES
+from l0prune.support import DDP_IGNORES, sharded_parts
 
 _NAME = "l0prune"
 """Of the controller in the model, and so in its `state_dict()`."""
@@ -65,10 +66,20 @@ class _Draw:
 
     def __init__(self, gates: Gates) -> None:
         self.gates = gates
+        self._averaged: nn.Parameter | None = None
 
     def __call__(self, module: nn.Module, args: Any) -> None:
         if module.training:
+            if world().size > 1 and self._averaged is not self.gates.log_alpha and sharded_parts(module):
+                # `fully_shard` leaves the gates alone, and so does it their gradient.
+                self._averaged = self.gates.log_alpha
+                self._averaged.register_post_accumulate_grad_hook(_average_gradient)
             self.gates.draw()
+
+
+def _average_gradient(parameter: Tensor) -> None:
+    if parameter.grad is not None:
+        average([parameter.grad])
 
 
 class _BeforeLoading:

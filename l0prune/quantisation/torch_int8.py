@@ -91,7 +91,7 @@ def _quantiser() -> Any:
             for node in model.graph.nodes:
                 if node.target not in (*_LINEAR, *_CONVOLUTIONS) or node.args[1].op != "get_attr":
                     continue
-                specs = {node.args[1]: weights}
+                specs: dict[Any, Any] = {node.args[1]: weights}
                 if node.target in _LINEAR:
                     specs[node.args[0]] = activations
                 node.meta["quantization_annotation"] = QuantizationAnnotation(input_qspec_map=specs, _annotated=True)

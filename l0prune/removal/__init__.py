@@ -2,9 +2,11 @@
 
 from l0prune.removal.apply import apply_plan, scale_along
 from l0prune.removal.bypassed import Bypassed, Skipped
-from l0prune.removal.plan import RemovalPlan, check_shapes, make_plan, plan_of, remember, remembered
+from l0prune.removal.plan import GRAPH, MODULE, RemovalPlan, check_shapes, make_plan, plan_of, remember, remembered
 
 __all__ = [
+    "GRAPH",
+    "MODULE",
     "Bypassed",
     "RemovalPlan",
     "Skipped",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch.fx
 from torch import nn
 
 from l0prune.errors import PlanError
@@ -15,6 +16,9 @@ from l0prune.removal.emptied import emptied_modules, emptied_together
 from l0prune.support import conforms, is_inside, model_shapes
 
 PLAN_VERSION = 1
+MODULE, GRAPH = "module", "graph"
+"""What a plan cuts: a network of its own class, or its graph (`l0prune.graphs`)."""
+_IN_META = "l0prune_plan"
 _MOST_EXTENT = 10**8
 """Of all dimensions of all tensors together: a network of 70 billion parameters has 30 million."""
 
@@ -28,6 +32,8 @@ class RemovalPlan:
     """Kept units by group name, ascending, in the dense model's indices."""
     shapes: Mapping[str, tuple[int, ...]]
     """Fingerprint of the dense model: the shape of every parameter and buffer, by name."""
+    form: str = MODULE
+    """What it cuts: "module" or "graph"."""
 
     def __post_init__(self) -> None:
         for group in self.groups:
@@ -40,6 +46,9 @@ class RemovalPlan:
                     expected=f"ascending indices below {group.units}",
                 )
             if len(kept) < group.least_units and not group.stands_inside(self.bypassed):
+                if kept:
+                    expected = f"at least {group.least_units} units, of which the model picks so many"
+                    raise PlanError("too few units are kept", where=group.name, got=len(kept), expected=expected)
                 raise PlanError("group cannot be emptied: nothing bypasses it", where=group.name)
         if extra := set(self.kept) - {group.name for group in self.groups}:
             raise PlanError("plan names a group that it does not define", where=sorted(extra)[0])
@@ -123,6 +132,9 @@ class RemovalPlan:
         Raises:
             PlanError: Names the first difference.
         """
+        if self.form == GRAPH and not isinstance(model, torch.fx.GraphModule):
+            what, hint = "the plan cuts the graph of a network", "l0prune.load opens what it has left"
+            raise PlanError(what, got=type(model).__name__, expected="a torch.fx.GraphModule", hint=hint)
         shapes = model_shapes(model)
         check_shapes(self.shapes, shapes)
         check_groups(self.groups, shapes)
@@ -147,6 +159,8 @@ class RemovalPlan:
             "groups": [group.to_json() for group in self.groups],
             "kept": {name: list(kept) for name, kept in self.kept.items()},
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            # Files of plans for modules are as they always were.
+            **({} if self.form == MODULE else {"form": self.form}),
         }
 
     @classmethod
@@ -162,6 +176,8 @@ class RemovalPlan:
         for key, form in (("groups", [dict]), ("kept", {str: [int]}), ("shapes", {str: [int]})):
             if not conforms(data.get(key), form):
                 raise PlanError("malformed plan", where=key)
+        if data.get("form", MODULE) not in (MODULE, GRAPH):
+            raise PlanError("malformed plan", where="form", got=data["form"], expected=f"{MODULE} or {GRAPH}")
         for name, shape in data["shapes"].items():
             if min(shape, default=1) < 0:
                 raise PlanError("malformed plan", where=f"shapes: {name}", got=shape)
@@ -171,6 +187,7 @@ class RemovalPlan:
             groups=tuple(PruneGroup.from_json(group, data["shapes"]) for group in data["groups"]),
             kept={name: tuple(kept) for name, kept in data["kept"].items()},
             shapes={name: tuple(shape) for name, shape in data["shapes"].items()},
+            form=data.get("form", MODULE),
         )
 
 
@@ -215,13 +232,19 @@ def remember(model: nn.Module, plan: RemovalPlan) -> nn.Module:
 
     As text: what `torch.save` writes of the model opens where l0prune is not installed.
     """
-    model._l0prune_plan = json.dumps(plan.to_json())  # type: ignore[assignment]
+    text = json.dumps(plan.to_json())
+    model._l0prune_plan = text  # type: ignore[assignment]
+    if isinstance(model, torch.fx.GraphModule):
+        # A copy of a graph has lost all else.
+        model.meta[_IN_META] = text
     return model
 
 
 def remembered(model: nn.Module) -> RemovalPlan | None:
     """The plan that has made a model, unless the model has been changed since."""
     text = getattr(model, "_l0prune_plan", None)
+    if text is None and isinstance(model, torch.fx.GraphModule):
+        text = model.meta.get(_IN_META)
     if not isinstance(text, str):
         return None
     plan = RemovalPlan.from_json(json.loads(text))

@@ -100,6 +100,9 @@ def _command(run: Run, plugin: str) -> str:
     config, out = run.path / "config.toml", base.with_name(f"{run.name}-again") if run.report else run.path
     if run.settings.get("recipe") == OWN_LOOP:
         return ""
+    if (made := (run.report or {}).get("cut")) is not None:
+        words = ["l0prune", "cut", made["of"], "--target", ",".join(made["target"].values()), "--out", str(out)]
+        return shlex.join([*words, "--polish", str(made["polish"])] if made["polish"] is not None else words)
     if plugin == "task":
         return f"l0prune.compress(task, config={str(config)!r}, out={str(out)!r}, resume={run.report is None})"
     words = ["l0prune", "compress", "--plugin", plugin, "--config", str(config), "--out", str(out)]

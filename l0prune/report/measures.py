@@ -37,6 +37,8 @@ def measures(run: Run) -> tuple[Measure, ...]:
 def _finished(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     before, after = report["params_before"], report["params_after"]
     yield "teacher", report["teacher"]
+    cut = report.get("cut")
+    yield "cut out of", "" if cut is None else f"{cut['of']} in {cut['seconds']:.1f} s"
     yield from _target(report.get("metric", "params"), report["target_sparsity"])
     yield "removed", f"{report['sparsity']:.2%}"
     yield from _targets(report.get("targets", []))

@@ -40,6 +40,15 @@ _MORE = {
             "alone": {str: NUMBER},
         }
     ],
+    "elastic": (
+        None,
+        {
+            **dict.fromkeys(("smallest", "largest"), NUMBER),
+            "metric": str,
+            "curve": [{**dict.fromkeys(("asked", "left"), NUMBER), "parameters": int, "loss": NUMBER_OR_NOTHING}],
+        },
+    ),
+    "cut": (None, {"of": str, "target": {str: str}, "polish": (int, None), "seconds": NUMBER}),
     **{key: {str: NUMBER} for key in ("losses_final", "stage_seconds", "step_seconds")},
     **dict.fromkeys(("distill_loss_before_removal", "distill_loss_after_removal"), NUMBER_OR_NOTHING),
     **dict.fromkeys(("distill_loss_final", "max_relative_difference"), NUMBER_OR_NOTHING),

@@ -1,5 +1,6 @@
 """The parts of a report's page that show one run."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -9,7 +10,8 @@ from l0prune.report.facts import RunFacts
 from l0prune.report.figures import Curve, Drawing
 from l0prune.report.markup import Markup, Section, table, tag
 from l0prune.report.parts import Part, short_names
-from l0prune.support import quantity, score, write_toml
+from l0prune.size import noun_of
+from l0prune.support import plain, quantity, score, write_toml
 
 
 def run_sections(run: RunFacts, prefix: str) -> list[Section]:
@@ -22,6 +24,7 @@ def run_sections(run: RunFacts, prefix: str) -> list[Section]:
     sections = [
         Section(title="What is left", drawings=tuple(_architecture(run, prefix))),
         Section(title="Training", drawings=tuple(_training(run, prefix)), content=tuple(_averages(run))),
+        *elastic_sections(run, prefix),
         *size_sections(run, prefix),
         *probe_sections(run, prefix),
         *latency_sections(run, prefix),
@@ -66,12 +69,43 @@ def _repeat(run: RunFacts) -> Iterator[Markup]:
         yield tag("pre", tag("code", run.repeat), tabindex="0", aria_label="Command")
     else:
         yield tag("p", "The training loop of its own program made this run, and makes it again.")
-    if run.settings.get("metric") == "latency":
+    if str(run.settings.get("metric")).startswith("latency"):
         yield tag("p", "Times are measured anew then, so that the plan may differ.", class_="note")
     if run.versions:
         yield table("Versions", ["package", "version"], list(run.versions.items()))
     settings = tag("pre", tag("code", write_toml(run.settings)), tabindex="0", aria_label="Settings")
     yield tag("details", tag("summary", "Every setting (config.toml)"), settings)
+
+
+def elastic_sections(run: RunFacts, prefix: str) -> Iterator[Section]:
+    """The sizes that an elastic run was trained for, and its loss at some of them; nothing of another run.
+
+    Args:
+        run: The run.
+        prefix: Makes the names of its figures unique on the page.
+    """
+    elastic = (run.report or {}).get("elastic")
+    if not elastic:
+        return
+    curve, what = elastic["curve"], noun_of(elastic["metric"])
+    headings = [f"{what} left", "parameters", "held-out loss"]
+    body = [
+        [f"{row['left']:.2%}", f"{row['parameters']:,}", plain(row["loss"]) if row["loss"] is not None else ""]
+        for row in curve
+    ]
+    points = [(row["left"], row["loss"]) for row in curve if row["loss"] is not None]
+    title = "Held-out loss at each size"
+    drawings = (figures.elastic_figure(f"{prefix}loss-by-size", title, points, across=what),) if points else ()
+    words = (
+        f"Any size from {elastic['smallest']:.0%} to {elastic['largest']:.0%} of the {what} is cut out of this run. "
+        "What is left here is the largest."
+    )
+    command = shlex.join(
+        ["l0prune", "cut", run.path, "--target", f"{elastic['metric']}=50%", "--out", f"{run.path}-cut"]
+    )
+    cells = table("Some sizes, each proved", headings, body, kind="numbers")
+    code = tag("pre", tag("code", command), tabindex="0", aria_label="Command")
+    yield Section(title="Sizes", drawings=drawings, content=(tag("p", words), code, cells))
 
 
 _MUST_STAY = "Must stay: what is left when every group keeps one unit, or none where a block can be bypassed."

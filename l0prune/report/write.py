@@ -27,11 +27,11 @@ class Report:
         return asdict(self)
 
 
-def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Report:
+def write_report(runs: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Report:
     """Write a page about runs, finished or not; one that is there already is replaced.
 
     Args:
-        runs: Run directories.
+        runs: A run directory, or several.
         out: The HTML file; by default report.html in the run directory of a single run, else in the current folder.
             Its figures go into the folder beside it that is named after it, `report-figures` say; those of an earlier
             report there are replaced or removed.
@@ -42,7 +42,8 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> R
     Raises:
         L0PruneError: One is no run directory, a file in one is damaged, or `out` cannot be written.
     """
-    paths = list({Path(run).resolve(): Path(run) for run in runs}.values())
+    several = [runs] if isinstance(runs, str | Path) else runs
+    paths = list({Path(run).resolve(): Path(run) for run in several}.values())
     if not paths:
         raise RunError("no run to report on", expected="one run directory or more")
     page_path = Path(out) if out else (paths[0] if len(paths) == 1 else Path()) / "report.html"

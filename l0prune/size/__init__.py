@@ -1,11 +1,14 @@
 """What a network's size is for any choice of units: parameters, multiply-accumulates, time, or what one registers."""
 
+from l0prune.size.active import ActiveParameters
 from l0prune.size.disk import Disk
 from l0prune.size.latency import Latency
 from l0prune.size.limits import Bounds, Limits, bounds_of
 from l0prune.size.macs import mac_size
+from l0prune.size.memory import Memory, memory_size
 from l0prune.size.metric import Cut, Facts, Metric, Subject, Target, Wish, metric_named, noun_of, register_metric
 from l0prune.size.parameters import parameter_size
+from l0prune.size.peak import PeakSize
 from l0prune.size.polynomial import SizeModel, unit_sizes
 from l0prune.size.ranking import classes_of
 from l0prune.size.rounding import RoundTo, width_facts
@@ -23,6 +26,7 @@ from l0prune.size.targets import (
 )
 
 __all__ = [
+    "ActiveParameters",
     "Asked",
     "Bounds",
     "Budget",
@@ -31,7 +35,9 @@ __all__ = [
     "Facts",
     "Latency",
     "Limits",
+    "Memory",
     "Metric",
+    "PeakSize",
     "RoundTo",
     "SizeModel",
     "Subject",
@@ -48,6 +54,7 @@ __all__ = [
     "joint_target",
     "kept_indices",
     "mac_size",
+    "memory_size",
     "metric_named",
     "noun_of",
     "parameter_size",

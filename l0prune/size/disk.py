@@ -1,4 +1,4 @@
-"""Bytes that the weights take on disk, as a metric."""
+"""Bytes that the weights take on disk, as a metric: as they are, in another dtype, or quantised with their scales."""
 
 import json
 from collections.abc import Mapping
@@ -10,8 +10,9 @@ from l0prune.size.metric import Metric, Subject, register_metric
 from l0prune.size.parameters import tensor_monomials
 from l0prune.size.polynomial import SizeModel
 
-_MB = 10**6
-_UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+MB = 10**6
+BYTES = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+"""Units of what is counted in bytes."""
 
 
 class Disk(Metric):
@@ -22,14 +23,24 @@ class Disk(Metric):
 
     Args:
         dtype: In which floating-point tensors are saved; None for their own.
+        matrices: In which matrices, kernels of convolutions and other floating-point parameters of two dimensions or
+            more are saved instead, each with one scale for every index of its first dimension, as
+            `torch.ao.quantization` does by channels; None where nothing is quantised.
+        scales: In which scales are saved.
     """
 
     noun = "bytes on disk"
-    units = _UNITS
+    units = BYTES
 
-    def __init__(self, dtype: torch.dtype | None = None) -> None:
-        self.dtype = dtype
-        self.name = "disk" if dtype is None else f"disk-{_short(dtype)}"
+    def __init__(
+        self,
+        dtype: torch.dtype | None = None,
+        *,
+        matrices: torch.dtype | None = None,
+        scales: torch.dtype = torch.float32,
+    ) -> None:
+        self.dtype, self.matrices, self.scales = dtype, matrices, scales
+        self.name = "-".join(["disk", *(_short(one) for one in (matrices, dtype) if one is not None)])
 
     def size(self, subject: Subject) -> SizeModel:
         """In bytes, shown in MB."""
@@ -37,14 +48,32 @@ class Disk(Metric):
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         bytes_of = {name: self._bytes(tensor) for name, tensor in tensors.items()}
         terms = tensor_monomials(shapes, subject.groups, factors_of=bytes_of)
+        if scaled := {name: shape[:1] for name, shape in shapes.items() if self._is_quantised(tensors[name])}:
+            # A scale stays as long as its row, whatever becomes of the columns.
+            each = dict.fromkeys(scaled, _bytes_of(self.scales))
+            terms.update(tensor_monomials(scaled, subject.groups, factors_of=each))
+            shapes |= {f"{name}_scale": shape for name, shape in scaled.items()}
+            bytes_of |= {f"{name}_scale": each[name] for name in scaled}
         terms[()] += _header(shapes, bytes_of)
-        counts = "MB on disk" if self.dtype is None else f"MB on disk in {_short(self.dtype)}"
-        return SizeModel(subject.groups, terms, counts=counts, unit=_MB)
+        form = self.name.removeprefix("disk").removeprefix("-")
+        counts = f"MB on disk in {form}" if form else "MB on disk"
+        return SizeModel(subject.groups, terms, counts=counts, unit=MB)
 
     def _bytes(self, tensor: Tensor) -> int:
         """Of an element."""
+        if self._is_quantised(tensor):
+            assert self.matrices is not None
+            return _bytes_of(self.matrices)
         whole = self.dtype is None or not tensor.is_floating_point()
-        return tensor.element_size() if whole else torch.empty((), dtype=self.dtype).element_size()
+        return tensor.element_size() if whole else _bytes_of(self.dtype)
+
+    def _is_quantised(self, tensor: Tensor) -> bool:
+        matrix = isinstance(tensor, nn.Parameter) and tensor.ndim > 1 and tensor.is_floating_point()
+        return self.matrices is not None and matrix
+
+
+def _bytes_of(dtype: torch.dtype | None) -> int:
+    return torch.empty((), dtype=dtype).element_size()
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -78,3 +107,4 @@ def _header(shapes: Mapping[str, tuple[int, ...]], bytes_of: Mapping[str, int]) 
 
 register_metric(Disk())
 register_metric(Disk(torch.float16))
+register_metric(Disk(matrices=torch.int8))

@@ -46,7 +46,8 @@ def bounds_of(groups: Sequence[PruneGroup], limits: Limits, round_to: int = 1) -
         if not any(fnmatchcase(name, pattern) for name in names):
             hint = nearest(pattern.rstrip("*."), names, or_all=len(names) <= _FEW) or f"groups are {names[0]}, ..."
             raise ConfigError("no group has a name like this", where=f"limits, {pattern!r}", hint=hint)
-    least = [min(group.step(round_to), group.units) if group.least_units else 0 for group in groups]
+    smallest = [max(min(group.step(round_to), group.units), group.least_units) for group in groups]
+    least = [few if group.least_units else 0 for few, group in zip(smallest, groups, strict=True)]
     low, high = np.array(least, dtype=np.int64), np.array([group.units for group in groups], dtype=np.int64)
     for g, group in enumerate(groups):
         pairs = [pair for pattern, pair in limits.items() if fnmatchcase(group.name, pattern)]

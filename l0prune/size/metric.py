@@ -6,6 +6,7 @@ Legend: G groups.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -208,25 +209,14 @@ class Metric:
         size = self._checked(subject)
         sparsity = self._sparsity(size, wish)
         multiple = rounding_for(subject.round_to, subject.groups, size, sparsity)
-        found = Target(metric=self, size=size, sparsity=sparsity, asked=sparsity, round_to=multiple, alone=wish.alone)
-        if not wish.alone:
-            # Whether it can be met is said here, for all of several targets at once.
-            found.most_for(multiple or 1)
-        return found
+        return Target(metric=self, size=size, sparsity=sparsity, asked=sparsity, round_to=multiple, alone=wish.alone)
 
     def _sparsity(self, size: SizeModel, wish: Wish) -> float:
         if wish.sparsity is not None:
             return wish.sparsity
         assert wish.most is not None
-        floor = size.floor
-        if wish.most < floor:
-            raise TargetError(
-                "target is below what removal can reach",
-                where=self.name,
-                got=size.shown(int(wish.most)),
-                expected=f"{size.shown(floor)} {size.counts} or more",
-                hint="lower the target or prune more kinds of unit",
-            )
+        if wish.most < size.floor:
+            raise below_reach(self.name, size, int(wish.most), 1)
         if wish.alone and wish.most >= size.total:
             raise TargetError(
                 "dense network is as small",
@@ -269,6 +259,28 @@ class Metric:
         if size.total <= 0:
             raise ConfigError("the metric counts nothing", where=self.name, got=f"a dense size of {size.total}")
         return size
+
+
+def below_reach(name: str, size: SizeModel, most: int, round_to: int) -> TargetError:
+    """What to say where removal cannot make a size as small as asked.
+
+    Args:
+        name: Of the metric.
+        size: The size.
+        most: What was asked for.
+        round_to: What widths have to be multiples of.
+    """
+    least = size.floor_for(round_to)
+    widths = f" with widths in multiples of {round_to}" if round_to > 1 else ""
+    # Rounded up, so that the advice itself is feasible.
+    share = ceil(least / size.total * 10_000) / 100
+    return TargetError(
+        "target is below what removal can reach",
+        where=name,
+        got=f"{size.shown(most)} {size.counts}",
+        expected=f"{size.shown(least)} {size.counts} or more, {share:g}% of the dense size{widths}",
+        hint=f"ask for less{', lower `round_to`' if round_to > 1 else ''} or prune more kinds of unit",
+    )
 
 
 COUNTS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}

@@ -64,7 +64,11 @@ class SizeModel:
 
     def exact(self, kept: np.ndarray) -> int:
         """The size for kept counts (G,), as an integer."""
-        return int((self._table(kept)[self._factors].prod(axis=1) * self._coefficients).sum())
+        return int((self._values(kept) * self._coefficients).sum())
+
+    def _values(self, kept: np.ndarray) -> np.ndarray:
+        """(M,) the monomials for kept counts (G,)."""
+        return self._table(kept)[self._factors].prod(axis=1)
 
     def _table(self, kept: np.ndarray) -> np.ndarray:
         """What factors are numbers of entries of: for each group 1[K > 0] and the powers of K, and a 1 at the end."""
@@ -97,7 +101,7 @@ class SizeModel:
     def floor_for(self, round_to: int) -> int:
         """The smallest size that removal can reach with widths that are multiples of `round_to`."""
         steps = np.array([group.step(round_to) for group in self._groups], dtype=np.int64)
-        return self.exact(np.where(self.least > 0, steps, 0))
+        return self.exact(np.where(self.least > 0, np.maximum(steps, self.least), 0))
 
     def priced(self, keep_probabilities: Tensor) -> Tensor:
         """The expected size by whose gradient units are priced, float64 scalar: the size itself."""
@@ -112,10 +116,13 @@ class SizeModel:
         Returns:
             The constant, and the coefficient of each kept count (G,).
         """
+        return self._tangent_of(self.coefficients)
+
+    def _tangent_of(self, coefficients: Mapping[Monomial, float]) -> tuple[float, np.ndarray]:
         units = self.units.astype(np.float64)
         slope = np.zeros(len(units))
         dense = 0.0
-        for factors, coefficient in self.coefficients.items():
+        for factors, coefficient in coefficients.items():
             value = coefficient * float(np.prod([units[g] ** power for g, power in factors if power != ALIVE]))
             dense += value
             if value > 0:
@@ -130,14 +137,7 @@ class SizeModel:
             groups: What is left of the groups that have units left.
             numbers: Which of this model's groups these are.
         """
-        place = {old: new for new, old in enumerate(numbers)}
-        left = {
-            tuple((place[g], power) for g, power in factors): coefficient
-            for factors, coefficient in self.coefficients.items()
-            # A group without units makes its terms 0.
-            if all(g in place for g, _ in factors)
-        }
-        return SizeModel(groups, left, self.counts, self.total, self.unit)
+        return SizeModel(groups, renumbered(self.coefficients, numbers), self.counts, self.total, self.unit)
 
     @property
     def counted(self) -> list[int]:
@@ -150,11 +150,7 @@ class SizeModel:
         Args:
             numbers: Which of this model's groups those are.
         """
-        place = {old: new for new, old in enumerate(numbers)}
-        left: Counter[Monomial] = Counter()
-        for factors, coefficient in self.coefficients.items():
-            whole = prod(int(self.units[g]) ** power for g, power in factors if g not in place)
-            left[tuple((place[g], power) for g, power in factors if g in place)] += coefficient * whole
+        left = with_others_whole(self.coefficients, numbers, self.units)
         return SizeModel([self._groups[g] for g in numbers], left, self.counts, self.total, self.unit)
 
     def expected(self, keep_probabilities: Tensor) -> Tensor:
@@ -169,14 +165,18 @@ class SizeModel:
         Returns:
             Float64 scalar.
         """
+        return self._expected_terms(keep_probabilities, self._tensors(keep_probabilities.device)[1]).sum()
+
+    def _expected_terms(self, keep_probabilities: Tensor, coefficients: Tensor) -> Tensor:
+        """(M,) the expected monomials for keep probabilities (N,), times coefficients (M,)."""
         p = keep_probabilities.double()
-        factors, coefficients, lengths = self._tensors(p.device)
+        factors, _, lengths = self._tensors(p.device)
         table = torch.cat([*_moments(p, lengths, self._columns), p.new_ones(1)])
         # Factor by factor: the derivative of `prod` looks for zeros, which waits for the GPU.
         terms = coefficients
         for entries in factors:
             terms = terms * table.index_select(0, entries)
-        return terms.sum()
+        return terms
 
     def _tensors(self, device: torch.device) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         if device not in self._on_device:
@@ -226,6 +226,29 @@ def _moments(p: Tensor, lengths: Tensor, columns: Sequence[int]) -> list[Tensor]
                 moments[3] = k3 + 3 * k2 * k1 + k1**3
                 moments[4] = k4 + 4 * k3 * k1 + 3 * k2**2 + 6 * k2 * k1**2 + k1**4
     return [moments[column] for column in columns]
+
+
+def renumbered(coefficients: Mapping[Monomial, int], numbers: Sequence[int]) -> dict[Monomial, int]:
+    """Coefficients for those groups alone that have units left; `numbers` are the old ones, by the new ones."""
+    place = {old: new for new, old in enumerate(numbers)}
+    return {
+        tuple((place[g], power) for g, power in factors): coefficient
+        for factors, coefficient in coefficients.items()
+        # A group without units makes its terms 0.
+        if all(g in place for g, _ in factors)
+    }
+
+
+def with_others_whole(
+    coefficients: Mapping[Monomial, int], numbers: Sequence[int], units: np.ndarray
+) -> Counter[Monomial]:
+    """Coefficients for some groups alone, while all others keep all of their units (G,)."""
+    place = {old: new for new, old in enumerate(numbers)}
+    left: Counter[Monomial] = Counter()
+    for factors, coefficient in coefficients.items():
+        whole = prod(int(units[g]) ** power for g, power in factors if g not in place)
+        left[tuple((place[g], power) for g, power in factors if g in place)] += coefficient * whole
+    return left
 
 
 def unit_sizes(size_model: SizeModel) -> list[int]:

@@ -107,8 +107,10 @@ def unmet(budgets: Sequence[tuple[SizeModel, int]], ranking: Ranking) -> TargetE
     stays = np.bincount(
         ranking.owners, weights=ranking.sizes * ranking.obligatory, minlength=len(ranking.units)
     ).astype(np.int64)[ranking.classes]
-    smallest, most = next((size.exact(stays), most) for size, most in budgets if size.exact(stays) > most)
-    return TargetError("no plan meets the budget", got=f"a smallest size of {smallest:,}", expected=f"{most:,}")
+    found = [(size, size.exact(stays), most) for size, most in budgets if size.exact(stays) > most]
+    got = ", ".join(f"{size.shown(smallest)} {size.counts}" for size, smallest, _ in found)
+    expected = ", ".join(f"{size.shown(most)} or less" for size, _, most in found)
+    return TargetError("what must stay is above the budget", got=got, expected=expected)
 
 
 def split_by_group(flat: np.ndarray, groups: Sequence[PruneGroup]) -> dict[str, np.ndarray]:

@@ -6,11 +6,13 @@ A value is what is to be left at most: a share of the dense size, or an amount i
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import floor
 from numbers import Real
 
 from l0prune.errors import ConfigError, TargetError, nearest
+from l0prune.size.latency import Latency
 from l0prune.size.limits import Bounds
-from l0prune.size.metric import Metric, Subject, Target, Wish, metric_named, metric_names
+from l0prune.size.metric import Metric, Subject, Target, Wish, below_reach, metric_named, metric_names
 from l0prune.size.several import Budget
 from l0prune.support import plain
 
@@ -51,6 +53,11 @@ def read_targets(targets: Targets | Mapping[str, float | str]) -> list[Asked]:
             raise ConfigError("two targets for one metric", where=asked.metric.name, got=got, expected="one of them")
         asked.metric.check(asked.wish)
         found[asked.metric.name] = asked
+    timed = [asked for asked in found.values() if isinstance(asked.metric, Latency)]
+    if len(timed) > 1:
+        got = " and ".join(asked.text for asked in timed)
+        hint = "what is measured is of one form: choose the one in which the network will run"
+        raise ConfigError("two measured times", where="target", got=got, expected="one of them", hint=hint)
     return list(found.values())
 
 
@@ -85,6 +92,13 @@ def joint_target(subject: Subject, asked: Sequence[Asked]) -> Target:
             found.append(one.metric.target(subject, replace(one.wish, alone=len(asked) == 1)))
         except TargetError as error:
             unmet.append((one, error))
+    round_to = _common_multiple(found)
+    for target in found:
+        # Widths that suit one metric may be too wide for another.
+        most, multiple = floor(round(target.size.total * (1 - target.sparsity), 6)), round_to or 1
+        if most < target.size.floor_for(multiple):
+            one = next(one for one in asked if one.metric is target.metric)
+            unmet.append((one, below_reach(one.metric.name, target.size, most, multiple)))
     if len(unmet) == 1:
         ((one, error),) = unmet
         where = one.metric.name if error.where in (None, one.metric.name) else f"{one.metric.name}, {error.where}"
@@ -101,10 +115,6 @@ def joint_target(subject: Subject, asked: Sequence[Asked]) -> Target:
         got = ", ".join(one.text for one in asked)
         raise TargetError("the dense network meets every target", got=got, hint="ask for a smaller one")
     leading = removing[0]
-    # A width that is a multiple of 8 is one of 4: the smallest serves all. What was measured to be fast goes first.
-    multiples = [t.round_to for t in found if t.metric.measured_at_cut] or [t.round_to for t in found]
-    numbers = [number for number in multiples if number is not None]
-    round_to = min(numbers) if numbers else None
     measured = {name: value for target in reversed(found) for name, value in target.facts.items()}
     return replace(
         leading,
@@ -115,23 +125,33 @@ def joint_target(subject: Subject, asked: Sequence[Asked]) -> Target:
     )
 
 
+def _common_multiple(found: Sequence[Target]) -> int | None:
+    """What widths are multiples of where several targets say something."""
+    # A width that is a multiple of 8 is one of 4: the smallest serves all. What was measured to be fast goes first.
+    multiples = [t.round_to for t in found if t.metric.measured_at_cut] or [t.round_to for t in found]
+    return min((number for number in multiples if number is not None), default=None)
+
+
 def check_within(target: Target, bounds: Bounds) -> None:
     """Check that what limits make stay leaves room for every budget.
 
     Raises:
         TargetError: It does not; says by how much.
     """
-    for budget in budgets_of(target):
-        least = budget.size.exact(bounds.low)
-        if least > budget.most:
-            share = plain(least / budget.size.total)
-            raise TargetError(
-                "the limits leave more than the target allows",
-                where=budget.name,
-                got=f"{budget.size.shown(budget.most)} of {budget.size.shown(budget.size.total)} {budget.size.counts}",
-                expected=f"{budget.size.shown(least)} or more ({share} of the dense size)",
-                hint="lower the floors, or ask for less",
-            )
+    exceeded = [budget for budget in budgets_of(target) if budget.size.exact(bounds.low) > budget.most]
+    if exceeded:
+        got = [f"{b.size.shown(b.most)} of {b.size.shown(b.size.total)} {b.size.counts}" for b in exceeded]
+        expected = []
+        for name, size, *_ in exceeded:
+            least, whose = size.exact(bounds.low), f"{name}: " if len(exceeded) > 1 else ""
+            expected.append(f"{whose}{size.shown(least)} or more ({plain(least / size.total)} of the dense size)")
+        raise TargetError(
+            "the limits leave more than the target allows",
+            where=", ".join(budget.name for budget in exceeded),
+            got=", ".join(got),
+            expected="; ".join(expected),
+            hint="lower the floors, or ask for less",
+        )
 
 
 def removing(target: Target) -> list[Budget]:

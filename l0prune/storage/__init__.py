@@ -12,6 +12,7 @@ from l0prune.storage.description import (
     stated_digest,
 )
 from l0prune.storage.model_file import check_made_by, load, save
+from l0prune.storage.order import Order, read_order, write_order
 from l0prune.storage.probe import PROBE, PROBE_TOLERANCE, probe_difference, read_probe
 from l0prune.storage.rehearsal import rehearse_saving
 from l0prune.storage.run_directory import LOOP, OWN_LOOP, RunDirectory, claim_free, read_report, run_plugin
@@ -23,6 +24,7 @@ __all__ = [
     "PROBE",
     "PROBE_TOLERANCE",
     "WEIGHTS",
+    "Order",
     "RunDirectory",
     "build_dense",
     "check_description",
@@ -33,6 +35,7 @@ __all__ = [
     "newest_checkpoint",
     "probe_difference",
     "read_description",
+    "read_order",
     "read_plan",
     "read_probe",
     "read_report",
@@ -42,4 +45,5 @@ __all__ = [
     "save_checkpoint",
     "skeleton",
     "stated_digest",
+    "write_order",
 ]

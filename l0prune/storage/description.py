@@ -24,6 +24,8 @@ from l0prune.support import (
 
 FORMAT, VERSION = "l0prune", 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+GRAPH_FILE = "graph.json"
+"""What a network of the graph form computes."""
 DIGESTS = "sha256"
 """Entry of the description: by file name the SHA-256 of what stands beside it, and that of all else it holds itself."""
 

@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os.path import isfile
 from pathlib import Path
@@ -11,14 +11,16 @@ from typing import Any
 
 import safetensors
 from safetensors.torch import load_model, save_model
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from l0prune.errors import ConfigError, L0PruneError, PlanError, RunError
-from l0prune.removal import RemovalPlan, apply_plan, check_shapes, remember
+from l0prune.graphs import graph_from_json, graph_to_json
+from l0prune.removal import GRAPH, RemovalPlan, apply_plan, check_shapes, remember
 from l0prune.storage.description import (
     DESCRIPTION,
     DIGESTS,
     FORMAT,
+    GRAPH_FILE,
     VERSION,
     WEIGHTS,
     build_dense,
@@ -37,6 +39,7 @@ from l0prune.support import (
     model_shapes,
     named_weights,
     one_line,
+    read_json,
     write_atomic,
     write_json,
 )
@@ -88,6 +91,13 @@ def save(
         save_model(module, str(temporary))
         digests[WEIGHTS] = file_digest(temporary)
 
+    if plan.form == GRAPH:
+        if not isinstance(module, fx.GraphModule):
+            got = type(module).__name__
+            raise PlanError("not the network that the plan leaves", got=got, expected="a torch.fx.GraphModule")
+        graph = graph_to_json(module)
+        write_json(folder / GRAPH_FILE, graph)
+        digests[GRAPH_FILE] = json_digest(json.loads(json.dumps(graph)))
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     if probe := make_probe(module, inputs):
         write_probe(probe, folder / PROBE)
@@ -107,7 +117,7 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
 
     Args:
         path: A folder that `save` or a compression run made.
-        build: Makes the dense network; a plugin's run directory needs none.
+        build: Makes the dense network; a plugin's run directory needs none, and neither does a graph.
 
     Returns:
         The pruned network, with the interface that its plugin gives it.
@@ -139,13 +149,7 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
             # Where the file has changed, that is the reason.
             reason = checked.exception()
             raise reason if isinstance(reason, L0PruneError) else error from error
-        if build is None:
-            # As shapes alone, before anything is allocated.
-            check_shapes(plan.shapes, model_shapes(skeleton(description, plan, folder)))
-        dense = build() if build else build_dense(description, folder)
-        if not isinstance(dense, nn.Module):
-            raise ConfigError("build returned no network", got=type(dense).__name__, expected="a torch.nn.Module")
-        pruned = remember(apply_plan(dense, plan), plan)
+        pruned = remember(_built(build, description, plan, folder), plan)
     try:
         checked.result()
         check_kinds(_mapped(weights), pruned.state_dict(), weights)
@@ -158,6 +162,33 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
         said = f"{folder}: saved before there were checksums, so that damage cannot be seen; save it again to have them"
         warnings.warn(said, stacklevel=2)
     return pruned.eval()
+
+
+def _built(
+    build: Callable[[], nn.Module] | None, description: Mapping[str, Any], plan: RemovalPlan, folder: Path
+) -> nn.Module:
+    """The pruned network without its weights."""
+    if plan.form == GRAPH:
+        return _of_graph(folder, plan, stated_digest(description, GRAPH_FILE))
+    if build is None:
+        # As shapes alone, before anything is allocated.
+        check_shapes(plan.shapes, model_shapes(skeleton(description, plan, folder)))
+    dense = build() if build else build_dense(description, folder)
+    if not isinstance(dense, nn.Module):
+        raise ConfigError("build returned no network", got=type(dense).__name__, expected="a torch.nn.Module")
+    return apply_plan(dense, plan)
+
+
+def _of_graph(folder: Path, plan: RemovalPlan, stated: str | None) -> nn.Module:
+    """The network of a graph file, without its weights."""
+    path = folder / GRAPH_FILE
+    data = read_json(path)
+    if stated is not None and (got := json_digest(data)) != stated:
+        hint = "copy it again from where it was made"
+        raise RunError("damaged or missing graph", where=path, got=f"SHA-256 {got}", expected=stated, hint=hint)
+    module = graph_from_json(data, plan.pruned_shapes(), path)
+    check_shapes(plan.pruned_shapes(), model_shapes(module))
+    return module
 
 
 def _check_weights(weights: Path, stated: str | None) -> None:

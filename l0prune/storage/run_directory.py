@@ -35,7 +35,13 @@ _NO_PLUGINS = ("task", LOOP)
 _PARTIAL = ".*.partial*"
 """Names of files while they are written."""
 
-_SINCE: Mapping[str, object] = {"joint.final_rate": 0.0, "further.final_rate": 0.0, "gates.uniform": False}
+_SINCE: Mapping[str, object] = {
+    "joint.final_rate": 0.0,
+    "further.final_rate": 0.0,
+    "gates.uniform": False,
+    "elastic.largest": 1.0,
+    "elastic.sizes": 1,
+}
 """Settings that came later than the first runs, with what was done before there were any."""
 
 
@@ -60,6 +66,7 @@ class RunDirectory:
         self.report = path / "report.json"
         self.picture = path / "architecture.png"
         self.latency = path / "latency.json"
+        self.order = path / "order.json"
         self.checkpoints = path / "checkpoints"
         self.identity = path / "run.json"
         self.lock = path / "run.lock"
@@ -147,6 +154,10 @@ class RunDirectory:
             raise RunError("nothing to resume", where=self.path, hint="start the run without --resume")
         if isfile(self.report):
             raise RunError("nothing to resume: the run is complete", where=self.path, hint="choose another --out")
+
+    def began_with(self) -> dict[str, Any]:
+        """The nested settings of the run; none where there are none to resume."""
+        return read_toml(self.settings) if isfile(self.settings) and not isfile(self.report) else {}
 
     def resume(
         self,

@@ -31,6 +31,8 @@ class Setting:
     """A resumed run may have another value: the student does not depend on it."""
     later: bool = False
     """It came after the first runs, which did what its default says: they go on without it."""
+    before: Any = None
+    """What those runs did, where it is not the default; they go on with it."""
     separator: str = ""
     """Of a list: its flag takes one text, divided by this, instead of being repeated."""
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.autograd import forward_ad
+from torch.multiprocessing import reductions
 from torch.nn.utils import parametrize
 from torch.utils import _python_dispatch, _pytree
 
@@ -25,6 +26,9 @@ tree_leaves = _pytree.tree_leaves
 tree_map = _pytree.tree_map
 """A function of each of these, nested as they are."""
 
+StorageReference = reductions.StorageWeakRef
+"""Refers to a storage without keeping it: `expired()` says whether it is gone, `cdata` names it meanwhile."""
+
 BatchNorm = nn.modules.batchnorm._BatchNorm
 """Batch norms of all dimensions, the synchronised one among them."""
 NormWithStatistics = nn.modules.batchnorm._NormBase
@@ -32,6 +36,8 @@ NormWithStatistics = nn.modules.batchnorm._NormBase
 Convolution = nn.modules.conv._ConvNd
 """Convolutions of all dimensions, transposed ones among them."""
 
+COMPOSED = "__composable_api_state_key"
+"""What the names of attributes begin with in which `fully_shard` and its like keep their state on a module."""
 DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
 """The attribute of a model in which DistributedDataParallel looks for names that it leaves alone."""
 
@@ -83,6 +89,14 @@ def operator_name(operator: Any) -> str | None:
         operator = operator.name()
     found = re.fullmatch(r"(\w+::\w+)(\.\w+)?", operator) if isinstance(operator, str) else None
     return found[1] if found else None
+
+
+def convolution_backend(args: Sequence[Any]) -> str:
+    """What a convolution is computed by, "Mkldnn" for example, from the arguments of `torch.ops.aten.convolution`."""
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args
+    return torch._C._select_conv_backend(  # pyright: ignore[reportAttributeAccessIssue]
+        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups
+    ).name
 
 
 def random_state() -> dict[str, Any]:
@@ -152,6 +166,15 @@ _HOOKS = (
     "_backward_pre_hooks",
     "_backward_hooks",
 )
+
+
+MODULE_HOOKS = (*_HOOKS, "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+"""The attributes in which a module keeps its hooks."""
+
+
+def applied_key() -> str | None:
+    """The attribute of a module in which `fully_shard` looks for what was done to it; None where it is not loaded."""
+    return getattr(sys.modules.get("torch.distributed._composable.contract"), "REGISTRY_KEY", None)
 
 
 def share_hooks(module: nn.Module, other: nn.Module) -> None:
@@ -264,3 +287,43 @@ def cpu_has_amx() -> bool:
 def bilinear_and_grouped_products() -> tuple[Any, Any]:
     """The operators of a bilinear layer and of a product grouped by rows; None for what this torch lacks."""
     return torch.ops.aten._trilinear, getattr(torch.ops.aten, "_grouped_mm", None)
+
+
+# Graphs.
+
+
+def sizes_of_one_vary() -> Any:
+    """While torch.export runs, a dimension of length 1 may stand for other lengths, as others do."""
+    from torch.fx.experimental import _config
+
+    return _config.patch(backed_size_oblivious=True)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def refuse_operator() -> Any:
+    """The operator that raises a RuntimeError with a message, unless a number is true."""
+    return torch.ops.aten._assert_scalar.default
+
+
+def forget_tracer(graph: Any) -> None:
+    """Let a graph be pickled as any that torch.fx has made by itself, whatever has traced it."""
+    graph._tracer_cls = None
+    graph._tracer_extras = {}
+
+
+def trees_of(graph: Any) -> tuple[list[str], str, str]:
+    """How such a graph is called and what it returns: names of arguments, and both structures as JSON."""
+    info = graph._codegen.pytree_info
+    return list(info.orig_args), _pytree.treespec_dumps(info.in_spec), _pytree.treespec_dumps(info.out_spec)
+
+
+def set_trees(graph: Any, names: list[str], inputs: str, outputs: str) -> None:
+    """Let a graph be called as `trees_of` says of another."""
+    from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
+
+    spec = _pytree.treespec_loads(inputs)
+    # They come to stand in the source that torch.fx writes.
+    for keywords in spec.children()[1:]:
+        if keywords.type is dict and not all(str(key).isidentifier() for key in keywords.context):
+            raise ValueError("a keyword is no name")
+    info = _PyTreeInfo(names, spec, _pytree.treespec_loads(outputs))
+    graph.set_codegen(_PyTreeCodeGen(info))

@@ -24,6 +24,18 @@ class Losses:
     """How much data the batch holds, in the unit that the task names, for example images."""
 
 
+def mean(losses: Sequence[Losses]) -> Losses:
+    """The means of what one batch has given several times."""
+    if len(losses) == 1:
+        return losses[0]
+    number = len(losses)
+    parts = {
+        name: sum((each.parts[name] for each in losses[1:]), value) / number for name, value in losses[0].parts.items()
+    }
+    total = sum((each.total for each in losses[1:]), losses[0].total)
+    return Losses(total=total / number, parts=parts, amount=losses[0].amount)
+
+
 class Objective(nn.Module):
     """What is minimised: its parameters are trained, `student` among them is pruned.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from l0prune.config import CompactionConfig, ControllerConfig, StageConfig
+from l0prune.config import CompactionConfig, ControllerConfig, ElasticConfig, StageConfig
 from l0prune.distributed import agree, average, together, world
 from l0prune.errors import TrainingError
 from l0prune.gates import Controller, GatedModel
@@ -18,7 +18,7 @@ from l0prune.quantisation import rounding
 from l0prune.removal import RemovalPlan
 from l0prune.support import random_state, restore_random_state
 from l0prune.training.compiling import compile_layers
-from l0prune.training.objective import Losses, Objective
+from l0prune.training.objective import Losses, Objective, mean
 from l0prune.training.records import Meter, Record
 
 _MAX_BAD_STEPS = 10
@@ -33,10 +33,11 @@ class Stage:
         objective: What is minimised.
         config: Steps and rates.
         precision: "auto", "float32" or "bfloat16".
-        gated: The gated student in the joint stage.
+        gated: The gated student in the joint stage; in both stages of an elastic run.
         controller: Settings of what brings its expected size to the target.
         prior: (N,) importances that it may go by where the loss has no gradient.
         compaction: When closed units leave the network; never by default.
+        elastic: The sizes of an elastic run; None for one size.
         seed: Of every draw. What a micro-batch draws depends on it and on the micro-batch's number alone.
         split: Into how many parts the batches of the configuration come.
         compiled: Compile the student with torch.compile.
@@ -54,6 +55,7 @@ class Stage:
         controller: ControllerConfig | None = None,
         prior: np.ndarray | None = None,
         compaction: CompactionConfig | None = None,
+        elastic: ElasticConfig | None = None,
         seed: int = 0,
         split: int = 1,
         compiled: bool = False,
@@ -69,7 +71,8 @@ class Stage:
         groups: list[dict[str, Any]] = [{"params": self.weights, **rates}]
         self.controller: Controller | None = None
         if gated is not None:
-            self.controller = Controller(gated, controller or ControllerConfig(), compaction=compaction, prior=prior)
+            settings = controller or ControllerConfig()
+            self.controller = Controller(gated, settings, compaction=compaction, elastic=elastic, prior=prior)
             groups = self.controller.parameter_groups(self.weights, **rates)
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         use_bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(self.device))
@@ -207,10 +210,9 @@ class Stage:
         self._seed(world().rank + number * world().size)
         if self.gated is not None:
             self.gated.gates.sample()
+        sizes = self.controller.sizes if self.controller is not None else (None,)
         try:
-            with self.autocast:
-                losses: Losses = self.objective(batch)
-            (losses.total / self.micro_batches).backward()
+            return mean([self._backward_at(batch, left, len(sizes)) for left in sizes])
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
                 raise
@@ -218,6 +220,14 @@ class Stage:
             raise TrainingError(
                 "batch does not fit in memory", where=f"{self.name} step {self.step}", hint=got
             ) from error
+
+    def _backward_at(self, batch: Any, left: float | None, sizes: int) -> Losses:
+        """Losses of a batch, and their gradients added, for one of the sizes that a step of an elastic run trains."""
+        with self.controller.at(left) if self.controller is not None else nullcontext():
+            with self.autocast:
+                losses: Losses = self.objective(batch)
+            # A checkpointed layer runs again here.
+            (losses.total / (self.micro_batches * sizes)).backward()
         return losses
 
     def _seed(self, micro_batch: int) -> None:

@@ -1,5 +1,6 @@
 """Whole jobs: compress, prune without training, export, evaluate, verify."""
 
+from l0prune.workflows.cutting import cut
 from l0prune.workflows.evaluation import evaluate
 from l0prune.workflows.exporting import export, formats_of_run, is_run
 from l0prune.workflows.observer import LoggingObserver, Observer, register_display
@@ -18,6 +19,7 @@ __all__ = [
     "Observer",
     "Verification",
     "compress",
+    "cut",
     "evaluate",
     "example_missing",
     "export",

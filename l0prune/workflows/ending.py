@@ -113,7 +113,8 @@ def _report(
         params_before=params_before,
         params_after=parameters(student),
         metric=target.metric.name,
-        target_sparsity=target.asked,
+        # What is left here of an elastic run is its largest network.
+        target_sparsity=target.asked if config.elastic.ends is None else 1 - config.elastic.largest,
         sparsity=1 - target.metric.left(target, counts, results.facts() | {"macs_after": macs_after}),
         macs_before=results.macs_before,
         macs_after=macs_after,
@@ -146,6 +147,7 @@ def _report(
         metric_facts=results.metric_facts,
         targets=results.targets,
         selection_gap=results.selection_gap,
+        elastic=results.elastic,
     )
 
 

@@ -1,12 +1,11 @@
 """A run without a joint stage: units are ranked on the first training batches, removed at once, and made up for."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from l0prune.calibration import repair
 from l0prune.config import RunConfig
@@ -16,7 +15,8 @@ from l0prune.plugin import Task
 from l0prune.removal import RemovalPlan
 from l0prune.size import SizeModel
 from l0prune.support import counted, evaluating
-from l0prune.training import evaluate, shared
+from l0prune.training import evaluate
+from l0prune.workflows.calibrating import first_batches, loss_with
 
 
 class OneShot:
@@ -49,7 +49,7 @@ class OneShot:
                 importance,
                 size_model=size,
                 batches=self._batches(),
-                loss=self._loss,
+                loss=loss_with(self.task),
                 seed=self.config.seed,
             )
         self.note(f"no joint stage: units are ranked by {importance}")
@@ -72,7 +72,7 @@ class OneShot:
             return None
         objective, held_out = self.task.objective, list(self.task.evaluation)
         with evaluating(objective):
-            repaired = repair(dense, student, plan, self._batches(), loss=self._loss)
+            repaired = repair(dense, student, plan, self._batches(), loss=loss_with(self.task))
         average([tensor for tensor in student.state_dict().values() if tensor.is_floating_point()])
         self.note(f"repair: {counted(len(repaired), 'layer')} fitted to the dense network")
         if not held_out:
@@ -81,13 +81,4 @@ class OneShot:
         return evaluate(objective, held_out)[0]
 
     def _batches(self) -> list[Any]:
-        return list(itertools.islice(shared(self.task.batches, self.split)(0), self.config.one_shot.batches))
-
-    def _loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """The objective's loss with another student."""
-        objective = self.task.objective
-        student, objective.student = objective.student, model
-        try:
-            return objective(batch).total
-        finally:
-            objective.student = student
+        return first_batches(self.task, self.split, self.config.one_shot.batches)

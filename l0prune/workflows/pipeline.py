@@ -9,7 +9,7 @@ import torch
 
 from l0prune.distributed import joined, together
 from l0prune.errors import ConfigError, PluginError
-from l0prune.plugin import OwnTask, Plugin, Task, came_later, describe, get_plugin, may_change, resolve
+from l0prune.plugin import OwnTask, Plugin, Task, as_before, came_later, describe, get_plugin, may_change, resolve
 from l0prune.storage import RunDirectory, claim_free
 from l0prune.support import build, random_state_kept, read_toml, safe_children
 from l0prune.workflows.observer import Observer, watched
@@ -59,6 +59,8 @@ def compress(
                 expected = "the name of an installed plugin, a plugin object or a Task"
                 raise PluginError("not a plugin", got=repr(plugin), expected=expected)
             layers = [read_toml(Path(config))] if config else []
+            if out and resume:
+                layers.insert(0, as_before(chosen, RunDirectory(Path(out)).began_with()))
             run = resolve(chosen, *layers, settings or {}, recipe=recipe)
             if not out and (resume or processes.size > 1):
                 what = "--resume needs the run directory" if resume else "several processes need the run directory"

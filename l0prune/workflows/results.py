@@ -32,6 +32,7 @@ class RunResults:
     latency_model_error: float | None = None
     targets: list[dict[str, Any]] = field(default_factory=list)
     selection_gap: float | None = None
+    elastic: dict[str, Any] | None = None
     metric_facts: dict[str, Any] = field(default_factory=dict)
 
     def learn(self, facts: Mapping[str, Any]) -> None:
@@ -67,7 +68,7 @@ class CompressionReport:
     params_before: int
     params_after: int
     metric: str
-    """What the target counts: "params", "layer-params", "macs" or "latency"."""
+    """What the target counts: "params" or "latency" for example."""
     target_sparsity: float
     sparsity: float
     """Of what the metric counts."""
@@ -126,6 +127,11 @@ class CompressionReport:
     """How much more the best choice under several budgets may be worth at most, as a share."""
     metric_facts: dict[str, Any] = field(default_factory=dict)
     """What a metric of one's own has measured."""
+    elastic: dict[str, Any] | None = None
+    """Of an elastic run: `smallest` and `largest` share of the size, and a `curve` with a row for each of some sizes:
+    what it was asked for and is (`left`), `parameters`, and `loss` on the held-out batches."""
+    cut: dict[str, Any] | None = None
+    """Of a network that was cut out of an elastic run: `of` which one, `target`, steps of its `polish`, `seconds`."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""

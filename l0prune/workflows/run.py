@@ -10,7 +10,7 @@ from torch import nn
 
 from l0prune.config import RunConfig
 from l0prune.distributed import check_same, together, world
-from l0prune.errors import ProofError, RunError
+from l0prune.errors import ConfigError, ProofError, RunError
 from l0prune.gates import GatedModel
 from l0prune.importance import importances
 from l0prune.measuring import parameters
@@ -28,9 +28,11 @@ from l0prune.size import (
     removing,
 )
 from l0prune.size.latency import latency_cache
-from l0prune.storage import RunDirectory, rehearse_saving
+from l0prune.storage import RunDirectory, rehearse_saving, write_order
 from l0prune.support import catch_signals, copied, write_json
 from l0prune.training import compiler_settings_kept, evaluate
+from l0prune.workflows.calibrating import first_batches
+from l0prune.workflows.elastic import trained_sizes
 from l0prune.workflows.ending import description, finish, macs_of
 from l0prune.workflows.observer import Observer
 from l0prune.workflows.one_shot import OneShot
@@ -113,6 +115,8 @@ class CompressionRun:
     def _prepared(self) -> GatedModel:
         """The gated student, every group proved, and a folder to write to."""
         student = self.task.objective.student
+        if self.config.elastic.ends is not None and self.earlier is not None:
+            raise ConfigError("an elastic run begins with a dense network", got="one that was pruned before")
         subject = self._subject()
         self.target = self._target(subject)
         self.results.learn(self.target.facts)
@@ -205,6 +209,9 @@ class CompressionRun:
 
     def _train(self, gated: GatedModel, state: Mapping[str, Any] | None) -> None:
         """The joint stage, the cut, the further stage."""
+        if self.config.elastic.ends is not None:
+            self._train_elastic(gated, state)
+            return
         trainer, objective = self.trainer, self.task.objective
         if state is None or state["stage"] == "joint":
             try:
@@ -232,6 +239,37 @@ class CompressionRun:
         else:
             trainer.save(further)
         trainer.train(further)
+
+    def _train_elastic(self, gated: GatedModel, state: Mapping[str, Any] | None) -> None:
+        """Both stages with gates, of which the second holds the order; then some sizes proved, and the largest kept."""
+        trainer, objective = self.trainer, self.task.objective
+        try:
+            if state is None or state["stage"] == "joint":
+                joint = trainer.stage("joint", gated)
+                if state:
+                    trainer.restore(joint, state)
+                trainer.train(joint)
+                further = trainer.stage("further", gated)
+                assert joint.controller is not None
+                assert further.controller is not None
+                further.controller.restore(joint.controller.state_dict())
+                trainer.save(further)
+            else:
+                further = trainer.stage("further", gated)
+                trainer.restore(further, state)
+            trainer.train(further)
+            controller = further.controller
+            assert controller is not None
+            gated.eval()
+            batches = first_batches(self.task, trainer.split, self.config.one_shot.batches)
+            metric = self.target.metric.name
+            found = trained_sizes(gated, controller, self.task, batches, metric, self.observer.note)
+        finally:
+            objective.student = gated.detach()
+        if world().is_main:
+            write_order(self.folder.order, found.order)
+        self.results.elastic, self.results.max_relative_difference = found.facts, found.difference
+        objective.student, trainer.plan = found.largest
 
     def _begin(self) -> None:
         """Make the folder, in the main process; check that checkpoints fit, and that a resumed run goes on alike."""

@@ -58,6 +58,7 @@ class Trainer:
             controller=config.controller,
             prior=self.prior,
             compaction=config.compaction,
+            elastic=config.elastic,
             seed=config.seed,
             split=self.split,
             compiled=config.compile,

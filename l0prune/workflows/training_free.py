@@ -16,7 +16,7 @@ from l0prune.gates import GatedModel
 from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
 from l0prune.proof import compare, objection, tolerance_for
-from l0prune.pruner import ANY_MODEL_TOLERANCE, prepared
+from l0prune.pruner import ANY_MODEL_TOLERANCE, Form, prepared
 from l0prune.removal import remember
 from l0prune.size import Limits, Metric, Targets, Wish, removing
 from l0prune.support import copied, counted
@@ -45,6 +45,7 @@ def prune(
     uniform: bool = False,
     forward_fn: Callable[[nn.Module, Any], Any] | None = None,
     output_transform: Callable[[Any], Any] | None = None,
+    form: Form = "module",
     seed: int = 0,
     time_limit: float = 60.0,
     tolerance: float = ANY_MODEL_TOLERANCE,
@@ -68,7 +69,8 @@ def prune(
         limits: A floor and a ceiling by name pattern, shares of the units that a group keeps:
             `{"layers.0.*": (0.5, 1.0)}`.
         metric: What the size counts: "params", "layer-params" (those of layers that hold units), "macs" on the example
-            inputs, "latency" (measured on the model's device), "blocks" (of depth), or a metric of your own
+            inputs, "memory" of them, "disk", "latency" (measured on the model's device), "blocks" (of depth), one of
+            the other metrics on the page about several budgets, or a metric of your own
             (`l0prune.size.Metric`).
         importance: "magnitude", "activation", "taylor", "fisher", "random", or a function `f(model, groups)` that
             returns a number for each unit of all groups, or {group name: numbers of its units}; see `importances`.
@@ -86,6 +88,8 @@ def prune(
         uniform: Keep equally many units in all groups of a kind that have equally many.
         forward_fn: Runs the model: `forward_fn(model, inputs)`, on the example inputs and without `loss` on batches.
         output_transform: Picks what matters from the model's outputs.
+        form: What is cut and returned: a "module" of the model's own class, or its "graph", a torch.fx.GraphModule in
+            which sizes that the forward pass fixes follow from the weights.
         seed: Of the importance "random".
         time_limit: Seconds that following the forward pass may take.
         tolerance: Largest relative difference that the proof of a group allows.
@@ -106,6 +110,11 @@ def prune(
     # Whatever can be refused at once comes before the proof, which takes a while.
     check_importance(importance, batches=batches, loss=loss)
     gates = GateConfig(round_to=round_to, uniform=uniform, limits=limits or {})
+    if repair and form == "graph":
+        hint = "repair in the module form, or train what is returned"
+        raise ConfigError(
+            "layers are fitted in modules, and a graph has none", got='repair and form="graph"', hint=hint
+        )
     if repair and batches is None:
         raise ConfigError("the repair needs batches", got="none", hint="pass a few calibration batches: batches=[...]")
     again = None if batches is None else as_batches(batches)
@@ -128,6 +137,7 @@ def prune(
             depth=depth,
             forward_fn=forward_fn,
             output_transform=output_transform,
+            form=form,
             time_limit=time_limit,
             tolerance=tolerance,
         )
@@ -143,6 +153,7 @@ def prune(
             config=replace(gates, round_to=found.round_to),
             size_model=size,
             more=removing(found),
+            form=inspection.graph,
         ).eval()
         running: dict[str, Any] = {"loss": loss, "forward_fn": forward_fn}
         scores = importances(model, inspection.groups, importance, size_model=size, batches=again, seed=seed, **running)
@@ -158,4 +169,5 @@ def prune(
             assert again is not None
             watcher.note("fitting what reads the removed units to the dense model")
             repaired(model, pruned, plan, again, **running)
-    return remember(pruned, plan if earlier is None else earlier.then(plan))
+    whole = plan if earlier is None else earlier.then(plan)
+    return remember(pruned, whole if inspection.graph is None else inspection.graph.plan(whole))

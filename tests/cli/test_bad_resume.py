@@ -4,9 +4,12 @@ import io
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 
@@ -34,6 +37,21 @@ class TestResume:
         # How often it is saved has no effect on the student.
         assert "checkpoint_minutes" not in bench.settings.read_text()
         bench.compress("--out", interrupted, "--resume").succeeded()
+
+    def test_a_run_of_before_short_clips_were_joined_goes_on_without_them(self, bench, out, tmp_path) -> None:
+        folder = shutil.copytree(bench.clips, tmp_path / "clips")
+        for number in range(4):
+            soundfile.write(folder / f"short{number}.wav", np.zeros(16_000), 16_000)
+        given = ("--data", folder, "--out", out)
+        settings = bench.compress(*given, "--short-clips", "skip", "--print-config").succeeded().out
+        out.mkdir()
+        (out / "config.toml").write_text(settings.replace('short_clips = "skip"\n', ""))
+        outcome = bench.compress(*given, "--resume", "--short-clips", "join")
+        outcome.refused("settings differ", ": speech.short_clips", "got join")
+        done = bench.compress(*given, "--resume").succeeded()
+        said = " ".join((done.out + done.err).split())
+        assert "6 clips" in said
+        assert "4 skipped" in said
 
     @pytest.mark.parametrize("width", [32, 64])
     def test_other_teacher_of_the_same_name(self, width, bench, interrupted, tmp_path) -> None:

@@ -18,8 +18,11 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 LINKING = [*PAGES, ROOT / "CHANGELOG.md", *(ROOT / name / "README.md" for name in ("benchmarks", "plugins/speech"))]
-ELSEWHERE = ("# huggingface", "# onnx", "# torchscript", "# torch.export", "# s3prl", "# dphubert", '"""A plugin')
-"""Begin those that the tests of the exports and of the plugin run."""
+ELSEWHERE = (
+    *("# huggingface", "# onnx", "# torchscript", "# torch.export", "# s3prl", "# dphubert"),
+    *('"""A plugin', "l0prune.cut("),
+)
+"""Begin those that the tests of the exports, of the plugin and of cuts run."""
 TOO_LONG = "report = l0prune.compress("
 """Begins the recipe `quick`, whole."""
 

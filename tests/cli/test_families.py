@@ -129,7 +129,8 @@ class TestExport:
 
     def test_the_list_names_every_format(self, l0prune_call: Callable[..., Any]) -> None:
         names = (
-            "huggingface huggingface-padded ctranslate2 dphubert diarizen onnx torchscript torch.export s3prl".split()
+            "huggingface huggingface-padded ctranslate2 dphubert diarizen onnx torchscript torch.export s3prl "
+            "onnx-streaming torch.export-streaming".split()
         )
         shown = l0prune_call("export", "--list").succeeded().out
         assert all(name in shown for name in names)

@@ -43,6 +43,7 @@ FLAGS = {
         "--target-sparsity",
         "--target-speedup",
     ],
+    "cut": ["--build", "--json", "--out", "--polish", "--target", "run"],
     "doctor": ["--json"],
     "evaluate": [
         "--against",
@@ -115,6 +116,7 @@ OF_SPEECH = [
     "--min-seconds",
     "--mode",
     "--projections",
+    "--short-clips",
     "--task",
     "--task-weight",
     "--teacher",
@@ -131,7 +133,7 @@ HELP = """
 import sys
 from l0prune_cli.main import main
 named = [[command, "--plugin", "speech"] for command in ("compress", "groups")]
-others = ("bench", "compress", "doctor", "evaluate", "export", "groups", "pareto", "plugins", "push", "report")
+others = ("bench", "compress", "cut", "doctor", "evaluate", "export", "groups", "pareto", "plugins", "push", "report")
 others = (*others, "verify")
 for command in ([], *([other] for other in others), *named):
     sys.argv = ["l0prune", *command, "--help"]

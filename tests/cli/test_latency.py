@@ -72,7 +72,14 @@ def test_wrong_targets_are_refused(bench, quick: Path, tmp_path: Path) -> None:
             ("--metric", "latency", "--target-sparsity", "0.5", "--target-ms", "9"),
             ("two targets", "--target-sparsity and --target-ms"),
         ),
-        (("--metric", "time"), ("unknown metric", "params, layer-params, macs, blocks, disk, disk-float16 or latency")),
+        (
+            ("--metric", "time"),
+            (
+                "unknown metric",
+                "params, layer-params, macs, blocks, active-params, disk, disk-float16, disk-int8, latency, "
+                "latency-int8 or memory",
+            ),
+        ),
     ]
     for flags, words in refused:
         bench.compress(*flags, "--out", out, config=quick).refused(*words)

@@ -129,7 +129,7 @@ def broken(site) -> None:
 def test_lists_speech(l0prune_call) -> None:
     rows = json.loads(l0prune_call("plugins", "--json").succeeded().out)
     speech = next(row for row in rows if row["name"] == "speech")
-    assert speech["recipes"] == ["quick", "dphubert-base", "dphubert-large", "dpwavlm-base-plus", "whisper"]
+    assert speech["recipes"] == ["quick", "elastic", "dphubert-base", "dphubert-large", "dpwavlm-base-plus", "whisper"]
     table = l0prune_call("plugins").succeeded().out
     assert "dphubert-base" in table
     assert "\x1b" not in table

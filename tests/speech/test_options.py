@@ -6,7 +6,7 @@ import pytest
 from l0prune_speech.options import SpeechOptions
 
 from l0prune import ConfigError
-from l0prune.plugin import came_later
+from l0prune.plugin import as_before, came_later
 
 
 @pytest.mark.parametrize("name", ["l1_weight", "l2_weight", "cosine_weight"])
@@ -36,3 +36,11 @@ def test_settings_of_terms_came_after_the_first_runs_which_did_what_their_defaul
     # Those of before are compared: a run that lacks one is another's.
     assert not {"speech.teacher", "speech.mode", "speech.terms"} & set(later)
     assert (later["speech.unit_layers"], later["speech.projections"]) == ([], True)
+
+
+def test_a_setting_whose_default_is_new_says_what_was_done_before() -> None:
+    from l0prune_speech.plugin import SpeechPlugin
+
+    assert came_later(SpeechPlugin())["speech.short_clips"] == "skip"
+    assert as_before(SpeechPlugin(), {"speech": {"mode": "layers"}}) == {"speech": {"short_clips": "skip"}}
+    assert as_before(SpeechPlugin(), {"speech": {"short_clips": "join"}}) == {"speech": {}}

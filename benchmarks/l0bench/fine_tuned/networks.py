@@ -56,9 +56,7 @@ def _make(task: str, train: Path, folder: Path) -> None:
 def _put_head(task: str, folder: Path) -> None:
     """Write the embedded teacher with a head of random weights."""
     import transformers
-    from l0prune_speech.formats.checkpoint import from_encoder
-    from l0prune_speech.formats.huggingface import to_huggingface
-    from l0prune_speech.formats.teachers import load_teacher
+    from l0prune_speech.formats import from_encoder, load_teacher, to_huggingface
     from transformers.utils import logging
 
     # That the head is new needs no table.

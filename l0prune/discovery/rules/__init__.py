@@ -18,6 +18,7 @@ from l0prune.discovery.rules import (  # noqa: F401 - they register rules
     windows,
 )
 from l0prune.discovery.rules.elementwise import pointwise, shaped_like
+from l0prune.discovery.rules.experts import enter_module, follow_numbers
 from l0prune.discovery.rules.products import consume, extent
 from l0prune.discovery.rules.registry import RULES, across, module_rule, operator_rule, tensors
 from l0prune.discovery.rules.sized_calls import SIZED, note_sizes
@@ -29,6 +30,7 @@ __all__ = [
     "across",
     "apply_rule",
     "consume",
+    "enter_module",
     "extent",
     "module_rule",
     "operator_rule",
@@ -63,6 +65,7 @@ def apply_rule(tracer: Tracer, func: Any, args: Sequence[Any], kwargs: dict[str,
     else:
         for operand in operands:
             tracer.pin_all(operand, f"read by {name}, which has no rule,")
+    follow_numbers(tracer, name, operands, out)
     if name in SIZED:
         note_sizes(tracer, name, args, out)
     if operands and all(constant):

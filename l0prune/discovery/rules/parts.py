@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from l0prune.discovery.rules.elementwise import goes_on
+from l0prune.discovery.rules.experts import picked_experts, rank
 from l0prune.discovery.rules.registry import across, move, rule, tensors
-from l0prune.discovery.traced import Block
+from l0prune.discovery.traced import UNRANKED, Block
 from l0prune.discovery.tracer import Tracer
 
 
@@ -42,7 +43,7 @@ def _slice(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
 def _select(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     x, dim, place = args[0], args[1] % args[0].ndim, args[2]
     alone = next((b for b in tracer.facts(x).blocks if b.dims == (dim,)), None)
-    if alone is not None:
+    if alone is not None and int(alone.atoms[0]) not in tracer.experts:
         tracer.pin(alone.atoms[[place]], "picked out by its index")
     _taken(tracer, x, out, dim, place, drop=True)
 
@@ -101,14 +102,33 @@ def _index(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     tracer.settle(x)
     first, grown = places[0], out.ndim - x.ndim
     from_end = _from_the_end(indices[first]) if spans == 1 else None
+    experts = len(places) == spans == 1 and _picks_experts(tracer, x, indices[first], first)
+    # Matrices of a parameter, one for each expert, or for something else.
+    stacked = experts or (first == 0 and len(places) == spans == 1 and x.ndim > _MATRIX and tracer.facts(x).constant)
     blocks = []
     for block in tracer.facts(x).blocks:
         dim = block.dims[0]
+        if stacked and dim == first:
+            if not experts:
+                tracer.pin(block.atoms, UNRANKED)
+            continue
         if first <= dim < first + spans:
             tracer.pin(block.atoms if from_end is None else block.atoms[from_end], "picked out by index")
         else:
             blocks.append(Block((dim if dim < first else dim + grown,), block.atoms))
-    tracer.set(out, blocks)
+    # Of the weights of picked experts all else is what it is of all.
+    tracer.set(out, blocks, constant=stacked and tracer.facts(x).constant)
+
+
+_MATRIX = 2
+"""Dimensions of a matrix; a stack of them has more."""
+
+
+def _picks_experts(tracer: Tracer, x: Tensor, numbers: Tensor, dim: int) -> bool:
+    places = tracer.along(x, dim)
+    if places is not None and int(places[0]) in tracer.experts:
+        return True
+    return picked_experts(tracer, x, numbers, dim)
 
 
 @rule("index_put _index_put_impl _unsafe_index_put")
@@ -223,7 +243,20 @@ def _flip(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     tracer.set(out, [Block(b.dims, b.atoms[::-1] if b.dims[0] in dims else b.atoms) for b in found])
 
 
-@rule("topk sort kthvalue mode")
+@rule("topk")
+def _highest(tracer: Tracer, args: Sequence[Any], out: Sequence[Tensor]) -> None:
+    """The highest of a router's scores are experts; of others each place may be any."""
+    x, picked, dim, largest = args[0], args[1], args[2], args[3]
+    tracer.settle(x)
+    if x.ndim and dim % x.ndim == x.ndim - 1 and largest and rank(tracer, x, picked, out[1]):
+        kept = [block for block in tracer.facts(x).blocks if block.dims[0] != x.ndim - 1]
+        for result in out:
+            tracer.set(result, kept)
+    else:
+        _ranked(tracer, args, out)
+
+
+@rule("sort kthvalue mode")
 def _ranked(tracer: Tracer, args: Sequence[Any], out: Sequence[Tensor]) -> None:
     """Values along one dimension, picked or put in order by their size, and their places."""
     x = args[0]
@@ -249,7 +282,8 @@ def _gather(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     x, dim, index = args[0], args[1] % args[0].ndim, args[2]
     tracer.settle(x)
     tracer.settle(index)
-    _picked(tracer, x, dim)
+    if not picked_experts(tracer, x, index, dim):
+        _picked(tracer, x, dim)
     tracer.set(out, _others_of(tracer, [x, index], dim, out))
 
 

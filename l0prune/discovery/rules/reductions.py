@@ -130,7 +130,7 @@ def _weight_norm(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
 @rule("_softmax softmax")
 def _softmax(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     x, dim = args[:2]
-    if x.ndim and not _over_open(tracer, x, [dim]):
+    if x.ndim and not _over_open(tracer, x, [-1 if dim % x.ndim == x.ndim - 1 else dim]):
         _along_dim(tracer, args, out)
     else:
         tracer.set(out, tracer.facts(x).blocks)
@@ -141,7 +141,7 @@ def _along_dim(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     x, dim = args[0], args[1] % max(args[0].ndim, 1)
     atoms = tracer.along(x, dim) if x.ndim else None
     if atoms is not None:
-        tracer.pin(atoms, "is normalised or summed over")
+        tracer.pin_unless_ranked(atoms, "is normalised or summed over")
     tracer.set(out, tracer.facts(x).blocks)
 
 

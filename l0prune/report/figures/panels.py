@@ -146,6 +146,26 @@ def layer_figure(name: str, title: str, lines: Mapping[str, Sequence[tuple[int, 
     return drawing(name, title, alt, paint, legend=True)
 
 
+def elastic_figure(name: str, title: str, points: Sequence[tuple[float, float]], *, across: str) -> Drawing:
+    """A line over the sizes of an elastic run.
+
+    Args:
+        name: Unique on the page.
+        title: Above the figure.
+        points: Share of the size that is left, and the loss; the smallest first.
+        across: What the size counts.
+    """
+    alt = f"{title}: {'; '.join(f'{plain(loss)} at {left:.1%}' for left, loss in points)} of the {across}."
+
+    def paint(axes: Any) -> None:
+        shares, losses = zip(*points, strict=True)
+        axes.plot([100 * share for share in shares], losses, marker="o", markersize=4, color=SERIES[0])
+        axes.set_xlabel(f"{figure_label(across)} left, %")
+        axes.set_ylabel("held-out loss")
+
+    return drawing(name, title, alt, paint)
+
+
 def _sideways(axes: Any) -> None:
     """For rows in place of columns."""
     axes.grid(visible=False, axis="y")

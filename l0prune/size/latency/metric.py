@@ -1,12 +1,14 @@
 """Time as a metric: measured on the device at hand, predicted while gates learn, and measured again at the cut."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
+from torch import nn
 
 from l0prune.distributed import world
 from l0prune.errors import ConfigError
+from l0prune.measuring import linear_layers_in_int8
 from l0prune.size.latency.meet import meet_target
 from l0prune.size.latency.model import POOR, LatencyModel, measure_latency
 from l0prune.size.latency.target import sparsity_for
@@ -15,12 +17,21 @@ from l0prune.size.polynomial import SizeModel
 
 
 class Latency(Metric):
-    """Milliseconds of the subject's input on the model's device."""
+    """Milliseconds of the subject's input on the model's device.
 
-    name, noun = "latency", "latency"
+    Args:
+        dtype: None for the model's own; "int8" for linear layers that compute in int8 by dynamic quantisation, on the
+            CPU. Weights stay what they are: only the copies that are timed are quantised.
+    """
+
+    noun = "latency"
     units: Mapping[str, float] = {"ms": 1.0, "s": 1000.0, "us": 0.001}
     """In milliseconds."""
     measured_at_cut = True
+
+    def __init__(self, dtype: Literal["int8"] | None = None) -> None:
+        self.dtype = dtype
+        self.name = "latency" if dtype is None else f"latency-{dtype}"
 
     def amount(self, number: float, unit: str) -> Wish:
         """Milliseconds as measured, whatever the fit says."""
@@ -58,25 +69,44 @@ class Latency(Metric):
     def meet(self, cut: Cut, target: Target, subject: Subject) -> Facts:
         """Move the budget until the pruned network is as fast as asked."""
         left, at_most = 1 - target.asked, not target.alone
-        return meet_target(cut, subject.model, subject.observe, subject.deploy, left, subject.note, at_most=at_most)
+        deploy = self._deploy(subject)
+        return meet_target(cut, subject.model, subject.observe, deploy, left, subject.note, at_most=at_most)
 
     def left(self, target: Target, kept: np.ndarray, facts: Mapping[str, Any]) -> float:
         """As measured at the cut."""
         return facts["latency_after_ms"] / facts["latency_before_ms"]
 
+    def _deploy(self, subject: Subject) -> Callable[[nn.Module], nn.Module]:
+        """What gives a model the form that is timed."""
+        deploy = subject.deploy or (lambda network: network)
+        if self.dtype is None:
+            return deploy
+
+        def quantised(network: nn.Module) -> nn.Module:
+            return linear_layers_in_int8(deploy(network))
+
+        quantised.form = " ".join(filter(None, (getattr(deploy, "form", ""), self.dtype)))  # type: ignore[attr-defined]
+        return quantised
+
     def _measured(self, subject: Subject) -> LatencyModel:
         if (processes := world().size) > 1:
             hint = "run without torchrun, or prune for the metric macs"
             raise ConfigError("latency is measured in one process", got=f"{processes} processes", hint=hint)
+        device = next(subject.model.parameters()).device
+        if self.dtype == "int8" and device.type != "cpu":
+            raise ConfigError("int8 is measured on the CPU", where=self.name, got=str(device), expected="cpu")
         subject.note("measuring the latency of pruned copies")
+        # A run's own file is its own; elsewhere each form has a file.
+        rename = self.dtype is not None and not subject.resumed
+        cache = [path.with_stem(f"{path.stem}-{self.dtype}") for path in subject.cache] if rename else subject.cache
         latency = measure_latency(
             subject.model,
             subject.groups,
             subject.observe,
             subject.trace,
-            deploy=subject.deploy,
+            deploy=self._deploy(subject),
             round_to=None if subject.round_to == "auto" else subject.round_to,
-            cache=subject.cache,
+            cache=cache,
             resumed=subject.resumed,
             note=subject.note,
         )
@@ -90,3 +120,4 @@ class Latency(Metric):
 
 
 register_metric(Latency())
+register_metric(Latency("int8"))

@@ -75,7 +75,8 @@ def measure_latency(
         groups: Its prune groups.
         observe: Runs a model on the input whose latency matters.
         found: `trace` of the model on that input.
-        deploy: Gives a model the form in which it will run, with the same block names.
+        deploy: Gives a model the form in which it will run, with the same block names. An attribute `form`, a text,
+            tells forms apart whose weights are alike.
         round_to: What widths are multiples of; by default what pays on the device.
         cache: Files to read the coefficients from, and to write them to; the first that fits is used. A poor fit is
             not kept, and measured again the next time. Where a file cannot be written, nothing is kept.
@@ -84,7 +85,7 @@ def measure_latency(
         seed: Of the random plans.
     """
     device = next(model.parameters()).device
-    key = _key(model, groups, found, device, round_to)
+    key = _key(model, groups, found, device, round_to, getattr(deploy, "form", ""))
     for path in cache:
         stored = _read(path, key)
         if stored is not None and (resumed or stored["error"] <= POOR):
@@ -135,9 +136,14 @@ def _from_json(stored: Mapping[str, Any], groups: Sequence[PruneGroup]) -> Laten
 
 
 def _key(
-    model: nn.Module, groups: Sequence[PruneGroup], found: Trace, device: torch.device, round_to: int | None
+    model: nn.Module,
+    groups: Sequence[PruneGroup],
+    found: Trace,
+    device: torch.device,
+    round_to: int | None,
+    form: str = "",
 ) -> str:
-    """What the coefficients depend on: network, groups, input, machine, libraries."""
+    """What the coefficients depend on: network, groups, input, machine, libraries, the form in which it runs."""
     facts = {
         "version": VERSION,
         "round_to": round_to,
@@ -148,6 +154,7 @@ def _key(
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "torch": versions()["torch"],
     }
+    facts |= {"form": form} if form else {}
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 

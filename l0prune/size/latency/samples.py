@@ -14,7 +14,7 @@ from torch import nn
 
 from l0prune.example import Observe
 from l0prune.groups import PruneGroup
-from l0prune.removal import apply_plan, make_plan
+from l0prune.removal import Bypassed, Skipped, apply_plan, make_plan
 from l0prune.support import copied, is_inside, model_shapes
 
 _DENSE_EVERY = 12
@@ -141,7 +141,7 @@ def clocks(
     for block in blocks:
         module = model.get_submodule(block)
         # A bypass takes no time worth counting, and is no block any more.
-        if any(True for _ in module.parameters()) or any(True for _ in module.buffers()):
+        if not isinstance(module, Bypassed | Skipped):
             handles += [module.register_forward_pre_hook(starts(block)), module.register_forward_hook(ends(block))]
     try:
         yield read
@@ -182,5 +182,7 @@ def _counts(groups: Sequence[PruneGroup], shares: np.ndarray, round_to: int) -> 
     """Kept counts (G,) near the shares, as selection would choose them."""
     steps = np.array([group.step(round_to) for group in groups])
     units = np.array([group.units for group in groups])
+    fewest = np.array([group.fewest for group in groups])
     counts = np.minimum(units, np.maximum(1, np.round(shares * units / steps)).astype(np.int64) * steps)
+    counts = np.maximum(counts, fewest)
     return np.where(shares > 0, counts, 0)

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
+from os.path import isfile  # Unlike Path.is_file, for any name: it may be longer than a path's.
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from torch import nn
 
 from l0prune.errors import RunError
 from l0prune.measuring import parameters
+from l0prune.plugin import as_before, get_plugin
 from l0prune.removal import RemovalPlan, apply_plan
+from l0prune.size import parse_targets
 from l0prune.storage import OWN_LOOP, WEIGHTS
 from l0prune.support import counted, file_digest, model_shapes, read_toml
+from l0prune.workflows.cutting import cut
 from l0prune.workflows.pipeline import compress
 from l0prune.workflows.verification.common import Unknown, agree, opener
 
@@ -48,14 +52,22 @@ def made_again(path: Path, description: Mapping[str, Any], report: Mapping[str, 
         raise Unknown("only a run of an installed plugin can be made again")
     with tempfile.TemporaryDirectory() as place:
         again = Path(place) / "run"
-        made = compress(name, config=path / "config.toml", out=again)
+        if (asked := report.get("cut")) is not None:
+            if not isfile(Path(asked["of"]) / "order.json"):
+                raise Unknown(f"it was cut out of an elastic run that is not there: {asked['of']}")
+            targets = parse_targets(",".join(asked["target"].values()))
+            made = cut(asked["of"], targets, out=again, polish=asked["polish"])
+        else:
+            before = as_before(get_plugin(name), settings)
+            made = compress(name, config=path / "config.toml", settings=before, out=again)
         difference = _first_difference(path / WEIGHTS, again / WEIGHTS)
     if difference:
         told = report.get("versions", {})
         changed = [f"{p} {told[p]} -> {now}" for p, now in made.versions.items() if told.get(p, now) != now]
         hint = f"versions differ: {', '.join(changed)}" if changed else None
         raise RunError("made again, the run gives other weights", where=path, got=difference, hint=hint)
-    return "made again from config.toml, the run gives the same weights, bit for bit"
+    begun = "config.toml" if report.get("cut") is None else "the elastic run"
+    return f"made again from {begun}, the run gives the same weights, bit for bit"
 
 
 def _first_difference(stored: Path, again: Path) -> str:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import torch
 from torch import nn
 
 from l0prune.errors import RunError
-from l0prune.measuring import macs, parameters
+from l0prune.measuring import parameters
 from l0prune.removal import RemovalPlan
 from l0prune.size import parameter_size
 from l0prune.storage import (
@@ -33,12 +32,12 @@ from l0prune.storage import (
 )
 from l0prune.support import (
     check_finite,
-    copied,
     counted,
     file_digest,
     model_shapes,
     read_toml,
 )
+from l0prune.workflows.counting import macs_on
 from l0prune.workflows.verification.again import cut_again, made_again
 from l0prune.workflows.verification.common import Checks, Unknown, agree
 
@@ -211,7 +210,7 @@ class Saved:
             checked.append("parameters")
             for key, network in networks.items():
                 name = key.replace("params", "macs")
-                if (found := _macs_on(self.description.get("counted_on"), network)) is not None:
+                if (found := macs_on(self.description.get("counted_on"), network)) is not None:
                     agree(name, {"report.json": report.get(name), "counted": found}, where)
                     checked = [*dict.fromkeys([*checked, "multiply-accumulates"])]
         before, after = (report.get(key) for key in sizes.get(report.get("metric", "params"), ("", "")))
@@ -223,15 +222,3 @@ class Saved:
                 )
             checked.append("sparsity")
         return checked
-
-
-def _macs_on(on: Any, network: nn.Module) -> int | None:
-    """Multiply-accumulates on inputs of the shapes that the description states; None where they cannot be counted."""
-    try:
-        shapes = [(row["shape"], getattr(torch, row["dtype"])) for row in on["inputs"]]
-        inputs = [torch.zeros(shape, dtype=dtype, device="meta") for shape, dtype in shapes]
-        bare = copied(network).eval().to("meta")
-        return round(macs(lambda: bare(*inputs)) * on["scale"])
-    except (AttributeError, LookupError, TypeError, RuntimeError):
-        # None are stated, or a forward pass that computes nothing cannot be made.
-        return None

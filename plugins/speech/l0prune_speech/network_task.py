@@ -18,6 +18,7 @@ from l0prune_speech.data import (
     PieceBatches,
     find_clips,
     find_labelled,
+    find_sounds,
     joined,
     piece,
     split,
@@ -68,7 +69,7 @@ def make_network_task(options: SpeechOptions, run: RunConfig) -> Task:
     device = pick_device(run.device)
     _check(options, run)
     teacher = open_network(options.teacher, Wish(task=options.task, language=options.language))
-    pieces, facts = _pieces(options, teacher)
+    pieces, facts = _pieces(options, teacher, run.seed)
     held_out, train = _held_out(pieces, options.evaluation_seconds)
     if options.join_clips and teacher.task in ("distill", "ctc", "seq2seq"):
         before = len(train)
@@ -198,9 +199,9 @@ def _layers(options: SpeechOptions, teacher: SpeechNetwork) -> tuple[int, ...]:
     return tuple(layers)
 
 
-def _pieces(options: SpeechOptions, teacher: SpeechNetwork) -> tuple[list[Piece], dict[str, str]]:
+def _pieces(options: SpeechOptions, teacher: SpeechNetwork, seed: int) -> tuple[list[Piece], dict[str, str]]:
     """What is heard at once, and what to say of it; fits the teacher's window."""
-    pieces, facts = _found(options, teacher)
+    pieces, facts = _found(options, teacher, seed)
     own = teacher.longest_seconds or math.inf
     if options.window_seconds > own:
         expected = f"at most {own:g}"
@@ -209,7 +210,7 @@ def _pieces(options: SpeechOptions, teacher: SpeechNetwork) -> tuple[list[Piece]
     whole = [one for one in pieces if one.seconds <= longest]
     too_long = [one for one in pieces if one.seconds > longest]
     if too_long and all(one.label is None for one in pieces):
-        whole += [part for one in too_long for part in split(one.parts[0].clip, longest)]
+        whole += [span for one in too_long for part in one.parts for span in split(part.clip, longest)]
         facts["data"] += f"; {len(too_long)} longer than {longest:g} s split"
     elif too_long:
         facts["data"] += f"; {len(too_long)} longer than {longest:g} s left out: {too_long[0].name} first"
@@ -240,15 +241,15 @@ def _answered(teacher: SpeechNetwork, one: Piece) -> Piece:
     return one if one.label is None else replace(one, answer=_encoded(teacher, one))
 
 
-def _found(options: SpeechOptions, teacher: SpeechNetwork) -> tuple[list[Piece], dict[str, str]]:
-    """A piece a clip."""
-    if not options.data:
+def _found(options: SpeechOptions, teacher: SpeechNetwork, seed: int) -> tuple[list[Piece], dict[str, str]]:
+    """A piece a clip, or a window of short ones."""
+    paths = [Path(path) for path in options.data]
+    if teacher.task == "distill" and paths:
+        sounds = find_sounds(paths, min_seconds=options.min_seconds, short_clips=options.short_clips, seed=seed)
+        return [piece(sound) for sound in sounds.sounds], {"data": sounds.text}
+    if not paths:
         with as_file(files("l0prune_speech") / "assets" / "speech") as folder:
             clips = find_clips([folder], min_seconds=options.min_seconds)
-        return [piece(clip) for clip in clips.clips], {"data": clips.describe()}
-    paths = [Path(path) for path in options.data]
-    if teacher.task == "distill":
-        clips = find_clips(paths, min_seconds=options.min_seconds)
         return [piece(clip) for clip in clips.clips], {"data": clips.describe()}
     known = find_labelled(paths, LABELS[teacher.task], min_seconds=options.min_seconds)
     text = known.found.describe()

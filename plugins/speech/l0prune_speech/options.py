@@ -17,6 +17,18 @@ PACKAGES = ("torchaudio",)
 
 
 @dataclass(frozen=True, kw_only=True)
+class StreamingOptions:
+    """A student that hears chunks, whatever its teacher hears."""
+
+    chunk_ms: Annotated[float, Setting(gt=0)]
+    """Milliseconds of a chunk, whole frames: the student gives the frames of a chunk at once."""
+    left_ms: Annotated[float, Setting(ge=0)] = 1280.0
+    """Milliseconds before a chunk that its frames attend to in every layer; what they need of them is kept."""
+    right_ms: Annotated[float, Setting(ge=0)] = 0.0
+    """Milliseconds after a chunk that its frames attend to; the student waits for them, once for all layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpeechOptions:
     """The table [speech] of a configuration."""
 
@@ -96,7 +108,9 @@ class SpeechOptions:
     batch_seconds: Seconds = 40.0
     """Seconds of audio in a batch."""
     min_seconds: Seconds = 2.0
-    """Shorter clips are left out, and counted."""
+    """Shorter clips are joined or left out, and counted."""
+    short_clips: Annotated[Literal["join", "skip"], Setting(later=True, before="skip")] = "join"
+    """Clips below min_seconds: join them to windows that are as long, or skip them; with labels they are skipped."""
     max_seconds: Seconds = 15.6
     """Longer clips are cropped to this."""
     evaluation_seconds: Seconds = 60.0
@@ -111,6 +125,8 @@ class SpeechOptions:
     """Nothing is added to a cache of this size."""
     activation_checkpointing: bool = False
     """Keep no activations within the student's layers: less memory, one more forward pass."""
+    streaming: Annotated[StreamingOptions | None, Setting(later=True)] = None
+    """A student that hears chunks, trained by masks; its teacher hears whole clips."""
 
     def __post_init__(self) -> None:
         # Of a shell variable that is not set, say: as a path it would be the current folder.

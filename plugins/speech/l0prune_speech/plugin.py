@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def _recipes() -> dict[str, Mapping[str, Any]]:
     folder = files("l0prune_speech") / "recipes"
-    names = ("quick", "dphubert-base", "dphubert-large", "dpwavlm-base-plus", "whisper")
+    names = ("quick", "elastic", "dphubert-base", "dphubert-large", "dpwavlm-base-plus", "whisper")
     return {name: tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")) for name in names}
 
 
@@ -84,6 +84,9 @@ class SpeechPlugin:
         from l0prune_speech.families import has_own_class
 
         if options.task not in ("", "distill") or has_own_class(options.teacher, options.task):
+            if options.streaming is not None:
+                hint = "take its encoder alone: --task distill, of a HuBERT, WavLM or wav2vec 2.0 network"
+                raise ConfigError("a network with a head cannot stream", where="speech.streaming", hint=hint)
             from l0prune_speech.network_task import make_network_task
 
             return make_network_task(options, run)

@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from l0prune import ConfigError, DataError, RunConfig, Task, nearest, pick_devic
 from l0prune_speech.data import (
     SAMPLE_RATE,
     AudioBatches,
-    Clip,
-    ClipSet,
     Framing,
+    Sound,
+    Sounds,
     clips_digest,
-    find_clips,
+    find_sounds,
     fixed_batches,
 )
 from l0prune_speech.deploy import for_inference
@@ -42,9 +42,12 @@ from l0prune_speech.distillation import (
 from l0prune_speech.encoder import SpeechEncoder, encoder_groups
 from l0prune_speech.formats import load_teacher
 from l0prune_speech.options import PACKAGES, SpeechOptions
+from l0prune_speech.streaming import StreamStep, hears_whole_clips, streaming_encoder
 from l0prune_speech.units import UNITS
 
 _MACS_SECONDS = 10
+_LEVEL_SECONDS = 60.0
+"""Audio, of the first epoch, from which a streaming student begins with its level."""
 _FOUND = frozenset({"means", "units", "masked_units"})
 """What is compared by what is found in some audio before the first step."""
 
@@ -60,14 +63,11 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
     teacher = load_teacher(options.teacher)
     depth = int(teacher.config["encoder_num_layers"])
     layers = _layers(options, depth=depth)
-    kinds = _check_terms(options, run, weights, layers)
+    streams = options.streaming is not None or teacher.config.get("streaming") is not None
+    kinds = _check_terms(options, run, weights, layers, streams=streams)
     _check_lengths(options, teacher.config["extractor_conv_layer_config"])
-    student = copy.deepcopy(teacher.encoder).requires_grad_(True)
-    set_dropout(student, dropout=options.dropout, layer_drop=options.layer_drop)
-    student.encoder.transformer.activation_checkpointing = options.activation_checkpointing  # type: ignore[union-attr]
-    groups = encoder_groups(student, options.units)
-    data = _find(options)
-    held_out, train = _split(data.clips, options.evaluation_seconds)
+    data = _find(options, run.seed)
+    held_out, train = _split(data.sounds, options.evaluation_seconds)
     batches = AudioBatches(
         clips=train,
         batch_seconds=options.batch_seconds,
@@ -77,6 +77,10 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         workers=options.workers,
         pin_memory=device.type == "cuda",
     )
+    student = _student(options, teacher.encoder, batches).requires_grad_(True)
+    set_dropout(student, dropout=options.dropout, layer_drop=options.layer_drop)
+    student.encoder.transformer.activation_checkpointing = options.activation_checkpointing  # type: ignore[union-attr]
+    groups = encoder_groups(student, options.units)
     surveyed = _surveyed(batches, options.unit_seconds) if kinds & _FOUND else 0
     unit_fact = _unit_fact(options, kinds, teacher.config, depth, batches, surveyed)
     numbers = _numbers_a_frame(options, kinds, layers, teacher.config)
@@ -99,13 +103,14 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         batches=batches,
         observe=lambda model: _hidden_states(model, probe),
         evaluation=fixed_batches(held_out, batch_seconds=options.batch_seconds, max_seconds=options.max_seconds),
-        architecture=teacher.config,
+        architecture=student.config,
         teacher=teacher.name,
         facts={
-            "data": data.describe(),
+            "data": data.text,
             "held out": f"{sum(clip.duration_seconds for clip in held_out):.0f} seconds, clips: {len(held_out)}",
             "matched layers": ", ".join(map(str, layers)),
             **({"teacher": "; ".join(teacher.notes)} if teacher.notes else {}),
+            **_streaming_fact(student, teacher.encoder),
             **unit_fact,
             **cache_fact,
         },
@@ -113,10 +118,10 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
         describe_batch=_describe_batch,
         unit="seconds of audio",
         macs_per="second of audio, in a clip of 10 seconds",
-        observe_for_macs=lambda model: model(ten_seconds),
+        observe_for_macs=lambda model: _observe_load(model, ten_seconds),
         macs_scale=1 / _MACS_SECONDS,
         packages=PACKAGES,
-        deploy=_deployed,
+        deploy=_InChunks(repr(streaming)) if (streaming := student.config.get("streaming")) else _deployed,
         kinds=UNITS,
     )
 
@@ -179,6 +184,52 @@ def _deployed(model: nn.Module) -> nn.Module:
     return for_inference(model)
 
 
+@dataclass(frozen=True)
+class _InChunks:
+    """Gives a streaming encoder the form in which it runs: chunk by chunk."""
+
+    form: str
+    """The frames of a chunk and of its contexts, on which its time depends."""
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        assert isinstance(model, SpeechEncoder)
+        return StreamStep(model)
+
+
+def _observe_load(model: nn.Module, ten_seconds: torch.Tensor) -> Any:
+    """Run an encoder on ten seconds; one that runs chunk by chunk on a chunk, which is what its latency is."""
+    return model(*model.example()) if isinstance(model, StreamStep) else model(ten_seconds)
+
+
+def _student(options: SpeechOptions, teacher: SpeechEncoder, batches: AudioBatches) -> SpeechEncoder:
+    """A copy of the teacher; one that hears chunks where it is asked for."""
+    wanted = options.streaming
+    if wanted is None:
+        return copy.deepcopy(teacher)
+    heard: list[torch.Tensor] = []
+    if hears_whole_clips(teacher):
+        heard += itertools.islice(replace(batches, workers=0)(0), _surveyed(batches, _LEVEL_SECONDS))
+    return streaming_encoder(
+        teacher, chunk_ms=wanted.chunk_ms, left_ms=wanted.left_ms, right_ms=wanted.right_ms, audio=heard
+    )
+
+
+def _streaming_fact(student: SpeechEncoder, teacher: SpeechEncoder) -> dict[str, str]:
+    """What to say of chunks, and of what takes the place of statistics of whole clips."""
+    if student.encoder.transformer.chunks is None:  # type: ignore[union-attr]
+        return {}
+    layout = StreamStep(student).layout
+    frame = 1000 * layout.step_samples / SAMPLE_RATE
+    lengths = (frame * frames for frames in (layout.chunk_frames, layout.left_frames, layout.right_frames))
+    said = "chunks of {:g} ms, {:g} ms to the left, {:g} ms to the right".format(*lengths)
+    said += f"; a chunk can be computed {layout.latency_ms:g} ms after it began"
+    if student.level is not None:
+        said += "; audio is normalised by what was heard so far"
+    if isinstance(teacher.get_submodule("feature_extractor.conv_layers.0").layer_norm, nn.GroupNorm):
+        said += ", and factors of channels take the place of the group norm, which hears whole clips"
+    return {"streaming": said}
+
+
 def _layers(options: SpeechOptions, depth: int) -> tuple[int, ...]:
     layers = tuple(range(depth + 1)) if options.every_layer else options.matched_layers or matched_layers(depth)
     check_layers(layers, depth)
@@ -186,7 +237,7 @@ def _layers(options: SpeechOptions, depth: int) -> tuple[int, ...]:
 
 
 def _check_terms(
-    options: SpeechOptions, run: RunConfig, weights: Mapping[str, float], layers: Sequence[int]
+    options: SpeechOptions, run: RunConfig, weights: Mapping[str, float], layers: Sequence[int], *, streams: bool
 ) -> set[str]:
     """What the terms compare, once it is known to be there."""
     check_terms(weights, layers=layers, mode=options.mode)
@@ -197,6 +248,10 @@ def _check_terms(
         name = next(term.name for term in active(weights) if term.between in ("maps", "value_relations"))
         hint = "leave out --compile, or the term"
         raise ConfigError("a compiled layer does not show its attention", where=f"speech.terms.{name}", hint=hint)
+    if kinds & {"maps", "value_relations"} and streams:
+        name = next(term.name for term in active(weights) if term.between in ("maps", "value_relations"))
+        hint = "leave out the term: the student attends to chunks, the teacher to whole clips"
+        raise ConfigError("attention of a streaming student is not compared", where=f"speech.terms.{name}", hint=hint)
     return kinds
 
 
@@ -247,14 +302,14 @@ def _check_lengths(options: SpeechOptions, convolutions: Sequence[Sequence[int]]
             )
 
 
-def _find(options: SpeechOptions) -> ClipSet:
-    if options.data:
-        return find_clips([Path(path) for path in options.data], min_seconds=options.min_seconds)
+def _find(options: SpeechOptions, seed: int) -> Sounds:
+    """The clips of a run without labels, and windows of short ones; by default the embedded clips."""
     with as_file(files("l0prune_speech") / "assets" / "speech") as folder:
-        return find_clips([folder], min_seconds=options.min_seconds)
+        paths = [Path(path) for path in options.data] or [folder]
+        return find_sounds(paths, min_seconds=options.min_seconds, short_clips=options.short_clips, seed=seed)
 
 
-def _split(clips: tuple[Clip, ...], evaluation_seconds: float) -> tuple[list[Clip], list[Clip]]:
+def _split(clips: tuple[Sound, ...], evaluation_seconds: float) -> tuple[list[Sound], list[Sound]]:
     """Evenly spaced clips for evaluation, at most a fifth of the audio, and the others for training."""
     total = sum(clip.duration_seconds for clip in clips)
     wanted = min(evaluation_seconds, total / 5)

@@ -37,7 +37,8 @@ def logits(model: nn.Module, tokens: Tensor = TOKENS) -> Tensor:
 def test_experts_lose_units_of_their_middle_layer_and_of_the_residual_stream(tmp_path: Path) -> None:
     model = mixtral()
     found = discover(model, logits)
-    assert sorted((group.units, group.kind) for group in found.groups) == [(2, "head"), (16, "embedding"), (24, "unit")]
+    kinds = [(2, "head"), (3, "expert"), (16, "embedding"), (24, "unit")]
+    assert sorted((group.units, group.kind) for group in found.groups) == kinds
     experts = next(group for group in found.groups if group.units == 24)
     assert {(p.tensor.rpartition(".")[2], p.dim, p.role, p.width) for p in experts.places} == {
         ("gate_up_proj", 1, Role.PRODUCES, 2),

@@ -355,7 +355,7 @@ LAYERS: dict[str, Case] = {
         picked, "6 unit", "nothing that can be gated reads it", a=linear(3, 6), s=linear(3, 1), b=linear(6, 2)
     ),
     "units of which the largest stay": on_rows(
-        lambda m, x: m.b(m.a(x).topk(3, -1).values), "", "sorted or ranked", a=linear(3, 6), b=linear(3, 2)
+        lambda m, x: m.b(m.a(x).topk(3, -1).values), "", "what it ranks", a=linear(3, 6), b=linear(3, 2)
     ),
     "steps in order of their values": on_steps(
         lambda m, x: m.b(m.a(x).sort(1).values), "6 unit", a=linear(3, 6), b=linear(6, 2)

@@ -45,7 +45,11 @@ class Fixed(nn.Module):
         ({"target_sparsity": "0.5"}, TargetError, "not a number.*got '0.5'"),
         ({"target_sparsity": 0.999}, TargetError, "more than can be removed.*expected at most 0.9"),
         ({"target_sparsity": 0.999, "metric": "macs"}, TargetError, "multiply-accumulates"),
-        ({"metric": "flops"}, ConfigError, "unknown metric.*params, layer-params, .*disk-float16 or latency"),
+        (
+            {"metric": "flops"},
+            ConfigError,
+            "unknown metric.*params, layer-params, .*, latency, latency-int8 or memory",
+        ),
         ({"target_ms": 5.0}, ConfigError, "give one target.*target_sparsity and target_ms"),
         ({"target_sparsity": None, "target_ms": 5.0}, ConfigError, "target_ms needs the metric latency"),
         ({"target_sparsity": None}, ConfigError, "give one target.*got none"),

@@ -204,7 +204,19 @@ def test_groups_that_do_not_fit_are_an_error() -> None:
 def test_the_table_lines_up_and_says_everything() -> None:
     found = inspect(Partly(), X)
     lines = str(found).splitlines()
-    assert lines[0].split() == ["group", "kind", "units", "parameters", "a", "unit", "MACs", "a", "unit", "proved"]
+    assert lines[0].split() == [
+        "group",
+        "kind",
+        "units",
+        "parameters",
+        "a",
+        "unit",
+        "MACs",
+        "a",
+        "unit",
+        "form",
+        "proved",
+    ]
     ends = {line.index("yes") if "yes" in line else line.index("no: ") for line in lines[2:4]}
     assert ends == {lines[0].index("proved")}
     assert "left alone: part of the model's output" in lines[4]
@@ -225,7 +237,7 @@ def test_a_notebook_shows_the_same_table() -> None:
     odd = InspectedGroup(**{**vars(row), "reason": "<b>&", "proved": False})
     parser = Cells()
     parser.feed(type(found)(**{**vars(found), "rows": (odd, *found.rows[1:])})._repr_html_())
-    assert parser.cells[:6] == ["group", "kind", "units", "parameters a unit", "MACs a unit", "proved"]
+    assert parser.cells[:7] == ["group", "kind", "units", "parameters a unit", "MACs a unit", "form", "proved"]
     assert "no: <b>&" in parser.cells
     assert "left alone: part of the model's output" in parser.cells
 

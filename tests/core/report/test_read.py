@@ -97,6 +97,7 @@ def test_names_that_cannot_be_shown_are_replaced(make_run: MakeRun, finished_rep
         bench={"models": {}, "rows": [{**ROW, "model": odd, "load": odd}]},
     )
     written = write_report([run])
+    assert write_report(run).page == written.page
     page = (run / "report.html").read_text(encoding="utf-8")
     assert page.count(f"<figcaption>{shown}, ") == 1
     assert f'<th scope="row">{shown}</th>' in page

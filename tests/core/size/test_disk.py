@@ -90,12 +90,49 @@ def test_a_budget_in_bytes_is_met_from_below(name: str, tmp_path: Path) -> None:
     assert whole <= 0.7 * saved_bytes(model, torch.float16, tmp_path / "dense")[1] + 8 * len(_saved(model))
 
 
+@pytest.mark.parametrize("name", [*NETWORKS, "tied"])
+def test_quantised_matrices_come_with_their_scales(name: str, tmp_path: Path) -> None:
+    def file_of(model: nn.Module) -> tuple[int, int]:
+        """Bytes of the tensors, and of the whole file."""
+        tensors: dict[str, Tensor] = {}
+        for key, tensor in _saved(model).items():
+            if isinstance(tensor, nn.Parameter) and tensor.ndim > 1:
+                scale = tensor.detach().flatten(1).abs().amax(1).clamp_min(1e-9) / 127
+                rows = scale.view(-1, *[1] * (tensor.ndim - 1))
+                tensors[key] = (tensor.detach() / rows).round().to(torch.int8)
+                tensors[f"{key}_scale"] = scale
+            else:
+                tensors[key] = tensor.detach().clone()
+        save_file(tensors, tmp_path / "quantised")
+        return sum(tensor.nbytes for tensor in tensors.values()), (tmp_path / "quantised").stat().st_size
+
+    model, x = network(name)
+    groups = l0prune.inspect(model, x).groups
+    metric = metric_named("disk-int8")
+    size = metric.size(Subject(model=model, groups=tuple(groups), observe=lambda net: net(x)))
+    tensors, whole = file_of(model)
+    header = size.total - tensors
+    assert header > 0
+    assert 0 <= size.total - whole <= 16 * len(_saved(model))
+    for target in (0.2, 0.4):
+        smaller = l0prune.prune(model, x, target_sparsity=target, metric="disk-int8", round_to=1)
+        kept = l0prune.plan_of(smaller).kept_counts
+        tensors, whole = file_of(smaller)
+        assert size.exact(np.array([kept[group.name] for group in groups])) == tensors + header
+        assert whole <= (1 - target) * size.total
+
+
+def test_forms_have_names() -> None:
+    assert Disk(torch.float16, matrices=torch.int8, scales=torch.float16).name == "disk-int8-float16"
+    assert Disk(matrices=torch.int8).name == "disk-int8"
+
+
 def test_bad_input() -> None:
     model, x = network("mlp")
     with pytest.raises(l0prune.ConfigError, match=r"no such unit: disk .*kib, mb"):
         l0prune.prune(model, x, target={"disk": "5parsecs"})
     with pytest.raises(
-        l0prune.TargetError, match=r"target is below what removal can reach: disk \(got 1e-06, .*MB on disk"
+        l0prune.TargetError, match=r"target is below what removal can reach: disk \(got 1e-06 MB on disk"
     ):
         l0prune.prune(model, x, target={"disk": "1B"})
     assert metric_named("disk").noun == metric_named("disk-float16").noun

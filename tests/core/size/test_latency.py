@@ -1,5 +1,7 @@
 """Latency as a polynomial: known times are recovered, targets are met or refused, nothing is measured twice."""
 
+import copy
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -11,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from l0prune import Bypass, GatedModel, Place, PruneGroup, Role, TargetError, consecutive
+from l0prune import Bypass, GatedModel, Place, PruneGroup, Role, TargetError, consecutive, prune, wrap
 from l0prune.discovery.follow import trace
+from l0prune.measuring import parameters
 from l0prune.pruner.inspection import inspect
 from l0prune.size.latency import meet
 from l0prune.size.latency import model as latency_model
@@ -144,6 +147,18 @@ def test_figures_of_another_machine_or_network_are_not_used(
     assert json.loads(path.read_text())["coefficients"]
 
 
+def test_the_times_of_another_form_are_not_used(
+    measured: tuple[LatencyModel, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a stream, for example: its weights are alike, whatever the length of a chunk is."""
+    _, path = measured
+    model, deploy = Network(Clock(monkeypatch)).eval(), functools.partial(lambda network: network)
+    found, before = trace(model, observe, training=False), path.read_text()
+    deploy.form = "chunks of 16 frames"  # type: ignore[attr-defined]
+    measure_latency(model, groups(), observe, found, deploy=deploy, cache=[path])
+    assert json.loads(path.read_text())["key"] != json.loads(before)["key"]
+
+
 def make(dense_ms: float = 20.0, round_to: int = 1) -> LatencyModel:
     size = SizeModel(groups(), {(): TICKS // 500, ((0, 1),): 450 * TICKS // 10**6}, counts="ms", unit=MS)
     return LatencyModel(size=size, dense_ms=dense_ms, error=0.0, round_to=round_to)
@@ -271,3 +286,67 @@ def test_no_module_is_timed_within_another() -> None:
     groups = inspect(model, torch.randn(3, 4)).groups
     assert any(place.tensor == "scale" for group in groups for place in group.places)
     assert _blocks(model, groups) == [""]
+
+
+@pytest.mark.parametrize(("ms", "params", "binding"), [(15.0, 0.95, "latency"), (21.0, 0.3, "params")])
+def test_a_measured_time_is_met_beside_other_targets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ms: float, params: float, binding: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    torch.manual_seed(0)
+    model = Network(Clock(monkeypatch)).train()
+    whole = sum(parameter.numel() for parameter in model.parameters())
+
+    def milliseconds(network: nn.Module) -> float:
+        begun = network.clock.now  # type: ignore[union-attr]
+        network(torch.ones(2, 4))
+        return 1000 * (network.clock.now - begun)  # type: ignore[union-attr, operator]
+
+    dense = milliseconds(model)
+    targets = {"latency_ms": ms, "params": params, "memory": "99%"}
+    smaller = prune(copy.deepcopy(model), torch.ones(2, 4), groups=groups(), target=targets, round_to=1)
+    assert sum(parameter.numel() for parameter in smaller.parameters()) <= params * whole
+    assert milliseconds(smaller) <= 1.03 * ms < dense
+    pruner = wrap(model, torch.ones(2, 4), groups=groups(), target=targets, round_to=1, total_steps=12)
+    optimizer = torch.optim.SGD(pruner.parameter_groups(lr=1e-3))
+    for _ in range(12):
+        (model(torch.randn(8, 4)).square().mean() + pruner.penalty()).backward()
+        optimizer.step()
+        pruner.step()
+        optimizer.zero_grad()
+    smaller = pruner.finalize().eval()
+    rows = {row["metric"]: row for row in pruner.report.targets}
+    assert rows.keys() == targets.keys() - {"latency_ms"} | {"latency"}
+    assert [name for name, row in rows.items() if row["binds"]] == [binding]
+    assert sum(parameter.numel() for parameter in smaller.parameters()) == rows["params"]["size"] <= params * whole
+    assert pruner.report.measured["latency_after_ms"] == pytest.approx(milliseconds(smaller))
+    assert milliseconds(smaller) <= 1.03 * ms
+
+
+def test_the_time_in_int8_is_of_quantised_copies_and_the_network_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model, quantised = Network(Clock(monkeypatch)).eval(), []
+    dense = parameters(model)
+    forward = Timed.forward
+
+    def halved(self: Timed, x: Tensor) -> Tensor:
+        """Blocks of quantised layers take half as long."""
+        begun = self.clock.now
+        made = forward(self, x)
+        if type(self.up) is not nn.Linear:
+            quantised.append(self)
+            self.clock.now -= (self.clock.now - begun) / 2
+        return made
+
+    monkeypatch.setattr(Timed, "forward", halved)
+    smaller = prune(model, torch.ones(2, 4), groups=groups(), target={"latency-int8": "12ms"}, round_to=1)
+    assert quantised
+    assert all(type(module) is not nn.Linear for block in quantised for module in (block.up, block.down))
+    assert all(type(block.up) is nn.Linear for block in smaller.modules() if isinstance(block, Timed))
+    assert parameters(model) == dense
+    # 5 ms are no block's. Of the others' 18 ms a quantised network takes 9, of which 7 are to be left.
+    widths = [block.up.out_features for block in smaller.modules() if isinstance(block, Timed)]
+    assert sum(2 + 0.1 * width for width in widths) / 2 == pytest.approx(7, rel=0.05)
+    assert [path.name.endswith("-int8.json") for path in (tmp_path / "l0prune").iterdir()] == [True]

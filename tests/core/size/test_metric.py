@@ -77,7 +77,8 @@ def test_names_are_taken_once() -> None:
     assert metric_named("width") is second
     with pytest.raises(
         ConfigError,
-        match="got watts, expected params, layer-params, macs, blocks, disk, disk-float16, latency or width",
+        match="got watts, expected params, layer-params, macs, blocks, active-params, disk, disk-float16, disk-int8, "
+        "latency, latency-int8, memory or width",
     ):
         metric_named("watts")
     with pytest.raises(ConfigError, match="has no name"):

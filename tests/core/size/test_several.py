@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from l0prune import Bypass, Place, PruneGroup, Role, TargetError, consecutive
 from l0prune.size.limits import Bounds, bounds_of
+from l0prune.size.peak import PeakSize
 from l0prune.size.polynomial import SizeModel
 from l0prune.size.selection import select
 from l0prune.size.several import Budget, choose, explained
@@ -37,6 +38,10 @@ def problems(draw: st.DrawFn, most_units: int = 6, linear: bool = False) -> Prob
                 if g:
                     coefficients[((g - 1, 1), (g, 1))] = draw(st.integers(0, 9))
         size = SizeModel(groups, coefficients)
+        if not linear and draw(st.booleans()):
+            # A maximum: in some groups units cost nothing until others are gone.
+            moments = [{((g, 1),): draw(st.integers(1, 300))} for g in range(len(units))]
+            size = PeakSize(groups, coefficients, moments, counts="bytes")
         if size.total > 0:
             most = round(size.floor + draw(st.floats(0, 1)) * (size.total - size.floor))
             budgets.append(Budget(f"m{m}", size, 1 - most / size.total, most))

@@ -53,6 +53,7 @@ def test_no_targets_on_a_command_line(text: str) -> None:
         ({"params": "half"}, "not a target: params"),
         ({"params": True}, "target has the wrong type: params"),
         ({"latency_ms": 40, "latency": 0.5}, "two targets for one metric: latency"),
+        ({"latency_ms": 40, "latency-int8": "30ms"}, "two measured times.*latency_ms=40 and latency-int8=30ms"),
     ],
 )
 def test_targets_that_cannot_be(target: Any, message: str) -> None:
@@ -75,10 +76,16 @@ def pruned(**settings: Any) -> nn.Module:
 
 
 def test_what_nothing_meets_is_named_with_the_nearest() -> None:
-    with pytest.raises(TargetError, match=r"no network meets these targets \(got params=0.0001, macs=0.0001.*at most"):
+    both = r"no network meets these targets \(got params=0.0001, macs=0.0001, expected params: 27 parameters or more, "
+    with pytest.raises(TargetError, match=both + r"0.62% of the dense size; macs: \d+ multiply-accumulates or more"):
         pruned(target={"params": 0.0001, "macs": 0.0001})
-    with pytest.raises(TargetError, match=r"more than can be removed: macs \(.*at most"):
+    one = r"below what removal can reach: macs \(got 0 multiply-accumulates, .*multiply-accumulates or more"
+    with pytest.raises(TargetError, match=one):
         pruned(target={"params": 0.5, "macs": 0.0001})
+    with pytest.raises(TargetError, match=one):
+        pruned(target={"macs": 0.0001})
+    with pytest.raises(TargetError, match=r"reach: params .*% of the dense size with widths in multiples of 16"):
+        l0prune.prune(network(), torch.randn(2, 16), round_to=16, target={"params": 0.1, "macs": 0.9})
     with pytest.raises(TargetError, match=r"below what removal can reach: params.*parameters or more"):
         pruned(target={"params": 3})
 
@@ -113,6 +120,11 @@ def test_several_targets_beside_another() -> None:
 def test_limits_that_cannot_be(limits: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         pruned(target_sparsity=0.5, limits=limits)
+
+
+def test_limits_against_several_targets_name_each_of_them() -> None:
+    with pytest.raises(TargetError, match=r"allows: params, macs .*expected params: .* or more .*; macs: .* or more"):
+        pruned(target={"params": 0.5, "macs": 0.5, "disk": 0.95}, limits={"*": (0.9, 1.0)})
 
 
 def test_limits_of_several_patterns_all_hold() -> None:

@@ -334,3 +334,26 @@ def test_a_recurrent_module_is_made_of_what_is_pickled() -> None:
     other = object.__new__(nn.GRU)
     other.__setstate__(pickle.loads(pickle.dumps(support.state_to_pickle(module))))
     assert torch.equal(other(x)[0], module(x)[0])
+
+
+def test_a_reference_to_a_storage_does_not_keep_it_and_views_share_it() -> None:
+    tensor = torch.zeros(4, 3)
+    reference = support.StorageReference(tensor.untyped_storage())
+    assert reference.cdata == support.StorageReference(tensor.view(-1)[2:].untyped_storage()).cdata
+    assert reference.cdata != support.StorageReference(tensor.clone().untyped_storage()).cdata
+    view = tensor[1]
+    del tensor
+    assert not reference.expired()
+    del view
+    assert reference.expired()
+
+
+def test_what_computes_a_convolution_has_a_name() -> None:
+    x, weight = torch.zeros(1, 64, 32, 32), torch.zeros(64, 64, 3, 3)
+
+    def backend(x: Tensor, weight: Tensor, *, transposed: bool = False) -> str:
+        return support.convolution_backend((x, weight, None, [1, 1], [1, 1], [1, 1], transposed, [0, 0], 1))
+
+    assert backend(x, weight) == ("Mkldnn" if torch.backends.mkldnn.is_available() else "Slow2d")
+    assert backend(x.double(), weight.double()) == "Slow2d"
+    assert backend(x.double(), weight.double(), transposed=True) == "SlowTranspose2d"

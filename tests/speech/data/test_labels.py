@@ -1,5 +1,8 @@
 """Clips and their labels, from lists and trees."""
 
+import io
+import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,3 +86,50 @@ def test_a_list_that_does_not_fit_is_refused_by_its_line(
     (tmp_path / "list.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=line):
         find_labelled([tmp_path / "list.tsv"], "text", min_seconds=0)
+
+
+def test_shards_carry_their_labels(clips: Callable[..., list[Path]], tmp_path: Path) -> None:
+    files = clips("a.wav", "b.wav", "c.wav", "d.wav", "e.flac")
+    beside = {
+        "a.txt": b" HELLO \n",
+        "b.json": b'{"Sentence": "THERE", "speaker_id": 26, "label": true}',
+        "c.json": b"[1, 2]",
+        "c.cls": b"yes",
+        "d.txt": b"\xff\xfe",
+        "e.json": b"{",
+    }
+    shard = tmp_path / "000.tar"
+    with tarfile.open(shard, "w") as archive:
+        for name, content in [*beside.items()][:2]:
+            archive.addfile(member(name, content), io.BytesIO(content))
+        for file in files:
+            archive.add(file, file.name)
+        for name, content in [*beside.items()][2:]:
+            archive.addfile(member(name, content), io.BytesIO(content))
+    found = find_labelled([shard, tmp_path / "a.wav"], "text", min_seconds=0)
+    assert [(one.clip.name, one.label) for one in found.labelled] == [("a.wav", "HELLO"), ("b.wav", "THERE")]
+    assert found.labelled[0].where == f"{shard}: a.wav"
+    assert [clip.name for clip in found.unlabelled] == ["c.wav", "d.wav", "e.flac", "a.wav"]
+    for holds, expected in (("speaker", ["26"]), ("label", ["yes"])):
+        assert [one.label for one in find_labelled([shard], holds, min_seconds=0).labelled] == expected
+
+
+def member(name: str, content: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    return info
+
+
+def test_cuts_carry_what_is_said_in_the_order_of_time(clips: Callable[..., list[Path]], tmp_path: Path) -> None:
+    clips("a.wav")
+    recording = {"id": "a", "sources": [{"type": "file", "channels": [0], "source": "a.wav"}]}
+    cut = {"start": 0.0, "duration": 0.5, "recording": recording}
+    said = [{"start": 0.3, "text": "THERE", "speaker": "x"}, {"start": 0.0, "text": "HELLO", "speaker": "x"}]
+    several = [{"start": 0.0, "text": "A", "speaker": "x"}, {"start": 0.1, "text": "B", "speaker": "y"}]
+    rows = [{"id": "1", **cut, "supervisions": said}, {"id": "2", **cut, "start": 0.5, "supervisions": several}]
+    rows.append({"id": "3", **cut, "start": 0.25, "supervisions": []})
+    (tmp_path / "cuts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    text, speaker = (find_labelled([tmp_path / "cuts.jsonl"], holds, min_seconds=0) for holds in ("text", "speaker"))
+    assert [(one.clip.name, one.label) for one in text.labelled] == [("1", "HELLO THERE"), ("2", "A B")]
+    assert [(one.clip.name, one.label) for one in speaker.labelled] == [("1", "x")]
+    assert [clip.name for clip in text.unlabelled] == ["3"]

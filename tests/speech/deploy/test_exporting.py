@@ -40,6 +40,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "wavlm": {**RELATIVE, "family": "wavlm"},
     "wavlm-large": {**LARGE, **RELATIVE, "family": "wavlm"},
 }
+STREAMING = ("onnx-streaming", "torch.export-streaming")
+"""Of networks that hear chunks alone: tests/cli/test_streaming.py."""
 EMPTIED = ("layers.0.attention", "layers.1.feed_forward", "layers.2.attention")
 
 
@@ -87,7 +89,11 @@ INT8 = [("hubert", "onnx-int8"), ("wavlm-large", "onnx-int8"), ("hubert-large", 
 
 @pytest.mark.parametrize(
     ("kind", "to"),
-    [*((kind, to) for to in FORMATS if "int8" not in to for kind in KINDS), *INT8, ("wavlm", "torch.export-int8")],
+    [
+        *((kind, to) for to in FORMATS if "int8" not in to and to not in STREAMING for kind in KINDS),
+        *INT8,
+        ("wavlm", "torch.export-int8"),
+    ],
 )
 def test_a_student_goes_out_to_every_format(make_run: Callable[[str], Path], kind: str, to: str) -> None:
     if to == "torch.export-int8":
@@ -356,4 +362,4 @@ def test_the_snippets_of_the_docs_load_each_format(
 
 def test_every_format_has_a_snippet() -> None:
     # DiariZen's is DPHuBERT's.
-    assert {*SNIPPETS, "diarizen"} == set(FORMATS)
+    assert {*SNIPPETS, "diarizen", *STREAMING} == set(FORMATS)

@@ -5,6 +5,7 @@ from l0prune_speech.data.batching import AudioBatches, clips_digest, fixed_batch
 from l0prune_speech.data.labels import LabelledClip, LabelledClips, find_labelled, is_list
 from l0prune_speech.data.pieces import Part, Piece, PieceBatch, PieceBatches, joined, piece, split
 from l0prune_speech.data.sources import SUFFIXES
+from l0prune_speech.data.windows import Sound, Sounds, Window, find_sounds
 
 __all__ = [
     "SAMPLE_RATE",
@@ -19,9 +20,13 @@ __all__ = [
     "Piece",
     "PieceBatch",
     "PieceBatches",
+    "Sound",
+    "Sounds",
+    "Window",
     "clips_digest",
     "find_clips",
     "find_labelled",
+    "find_sounds",
     "fixed_batches",
     "is_list",
     "joined",

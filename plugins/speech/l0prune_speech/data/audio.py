@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from l0prune.errors import DataError
+from l0prune_speech.data.columns import Labels
 from l0prune_speech.data.containers import Slice, Source
 from l0prune_speech.data.sources import SUFFIXES, UNREAD, sources_under
 
@@ -82,6 +83,8 @@ class Clip:
     """Of the sound in the file, where the clip begins."""
     channel: int | None = None
     """None for the mean of all."""
+    labels: Labels = ()
+    """Those that stand beside it in a shard, a manifest or a dataset."""
 
     @property
     def name(self) -> str:
@@ -124,34 +127,45 @@ class ClipSet:
 
     clips: tuple[Clip, ...]
     skipped: tuple[Skipped, ...] = ()
+    short: tuple[Clip, ...] = ()
+    """Those that are too short alone, where they are kept."""
 
     @property
     def seconds(self) -> float:
         """Total duration of the clips."""
         return sum(clip.duration_seconds for clip in self.clips)
 
-    def describe(self) -> str:
-        """One line: how many clips and minutes, what was skipped for which reason, and the setting that skipped it."""
+    def skip(self, clips: Sequence[Clip], min_seconds: float) -> "ClipSet":
+        """The same set, where of the short clips these are skipped and the others are used."""
+        return replace(self, skipped=(*self.skipped, *(_too_short(clip, min_seconds) for clip in clips)), short=())
+
+    def describe(self, joined: int = 0) -> str:
+        """One line: how many clips and minutes, what was skipped for which reason, and the setting that skipped it.
+
+        Args:
+            joined: How many other clips are used, which the share of the skipped ones counts too.
+        """
         text = f"{_count(len(self.clips), 'clip')}, {self.seconds / 60:.1f} minutes"
         if not self.skipped:
             return text
         names = _shorten([f"{file.name} ({file.reason})" for file in self.skipped])
         counts = f" ({_reasons(self.skipped)})" if len(self.skipped) > _SHOWN else ""
-        share = len(self.skipped) / (len(self.skipped) + len(self.clips))
+        share = len(self.skipped) / (len(self.skipped) + len(self.clips) + joined)
         skipped = f"{len(self.skipped)} skipped" + (f", {share:.0%} OF ALL FILES" if share >= _LOUD else "")
         short = any(file.reason.startswith(_SHORTER) for file in self.skipped)
         hint = "; a lower --min-seconds (speech.min_seconds) takes shorter ones" if short else ""
         return f"{text}; {skipped}{counts}: {names}{hint}"
 
 
-def find_clips(paths: Sequence[Path], *, min_seconds: float) -> ClipSet:
+def find_clips(paths: Sequence[Path], *, min_seconds: float, keep_short: bool = False) -> ClipSet:
     """Find every usable clip under some paths; a file reached twice counts once.
 
     Args:
         paths: Audio files, folders (searched recursively, in sorted order), tsv manifests (the root folder on the
-            first line, then `relative_path<TAB>num_samples` lines), shards of WebDataset (tar), or manifests of lhotse
-            with recordings or cuts (jsonl, jsonl.gz).
+            first line, then `relative_path<TAB>num_samples` lines), shards of WebDataset (tar), manifests of lhotse
+            with recordings or cuts (jsonl, jsonl.gz), or datasets of Hugging Face ("datasets:NAME?split=train").
         min_seconds: Shorter clips are skipped.
+        keep_short: Give them apart instead, as `short`.
 
     Returns:
         The clips in the order of `paths`, and the files that were skipped.
@@ -167,21 +181,39 @@ def find_clips(paths: Sequence[Path], *, min_seconds: float) -> ClipSet:
             sources.setdefault(place, source)
     found = [_probe(source) for source in sources.values()]
     readable = [file for file in found if isinstance(file, Clip)]
+    short = tuple(clip for clip in readable if clip.duration_seconds < min_seconds)
+    clips = ClipSet(
+        clips=tuple(clip for clip in readable if clip.duration_seconds >= min_seconds),
+        skipped=tuple(file for file in found if isinstance(file, Skipped)),
+    )
+    if keep_short and short:
+        return replace(clips, short=short)
     checked = [_long_enough(file, min_seconds) if isinstance(file, Clip) else file for file in found]
-    clips = tuple(file for file in checked if isinstance(file, Clip))
-    skipped = tuple(file for file in checked if isinstance(file, Skipped))
-    if not clips:
-        longest = max((clip.duration_seconds for clip in readable), default=0.0)
-        # Rounded down, so that a clip just under the bound does not read as if it met it.
-        too_short = f"the longest is {math.floor(longest * 100) / 100:g} s: lower --min-seconds (speech.min_seconds)"
-        raise DataError(
-            "no usable clips",
-            where=_shorten([str(path) for path in paths]) or None,
-            got=f"{_count(len(skipped), 'file')}{': ' if skipped else ''}{_reasons(skipped)}",
-            expected=f"at least one clip of {float(min_seconds)} s or more",
-            hint=too_short if readable else f"check the files; what is read ends in {', '.join(SUFFIXES)}",
-        )
-    return ClipSet(clips=clips, skipped=skipped)
+    clips = replace(clips, skipped=tuple(file for file in checked if isinstance(file, Skipped)))
+    check_some(clips, paths, min_seconds, longest=max((clip.duration_seconds for clip in short), default=0.0))
+    return clips
+
+
+def check_some(found: ClipSet, paths: Sequence[Path], min_seconds: float, longest: float = 0.0) -> None:
+    """Raise a `DataError` where no clip is left.
+
+    Args:
+        found: What was found below the paths.
+        paths: Where.
+        min_seconds: What a clip must last.
+        longest: Of the clips that are too short, in seconds.
+    """
+    if found.clips:
+        return
+    # Rounded down, so that a clip just under the bound does not read as if it met it.
+    too_short = f"the longest is {math.floor(longest * 100) / 100:g} s: lower --min-seconds (speech.min_seconds)"
+    raise DataError(
+        "no usable clips",
+        where=_shorten([str(path) for path in paths]) or None,
+        got=f"{_count(len(found.skipped), 'file')}{': ' if found.skipped else ''}{_reasons(found.skipped)}",
+        expected=f"at least one clip of {float(min_seconds)} s or more",
+        hint=too_short if longest else f"check the files; what is read ends in {', '.join(SUFFIXES)}",
+    )
 
 
 def read(clip: Clip, *, start_seconds: float = 0.0, duration_seconds: float | None = None) -> Tensor:
@@ -303,6 +335,7 @@ def _probe(source: Source) -> Clip | Skipped:
         size=source.size,
         first_frame=first,
         channel=source.channel,
+        labels=source.labels,
     )
 
 
@@ -318,8 +351,10 @@ def _why_unread(path: Path) -> str:
 
 
 def _long_enough(clip: Clip, min_seconds: float) -> Clip | Skipped:
-    if clip.duration_seconds >= min_seconds:
-        return clip
+    return clip if clip.duration_seconds >= min_seconds else _too_short(clip, min_seconds)
+
+
+def _too_short(clip: Clip, min_seconds: float) -> Skipped:
     return Skipped(path=clip.path, reason=f"{_SHORTER} {float(min_seconds)} s", member=clip.member)
 
 

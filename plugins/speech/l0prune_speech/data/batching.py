@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from l0prune.errors import ConfigError, DataError
-from l0prune_speech.data.audio import SAMPLE_RATE, Clip, read
+from l0prune_speech.data.audio import SAMPLE_RATE
+from l0prune_speech.data.windows import Sound, read_samples
 
 # Lengths are blurred by this much before each epoch's sort: clips meet new neighbours, and cropping to the shortest of
 # them loses about as much audio.
@@ -40,7 +41,7 @@ class AudioBatches:
     epochs form one sequence, of which rank r takes numbers r, r + world_size, and so on.
     """
 
-    clips: Sequence[Clip] = field(repr=False)
+    clips: Sequence[Sound] = field(repr=False)
     batch_seconds: float
     """At most this much audio a batch, counted before cropping to the shortest clip."""
     max_seconds: float = 15.6
@@ -144,12 +145,12 @@ class AudioBatches:
             raise DataError("a process that decodes audio died", hint=hint) from error
 
 
-def clips_digest(clips: Iterable[Clip]) -> str:
+def clips_digest(clips: Iterable[Sound]) -> str:
     """Fingerprint of clips, by name and length."""
     return hashlib.sha256("\n".join(f"{clip.name} {clip.samples}" for clip in clips).encode()).hexdigest()
 
 
-def fixed_batches(clips: Sequence[Clip], *, batch_seconds: float, max_seconds: float) -> list[Tensor]:
+def fixed_batches(clips: Sequence[Sound], *, batch_seconds: float, max_seconds: float) -> list[Tensor]:
     """Read evaluation batches: every clip once, longest first, each cropped at its start.
 
     Args:
@@ -167,13 +168,13 @@ def fixed_batches(clips: Sequence[Clip], *, batch_seconds: float, max_seconds: f
     _check_seconds(batch_seconds, max_seconds)
     lengths = np.array(_capped_lengths(clips, batch_seconds=batch_seconds, max_seconds=max_seconds))
     batches = _fill(lengths, order=np.argsort(-lengths, kind="stable"), batch_seconds=batch_seconds)
-    return [torch.stack([_read_crop(clips[clip], 0, samples) for clip in batch]) for batch, samples in batches]
+    return [torch.stack([read_samples(clips[clip], 0, samples) for clip in batch]) for batch, samples in batches]
 
 
 class _Crops(Dataset[Tensor | DataError]):
     """Reads crops; where each starts depends on seed, epoch and clip alone, so any worker reads the same one."""
 
-    def __init__(self, clips: Sequence[Clip], *, seed: int) -> None:
+    def __init__(self, clips: Sequence[Sound], *, seed: int) -> None:
         self.clips, self.seed = clips, seed
 
     def __getitem__(self, crop: Crop) -> Tensor | DataError:
@@ -181,15 +182,10 @@ class _Crops(Dataset[Tensor | DataError]):
         place = np.random.default_rng((self.seed, crop.epoch, 1 + crop.clip))
         start = int(place.integers(clip.samples - crop.samples, endpoint=True))
         try:
-            return _read_crop(clip, start, crop.samples)
+            return read_samples(clip, start, crop.samples)
         except DataError as error:
             # Returned, because the loader would wrap an error raised in a worker in that worker's traceback.
             return error
-
-
-def _read_crop(clip: Clip, start: int, samples: int) -> Tensor:
-    """Part of a clip, float32 (samples,)."""
-    return read(clip, start_seconds=start / SAMPLE_RATE, duration_seconds=samples / SAMPLE_RATE)
 
 
 def _stack(crops: list[Tensor | DataError]) -> Tensor | DataError:
@@ -214,7 +210,7 @@ def _check_seconds(batch_seconds: float, max_seconds: float) -> None:
             raise ConfigError("setting out of range", where=name, got=value, expected="a positive number of seconds")
 
 
-def _capped_lengths(clips: Sequence[Clip], *, batch_seconds: float, max_seconds: float) -> list[int]:
+def _capped_lengths(clips: Sequence[Sound], *, batch_seconds: float, max_seconds: float) -> list[int]:
     """How many samples of each clip are wanted."""
     cap = math.floor(min(batch_seconds, max_seconds) * SAMPLE_RATE)
     return [min(clip.samples, cap) for clip in clips]

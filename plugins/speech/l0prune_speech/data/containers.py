@@ -3,19 +3,23 @@
 import gzip
 import io
 import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from os.path import exists
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from l0prune.errors import DataError
 from l0prune.support import parse_json
+from l0prune_speech.data.columns import Labels, labels_in
 
 SHARD = ".tar"
 MANIFESTS = (".jsonl", ".jsonl.gz")
 _PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 _LONGEST_LINE = 2**24
+_LONGEST_LABEL = 2**20
+_BESIDE = {".txt": "text", ".cls": "label", ".json": ""}
+"""Endings of files that hold the label of a clip of the same name, or a table of labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,8 @@ class Source:
     """None for the mean of all."""
     refused: str = ""
     """Why it is not read."""
+    labels: Labels = ()
+    """What is said in it, which class it is of, who speaks."""
 
 
 class Slice(io.RawIOBase):
@@ -88,18 +94,22 @@ def is_manifest(path: Path) -> bool:
 
 
 def in_shard(shard: Path, suffixes: tuple[str, ...]) -> list[Source]:
-    """The sound in a shard; of a damaged one nothing but that.
+    """The sound in a shard, with the labels beside it; of a damaged one nothing but that.
 
     Args:
         shard: A tar file that is not compressed.
         suffixes: Of what is sound.
     """
-    found = []
+    found: list[Source] = []
+    labels: dict[str, Labels] = {}
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
                 if member.isfile() and member.name.lower().endswith(suffixes):
                     found.append(Source(path=shard, name=member.name, offset=member.offset_data, size=member.size))
+                elif member.isfile() and member.size <= _LONGEST_LABEL and _ending(member.name) in _BESIDE:
+                    key = _key(member.name)
+                    labels[key] = (*labels.get(key, ()), *_beside(archive, member))
             ends = archive.offset
         with shard.open("rb") as file:
             file.seek(ends)
@@ -108,7 +118,32 @@ def in_shard(shard: Path, suffixes: tuple[str, ...]) -> list[Source]:
                 raise tarfile.ReadError("bad header")
     except (tarfile.TarError, OSError, EOFError, ValueError):
         return [Source(path=shard, refused="damaged shard")]
-    return found or [Source(path=shard, refused="a shard without sound")]
+    if not found:
+        return [Source(path=shard, refused="a shard without sound")]
+    return [replace(source, labels=labels.get(_key(source.name), ())) for source in found]
+
+
+def _key(name: str) -> str:
+    """What the files of one example have in common: their name up to the first dot."""
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/{file.partition('.')[0]}"
+
+
+def _ending(name: str) -> str:
+    return f".{name.rpartition('.')[2].lower()}"
+
+
+def _beside(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Labels:
+    """The labels in a file of a shard; none where it holds something else."""
+    file = archive.extractfile(member)
+    assert file is not None
+    try:
+        text = file.read().decode("utf-8-sig").strip()
+        if holds := _BESIDE[_ending(member.name)]:
+            return ((holds, text),) if text else ()
+        return labels_in(parse_json(text))
+    except (ValueError, AttributeError):
+        return ()
 
 
 def in_manifest(manifest: Path) -> Iterator[Source]:
@@ -163,4 +198,13 @@ def _source(row: Mapping[str, Any], folder: Path) -> Source:
         duration_seconds=float(row["duration"]),
         # One channel needs no choice, and is the mean.
         channel=int(channel) if len(sources[0].get("channels", [0])) > 1 else None,
+        labels=_supervised(row.get("supervisions") or []),
     )
+
+
+def _supervised(supervisions: Sequence[Mapping[str, Any]]) -> Labels:
+    """What is said in a cut, in the order of time, and by whom if it is one."""
+    spoken = sorted(supervisions, key=lambda one: float(one.get("start", 0)))
+    text = " ".join(str(one["text"]).strip() for one in spoken if one.get("text"))
+    speakers = {str(one["speaker"]) for one in spoken if one.get("speaker")}
+    return labels_in({"text": text, "speaker": speakers.pop() if len(speakers) == 1 else None})

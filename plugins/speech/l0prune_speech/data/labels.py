@@ -1,7 +1,8 @@
 """Clips with what is said in them, which class they are of or who speaks: lists, and trees as LibriSpeech's.
 
 A list is a .tsv or .csv file whose first line names its columns: `path` (relative to the list), and `text`, `label` or
-`speaker`. Two columns without names are a path and its label.
+`speaker`. Two columns without names are a path and its label. Shards, manifests of lhotse and datasets carry labels of
+their own.
 """
 
 import csv
@@ -11,14 +12,9 @@ from pathlib import Path
 
 from l0prune.errors import DataError
 from l0prune_speech.data.audio import Clip, ClipSet, find_clips
+from l0prune_speech.data.columns import COLUMNS
 
 PATHS = ("path", "file", "audio", "file_name", "filename")
-COLUMNS = {
-    "text": ("text", "transcript", "transcription", "sentence"),
-    "label": ("label", "class", "keyword"),
-    "speaker": ("speaker", "speaker_id", "client_id"),
-}
-"""What columns are called, by what they hold."""
 _SEPARATORS = {".tsv": "\t", ".csv": ","}
 _TRANSCRIPTS = ".trans.txt"
 
@@ -89,8 +85,14 @@ def find_labelled(paths: Sequence[Path], holds: str, *, min_seconds: float) -> L
         if file in clips
     )
     # Of one file there may be several: those within a shard.
-    unlabelled = tuple(clip for clip in found.clips if clip.path.resolve() not in entries)
-    return LabelledClips(labelled=labelled, unlabelled=unlabelled, found=found)
+    plain_clips = [clip for clip in found.clips if clip.path.resolve() not in entries]
+    carried = tuple(
+        LabelledClip(clip=clip, label=label, where=clip.where)
+        for clip in plain_clips
+        if (label := dict(clip.labels).get(holds))
+    )
+    unlabelled = tuple(clip for clip in plain_clips if holds not in dict(clip.labels))
+    return LabelledClips(labelled=(*labelled, *carried), unlabelled=unlabelled, found=found)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

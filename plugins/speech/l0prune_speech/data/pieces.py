@@ -18,9 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from l0prune.errors import DataError
 from l0prune_speech.data.audio import SAMPLE_RATE, Clip, read
 from l0prune_speech.data.batching import leave_signals_to_parent
+from l0prune_speech.data.windows import GAP_SECONDS, Sound, Window
 
-GAP_SECONDS = 0.3
-"""Of silence between two clips that are joined."""
 _PREFETCHED = 2
 
 
@@ -62,9 +61,10 @@ class Piece:
         return torch.cat([tensor for part in parts for tensor in (part, gap)][:-1])
 
 
-def piece(clip: Clip, label: str | None = None) -> Piece:
-    """A whole clip."""
-    return Piece(parts=(Part(clip=clip, seconds=clip.duration_seconds),), label=label)
+def piece(sound: Sound, label: str | None = None) -> Piece:
+    """A whole clip, or a window of several."""
+    clips = sound.clips if isinstance(sound, Window) else (sound,)
+    return Piece(parts=tuple(Part(clip=clip, seconds=clip.duration_seconds) for clip in clips), label=label)
 
 
 def split(clip: Clip, longest_seconds: float) -> list[Piece]:

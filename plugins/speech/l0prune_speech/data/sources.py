@@ -1,4 +1,4 @@
-"""What the paths given as data stand for: files, folders, manifests and shards."""
+"""What the paths given as data stand for: files, folders, manifests, shards and datasets."""
 
 from collections.abc import Iterator
 from os.path import exists, isdir, isfile
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from l0prune.errors import DataError
 from l0prune_speech.data.containers import SHARD, Source, in_manifest, in_shard, is_manifest, is_packed
+from l0prune_speech.data.dataset_names import is_dataset
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 UNREAD = (
@@ -17,6 +18,11 @@ UNREAD = (
 
 def sources_under(path: Path) -> Iterator[Source]:
     """What a path stands for: files, and what is within shards and manifests."""
+    if is_dataset(path):
+        from l0prune_speech.data.hugging_face import in_dataset
+
+        yield from in_dataset(path, SUFFIXES)
+        return
     if is_manifest(path) and isfile(path):
         yield from in_manifest(path)
         return

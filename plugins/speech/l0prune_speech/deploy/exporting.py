@@ -51,9 +51,9 @@ def export_network(source: str, to: str, out: Path, calibration: Sequence[str] |
     form.needs()
     teacher = load_teacher(source)
     checkpoint = from_encoder(teacher.encoder)
-    refusal = form.refuses(checkpoint)
+    refusal = form.refusal(checkpoint)
     if refusal:
-        others = ", ".join(name for name in FORMATS if not format_named(name).refuses(checkpoint))
+        others = ", ".join(name for name in FORMATS if not format_named(name).refusal(checkpoint))
         raise ConfigError(f"{to} cannot hold this network", where=source, got=refusal, hint=f"these can: {others}")
     assert form.write is not None
     found = find_calibration(source, calibration or ()) if form.lossy else None

@@ -27,7 +27,8 @@ def for_inference(encoder: SpeechEncoder) -> SpeechEncoder:
     device = next(encoder.parameters()).device
     copy = folded(from_encoder(encoder))
     transformer: Any = copy.encoder.transformer
-    if transformer.pos_conv_embed.kernel_size >= _LONG_KERNEL:
+    # Of a streaming encoder the convolution is one of short windows.
+    if transformer.chunks is None and transformer.pos_conv_embed.kernel_size >= _LONG_KERNEL:
         transformer.pos_conv_embed = SpectralConvolution(transformer.pos_conv_embed)
     return copy.to(device)
 

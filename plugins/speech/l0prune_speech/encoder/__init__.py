@@ -4,6 +4,7 @@ from pathlib import Path
 
 from l0prune.support import carry_source
 from l0prune_speech.encoder import modules
+from l0prune_speech.encoder.chunks import ChannelAffine, Chunks, RunningLevel
 from l0prune_speech.encoder.groups import encoder_groups, head_group
 from l0prune_speech.encoder.modules import (
     RelativePositionBias,
@@ -20,8 +21,11 @@ CODE = Path(modules.__file__)
 
 __all__ = [
     "CODE",
+    "ChannelAffine",
+    "Chunks",
     "Recording",
     "RelativePositionBias",
+    "RunningLevel",
     "SpeechEncoder",
     "WavLMAttention",
     "build_encoder",
@@ -40,4 +44,7 @@ carry_source(
     modules.WavLMAttention,
     modules.ScaledFeatureExtractor,
     modules.Emptied,
+    ChannelAffine,
+    Chunks,
+    RunningLevel,
 )

@@ -19,6 +19,8 @@ from torchaudio.models.wav2vec2.components import FeatureExtractor, FeedForward,
 
 _MOST_STRIDE = 16_000
 """Samples from a frame to the next: a second."""
+_CLOSED = -10000.0
+"""Added to the scores of what is not seen; torchaudio's, whose softmax is exactly 0."""
 
 
 class SpeechEncoder(Wav2Vec2Model):
@@ -28,6 +30,8 @@ class SpeechEncoder(Wav2Vec2Model):
     """
 
     normalize_waveform: bool = False
+    level: Any = None
+    """Of a streaming encoder, a `RunningLevel`, where the dense one hears whole clips to normalise them."""
     config: Mapping[str, Any] = {}
     """What `build_encoder` made it from."""
 
@@ -73,10 +77,14 @@ class SpeechEncoder(Wav2Vec2Model):
     def normalize(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Give each clip zero mean and unit variance over its valid samples, where the checkpoint wants it.
 
+        A streaming encoder normalises each sample by those before it instead.
+
         Args:
             waveforms: (B, samples).
             lengths: (B,) valid samples; all by default.
         """
+        if self.level is not None:
+            return self.level(waveforms)[0]
         return normalized(waveforms, lengths) if self.normalize_waveform else waveforms
 
 
@@ -99,6 +107,9 @@ class SpeechTransformer(Transformer):
         rel_attn_embed: WavLM's relative position bias.
     """
 
+    chunks: Any = None
+    """Of a streaming encoder, the `Chunks` that its frames see."""
+
     def __init__(self, plain: Transformer, rel_attn_embed: "RelativePositionBias | None" = None) -> None:
         super().__init__(plain.pos_conv_embed, 0.0, plain.layers, plain.layer_norm_first, plain.layer_drop)
         self.layer_norm, self.dropout = plain.layer_norm, plain.dropout
@@ -114,14 +125,49 @@ class SpeechTransformer(Transformer):
         self, x: Tensor, attention_mask: Tensor | None = None, num_layers: int | None = None
     ) -> list[Tensor]:
         """Outputs (B, T, D) of the first `num_layers` layers, or of all; arguments as `forward`'s."""
-        x, states = self._preprocess(x), []
+        frames, states = x.shape[1], []
         layers: Any = self.layers
-        bias = None if self.rel_attn_embed is None else self.rel_attn_embed(x.shape[1])
+        if self.chunks is None:
+            x = self._preprocess(x)
+            bias = None if self.rel_attn_embed is None else self.rel_attn_embed(frames)
+        else:
+            x, attention_mask, bias = self._in_chunks(x, attention_mask)
         for layer in layers[:num_layers]:
             if not (self.training and self.layer_drop and torch.rand(()).item() < self.layer_drop):
                 x, _ = self._run(layer, x, attention_mask, bias)
-            states.append(x)
+            states.append(x if self.chunks is None else self.chunks.joined(x, frames))
         return states
+
+    def _in_chunks(self, x: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The chunks of a clip with their right contexts, one after the other: S frames in all.
+
+        Args:
+            x: (B, T, D).
+            padding: (B, 1, T, T), added to the scores, or none.
+
+        Returns:
+            What enters the layers (B, S, D), what is added to the scores (B, 1, S, S), and the position bias.
+        """
+        frames, convolution = x.shape[1], self.pos_conv_embed
+        kernel: int = convolution.kernel_size  # type: ignore[assignment]
+        before, conv = kernel // 2, convolution.conv  # type: ignore[union-attr]
+        heard = self.chunks.gathered(x, self.chunks.places(frames, before, x.device))  # (B, M, before + R, D)
+        # Frames after the right context are 0, as they are after the end of a clip.
+        padded = nn.functional.pad(heard.flatten(0, 1).transpose(1, 2), (0, kernel - 1 - before))
+        embedded = nn.functional.conv1d(padded, conv.weight, conv.bias, groups=conv.groups)  # type: ignore[union-attr, arg-type]
+        embedded = nn.functional.gelu(embedded).transpose(1, 2).unflatten(0, heard.shape[:2])
+        x = (heard[:, :, before:] + embedded).flatten(1, 2)
+        places = self.chunks.places(frames, 0, x.device)
+        closed = ~self.chunks.mask(places, frames)
+        mask = _CLOSED * closed.to(x.dtype)[None, None]
+        if padding is not None:
+            # Of padding all rows are alike.
+            mask = mask + padding[:, :, :1][..., places.flatten().clamp_max(frames - 1)]
+        bias = None
+        if self.rel_attn_embed is not None:
+            bias = self.rel_attn_embed.between(places.flatten(), places.shape[0] * self.chunks.size + self.chunks.right)
+        x = self.layer_norm(x) if self.layer_norm_first else x
+        return self.dropout(x), mask.expand(x.shape[0], 1, x.shape[1], x.shape[1]), bias
 
     def _run(self, layer: nn.Module, x: Tensor, mask: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Any]:
         if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
@@ -146,7 +192,10 @@ class RelativePositionBias(nn.Embedding):
 
     def forward(self, frames: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Number of frames T -> bias (1, H, T, T) of each query for each key."""
-        position = torch.arange(frames, device=self.weight.device)
+        return self.between(torch.arange(frames, device=self.weight.device), frames)
+
+    def between(self, position: Tensor, frames: int) -> Tensor:
+        """Positions (T,), each below `frames` -> bias (1, H, T, T) of each query for each key."""
         # Each of the 2 T - 1 distances is looked up once.
         by_distance = super().forward(self.bucket(torch.arange(2 * frames - 1, device=position.device) - (frames - 1)))
         distance = position[None, :] - position[:, None] + (frames - 1)
@@ -268,12 +317,15 @@ def build_encoder(config: Mapping[str, Any]) -> SpeechEncoder:
               with none has no attention.
             - `encoder_ff_interm_features` as a list: the width of each layer; a layer with 0 has no feed-forward block.
             - `extractor_channel_scale`: whether the last convolution's channels have factors.
+            - `streaming`: `chunk_frames`, `left_frames`, `right_frames`, and the training data's `variance` where the
+              level of a clip is not known before its end.
             - `family`: hubert, wav2vec2 or wavlm; it changes nothing here.
     """
     arguments = dict(config)
     arguments.pop("family", None)
     normalize_waveform = bool(arguments.pop("normalize_waveform", False))
     channel_scale = arguments.pop("extractor_channel_scale", False)
+    streaming = arguments.pop("streaming", None)
     buckets, distance = (arguments.pop(f"encoder_{name}", None) for name in ("num_buckets", "max_distance"))
     heads = arguments.pop("encoder_remaining_heads", None)
     strides = [stride for _channels, _kernel, stride in arguments["extractor_conv_layer_config"]]
@@ -296,7 +348,25 @@ def build_encoder(config: Mapping[str, Any]) -> SpeechEncoder:
     encoder = SpeechEncoder(extractor, plain.encoder, plain.aux)
     encoder.normalize_waveform, encoder.config = normalize_waveform, dict(config)
     _narrow(encoder, heads, None if isinstance(widths, int) else widths)
+    if streaming is not None:
+        _stream(encoder, streaming)
     return encoder
+
+
+def _stream(encoder: SpeechEncoder, streaming: Mapping[str, Any]) -> None:
+    """Let an encoder see chunks, and no statistics of whole clips."""
+    # Imported here, because this file goes along alone with what is pickled.
+    from l0prune_speech.encoder.chunks import ChannelAffine, Chunks, RunningLevel
+
+    size, left, right = (int(streaming[f"{name}_frames"]) for name in ("chunk", "left", "right"))
+    if size < 1 or left < 0 or right < 0:
+        raise ValueError(f"chunks of {size} frames, {left} to the left and {right} to the right")
+    encoder.encoder.transformer.chunks = Chunks(size, left, right)  # type: ignore[union-attr, assignment]
+    if streaming.get("variance") is not None:
+        encoder.level = RunningLevel(float(streaming["variance"]))
+    for block in encoder.feature_extractor.conv_layers:  # type: ignore[union-attr]
+        if isinstance(block.layer_norm, nn.GroupNorm):
+            block.layer_norm = ChannelAffine(block.layer_norm.num_channels)  # type: ignore[assignment]
 
 
 def _narrow(encoder: SpeechEncoder, heads: Sequence[Sequence[int]] | None, widths: Sequence[int] | None) -> None:

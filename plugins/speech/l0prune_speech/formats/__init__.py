@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         register_format,
     )
     from l0prune_speech.formats.source import Source
+    from l0prune_speech.formats.streams import open_stream
     from l0prune_speech.formats.teachers import load_teacher, read_checkpoint
 
     __all__ = [
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         "from_encoder",
         "load_teacher",
         "model_card",
+        "open_stream",
         "read_checkpoint",
         "register_format",
         "to_dphubert",
@@ -65,6 +67,7 @@ _HOMES = {
         "register_format",
     ),
     "source": ("Source",),
+    "streams": ("open_stream",),
     "teachers": (
         "load_teacher",
         "read_checkpoint",

@@ -54,6 +54,7 @@ register_format(
         open=opened(run_onnx),
         opened_by="onnxruntime",
         expected=program_outputs,
+        holds_streaming=True,
         tolerance=1e-4,
         refuses=refuses_onnx,
         needs=check_onnx,

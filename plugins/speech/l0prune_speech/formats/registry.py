@@ -30,8 +30,10 @@ _FILES = (
     "huggingface",
     "onnx_int8",
     "onnx_model",
+    "onnx_streaming",
     "s3prl",
     "torch_export",
+    "torch_export_streaming",
     "torch_int8",
     "torchaudio_names",
     "torchscript",
@@ -79,8 +81,16 @@ class Format:
     """Whether writing it takes clips that stand in `Checkpoint.calibration`."""
     refuses: "Callable[[Checkpoint], str | None]" = lambda _checkpoint: None
     """Why the format cannot hold a network, or None."""
+    holds_streaming: bool = False
+    """Whether those who run what is written see chunks where the network does; otherwise streaming ones are refused."""
     needs: Callable[[], None] = lambda: None
     """Raises a `ConfigError` where a package is missing that `write` or `open` takes."""
+
+    def refusal(self, checkpoint: "Checkpoint") -> str | None:
+        """Why the format cannot hold a network, or None."""
+        if checkpoint.config.get("streaming") is not None and not self.holds_streaming:
+            return "it does not hold the chunks of a streaming network, which would hear whole clips there"
+        return self.refuses(checkpoint)
 
 
 _FORMATS: Registry[str, Format] = Registry(

@@ -36,5 +36,6 @@ register_format(
         open=opened(run_torch_export),
         opened_by="torch.export",
         expected=program_outputs,
+        holds_streaming=True,
     )
 )

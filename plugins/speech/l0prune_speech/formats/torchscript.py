@@ -37,5 +37,6 @@ register_format(
         open=opened(run_torchscript),
         opened_by="torch.jit",
         expected=program_outputs,
+        holds_streaming=True,
     )
 )

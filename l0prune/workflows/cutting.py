@@ -1,0 +1,369 @@
+"""A network of any size, cut out of an elastic run: chosen by the run's order, proved, and saved as a run of its own.
+
+Legend: N units of all groups of the dense network, G groups.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from l0prune.calibration import has_statistics, renew_statistics
+from l0prune.config import RunConfig
+from l0prune.errors import ConfigError, ProofError, RunError
+from l0prune.gates import GatedModel, check_between
+from l0prune.measuring import parameters
+from l0prune.plugin import OwnTask, Task, UnitKind, get_plugin, resolve
+from l0prune.proof import RUN_TOLERANCE, compare, objection
+from l0prune.removal import RemovalPlan
+from l0prune.report.figures import draw_kept_units
+from l0prune.size import (
+    Bounds,
+    Subject,
+    Target,
+    Targets,
+    bounds_of,
+    budget_for,
+    budgets_of,
+    explained,
+    joint_target,
+    kept_indices,
+    parameter_size,
+    read_targets,
+    select,
+)
+from l0prune.storage import Order, RunDirectory, build_dense, read_description, read_order, read_plan, read_report, save
+from l0prune.support import (
+    assembled,
+    build,
+    check_inside,
+    evaluating,
+    merge,
+    random_state_kept,
+    read_toml,
+    versions,
+    write_atomic,
+    write_json,
+    write_text,
+    write_toml,
+)
+from l0prune.training import evaluate
+from l0prune.workflows.calibrating import first_batches, loss_with
+from l0prune.workflows.counting import macs_on, stated_inputs
+from l0prune.workflows.observer import Observer, watched
+from l0prune.workflows.opening import example_missing, open_run
+from l0prune.workflows.results import CompressionReport, RunResults
+from l0prune.workflows.trainer import Trainer
+
+
+def cut(
+    run: str | Path,
+    target: Targets | Mapping[str, float | str],
+    *,
+    out: str | Path,
+    polish: int | None = None,
+    task: Task | None = None,
+    build: Callable[[], nn.Module] | None = None,
+    observer: Observer | None = None,
+    progress: bool = False,
+) -> CompressionReport:
+    """Cut a network out of an elastic run, which takes seconds: nothing is trained.
+
+        l0prune.cut("runs/elastic", {"params": 0.4}, out="runs/small")
+
+    The run's order of the units chooses those that stay; the size meets every target from below. The cut is proved: the
+    network gives what the run's network gives whose other units are closed. Running statistics of batch norms, if there
+    are any, are computed anew on the run's data.
+
+    Args:
+        run: The folder of an elastic run.
+        target: What is to be left of one metric or several at most, as `compress` takes it: {"params": "40%"}.
+        out: The folder to make, a run directory like any other.
+        polish: Steps of further distillation after the cut; the run's data are needed. 0 measures the loss alone. By
+            default nothing is read but the run, and the loss is not measured.
+        task: The task that a run of your own task was made of, where data are needed.
+        build: Makes the dense network; a plugin's run needs none.
+        observer: Watches; by default the logger `l0prune` hears of it.
+        progress: Show on standard error what goes on.
+
+    Returns:
+        What was achieved; the same is in report.json.
+
+    Raises:
+        RunError: The run is not elastic, not finished or damaged, or `out` is taken.
+        ConfigError: A size that was not trained, an unknown metric, or data are needed and nothing gives them.
+        TargetError: Nothing meets the target.
+        ProofError: The cut is not exact.
+    """
+    began, source, folder = time.perf_counter(), Path(run), RunDirectory(Path(out))
+    asked = read_targets(target)
+    if polish is not None and (type(polish) is not int or polish < 0):
+        raise ConfigError("polish out of range", got=repr(polish), expected="a number of steps from 0 on")
+    whole = _Whole.read(source)
+    with ExitStack() as stack:
+        watcher = stack.enter_context(watched(observer, progress, speaks=True))
+        stack.enter_context(random_state_kept())
+        stack.enter_context(torch.inference_mode(False))
+        made = RunDirectory(stack.enter_context(assembled(folder.path)))
+        made.path.mkdir()
+        made.metrics.touch()
+        choice = _choose(whole, asked, build)
+        network, inputs = open_run(source, build)
+        if not inputs:
+            raise example_missing(source)
+        pruned, plan, difference = _cut(network, whole, choice, inputs)
+        counts = f"{parameters(pruned):,} of {whole.report['params_before']:,} parameters stay"
+        watcher.note(f"cut: {counts}; outputs changed by {difference:.1e}")
+        results, loss, parts = RunResults(), None, {}
+        if polish is not None or has_statistics(pruned):
+            task, config = _task(whole, source, task, polish or 0)
+            pruned, loss, parts = _fitted(pruned, task, config, made, watcher, results, polish)
+        facts: dict[str, Any] = {
+            "cut": {"of": str(run), "target": {one.metric.name: one.text for one in asked}, "polish": polish},
+            "distill_loss_final": loss,
+            "losses_final": parts,
+            "max_relative_difference": difference,
+            "run_directory": str(folder.path),
+        }
+        report = _report(whole, choice, pruned, plan, results, facts)
+        report.cut["seconds"] = round(time.perf_counter() - began, 3)  # pyright: ignore[reportOptionalSubscript]
+        _write(made, whole, source, pruned, plan, inputs, report)
+    watcher.finished(report)
+    return report
+
+
+class _Whole(NamedTuple):
+    """An elastic run as it is read."""
+
+    order: Order
+    scores: np.ndarray
+    """(N,)"""
+    description: Mapping[str, Any]
+    plan: RemovalPlan
+    """What the largest network lacks of the dense one."""
+    report: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    folder: Path
+
+    @classmethod
+    def read(cls, source: Path) -> "_Whole":
+        folder = RunDirectory(source)
+        if not folder.settings.is_file():
+            raise RunError("no run here", where=source, expected="the folder of an elastic run")
+        settings = read_toml(folder.settings)
+        report = read_report(source)
+        if report is None:
+            raise RunError("the run is not finished", where=source, hint="finish it with --resume")
+        order, description = read_order(folder.order), read_description(source)
+        plan = read_plan(description, source)
+        return cls(order, order.flat(plan.groups, folder.order), description, plan, report, settings, source)
+
+
+class _Choice(NamedTuple):
+    """Units that stay."""
+
+    target: Target
+    kept: Mapping[str, tuple[int, ...]]
+    """By group of the dense network."""
+    rows: list[dict[str, Any]]
+    """Where there are several targets, what each says of the choice."""
+
+
+def _choose(whole: _Whole, asked: list[Any], made: Callable[[], nn.Module] | None) -> _Choice:
+    """The units of the dense network that the order keeps within all targets."""
+    order, plan = whole.order, whole.plan
+    ends = order.smallest, order.largest
+    for one in asked:
+        if one.metric.measured_at_cut:
+            raise ConfigError(
+                "a cut goes by a size that is counted", where=one.metric.name, hint="cut to params or macs"
+            )
+        if one.metric.name == order.metric and one.wish.sparsity is not None:
+            check_between(1 - one.wish.sparsity, ends)
+    dense = (made() if made else build_dense(whole.description, whole.folder)).eval()
+    plan.check(dense)
+    inputs = stated_inputs(whole.description.get("counted_on"), "cpu")
+    subject = Subject(model=dense, groups=plan.groups, observe=lambda model: model(*inputs), round_to=order.round_to)
+    target = joint_target(subject, asked)
+    budgets = budgets_of(target)
+    for budget in budgets:
+        if budget.name == order.metric:
+            check_between(1 - budget.sparsity, ends)
+    low, high = bounds_of(plan.groups, {name: (row[0], row[1]) for name, row in order.limits.items()}, order.round_to)
+    most = np.minimum(high, [plan.kept_counts[group.name] for group in plan.groups])
+    settings: dict[str, Any] = {
+        "bounds": Bounds(np.minimum(low, most), most),
+        "round_to": order.round_to,
+        "uniform": order.uniform,
+    }
+    limits = [(budget.size, budget.most) for budget in budgets]
+    kept = select(whole.scores, plan.groups, *limits[0], **settings, more=limits[1:])
+    size = next((b.size for b in budgets if b.name == order.metric), None) or _size_of(order.metric, subject)
+    least = select(
+        whole.scores, plan.groups, size, budget_for(size, 1 - order.smallest, round_to=order.round_to), **settings
+    )
+    found, smallest = (size.exact(_counts(units, plan)) for units in (kept, least))
+    if found < smallest:
+        what = "outside the range that was trained"
+        expected = f"{order.smallest:g} to {order.largest:g} of the {order.metric}"
+        raise ConfigError(what, got=f"{found / size.total:.4f} of the {order.metric}", expected=expected)
+    rows: list[dict[str, Any]] = []
+    if len(budgets) > 1:
+        rows = explained(whole.scores, plan.groups, budgets, _counts(kept, plan), **settings)
+    return _Choice(target, kept_indices(kept, plan.groups), rows)
+
+
+def _size_of(metric: str, subject: Subject) -> Any:
+    from l0prune.size import metric_named
+
+    return metric_named(metric).size(subject)
+
+
+def _counts(kept: np.ndarray, plan: RemovalPlan) -> np.ndarray:
+    """(G,) kept units."""
+    return np.array([len(units) for units in kept_indices(kept, plan.groups).values()])
+
+
+def _cut(
+    network: nn.Module, whole: _Whole, choice: _Choice, inputs: tuple[Tensor, ...]
+) -> tuple[nn.Module, RemovalPlan, float]:
+    """Cut the largest network, and prove the cut.
+
+    Returns:
+        The network, its plan in the dense network's indices, and the largest relative difference of outputs.
+    """
+    groups = whole.plan.remaining_groups()
+    stays = {group.name: np.isin(whole.plan.kept[group.name], choice.kept[group.name]) for group in groups}
+    size = parameter_size(network, groups)
+    left = size.exact(np.array([int(stays[group.name].sum()) for group in groups])) / size.total
+    if left >= 1:
+        # The largest network meets the target.
+        return network, whole.plan, 0.0
+    gated = GatedModel(network, groups, target_sparsity=1 - left).eval()
+    mask = np.concatenate([stays[group.name] for group in groups])
+    observe = lambda model: model(*(tensor.clone() for tensor in inputs))  # noqa: E731
+    with gated.gates.fixed(torch.from_numpy(mask)):
+        pruned, second = gated.pruned()
+        difference = compare(gated, observe, pruned=pruned)
+        if reason := objection(gated, observe, difference, RUN_TOLERANCE):
+            raise ProofError("the cut changed the outputs", got=reason)
+    return pruned, whole.plan.then(second), difference
+
+
+def _task(whole: _Whole, source: Path, task: Task | None, steps: int) -> tuple[Task, RunConfig]:
+    """The data that the run was trained on, and its settings with another number of further steps."""
+    name = whole.description.get("plugin")
+    if task is None and not name:
+        hint = "in Python: l0prune.cut(..., task=task)"
+        raise ConfigError(
+            "a cut of this run needs its data", where=source, expected="the task it was made of", hint=hint
+        )
+    plugin = OwnTask(task) if task is not None else get_plugin(str(name))
+    config = resolve(plugin, {key: value for key, value in whole.settings.items() if key != "plugin"})
+    further = config.further
+    warmup = further.warmup_steps * steps // further.steps if further.steps else 0
+    config = replace(config, further=replace(further, steps=steps, warmup_steps=warmup))
+    torch.manual_seed(config.seed)
+    return task or plugin.prepare(build(plugin.options, config.options), config), config
+
+
+def _fitted(
+    pruned: nn.Module,
+    task: Task,
+    config: RunConfig,
+    folder: RunDirectory,
+    watcher: Observer,
+    results: RunResults,
+    polish: int | None,
+) -> tuple[nn.Module, float | None, dict[str, float]]:
+    """A cut network with its batch norms' statistics, trained on if that is asked for; and its held-out loss."""
+    objective, held_out = task.objective, list(task.evaluation)
+    weight = next(objective.student.parameters())
+    student = pruned.to(weight.device, weight.dtype).requires_grad_(True)
+    objective.student = student
+    trainer = Trainer(task, config, folder, watcher, results)
+    if has_statistics(student):
+        batches = first_batches(task, trainer.split, config.one_shot.batches)
+        with evaluating(objective):
+            number = renew_statistics(student, batches, loss_with(task))
+        watcher.note(f"batch norms with new statistics: {number}, from {len(batches)} batches")
+    if polish is None:
+        return student, None, {}
+    if polish:
+        results.distill_loss_after_removal = evaluate(objective, held_out)[0] if held_out else None
+        folder.checkpoints.mkdir()
+        trainer.train(trainer.stage("further"))
+    loss, parts = evaluate(objective, held_out) if held_out else (None, {})
+    return student.eval(), loss, parts
+
+
+def _report(
+    whole: _Whole, choice: _Choice, pruned: nn.Module, plan: RemovalPlan, results: RunResults, more: Mapping[str, Any]
+) -> CompressionReport:
+    """What report.json says: of the run what goes for the cut too, and what is the cut's own."""
+    target, before = choice.target, whole.report
+    counts = np.array([plan.kept_counts[group.name] for group in plan.groups])
+    macs = macs_on(whole.description.get("counted_on"), pruned)
+    facts = {"macs_before": before["macs_before"], **({} if macs is None else {"macs_after": macs})}
+    known = {one.name for one in fields(CompressionReport)}
+    shared = ("plugin", "recipe", "teacher", "params_before", "macs_before", "macs_per", "kinds", "precision", "seed")
+    return CompressionReport(
+        **{key: before[key] for key in shared if key in known},
+        params_after=parameters(pruned),
+        metric=target.metric.name,
+        target_sparsity=target.asked,
+        sparsity=1 - target.metric.left(target, counts, facts),
+        macs_after=macs,  # pyright: ignore[reportArgumentType]
+        kept_units={g.name: {"units": g.units, "kept": plan.kept_counts[g.name]} for g in plan.groups},
+        distill_loss_before_removal=None,
+        distill_loss_after_removal=results.distill_loss_after_removal,
+        stage_seconds=results.stage_seconds,
+        step_seconds=results.step_seconds,
+        skipped_steps=results.skipped_steps,
+        peak_memory_bytes=before["peak_memory_bytes"],
+        device=str(next(pruned.parameters()).device),
+        versions=versions(*before["versions"]),
+        targets=choice.rows,
+        round_to=whole.order.round_to if whole.order.round_to > 1 else None,
+        **more,
+    )
+
+
+def _write(
+    folder: RunDirectory,
+    whole: _Whole,
+    source: Path,
+    pruned: nn.Module,
+    plan: RemovalPlan,
+    inputs: tuple[Tensor, ...],
+    report: CompressionReport,
+) -> None:
+    """Write the run directory of the cut."""
+    told = {key: whole.description[key] for key in ("plugin", "architecture", "counted_on") if key in whole.description}
+    steps = (report.cut or {}).get("polish") or 0
+    changed = {"metric": report.metric, "target_sparsity": report.target_sparsity}
+    settings = merge(whole.settings, changed, {"further": {"steps": steps}})
+    # What was cut has one size.
+    settings.pop("elastic", None)
+    provenance = {"teacher": report.teacher, "settings": settings, "versions": report.versions}
+    save(pruned, plan, folder.path, example_inputs=inputs, **told, provenance=provenance)
+    for name in whole.order.files:
+        check_inside(source / name, source)
+        check_inside(folder.path / name, folder.path)
+        content = (source / name).read_bytes()
+        write_atomic(folder.path / name, partial(_put, content=content))
+    kinds = {name: UnitKind(**words) for name, words in report.kinds.items()}
+    draw_kept_units(plan, folder.picture, kinds)
+    write_text(folder.settings, write_toml(settings))
+    write_json(folder.report, report.to_json())
+
+
+def _put(place: Path, *, content: bytes) -> None:
+    place.write_bytes(content)
