@@ -342,6 +342,9 @@ def test_in_int8_each_file_is_quantised_and_the_network_answers(
     assert l0prune.verify(tmp_path / "int8", plugin="speech").broken is None
     opened = opened_network(str(tmp_path / "int8"))
     inputs = opened.inputs([noise(16_000)])
+    if name == "whisper":
+        assert len(opened.answers(opened.model, inputs, 1.0)) == 1
+        return
     with torch.no_grad():
         heard = opened.hear(opened.model, inputs)
     assert torch.isfinite(heard.states[-1]).all()
