@@ -130,7 +130,7 @@ class TestExport:
     def test_the_list_names_every_format(self, l0prune_call: Callable[..., Any]) -> None:
         names = (
             "huggingface huggingface-padded ctranslate2 dphubert diarizen onnx torchscript torch.export s3prl "
-            "onnx-streaming torch.export-streaming".split()
+            "onnx-streaming torch.export-streaming onnx-int8 onnx-int8-dynamic torch.export-int8".split()
         )
         shown = l0prune_call("export", "--list").succeeded().out
         assert all(name in shown for name in names)

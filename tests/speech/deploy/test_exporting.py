@@ -361,5 +361,5 @@ def test_the_snippets_of_the_docs_load_each_format(
 
 
 def test_every_format_has_a_snippet() -> None:
-    # DiariZen's is DPHuBERT's.
-    assert {*SNIPPETS, "diarizen", *STREAMING} == set(FORMATS)
+    # DiariZen's is DPHuBERT's, and int8 is opened as the float32 of its kind.
+    assert {*SNIPPETS, "diarizen", *STREAMING} == {name for name in FORMATS if "int8" not in name}
