@@ -61,9 +61,8 @@ def write(rows: Sequence[Row], results: Path) -> list[Path]:
     table = results.with_suffix(".md")
     write_atomic(table, lambda path: path.write_text(_markdown(there, dense), encoding="utf-8"))
     pictures = [results.with_name(f"{results.stem}-{name}.png") for name in ("errors", "nats")]
-    drawn = [row for row in there if row.get("max_norm") == MAX_NORM]
     for path, key in zip(pictures, ("errors_capped", "nats"), strict=True):
-        draw(drawn, dense, key, path)
+        draw(there, dense, key, path)
     return [table, *pictures]
 
 
