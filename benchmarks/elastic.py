@@ -221,6 +221,11 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Add rows, or make the table."""
+    chosen = parser().parse_args(arguments)
+    return told(lambda: chosen.command(chosen))
+
+
 if __name__ == "__main__":
-    chosen = parser().parse_args()
-    raise SystemExit(told(lambda: chosen.command(chosen)))
+    raise SystemExit(main())

@@ -144,8 +144,8 @@ def _row_table(measurement: "Measurement") -> Table:
     varied = [name for name in _ALIKE if len({getattr(row, name) for row in rows}) > 1]
     said = [f"{name} {getattr(rows[0], name)}" for name in _ALIKE if rows and name not in varied]
     said += ["times in ms"]
-    said += [f"energy: {measurement.energy}"] if measurement.energy else []
-    title = "\n".join([", ".join(said), *measurement.notes])
+    energy = [f"energy: {measurement.energy}"] if measurement.energy else []
+    title = "\n".join([", ".join(said), *energy, *measurement.notes])
     table = Table("model", title=title, title_justify="left")
     for name in varied:
         table.add_column(name, justify="right" if name in ("batch", "threads") else "left")

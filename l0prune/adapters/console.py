@@ -1,6 +1,7 @@
 """What the terminal shows by rich: consoles, tables that fit them, and what a run has achieved."""
 
 import os
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -30,13 +31,16 @@ def fitted(part: RenderableType, width: int) -> RenderableType:
     """A table as it is, where words and numbers stay whole in so many columns; else its rows one below the other."""
     if not isinstance(part, Table) or _least_width(part) <= width:
         return part
-    return Group(*_stacked(part))
+    return Group(*_stacked(part, width))
 
 
-def _stacked(table: Table) -> Iterator[Text]:
+def _stacked(table: Table, width: int) -> Iterator[Text]:
     """A line for each value of each row, with its heading; the first value stands above the others."""
     if table.title:
-        yield Text(str(table.title), style="italic")
+        for line in str(table.title).splitlines():
+            # Words stay whole: a path can be copied.
+            pieces = textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+            yield Text("\n".join(pieces), style="italic")
     first, *others = ([str(cell) for cell in column.cells] for column in table.columns)
     headings = [str(column.header) for column in table.columns[1:]]
     for name, *values in zip(first, *others, strict=True):

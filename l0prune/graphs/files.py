@@ -14,7 +14,7 @@ from l0prune.errors import RunError
 from l0prune.graphs.form import graph_module
 from l0prune.graphs.modes import SWITCH
 from l0prune.graphs.switch import ByMode
-from l0prune.support import conforms, forget_tracer, set_trees, trees_of
+from l0prune.support import Operator, conforms, forget_tracer, set_trees, trees_of
 
 GRAPH_VERSION = 1
 _NUMBERS = "add sub mul floordiv mod neg pow truediv getitem eq ne lt le gt ge and_ or_ not_"
@@ -160,7 +160,7 @@ def _name_of(node: fx.Node) -> str:
         return _DEVICE_OF
     if id(target) in _NAMES:
         return _NAMES[id(target)]
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, Operator):
         return str(target)
     raise RunError("the graph cannot be saved", where=node.name, got=f"a call of {target}")
 
@@ -179,7 +179,7 @@ def _target(op: str, name: str, known: set[str]) -> Any:
             return _FUNCTIONS[name]
         library, called, overload = name.split(".")
         found = getattr(getattr(getattr(torch.ops, library), called), overload)
-        if isinstance(found, torch._ops.OpOverload) and called not in _FOREIGN:
+        if isinstance(found, Operator) and called not in _FOREIGN:
             return found
     raise ValueError(f"no operator: {op} {name!r}")
 

@@ -224,10 +224,10 @@ def inspect(
         try:
             graph = graph_form(model, found.groups, observe, time_limit=time_limit)
             remarks, stay, more = graph.notes, *prove_on_copy(model, found.groups, observe, tolerance, form=graph)
-        except L0PruneError as error:
+        except L0PruneError:
+            # Nobody has asked for it: form="graph" says why there is none.
             if form == GRAPH:
                 raise
-            notes = [*notes, f"the graph form was not tried: {error}"]
         else:
             forms = {group.name: GRAPH for group in found.groups if group.name not in stay} | forms
             if form == GRAPH:

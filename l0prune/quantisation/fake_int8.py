@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l0prune.support import own_parameters
+
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _LARGEST = 127
 _LEVELS = 255
@@ -55,7 +57,7 @@ def rounding(module: nn.Module, *, activations: bool = True) -> Iterator[int]:
     with ExitStack() as handles:
         count = 0
         for layer in module.modules():
-            if not isinstance(layer, LAYERS) or "weight" not in layer._parameters:
+            if not isinstance(layer, LAYERS) or "weight" not in own_parameters(layer):
                 continue
             swap = _Swap(activations)
             for handle in (
@@ -80,12 +82,14 @@ class _Swap:
 
     def before(self, layer: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
         """Put the rounded weight in place; the input, rounded."""
-        self.weight = layer._parameters["weight"]
+        table: Any = own_parameters(layer)
+        self.weight = table["weight"]
         # In the table itself: the parameter keeps its place among the others.
-        layer._parameters["weight"] = rounded_weight(layer._parameters["weight"])
+        table["weight"] = rounded_weight(table["weight"])
         return (rounded_activations(given[0]), *given[1:]) if self.activations and given else given
 
     def after(self, layer: Any, _given: Any, _output: Any) -> None:
         """Put the parameter back."""
         if self.weight is not None:
-            layer._parameters["weight"], self.weight = self.weight, None
+            table: Any = own_parameters(layer)
+            table["weight"], self.weight = self.weight, None

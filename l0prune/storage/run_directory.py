@@ -39,6 +39,8 @@ _SINCE: Mapping[str, object] = {
     "joint.final_rate": 0.0,
     "further.final_rate": 0.0,
     "gates.uniform": False,
+    "joint.fake_int8": "",
+    "further.fake_int8": "",
     "elastic.largest": 1.0,
     "elastic.sizes": 1,
 }

@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         BatchNorm,
         Convolution,
         NormWithStatistics,
+        Operator,
         StorageReference,
         TorchDispatchMode,
         applied_key,
@@ -145,6 +146,7 @@ if TYPE_CHECKING:
         "Convolution",
         "Field",
         "NormWithStatistics",
+        "Operator",
         "Registry",
         "Setting",
         "StorageReference",
@@ -363,6 +365,7 @@ _HOMES = {
     "torch_internals": (
         "BatchNorm",
         "Convolution",
+        "Operator",
         "DDP_IGNORES",
         "NormWithStatistics",
         "StorageReference",

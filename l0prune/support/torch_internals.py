@@ -36,6 +36,9 @@ NormWithStatistics = nn.modules.batchnorm._NormBase
 Convolution = nn.modules.conv._ConvNd
 """Convolutions of all dimensions, transposed ones among them."""
 
+Operator = torch._ops.OpOverload
+"""An operator of a library, for one signature: what a graph of torch.export calls."""
+
 COMPOSED = "__composable_api_state_key"
 """What the names of attributes begin with in which `fully_shard` and its like keep their state on a module."""
 DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"
