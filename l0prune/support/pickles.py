@@ -1,6 +1,7 @@
 """What the pickles of a file that `torch.save` wrote would do, read without unpickling any."""
 
 import pickletools
+import warnings
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -32,10 +33,13 @@ def pickled_names(path: Path, most: int = _MOST_OPERATIONS) -> set[str]:
         zipfile.BadZipFile, LookupError, MemoryError, OverflowError: It is damaged.
     """
     names: set[str] = set()
-    for stream in _pickles(path):
-        for operation, argument in _operations(stream, most):
-            if operation == "GLOBAL":
-                names.add(str(argument).replace(" ", "."))
+    with warnings.catch_warnings():
+        # Of damaged names; what is wrong with a file is the caller's to say, in one line.
+        warnings.simplefilter("ignore")
+        for stream in _pickles(path):
+            for operation, argument in _operations(stream, most):
+                if operation == "GLOBAL":
+                    names.add(str(argument).replace(" ", "."))
     return names
 
 

@@ -56,3 +56,8 @@ def test_what_torch_writes(new: bool, tmp_path: Path) -> None:
     names = pickled_names(path)
     assert "collections.OrderedDict" in names
     assert "torch._utils._rebuild_tensor_v2" in names
+
+
+def test_a_damaged_name_gives_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    assert pickled_names(archive(tmp_path / "damaged", b"cmo\\qule\nname\n.")) == {"mo\\qule.name"}
+    assert not recwarn.list

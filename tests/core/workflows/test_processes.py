@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import socket
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 import l0prune
 from l0prune.workflows import Observer
 
+Run = Callable[[int, Path, str], Path]
 WIDTH, MICRO_BATCHES = 24, 8
 SETTINGS: dict[str, Any] = {
     "target_sparsity": 0.6,
@@ -100,17 +103,37 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def begin() -> Iterator[Run]:
+    """`run_in`, from a process of its own: one in which autograd has begun threads cannot be forked, and any test may
+    have begun them here."""
+    with subprocess.Popen(
+        [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+
+        def run(size: int, folder: Path, kind: str) -> Path:
+            server.stdin.write(json.dumps([size, str(folder), kind]) + "\n")  # type: ignore[union-attr]
+            server.stdin.flush()  # type: ignore[union-attr]
+            assert server.stdout.readline() == "done\n", "what went wrong stands above"  # type: ignore[union-attr]
+            return folder / "run"
+
+        yield run
+        server.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def alone(begin: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A run in one process, by the kind of controller."""
-    return cache(lambda kind: run_in(1, tmp_path_factory.mktemp("alone") / kind, kind))
+    return cache(lambda kind: begin(1, tmp_path_factory.mktemp("alone") / kind, kind))
 
 
 @pytest.mark.parametrize("kind", ["lagrangian", "projected"])
 @pytest.mark.parametrize("size", [2, 4, pytest.param(8, marks=pytest.mark.slow)])
 def test_any_number_of_processes_gives_the_same_plan_and_weights(
-    size: int, kind: str, alone: Callable[[str], Path], tmp_path: Path
+    size: int, kind: str, alone: Callable[[str], Path], begin: Run, tmp_path: Path
 ) -> None:
-    first_run, run = alone(kind), run_in(size, tmp_path / "several", kind)
+    first_run, run = alone(kind), begin(size, tmp_path / "several", kind)
     plans, reports = (
         [json.loads((folder / name).read_text()) for folder in (first_run, run)]
         for name in ("model.json", "report.json")
@@ -137,3 +160,10 @@ def test_the_steps_of_the_test_change_the_weights(alone: Callable[[str], Path]) 
     kept = load_file(run / "model.safetensors")["0.weight"]
     assert len(kept) == report["kept_units"]["hidden"]["kept"] < WIDTH
     assert min((dense - row).abs().max() for row in kept) > 1e-3
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        size, folder, kind = json.loads(line)
+        run_in(size, Path(folder), kind)
+        print("done", flush=True)
