@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+from l0bench.compress_rows import add_missing
 from l0bench.fine_tuned import table, trials
 from l0bench.fine_tuned.clips import TASKS
 from l0bench.fine_tuned.trials import IDENTITY, METHODS, Wished
-from l0bench.result_rows import ResultRows, commit_of, one_thread, told
+from l0bench.result_rows import ResultRows, one_thread, told
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
@@ -62,14 +63,7 @@ def _run(args: argparse.Namespace, rows: ResultRows) -> int:
     wished = [Wished(task=task, method="dense", size=0, steps=0, seed=0) for task in args.tasks]
     for seed, steps, size, method, task in product(args.seeds, args.steps, args.sizes, args.methods, args.tasks):
         wished.append(Wished(task=task, method=method, size=size, steps=steps, seed=seed))
-    commit = commit_of(*SOURCES)
-    missing = rows.missing([one.row() for one in wished])
-    print(f"{len(missing)} rows to run", flush=True)
-    for wish in missing:
-        row = trials.run(Wished(**wish), args.material.absolute())
-        rows.append(row | {"commit": commit})
-        print(table.line(row), flush=True)
-    return 0
+    return add_missing(rows, wished, trials.run, material=args.material, line=table.line, sources=SOURCES)
 
 
 def _table(args: argparse.Namespace, rows: ResultRows) -> int:

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+from l0bench.compress_rows import add_missing
 from l0bench.recognition import compressed, compressed_table
 from l0bench.recognition.compressed import DENSE, IDENTITY, OBJECTIVES, PARTS, Wished
-from l0bench.result_rows import ResultRows, commit_of, one_thread, told
+from l0bench.result_rows import ResultRows, one_thread, told
 from l0bench.wrap_settings import parsed
 
 from l0prune import ConfigError
@@ -72,14 +73,9 @@ def _run(args: argparse.Namespace, rows: ResultRows) -> int:
         Wished(label=args.label, part=part, size=size, steps=steps, objective=objective, seed=seed, settings=settings)
         for seed, objective, steps, size, part in combinations
     ]
-    commit = commit_of(*SOURCES)
-    missing = rows.missing([one.row() for one in (DENSE, *wished)])
-    print(f"{len(missing)} rows to run", flush=True)
-    for wish in missing:
-        row = compressed.run(Wished(**wish), args.material.absolute())
-        rows.append(row | {"commit": commit})
-        print(compressed_table.line(row), flush=True)
-    return 0
+    return add_missing(
+        rows, [DENSE, *wished], compressed.run, material=args.material, line=compressed_table.line, sources=SOURCES
+    )
 
 
 def _table(args: argparse.Namespace, rows: ResultRows) -> int:

@@ -1,20 +1,16 @@
 """One run: a fine-tuned network at a share of its size, by one of several losses, and its score in its own metric."""
 
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import l0prune
+from l0bench.compress_rows import measured
 from l0bench.fine_tuned.clips import TASKS, lists
 from l0bench.fine_tuned.networks import network
-from l0prune import EvaluationSettings, Interrupted, L0PruneError, Observer
-from l0prune.measuring import processor
-from l0prune.support import versions
+from l0prune import EvaluationSettings, Observer
 
 IDENTITY = ("task", "method", "size", "steps", "seed")
 METHODS: Mapping[str, Mapping[str, float]] = {
@@ -50,22 +46,11 @@ def run(wished: Wished, material: Path) -> dict[str, Any]:
         The fields of the wish and its figures; `failed` in their place where an error of the library's ended it.
     """
     teacher, found = network(wished.task, material), lists(wished.task, material)
-    began = time.perf_counter()
-    try:
-        figures = _scored(str(teacher), wished.task, found["test"]) if wished.method == "dense" else None
-        figures = figures or _compressed(wished, teacher, found)
-    except Interrupted:
-        # Not a result.
-        raise
-    except L0PruneError as error:
-        figures = {"failed": str(error)}
-    place = {
-        "seconds_in_all": round(time.perf_counter() - began, 1),
-        "processor": processor(torch.device("cpu")),
-        "threads": torch.get_num_threads(),
-        "versions": versions("torchaudio", "transformers"),
-    }
-    return wished.row() | figures | place
+    dense = wished.method == "dense"
+    return measured(
+        wished,
+        lambda: _scored(str(teacher), wished.task, found["test"]) if dense else _compressed(wished, teacher, found),
+    )
 
 
 def _compressed(wished: Wished, teacher: Path, found: Mapping[str, Path]) -> dict[str, Any]:

@@ -9,15 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import l0prune
+from l0bench.compress_rows import measured
 from l0bench.real_material.speech import SAMPLE_RATE, prompts
 from l0bench.real_material.whisper_tiny import whisper_tiny
 from l0bench.recognition.prompt_sets import SECONDS, Window, split
-from l0prune import EvaluationSettings, Interrupted, L0PruneError, Observer, assembled
-from l0prune.measuring import processor
-from l0prune.support import versions
+from l0prune import EvaluationSettings, Observer, assembled
 
 IDENTITY = ("label", "part", "size", "steps", "objective", "seed")
 PARTS = ("encoder", "whole")
@@ -102,22 +99,9 @@ def run(wished: Wished, material: Path) -> dict[str, Any]:
     Returns:
         The fields of the wish and its figures; `failed` in their place where an error of the library's ended it.
     """
-    began = time.perf_counter()
     teacher, lists = whisper_tiny(material), clips(material)
-    try:
-        figures = _dense(teacher, lists) if wished.label == "dense" else _compressed(wished, teacher, lists)
-    except Interrupted:
-        # Not a result.
-        raise
-    except L0PruneError as error:
-        figures = {"failed": str(error)}
-    place = {
-        "seconds_in_all": round(time.perf_counter() - began, 1),
-        "processor": processor(torch.device("cpu")),
-        "threads": torch.get_num_threads(),
-        "versions": versions("torchaudio", "transformers"),
-    }
-    return wished.row() | figures | place
+    dense = wished.label == "dense"
+    return measured(wished, lambda: _dense(teacher, lists) if dense else _compressed(wished, teacher, lists))
 
 
 def _compressed(wished: Wished, teacher: Path, lists: Mapping[str, Path]) -> dict[str, Any]:
