@@ -158,6 +158,15 @@ def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def loaded_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`l0prune bench` begins no process to load an encoder in: what it would find there is given."""
+    from l0prune_speech.deploy import benching
+
+    found = {"load_seconds": 0.5, "peak_memory_bytes": 2_000_000}
+    monkeypatch.setattr(benching, "_in_a_fresh_process", lambda _source, _child: found)
+
+
+@pytest.fixture
 def toml(tmp_path: Path, bench: Bench) -> Callable[..., Path]:
     """Writes the settings with lines of the file replaced: toml(("steps = 10", "steps = 3"), ...)."""
 

@@ -112,7 +112,7 @@ def finish(processes: list[Forked]) -> None:
     assert codes == [0] * len(processes), logs(processes)
 
 
-@pytest.mark.parametrize(("size", "least_kills"), [(1, 20), (2, 6)])
+@pytest.mark.parametrize(("size", "least_kills"), [(1, 8), (2, 4)])
 def test_killed_at_random_moments_and_resumed(
     size: int, least_kills: int, forks: Forks, bench, config: Path, tmp_path: Path
 ) -> None:
