@@ -3,7 +3,7 @@
 import json
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 from command_line import Outcome, call
+from forked_runs import Forks
 from safetensors.torch import save_file
 from tiny_teacher import TEACHER
 
@@ -141,6 +142,14 @@ def interrupted(_interrupted: Path, tmp_path: Path) -> Path:
     """A run that stopped after three steps, with a checkpoint of each of the last two; `often.toml` lies beside it."""
     shutil.copy(_interrupted / "often.toml", tmp_path)
     return Path(shutil.copytree(_interrupted / "run", tmp_path / "interrupted"))
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts processes that run `l0prune`; this one of pytest may have threads and cannot be forked."""
+    server = Forks()
+    yield server
+    server.close()
 
 
 @pytest.fixture
