@@ -9,7 +9,7 @@ from rich.table import Table
 import l0prune
 from l0prune.adapters.console import fitted, make_console, report_table
 
-pytestmark = pytest.mark.usefixtures("quick_probes")
+pytestmark = pytest.mark.usefixtures("quick_probes", "loaded_here")
 
 
 @pytest.fixture(params=[60, 80, 120])
