@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from l0prune.groups import Place, Role
 from l0prune.layers import Layer, layer_of
 from l0prune.removal.bypassed import Bypassed, Skipped
+from l0prune.removal.computed import forget_computed
 from l0prune.removal.plan import RemovalPlan
 from l0prune.removal.sizes import check_calls, keep_sizes
 from l0prune.removal.skipping import skip
@@ -56,6 +57,9 @@ def apply_plan(model: nn.Module, plan: RemovalPlan, values: Mapping[str, Tensor]
             _cut(held[tensor], dim, torch.from_numpy(stays))
     cut = {id(module) for module in _holders(held, {tensor for tensor, _ in survivors if tensor in live})}
     _mend(model, plan, users, cut, survivors)
+    for module in model.modules():
+        if id(module) in cut:
+            forget_computed(module)
     return model
 
 

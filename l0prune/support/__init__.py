@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from l0prune.support.processes import python, safe_children
     from l0prune.support.registry import ClassRegistry, Registry, spelled
     from l0prune.support.rewriting import (
+        LEFT,
+        PRODUCT,
         can_write,
         class_with_sizes,
         class_without_sizes,
@@ -132,7 +134,7 @@ if TYPE_CHECKING:
         version_of,
     )
     from l0prune.support.typed import build
-    from l0prune.support.weights import check_finite, check_kinds, named_weights
+    from l0prune.support.weights import check_finite, check_kinds, load_weights, named_weights
 
     __all__ = [
         "DDP_IGNORES",
@@ -202,6 +204,7 @@ if TYPE_CHECKING:
         "kept_sizes",
         "kept_values",
         "listed",
+        "load_weights",
         "locked",
         "merge",
         "model_shapes",
@@ -332,6 +335,8 @@ _HOMES = {
     "parsing": ("parse_json",),
     "pickles": ("pickled_names",),
     "rewriting": (
+        "LEFT",
+        "PRODUCT",
         "can_write",
         "class_with_sizes",
         "class_without_sizes",
@@ -414,7 +419,7 @@ _HOMES = {
         "version_of",
     ),
     "typed": ("build",),
-    "weights": ("check_finite", "check_kinds", "named_weights"),
+    "weights": ("check_finite", "check_kinds", "load_weights", "named_weights"),
 }
 
 if not TYPE_CHECKING:

@@ -2,18 +2,16 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers
 from random_plans import random_cut
 from torch import nn
-from zoo_networks import ZOO, Inputs, others
+from zoo_networks import ZOO, built
 
 from l0prune import GatedModel, RemovalPlan, load, save
 from l0prune.discovery.found import Discovery
@@ -27,7 +25,7 @@ from l0prune.size.macs import mac_size
 from l0prune.support import output_tensors
 
 # Its forward pass slices by a number of the configuration, so that its heads are refused.
-UNPROVED = ("Phi-3",)
+UNPROVED = ()
 
 # Attention over channels by a convolution (ECA) or by a softmax over paths (SK), and gates that tie heads to the trunk.
 FEW_REACHED = ("ECA-ResNet", "SK-ResNet", "WavLM with a head", "WavLM (transformers)")
@@ -47,28 +45,8 @@ REPRESENTATIVE = (
 
 
 def build(name: str) -> tuple[nn.Module, Callable[[nn.Module], Any], Callable[[nn.Module], Any]]:
-    """A model of the zoo without a parameter near 0, where an error could hide, and its forward passes."""
-    make, inputs, _ = ZOO[name]
-    torch.manual_seed(0)
-    transformers.logging.set_verbosity_error()
-    model = make().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.square().mean().sqrt() < 1e-3:
-                parameter.normal_(std=0.1)
-    observe = partial(run, inputs)
-    batch_norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if batch_norms:
-        # With fresh running statistics the signal of a deep network dies out, and errors with it.
-        for module in batch_norms:
-            module.momentum = None
-        with torch.no_grad():
-            observe(model.train())
-    return model.eval(), observe, partial(run, others(inputs))
-
-
-def run(inputs: Inputs, model: nn.Module) -> Any:
-    return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
+    """A network of the zoo, and its forward passes."""
+    return built(ZOO[name])
 
 
 def check(name: str, folder: Path) -> tuple[Discovery, nn.Module]:

@@ -18,6 +18,10 @@ SIDES: dict[str, Any] = {
     "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
     "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "max_position_embeddings": 32, "vocab_size": 100, "pad_token_id": 0,
 }  # fmt: skip
+RELATIVE: dict[str, Any] = {
+    "vocab_size": 100, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "pad_token_id": 0,
+    "decoder_start_token_id": 0,
+}  # fmt: skip
 EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 
 
@@ -106,6 +110,13 @@ TEXT_NETWORKS: dict[str, Network] = {
     "GPT-OSS": Network(language("GptOss", **FEW, num_local_experts=4, num_experts_per_tok=2), TEXT),
     "DeepSeek-V3": Network(deepseek, TEXT),
     "Mamba": Network(language("Mamba", state_size=8), TEXT),
+    "FalconMamba": Network(language("FalconMamba", state_size=8), TEXT),
+    "GPT-Neo": Network(
+        read("GPTNeo", vocab_size=100, hidden_size=64, num_layers=2, num_heads=4, intermediate_size=128, window_size=8,
+             attention_types=[[["global", "local"], 1]], max_position_embeddings=64), TEXT
+    ),
+    "T5": Network(read("T5", "ForConditionalGeneration", **RELATIVE), BOTH),
+    "UMT5": Network(read("UMT5", "ForConditionalGeneration", **RELATIVE), BOTH),
     "nn.TransformerEncoder": Network(Encoder, (noise(2, 9, 8),)),
     "LSTM classifier": Network(Recurrent, (TOKENS % 50,)),
     "RoBERTa": Network(encoder("Roberta"), IDS),
