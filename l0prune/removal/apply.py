@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from l0prune.groups import Place, Role
 from l0prune.layers import Layer, layer_of
 from l0prune.removal.bypassed import Bypassed, Skipped
-from l0prune.removal.computed import forget_computed
 from l0prune.removal.plan import RemovalPlan
 from l0prune.removal.sizes import check_calls, keep_sizes
 from l0prune.removal.skipping import skip
-from l0prune.support import carry_source, holders_of, is_inside, model_shapes, own_parameters, owners
+from l0prune.support import carry_source, forget_computed, holders_of, is_inside, model_shapes, own_parameters, owners
 
 
 @torch.no_grad()
