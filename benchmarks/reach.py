@@ -23,10 +23,11 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "helpers"))
 KINDS = ("heads", "features", "channels", "expert", "trunk")
 ISSUED = (
     "BEiT (timm)", "DINOv3 (timm)", "Swin", "Swin (timm)", "SwinV2", "PVTv2", "Twins-SVT", "DaViT", "EVA-02", "CaiT",
-    "SegFormer", "XCiT", "Moonshine", "Emformer", "U-Net with attention", "Gemma", "Gemma 3", "ConvNeXt V2",
+    "SegFormer", "XCiT", "Moonshine", "Emformer", "Gemma", "Gemma 3", "ConvNeXt V2",
     "SK-ResNet", "HuBERT (transformers)", "WavLM (transformers)", "Mixtral", "Qwen3-MoE", "Qwen3-Next", "DeepSeek-V3",
     "Phi-3", "Bloom", "MPT", "Falcon", "Mamba", "Mamba-2", "FalconMamba", "RWKV", "ResNetV2 (group norm)",
-    "Low-rank updates, merged", "Low-rank updates, beside", "Llama (one key/value head)", "T5", "LeViT",
+    "Low-rank updates, merged", "Low-rank updates, beside",
+    "Low-rank updates, weight-normed", "Llama (one key/value head)", "T5", "LeViT",
     "LeViT (transformers)", "EfficientViT", "EfficientViT-M", "GPT-Neo", "MNASNet", "Experts in a list",
 )  # fmt: skip
 """Networks of which some kind of unit could not go once, and those that are their like."""
