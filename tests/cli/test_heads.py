@@ -97,6 +97,29 @@ def test_recognisers_keep_their_heads_from_end_to_end(
     assert l0prune.load(tmp_path / "again") is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "opener"),
+    [("conformer", "AutoModelForCTC"), ("parakeet", "AutoModelForCTC"), ("moonshine", "AutoModelForSpeechSeq2Seq")],
+)
+def test_conformers_and_moonshine_keep_their_heads(
+    compress: Any, l0prune_call: Any, material: Path, tmp_path: Path, name: str, opener: str
+) -> None:
+    if name == "parakeet":
+        pytest.importorskip("librosa")
+    teacher, run, data = save_network(name, tmp_path / "teacher"), tmp_path / "run", material / "list.tsv"
+    sparsity = ("--target-sparsity", "0.15")
+    report = json.loads(compress("--teacher", teacher, "--data", data, *sparsity, "--out", run, "--json").out)
+    assert report["sparsity"] >= 0.15
+    assert "task" in report["losses_final"]
+    student: Any = l0prune.load(run)
+    l0prune_call("export", run, "--to", "huggingface", "--out", tmp_path / "hf").succeeded()
+    exported = getattr(transformers, opener).from_pretrained(tmp_path / "hf", trust_remote_code=True)
+    assert all(torch.equal(exported.state_dict()[key], tensor) for key, tensor in student.state_dict().items())
+    asked = ("--task", "asr", "--data", data, "--device", "cpu", "--json")
+    found = json.loads(l0prune_call("evaluate", run, *asked).succeeded().out)
+    assert list(found["models"]) == [str(teacher), str(run)]
+
+
 @pytest.mark.parametrize("name", ["classes", "x-vector", "frames", "whisper-classes"])
 def test_other_heads_and_the_teachers_own_answers(compress: Any, material: Path, tmp_path: Path, name: str) -> None:
     teacher = save_network(name, tmp_path / "teacher")

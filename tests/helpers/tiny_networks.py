@@ -122,6 +122,7 @@ NETWORKS: dict[str, tuple[str, Callable[[], Any]]] = {
     "data2vec": ("ctc", _waveform("Data2VecAudio", "ForCTC", conv_pos_kernel_size=3)),
     "sew": ("ctc", _waveform("SEW", "ForCTC", conv_dim=[6] * 13)),
     "conformer": ("ctc", _waveform("Wav2Vec2Conformer", "ForCTC")),
+    "conformer-x-vector": ("speaker", _waveform("Wav2Vec2Conformer", "ForXVector", **XVECTOR, num_labels=3)),
     "w2v-bert": ("ctc", _w2v_bert),
     "parakeet": ("ctc", _parakeet),
     "whisper": ("seq2seq", whisper),

@@ -23,7 +23,7 @@ from l0prune import ConfigError, DataError
 UNITS = ("conv", "head", "ffn")
 LAYERED = ("hubert-layered", "wav2vec2-layered", "wav2vec2-adapter", "w2v-bert", "parakeet", "whisper")
 """Networks to which padding makes no difference."""
-NO_HEADS = ("conformer", "parakeet", "moonshine")
+NO_HEADS = ("conformer", "conformer-x-vector", "parakeet", "moonshine")
 """Networks whose attention is left as it is."""
 
 
