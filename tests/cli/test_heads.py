@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 import transformers
-from tiny_networks import save_network
+from tiny_networks import save_network, skip_where_missing
 
 import l0prune
 
@@ -104,8 +104,7 @@ def test_recognisers_keep_their_heads_from_end_to_end(
 def test_conformers_and_moonshine_keep_their_heads(
     compress: Any, l0prune_call: Any, material: Path, tmp_path: Path, name: str, opener: str
 ) -> None:
-    if name == "parakeet":
-        pytest.importorskip("librosa")
+    skip_where_missing(name)
     teacher, run, data = save_network(name, tmp_path / "teacher"), tmp_path / "run", material / "list.tsv"
     sparsity = ("--target-sparsity", "0.15")
     report = json.loads(compress("--teacher", teacher, "--data", data, *sparsity, "--out", run, "--json").out)

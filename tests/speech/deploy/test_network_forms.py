@@ -15,7 +15,7 @@ from l0prune_speech.deploy.networks.registry import NETWORK_FORMATS, form_named
 from l0prune_speech.families import SpeechNetwork, observation_of, open_directory, open_network, padded, times_of_words
 from l0prune_speech.plugin import SpeechPlugin
 from pruned_networks import pruned_network
-from tiny_networks import NETWORKS, save_pieces, whisper
+from tiny_networks import NETWORKS, save_pieces, skip_where_missing, whisper
 
 import l0prune
 from l0prune import ConfigError, DataError, EvaluationSettings, ProofError, RunError, relative_difference
@@ -31,8 +31,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SpeechNe
     made: dict[str, SpeechNetwork] = {}
 
     def get(name: str) -> SpeechNetwork:
-        if name == "parakeet":
-            pytest.importorskip("librosa")
+        skip_where_missing(name)
         if name not in made:
             made[name] = pruned_network(name, tmp_path_factory.mktemp(name))
         return made[name]
