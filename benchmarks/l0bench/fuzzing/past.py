@@ -68,6 +68,8 @@ PAST: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "10,000,000 layers, verified": ("model.json, verified", _architecture(encoder_num_layers=10**7)),
     "100,000,000 buckets": ("model.json", _architecture(encoder_num_buckets=10**8, encoder_max_distance=10**9)),
     "a million indices a unit": ("model.json", _edited(_wide)),
+    "heads of fewer layers than there are": ("model.json", _architecture(encoder_remaining_heads=[[0]])),
+    "widths of fewer layers than there are": ("model.json", _architecture(encoder_ff_interm_features=[3])),
     "a stride of 500,000": ("model.json", _architecture(extractor_conv_layer_config=[[4, 10, 5], [4, 3, 500_000]])),
     "an archive that inflates": (
         "pickle",

@@ -371,7 +371,11 @@ def _stream(encoder: SpeechEncoder, streaming: Mapping[str, Any]) -> None:
 
 def _narrow(encoder: SpeechEncoder, heads: Sequence[Sequence[int]] | None, widths: Sequence[int] | None) -> None:
     """Give each layer the heads and the feed-forward width that are its own."""
-    for i, layer in enumerate(encoder.encoder.transformer.layers):  # type: ignore[union-attr, arg-type]
+    layers = encoder.encoder.transformer.layers  # type: ignore[union-attr]
+    for name, own in (("heads", heads), ("feed-forward widths", widths)):
+        if own is not None and len(own) != len(layers):  # type: ignore[arg-type]
+            raise ValueError(f"{name} of {len(own)} layers, where there are {len(layers)}")  # type: ignore[arg-type]
+    for i, layer in enumerate(layers):  # type: ignore[arg-type]
         if heads is not None:
             layer.attention = _with_heads(layer.attention, heads[i]) if heads[i] else Emptied(pair=True)
         if widths is not None:
