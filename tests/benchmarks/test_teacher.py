@@ -9,10 +9,12 @@ import torch
 from commands import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from l0bench.real_material.speech import Prompt
 from l0bench.teacher import masked_prediction, pretraining
 from l0bench.teacher.closings import closing_costs
 from l0bench.teacher.corpus import FRAME, Clip, crop, load_clips, save_clips, streams
 from l0bench.teacher.masked_prediction import SPAN, MaskedPredictor, masked_spans, unit_losses
+from l0bench.teacher.real_labels import characters, digits, languages, named_after
 from safetensors import safe_open
 
 from l0prune import DataError
@@ -158,3 +160,34 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monkeyp
     results = [json.loads((tmp_path / f"{run}.json").read_text()) for run in ("whole", "stopped")]
     assert results[0]["closed"] == results[1]["closed"]
     assert results[0]["curve"][-1]["loss of one"] == results[1]["curve"][-1]["loss of one"]
+
+
+@given(st.integers(0, 999))
+def test_a_number_is_named_after_the_one_digit_of_its_word(number: int) -> None:
+    digit = named_after(number)
+    if digit is not None:
+        assert number % 10 == digit or set(str(number)) <= {str(digit), "0"}
+
+
+def test_labelled_clips_of_real_speech_share_no_recording_between_the_splits() -> None:
+    generator = np.random.default_rng(0)
+
+    def prompt(name: str, said: str) -> Prompt:
+        return Prompt(name=name, samples=generator.integers(-9000, 9000, 20_000).astype(np.int16), transcript=said)
+
+    numbers = [prompt(f"digits__{n}", f"number {n}") for n in (0, 6, 10, 16, 21, 60, 600)]
+    found = {"en": [*numbers, prompt("digits__h-6", "sixth"), *(prompt(f"p{i}", f"say it {i}") for i in range(200))]}
+    clips = digits(found)
+    assert {(clip.name.rpartition("-")[0], clip.label, clip.split) for clip in clips} == {
+        ("en-digits__6", "6", "test"),
+        ("en-digits__16", "6", "train"),
+        ("en-digits__60", "6", "train"),
+        ("en-digits__600", "6", "train"),
+        ("en-digits__h-6", "6", "train"),
+    }
+    assert all(clip.samples.dtype == np.float32 and abs(np.abs(clip.samples).max() - 0.5) < 1e-6 for clip in clips)
+    for chosen in (languages(found), characters(found["en"])):
+        sides = [{clip.name for clip in chosen if clip.split == side} for side in ("train", "test")]
+        assert sides[0]
+        assert sides[1]
+        assert not sides[0] & sides[1]
