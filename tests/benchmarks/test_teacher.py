@@ -176,7 +176,13 @@ def test_labelled_clips_of_real_speech_share_no_recording_between_the_splits() -
         return Prompt(name=name, samples=generator.integers(-9000, 9000, 20_000).astype(np.int16), transcript=said)
 
     numbers = [prompt(f"digits__{n}", f"number {n}") for n in (0, 6, 10, 16, 21, 60, 600)]
-    found = {"en": [*numbers, prompt("digits__h-6", "sixth"), *(prompt(f"p{i}", f"say it {i}") for i in range(200))]}
+    found = {
+        "en": [
+            *numbers,
+            prompt("digits__h-6", "sixth"),
+            *(prompt(f"p{i}", f"now please say it {i}") for i in range(200)),
+        ]
+    }
     clips = digits(found)
     assert {(clip.name.rpartition("-")[0], clip.label, clip.split) for clip in clips} == {
         ("en-digits__6", "6", "test"),
