@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from l0bench.teacher import masked_prediction
 from l0bench.teacher.closings import closing_costs
-from l0bench.teacher.corpus import SAMPLE_RATE, Clip, load_clips
+from l0bench.teacher.corpus import SAMPLE_RATE, Clip, load_clips, repeated
 from l0bench.teacher.pretraining import HeldOut, Pretraining, Settings, held_out
 
 from l0prune import write_atomic, write_json
@@ -54,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=5, help="crops a step")
     parser.add_argument("--frames", type=int, default=199, help="frames a crop, 50 a second")
     parser.add_argument("--masked", type=float, default=0.8, help="spans times their length by the frames")
+    parser.add_argument(
+        "--repeated", type=float, default=0.5, help="share of crops that hold their speech twice, through two channels"
+    )
+    parser.add_argument("--begin", type=Path, help="checkpoint of another run, whose weights are the first")
     parser.add_argument("--learning-rate", type=float, default=7e-4)
     parser.add_argument("--every", type=int, default=250, help="steps between evaluations")
     parser.add_argument("--seed", type=int, default=0)
@@ -68,13 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     test = HeldOut(unseen, settings)
     torch.manual_seed(settings.seed)
     model = masked_prediction.MaskedPredictor(classes)
+    if given.begin is not None:
+        model.load_state_dict(torch.load(given.begin, weights_only=True)["model"])
     seen = [clip for clip, out in zip(clips, held, strict=True) if not out]
     run = Pretraining(model, seen, test, settings, given.run / "checkpoint.pt")
     run.run()
 
-    costs = closing_costs(model.encoder, lambda: test.loss(model))
-    for part, cost in costs.items():
-        print(f"{part:32} closed: loss {100 * cost:+6.1f} %")
+    twice = HeldOut(unseen, settings, repeated)
+    held_out_speech = {"once": test, "twice": twice}
+    closed = {name: closing_costs(model.encoder, partial(part.loss, model)) for name, part in held_out_speech.items()}
+    for part in closed["once"]:
+        print(f"{part:32} closed: loss", *(f"{100 * costs[part]:+6.1f} % ({name})" for name, costs in closed.items()))
     encoder = model.encoder.eval()
     weights = {name: value.half().contiguous() for name, value in encoder.state_dict().items()}
     config = json.dumps({**masked_prediction.ENCODER, "aux_num_out": None})
@@ -92,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "settings": asdict(settings),
         "versions": versions,
         "curve": run.curve,
-        "closed": {part: round(cost, 4) for part, cost in costs.items()},
+        "heard_twice": twice.measure(model),
+        "closed": {name: {part: round(cost, 4) for part, cost in costs.items()} for name, costs in closed.items()},
     }
     write_json(given.results, result)
 

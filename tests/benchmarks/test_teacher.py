@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from l0bench.real_material.speech import Prompt
 from l0bench.teacher import masked_prediction, pretraining
 from l0bench.teacher.closings import closing_costs
-from l0bench.teacher.corpus import FRAME, Clip, crop, load_clips, save_clips, streams
+from l0bench.teacher.corpus import FRAME, Clip, crop, load_clips, repeated, save_clips, streams
 from l0bench.teacher.masked_prediction import SPAN, MaskedPredictor, masked_spans, unit_losses
 from l0bench.teacher.real_labels import characters, digits, languages, named_after
 from safetensors import safe_open
@@ -76,6 +76,17 @@ def test_a_stream_is_of_one_speaker_and_a_crop_keeps_units_beside_their_sound(ma
         heard = (waveform * 32768).round().long()[: FRAME * frames : FRAME]
         assert torch.equal(heard, units["one"])
         assert torch.equal(heard + 1, units["two"])
+
+
+@given(st.integers(4, 41))
+def test_speech_heard_twice_has_the_same_units_twice(frames: int) -> None:
+    row = [clip(60)]
+    waveform, units = repeated(row, frames, np.random.default_rng(0))
+    half = frames // 2
+    assert waveform.shape == (FRAME * frames + 80,)
+    assert all(found.shape == (frames,) for found in units.values())
+    assert torch.equal(units["one"][:half], units["one"][half : 2 * half])
+    assert torch.equal((waveform * 32768).round().long()[: FRAME * half : FRAME], units["one"][:half])
 
 
 @given(st.integers(1, 3), st.integers(SPAN + 1, 60), st.floats(0.1, 0.9))

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
+from l0bench.teacher.channels import through_channel
 from l0prune import DataError, write_atomic
 
 SAMPLE_RATE = 16_000
@@ -109,3 +110,27 @@ def crop(row: Sequence[Clip], frames: int, generator: np.random.Generator) -> tu
     waveform = samples[first * FRAME : (first + frames) * FRAME + 80].float() / 32768
     units = {name: torch.cat([clip.units[name] for clip in row]) for name in row[0].units}
     return waveform, {name: found[first : first + frames].long() for name, found in units.items()}
+
+
+def repeated(row: Sequence[Clip], frames: int, generator: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    """A random part of a stream, heard twice: the second time through a channel of its own.
+
+    What is masked in one half can be looked up in the other, by attention alone.
+
+    Args:
+        row: As `crop`'s.
+        frames: At least 4.
+        generator: As `crop`'s.
+
+    Returns:
+        As `crop`.
+    """
+    half = frames // 2
+    waveform, units = crop(row, half, generator)
+    first = waveform[: half * FRAME]
+    again = torch.from_numpy(through_channel(first.numpy(), generator)).float()
+    again *= first.abs().max() / again.abs().max().clamp_min(1e-9)
+    rest = (frames - 2 * half) * FRAME + 80
+    whole = torch.cat([first, again, again[:rest]])
+    left = frames - 2 * half
+    return whole, {name: torch.cat([found, found, found[:left]]) for name, found in units.items()}

@@ -4,7 +4,7 @@ Legend: B crops, T frames, S samples.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from l0bench.teacher.corpus import Clip, crop, streams
+from l0bench.teacher.corpus import Clip, crop, repeated, streams
 from l0bench.teacher.masked_prediction import MaskedPredictor, masked_spans, unit_accuracies, unit_losses
 from l0prune import write_atomic
 
+Cut = Callable[[Sequence[Clip], int, np.random.Generator], tuple[Tensor, dict[str, Tensor]]]
 UNMASKED_WEIGHT = 0.3
 FEATURE_PENALTY = 0.01  # fairseq's 10 presses the convolutions to zero at this batch size: nothing is learnt
 KEPT_EVERY = 100
@@ -37,6 +38,8 @@ class Settings:
     """Of a crop, 50 a second."""
     masked: float
     """Spans times their length by the frames."""
+    repeated: float
+    """Share of crops whose second half is the first, through another channel."""
     learning_rate: float
     """At its peak, after a twelfth of the steps."""
     every: int
@@ -61,15 +64,21 @@ def stacked(crops: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> tuple[Tensor, 
 
 
 class HeldOut:
-    """Fixed crops and masks of what is held out."""
+    """Fixed crops and masks of what is held out.
 
-    def __init__(self, clips: Sequence[Clip], settings: Settings) -> None:
+    Args:
+        clips: Never trained on.
+        settings: The run's.
+        cut: `corpus.crop`, or `corpus.repeated`.
+    """
+
+    def __init__(self, clips: Sequence[Clip], settings: Settings, cut: Cut = crop) -> None:
         frames, generator = settings.frames, np.random.default_rng(1)
         rows = streams(clips, frames, generator)
         chosen = [rows[i] for i in generator.permutation(len(rows))[:_HELD_OUT_CROPS]]
         self._batches = []
         for begin in range(0, len(chosen), _AT_ONCE):
-            waveforms, units = stacked([crop(row, frames, generator) for row in chosen[begin : begin + _AT_ONCE]])
+            waveforms, units = stacked([cut(row, frames, generator) for row in chosen[begin : begin + _AT_ONCE]])
             spans = masked_spans(len(waveforms), frames, settings.masked, torch.Generator().manual_seed(begin))
             self._batches.append((waveforms, units, spans))
 
@@ -147,7 +156,10 @@ class Pretraining:
         generator = np.random.default_rng((settings.seed, 1, step))
         torch.manual_seed(step)
         chosen = [self._rows[i] for i in order[place : place + settings.batch]]
-        waveforms, units = stacked([crop(row, settings.frames, generator) for row in chosen])
+        cuts = [repeated if generator.random() < settings.repeated else crop for _ in chosen]
+        waveforms, units = stacked(
+            [cut(row, settings.frames, generator) for cut, row in zip(cuts, chosen, strict=True)]
+        )
         spans = masked_spans(
             len(waveforms), settings.frames, settings.masked, torch.Generator().manual_seed(settings.seed + step)
         )
