@@ -16,6 +16,7 @@ from l0bench.teacher.corpus import FRAME, Clip, crop, load_clips, repeated, save
 from l0bench.teacher.masked_prediction import SPAN, MaskedPredictor, masked_spans, unit_losses
 from l0bench.teacher.real_labels import characters, digits, languages, named_after
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from l0prune import DataError
 
@@ -131,7 +132,7 @@ def test_closing_a_part_costs_nothing_only_where_it_says_nothing() -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretrain = command("teacher/pretrain")
+    pretrain = command("teacher/pretrain_units")
     monkeypatch.setattr(pretraining, "KEPT_EVERY", 2)
     generator = torch.Generator().manual_seed(0)
     clips = [
@@ -145,8 +146,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monkeyp
     save_clips(clips, tmp_path / "units", {"sources": {"one": {"layer": 1, "classes": 5}}})
 
     def main(run: str, *more: str) -> None:
-        files = {"clips": "units", "run": run, "out": f"{run}.safetensors", "results": f"{run}.json"}
-        given = [part for key, name in files.items() for part in (f"--{key}", str(tmp_path / name))]
+        given = ["--clips", str(tmp_path / "units"), "--run", str(tmp_path / run)]
         pretrain.main([*given, "--steps", "6", "--batch", "2", "--frames", "30", "--every", "3", *more])
 
     main("whole")
@@ -162,14 +162,12 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             main("stopped")
     main("stopped")
-    with (
-        safe_open(tmp_path / "whole.safetensors", "pt") as one,
-        safe_open(tmp_path / "stopped.safetensors", "pt") as two,
-    ):
-        assert json.loads(one.metadata()["config"])["encoder_num_layers"] == 2
-        assert all(torch.equal(one.get_tensor(name), two.get_tensor(name)) for name in one.keys())  # noqa: SIM118
-    results = [json.loads((tmp_path / f"{run}.json").read_text()) for run in ("whole", "stopped")]
-    assert results[0]["closed"] == results[1]["closed"]
+    with safe_open(tmp_path / "whole/teacher.safetensors", "pt") as opened:
+        assert json.loads(opened.metadata()["config"])["encoder_num_layers"] == 2
+    one, two = (load_file(tmp_path / run / "teacher.safetensors") for run in ("whole", "stopped"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    results = [json.loads((tmp_path / run / "teacher.json").read_text()) for run in ("whole", "stopped")]
+    assert results[0]["closed"]["once"] == results[1]["closed"]["once"]
     assert results[0]["curve"][-1]["loss of one"] == results[1]["curve"][-1]["loss of one"]
 
 
