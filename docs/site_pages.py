@@ -16,6 +16,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 MOVED = {"CHANGELOG.md": "changes.md", "CITATION.cff": "citation.md", "benchmarks/README.md": "benchmarks/index.md"}
 """Files beside docs/, and the pages that the site makes of them."""
+EXTENSIONS = "tests/core/extensions"
+"""Packages of one file that extend l0prune; the page on extensions shows parts of them."""
 API = "reference/api.md"
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 _FENCED = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
@@ -45,13 +47,16 @@ def sources() -> list[str]:
     """Files of the repository beside the pages of docs/ that the site shows."""
     results = sorted((ROOT / "benchmarks" / "results").glob("*.[mp][dn]*"))
     examples = sorted((ROOT / "docs" / "examples").glob("*.py"))
-    return [*MOVED, *(path.relative_to(ROOT).as_posix() for path in (*results, *examples))]
+    packages = sorted((ROOT / EXTENSIONS).glob("*/l0prune_*.py"))
+    return [*MOVED, *(path.relative_to(ROOT).as_posix() for path in (*results, *examples, *packages))]
 
 
 def page_of(source: str) -> str:
     """The page of a file of the repository."""
     if source in MOVED:
         return MOVED[source]
+    if source.startswith(EXTENSIONS):
+        return f"packages/{Path(source).stem}.md"
     return re.sub(r"\.py$", ".md", source.removeprefix("docs/"))
 
 
@@ -62,7 +67,8 @@ def text_of(source: str) -> str:
         return f"# How to cite\n\n```yaml\n{text}```\n"
     if source.endswith(".py"):
         name = Path(source).stem.replace("_", " ")
-        return cells(text) if "\n# %%" in f"\n{text}" else f"# Example: {name}\n\n```python\n{text}```\n"
+        title = f"A package: {Path(source).stem}" if source.startswith(EXTENSIONS) else f"Example: {name}"
+        return cells(text) if "\n# %%" in f"\n{text}" else f"# {title}\n\n```python\n{text}```\n"
     return text
 
 

@@ -106,7 +106,7 @@ def nearest(name: str, choices: Iterable[str], *, or_all: bool = True) -> str:
     """A hint naming the choice most like `name`, whatever the case; when none is near all of them, or nothing."""
     choices = sorted(choices)
     by_folded = {choice.casefold(): choice for choice in reversed(choices)}
-    close = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
     if close:
         return f"did you mean {by_folded[close[0]]!r}?"
     return f"choose one of {', '.join(choices) or '(none)'}" if or_all else ""

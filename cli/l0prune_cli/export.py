@@ -29,13 +29,14 @@ def command(
 ) -> None:
     """Write a network in another stack's format, and check that it still is the same network."""
     import l0prune
+    from l0prune.formats import MODULE_FORMATS
     from l0prune.workflows import formats_of_run, is_run
     from l0prune_cli.tables import export_lines, format_table, print_result
 
     plugin = options.plugin_of([source] if source else [], plugin)
     if show:
         chosen = l0prune.get_plugin(plugin)
-        formats = chosen.formats if isinstance(chosen, l0prune.Exporter) else {}
+        formats = chosen.formats if isinstance(chosen, l0prune.Exporter) else MODULE_FORMATS
         formats = formats_of_run(source) if source and is_run(source) else formats
         rows = [{"name": name, "suffix": form.suffix, "holds": form.holds} for name, form in formats.items()]
         print_result(rows, format_table(rows), as_json=as_json)

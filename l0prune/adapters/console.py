@@ -29,7 +29,7 @@ def make_console(*, stderr: bool = False) -> Console:
 
 def fitted(part: RenderableType, width: int) -> RenderableType:
     """A table as it is, where words and numbers stay whole in so many columns; else its rows one below the other."""
-    if not isinstance(part, Table) or _least_width(part) <= width:
+    if not isinstance(part, Table) or (_least_width(part) <= width and not _crowded(part, width)):
         return part
     return Group(*_stacked(part, width))
 
@@ -38,16 +38,29 @@ def _stacked(table: Table, width: int) -> Iterator[Text]:
     """A line for each value of each row, with its heading; the first value stands above the others."""
     if table.title:
         for line in str(table.title).splitlines():
-            # Words stay whole: a path can be copied.
-            pieces = textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
-            yield Text("\n".join(pieces), style="italic")
+            yield Text("\n".join(_lines(line, width)), style="italic")
     first, *others = ([str(cell) for cell in column.cells] for column in table.columns)
     headings = [str(column.header) for column in table.columns[1:]]
     for name, *values in zip(first, *others, strict=True):
         yield Text(name, style="bold")
         for heading, value in zip(headings, values, strict=True):
             if value:
-                yield Text(f"  {heading}: {value}")
+                yield Text("\n".join(_lines(f"{heading}: {value}", width, "  ")))
+
+
+def _lines(text: str, width: int, indent: str = "") -> list[str]:
+    """Text in lines of so many columns; words stay whole: a path can be copied."""
+    more = f"{indent}  " if indent else ""
+    keep = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=more, **keep)
+
+
+def _crowded(table: Table, width: int) -> bool:
+    """Whether a column of text would be a narrow strip of many lines, as the others need the width."""
+    needs = [max(cell_len(str(cell)) for cell in (column.header, *column.cells)) for column in table.columns]
+    longest = max(range(len(needs)), key=needs.__getitem__)
+    room = width - sum(needs) + needs[longest] - 3 * len(needs) - 1
+    return 0 < room < _STRIP and needs[longest] > _LINES * room
 
 
 def _least_width(table: Table) -> int:
@@ -66,6 +79,8 @@ _UNBOUNDED = 10_000
 """Columns of a pipe or a log: more than any table needs."""
 _FOLDED = 24
 """Columns in which a long name that is folded can still be read."""
+_STRIP, _LINES = 40, 4
+"""Sentences in fewer columns than that, and in more lines, are easier to read below each other."""
 
 
 def add_numbers(table: Table, *headings: str) -> None:
@@ -76,14 +91,17 @@ def add_numbers(table: Table, *headings: str) -> None:
 
 def report_table(report: "CompressionReport") -> Table:
     """Before and after."""
-    table = Table(title=f"{report.teacher} at sparsity {report.sparsity:.4f}", title_justify="left")
+    # A task of one's own need not name a teacher.
+    of = f"{report.teacher} at sparsity" if report.teacher else "Sparsity"
+    table = Table(title=f"{of} {report.sparsity:.4f}", title_justify="left")
     table.add_column("")
     add_numbers(table, "before", "after", "ratio")
     ratio = report.params_before / report.params_after
     table.add_row("parameters", f"{report.params_before:,}", f"{report.params_after:,}", f"{ratio:.2f}x")
-    ratio = report.macs_before / max(1, report.macs_after)
-    macs = f"MACs per {report.macs_per.split(',')[0]}"
-    table.add_row(macs, quantity(report.macs_before), quantity(report.macs_after), f"{ratio:.2f}x")
+    if report.macs_after is not None:
+        ratio = report.macs_before / max(1, report.macs_after)
+        macs = f"MACs per {report.macs_per.split(',')[0]}"
+        table.add_row(macs, quantity(report.macs_before), quantity(report.macs_after), f"{ratio:.2f}x")
     if report.latency_before_ms and report.latency_after_ms and report.speedup:
         times = (f"{plain(ms)} ms" for ms in (report.latency_before_ms, report.latency_after_ms))
         table.add_row("latency, measured at the cut", *times, f"{report.speedup:.2f}x faster")

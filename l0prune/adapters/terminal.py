@@ -44,7 +44,7 @@ class TerminalObserver(Observer):
         """Show what will be pruned."""
         self.unit = task.unit
         total = gated.parameter_model.total
-        table = Table(title=f"To prune: {task.teacher}", title_justify="left")
+        table = Table(title=": ".join(filter(None, ("To prune", task.teacher))), title_justify="left")
         table.add_column("unit")
         for heading in ("groups", "units", "parameters", "share"):
             table.add_column(heading, justify="right", no_wrap=True)

@@ -82,7 +82,7 @@ def module_format(name: str) -> ModuleFormat:
 def no_such_format(name: str, known: Iterable[str]) -> ConfigError:
     """The error for the name of a format, where these are known: of any network, or of a plugin's."""
     names = list(known)
-    return ConfigError("no such format", where=name, expected=", ".join(names), hint=nearest(name, names))
+    return ConfigError("no such format", where=name, expected=", ".join(names), hint=nearest(name, names, or_all=False))
 
 
 class _Known(Mapping[str, ModuleFormat]):

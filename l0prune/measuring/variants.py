@@ -126,7 +126,7 @@ def make_variants(
         hint = "measure it with --dtypes int8 --backends onnxruntime"
         raise ConfigError("model is an ONNX file in int8", where=missing[0], hint=hint)
     if missing:
-        hint = "measure it in float32 with the onnxruntime or the openvino backend"
+        hint = "measure it with --dtypes float32 --backends onnxruntime (or openvino)"
         raise ConfigError("model is an ONNX file", where=missing[0], hint=hint)
     return made
 

@@ -102,7 +102,11 @@ def _elastic(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
         got, expected = f"{settle} of {joint} steps", f"{controller.warmup_steps} (the warm-up) to {joint}"
         where = "controller.settle_steps"
         raise ConfigError(
-            "the order is not final at the end of the joint stage", where=where, got=got, expected=expected
+            "the order is not final at the end of the joint stage",
+            where=where,
+            got=got,
+            expected=expected,
+            hint="raise joint.steps, or lower controller.warmup_steps" if controller.warmup_steps > joint else None,
         )
     return replace(
         config,

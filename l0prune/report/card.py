@@ -101,7 +101,7 @@ def _list(name: str, values: Sequence[str] | Mapping[str, Any]) -> Iterator[str]
 def _body(shown: Shown, facts: CardFacts, run: RunFacts | None) -> Iterator[str]:
     yield f"# {shown.repo.rpartition('/')[2]}"
     report = run.report if run else None
-    base = facts.base_model or (report or {}).get("teacher") or "a larger network"
+    base = facts.base_model or (report or {}).get("teacher") or "A larger network"
     if report:
         left = report["params_after"] / report["params_before"]
         yield f"{base} with {1 - left:.1%} of its parameters removed by structured pruning (l0prune)."
@@ -130,7 +130,12 @@ def _body(shown: Shown, facts: CardFacts, run: RunFacts | None) -> Iterator[str]
         yield _table(["task", "metric", "this network", "data"], rows)
     if run and report:
         yield "## How it was made"
-        if run.repeat:
+        if (cut := report.get("cut")) is not None:
+            # The settings beside it are those of the cut; the elastic run is not among the files.
+            polish = f" --polish {cut['polish']}" if cut["polish"] is not None else ""
+            yield "It was cut out of an elastic run of the same plugin."
+            yield f"```bash\nl0prune cut ELASTIC_RUN --target {','.join(cut['target'].values())}{polish}\n```"
+        elif run.repeat:
             given = f"--config {shown.config}" if shown.config else "--config CONFIG"
             yield f"```bash\nl0prune compress --plugin {run.plugin} {given}\n```"
         else:

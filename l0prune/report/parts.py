@@ -109,7 +109,9 @@ def network_parts(description: Mapping[str, Any], folder: Path) -> Parts:
         dense = skeleton(description, plan, folder)
         pruned = apply_plan(skeleton(description, plan, folder), plan)
     except L0PruneError as error:
-        return Parts(rows=_rows(sizes), note=f"Counted from the plan alone, buffers among the parameters: {error}.")
+        return Parts(
+            rows=_rows(sizes), note=f"Counted from the plan alone, buffers among the parameters: {error.what}."
+        )
     parameters = {name for name, _ in dense.named_parameters()}
     sizes = [{name: size for name, size in each.items() if name in parameters} for each in sizes]
     plugin = get_plugin(str(description["plugin"]))

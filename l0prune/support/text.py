@@ -50,7 +50,7 @@ def listed(names: Iterable[str], most: int = 5) -> str:
 
 def counted(number: int, thing: str) -> str:
     """A number of things: 1 thread, 2 threads."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def shortest_endings(names: Sequence[str]) -> dict[str, str]:

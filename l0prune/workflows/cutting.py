@@ -320,7 +320,7 @@ def _report(
         metric=target.metric.name,
         target_sparsity=target.asked,
         sparsity=1 - target.metric.left(target, counts, facts),
-        macs_after=macs,  # pyright: ignore[reportArgumentType]
+        macs_after=macs,
         kept_units={g.name: {"units": g.units, "kept": plan.kept_counts[g.name]} for g in plan.groups},
         distill_loss_before_removal=None,
         distill_loss_after_removal=results.distill_loss_after_removal,

@@ -35,7 +35,8 @@ def evaluate(
         check_scored(str(model))
     chosen = get_plugin(plugin)
     if not isinstance(chosen, Evaluator):
-        raise ConfigError("plugin evaluates nothing", where=plugin)
+        hint = "score its networks in your own code, or give it the methods of l0prune.plugin.Evaluator"
+        raise ConfigError("plugin evaluates nothing", where=plugin, hint=hint)
     for task in settings.tasks:
         if task not in chosen.tasks:
             raise ConfigError("no such task", where=task, hint=nearest(task, chosen.tasks))

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from l0prune.errors import ConfigError
+from l0prune.errors import ConfigError, RunError
 from l0prune.formats import MODULE_FORMATS, ModuleFormat, export_module, module_format, no_such_format
 from l0prune.plugin import CalibratedExporter, Export, Exporter, ExportFormat, FormatsBySource, get_plugin
 from l0prune.storage import DESCRIPTION, read_description
@@ -87,6 +87,8 @@ def _by_plugin(
     folder = Path(source)
     if is_run(folder):
         plugin = read_description(folder).get("plugin") or plugin
+    elif isfile(folder / "config.toml"):
+        raise RunError("the run has no model yet", where=source, hint="finish it with --resume")
     if plugin is None:
         raise ConfigError("not a run directory", where=source, hint="name the plugin that can read it")
     chosen = get_plugin(plugin)
@@ -99,7 +101,8 @@ def _by_plugin(
         raise no_such_format(to, formats)
     if out is None:
         if not is_run(folder):
-            raise ConfigError("where to?", where=source, expected="--out PATH")
+            hint = "only a run has a folder for its exports, and there is no run at this place"
+            raise ConfigError("where to?", where=source, expected="--out PATH", hint=hint)
         out = _place(folder, to, formats[to].suffix)
     if calibration is None:
         return chosen.export(str(source), to, Path(out))

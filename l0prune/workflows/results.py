@@ -74,7 +74,8 @@ class CompressionReport:
     """Of what the metric counts."""
     macs_before: int
     """Multiply-accumulates, per `macs_per`."""
-    macs_after: int
+    macs_after: int | None
+    """None where a cut out of an elastic run cannot be run without weights, as with an operator of one's own."""
     macs_per: str
     kinds: dict[str, dict[str, str]]
     """What pictures call the kinds of unit: `title` and `axis`."""

@@ -65,6 +65,11 @@ def test_what_it_cannot_do_is_said(run: Path) -> None:
     for command in (("bench", run), ("export", run, "--to", "onnx")):
         call(*command).refused("nothing tells how to build the dense network: run", "--build MODULE:FUNCTION")
     call("evaluate", run).refused("no plugin knows scores for this run: run")
+    call("export", "nowhere", "--to", "onnx").refused("where to?: nowhere", "there is no run at this place")
+    begun = run.with_name("begun")
+    begun.mkdir()
+    (begun / "config.toml").write_text("")
+    call("export", begun, "--to", "onnx").refused("the run has no model yet: begun", "--resume")
     call("export", run, "--to", "onx", "--build", "own_network:make").refused("no such format: onx", "onnx")
     call("verify", run, "--build", "own_network").refused("--build", "MODULE:FUNCTION")
     call("bench", run, "--build", "own_network:nothing").refused("own_network:nothing", "AttributeError")

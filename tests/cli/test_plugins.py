@@ -156,6 +156,8 @@ def test_third_party_plugin_from_list_to_opened_network(toy, tmp_path, l0prune_c
     # What it does not bring is done as for any network.
     measured = json.loads(l0prune_call("bench", tmp_path / "run", "--seconds", 0.2, "--json").succeeded().out)
     assert str(report["params_after"]) in json.dumps(measured)
+    formats = json.loads(l0prune_call("export", "--list", "--plugin", "toy", "--json").succeeded().out)
+    assert "safetensors" in {row["name"] for row in formats}
     written = tmp_path / "student.safetensors"
     l0prune_call("export", tmp_path / "run", "--to", "safetensors", "--out", written).succeeded()
     assert written.exists()

@@ -28,6 +28,12 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert len(examples) >= 3
     for page in written | examples | made:
         assert (tmp_path / "site" / f"{page}.html").is_file(), page
+    # A reader of the site sees the packages whose parts the page on extensions shows.
+    pages = [tmp_path / "site" / "how-to" / f"{name}.html" for name in ("extend", "own-metric")]
+    page = "".join(path.read_text(encoding="utf-8") for path in pages)
+    for package in (ROOT / "tests/core/extensions").glob("*/l0prune_*.py"):
+        assert (tmp_path / "site" / "packages" / f"{package.stem}.html").is_file()
+        assert f'href="../packages/{package.stem}.html"' in page
     names = (tmp_path / "site" / "reference" / "api.html").read_text(encoding="utf-8")
     assert all(f">{name}<" in names for name in ("wrap", "prune", "compress"))
     index = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from l0prune.adapters.console import fitted, make_console
+import l0prune
+from l0prune.adapters.console import fitted, make_console, report_table
 
 pytestmark = pytest.mark.usefixtures("quick_probes", "loaded_here")
 
@@ -54,3 +55,24 @@ def test_rows_stand_below_each_other_where_numbers_would_be_broken() -> None:
         "small",
         "  latency: 12.05 ms",
     ]
+
+
+def test_sentences_do_not_stand_in_a_narrow_strip() -> None:
+    """They stand below the name, in lines of whole words, where a strip would have many lines."""
+    table = Table("format", "file", "what it holds")
+    table.add_row("torch.export-streaming", ".pt2", "a program that takes a chunk of audio and its caches; " * 3)
+    assert fitted(table, 100) is table
+    console = make_console()
+    with console.capture() as captured:
+        console.print(fitted(table, 60))
+    lines = captured.get().splitlines()
+    assert lines[:2] == ["torch.export-streaming", "  file: .pt2"]
+    assert all(line.startswith("  ") and len(line) <= 60 for line in lines[1:])
+    assert len(lines) == 6
+
+
+def test_multiply_accumulates_that_were_not_counted_have_no_row(finished: Any) -> None:
+    report = l0prune.workflows.CompressionReport(**{**finished.report, "macs_after": None, "teacher": ""})
+    table = report_table(report)
+    assert table.title == f"Sparsity {report.sparsity:.4f}"
+    assert not any("MACs" in str(cell) for cell in table.columns[0].cells)

@@ -160,3 +160,16 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('plugin = "speech"\n')
     with pytest.raises(l0prune.RunError, match="no model yet"):
         card_of(tmp_path, "me/net")
+
+
+def test_a_card_of_a_cut_has_the_command_that_cuts(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "cut"
+    copy.mkdir()
+    for name in ("model.json", "model.safetensors", "config.toml", "report.json"):
+        (copy / name).write_bytes((run / name).read_bytes())
+    report = json.loads((copy / "report.json").read_text())
+    cut = {"of": "runs/elastic", "target": {"params": "params=40%"}, "polish": 100, "seconds": 1.0}
+    (copy / "report.json").write_text(json.dumps(report | {"cut": cut}))
+    card = card_of(copy, "me/net")
+    assert "l0prune cut ELASTIC_RUN --target params=40% --polish 100\n" in card
+    assert "l0prune compress" not in card

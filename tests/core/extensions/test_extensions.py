@@ -97,6 +97,12 @@ def test_an_operator_of_ones_own(package: ModuleType) -> None:
     first, second, last = student
     assert first.out_features == second.in_features == len(first.weight)
     assert second.out_features == last.in_features == len(second.weight)
+    # Mixed precision and exports are the operator's own matter; the package shows how it does them.
+    with torch.autocast("cpu", torch.bfloat16):
+        student(x).float().sum().backward()
+    assert all(parameter.grad is not None for parameter in student.parameters())
+    program = torch.export.export(student, (x,)).module()
+    torch.testing.assert_close(program(x), student(x))
 
 
 @pytest.mark.parametrize("package", ["maxout"], indirect=True)

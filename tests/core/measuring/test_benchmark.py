@@ -212,6 +212,19 @@ def test_long_and_odd_names_leave_room_for_what_is_drawn(tmp_path: Path, drawn: 
     assert {"a/run, float32", "b/run, int8", "$x_{$, float32"} < set(labels)
 
 
+def test_titles_stand_within_the_picture(tmp_path: Path, drawn: list[Any]) -> None:
+    names = ("runs/mine", "my_code:network_and_inputs")
+    found = measure({name: network(16) for name in names}, X, against="runs/mine", seconds=0.01)
+    l0prune.draw_measurement(found, tmp_path / "plot.png")
+    (figure,) = drawn
+    figure.draw_without_rendering()  # places at the figure's own resolution, not at that of the file
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert any("Times faster than mine" in axes.get_title(loc="left") for axes in shown)
+    for axes in shown:
+        # The second panel ends where the picture does.
+        assert axes._left_title.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_what_cannot_be_measured_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     models = {"a": network(16)}
     with pytest.raises(ConfigError, match="no such dtype: bfloat; did you mean 'bfloat16'"):

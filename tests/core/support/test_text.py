@@ -20,6 +20,7 @@ from l0prune.support.text import counted, duration, listed, plain, quantity, sco
         (score(95.0, None), "95"),
         (counted(1, "thread"), "1 thread"),
         (counted(0, "thread"), "0 threads"),
+        (counted(2_880, "unit"), "2,880 units"),
         (listed(["a", "b"], most=2), "a, b"),
         (listed("abc", most=2), "a, b and 1 more"),
     ],

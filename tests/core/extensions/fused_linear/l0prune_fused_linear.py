@@ -27,6 +27,14 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 linear_relu.register_autograd(_gradients, setup_context=_keep)
+# In mixed precision it computes in float32.
+linear_relu.register_autocast("cpu", torch.float32)
+
+
+@linear_relu.register_fake
+def _shapes(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The result without values, for exports and for counting."""
+    return x.new_empty(*x.shape[:-1], len(weight))
 
 
 @operator_rule(linear_relu)
