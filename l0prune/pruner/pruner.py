@@ -356,7 +356,8 @@ class L0Pruner:
 
         Raises:
             TrainingError: No step has been made.
-            ConfigError: A size that is not trained, or batch norms of an elastic run without batches.
+            ConfigError: A size that is not trained, batch norms of an elastic run without batches, or no number from
+                `evaluate`.
             ProofError: The copy is not exact: it does not run on the example inputs, or its outputs or size differ from
                 what the gates promise.
         """
@@ -381,7 +382,7 @@ class L0Pruner:
         before = None
         if evaluate is not None:
             with torch.no_grad(), evaluating(self.model), self._gated.gates.as_trained():
-                before = float(evaluate(self.model))
+                before = _loss(evaluate(self.model))
         # A model that is made under `torch.inference_mode` could not be trained on.
         facts = dict(self.target.facts)
         if self._to_measure:
@@ -393,10 +394,10 @@ class L0Pruner:
         after = None
         if evaluate is not None:
             with torch.no_grad():
-                after = float(evaluate(pruned.eval()))
+                after = _loss(evaluate(pruned.eval()))
         kept = np.array([len(plan.kept[group.name]) for group in plan.groups])
         macs = self.inspection.mac_model
-        sparsity = 1 - self.target.metric.left(self.target, kept, facts)
+        sparsity = 1 - self.target.left(kept, facts)
         # At one size of an elastic run gates are 0 or 1.
         now = self.sparsity if left is None else Sparsity(sparsity, 1 - left)
         self._report = PruningReport(
@@ -536,6 +537,15 @@ def _matrices(model: nn.Module) -> list[nn.Parameter]:
     embeddings = [part for part in model.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)]
     looked_up = {id(parameter) for part in embeddings for parameter in part.parameters()}
     return [parameter for parameter in model.parameters() if parameter.ndim == 2 and id(parameter) not in looked_up]
+
+
+def _loss(found: Any) -> float:
+    """What the caller's `evaluate` gives, as a number."""
+    try:
+        return float(found)
+    except (TypeError, ValueError, RuntimeError) as error:
+        got, expected = type(found).__name__, "a number: your loss on held-out data"
+        raise ConfigError("evaluate gives no number", got=got, expected=expected) from error
 
 
 def _no_such_argument(name: str) -> ConfigError:

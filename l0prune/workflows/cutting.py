@@ -319,7 +319,7 @@ def _report(
         params_after=parameters(pruned),
         metric=target.metric.name,
         target_sparsity=target.asked,
-        sparsity=1 - target.metric.left(target, counts, facts),
+        sparsity=1 - target.left(counts, facts),
         macs_after=macs,  # pyright: ignore[reportArgumentType]
         kept_units={g.name: {"units": g.units, "kept": plan.kept_counts[g.name]} for g in plan.groups},
         distill_loss_before_removal=None,
