@@ -14,6 +14,9 @@ import pytest
 import soundfile
 import torch
 from hypothesis import HealthCheck, settings
+from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from l0prune.support import Registry
 
@@ -76,6 +79,30 @@ def _registries() -> Iterator[None]:
     yield
     for registry, before in kept:
         registry.restore(before)
+
+
+@pytest.fixture
+def rendered() -> None:
+    """For tests of pictures: matplotlib makes them whole."""
+
+
+@pytest.fixture(autouse=True)
+def _unrendered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PNG files of runs and reports are composed, but hold a single point: to render them is a third of a short run."""
+    if "rendered" in request.fixturenames:
+        return
+    save = Figure.savefig
+
+    def save_a_point(self: Figure, file: Any, **settings: Any) -> None:
+        if settings.get("format") != "png":
+            return save(self, file, **settings)
+        words = PngInfo()
+        for name, text in (settings.get("metadata") or {}).items():
+            words.add_text(name, text)
+        Image.new("L", (1, 1)).save(file, "PNG", pnginfo=words)
+        return None
+
+    monkeypatch.setattr(Figure, "savefig", save_a_point)
 
 
 RATE = 16_000

@@ -54,6 +54,7 @@ def test_a_rate_is_chosen_by_as_many_trials_for_every_method(tmp_path: Path, ran
     assert {t.rate for t in ran if not t.trial and t.method != "dense"} == {BEST}
 
 
+@pytest.mark.usefixtures("rendered")
 def test_tables_and_pictures_are_made_of_what_is_there(tmp_path: Path, ran: list[Trial]) -> None:
     out = tmp_path / "rows.jsonl"
     command(out, "--methods", "random", "wrap", "--seeds", "0", "1")

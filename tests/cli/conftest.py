@@ -3,7 +3,7 @@
 import json
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 from command_line import Outcome, call
+from forked_runs import Forks
 from safetensors.torch import save_file
 from tiny_teacher import TEACHER
 
@@ -143,6 +144,14 @@ def interrupted(_interrupted: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(_interrupted / "run", tmp_path / "interrupted"))
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts processes that run `l0prune`; this one of pytest may have threads and cannot be forked."""
+    server = Forks()
+    yield server
+    server.close()
+
+
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """Where a run would be."""
@@ -155,6 +164,15 @@ def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     from l0prune_speech.probes import clips
 
     monkeypatch.setattr(clips, "_SCHEDULE", replace(clips._SCHEDULE, steps=20))
+
+
+@pytest.fixture
+def loaded_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`l0prune bench` begins no process to load an encoder in: what it would find there is given."""
+    from l0prune_speech.deploy import benching
+
+    found = {"load_seconds": 0.5, "peak_memory_bytes": 2_000_000}
+    monkeypatch.setattr(benching, "_in_a_fresh_process", lambda _source, _child: found)
 
 
 @pytest.fixture

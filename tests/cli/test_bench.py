@@ -25,6 +25,7 @@ Call = Callable[..., Any]
 QUICK = ("--seconds", "0.05", "--lengths", "0.5,1")
 
 
+@pytest.mark.usefixtures("rendered")
 def test_a_run_beside_its_teacher_and_its_onnx_file(
     finished, onnx_file: Path, bench, tmp_path: Path, l0prune_call: Call
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_run_beside_its_teacher_and_its_onnx_file(
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("loaded_here")
 def test_tables_for_people(finished, l0prune_call: Call) -> None:
     done = l0prune_call("bench", finished.folder, "embedded", *QUICK).succeeded()
     assert f"{finished.report['params_after']:,}" in done.out
@@ -73,6 +75,7 @@ def test_modules_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, l0
         l0prune_call("bench", f"some_models:{factory}").refused("factory makes nothing: some_models:", got)
 
 
+@pytest.mark.usefixtures("loaded_here")
 def test_wrong_requests_are_refused(bench, finished, l0prune_call: Call) -> None:
     for flags, message in {
         ("--plot", "."): "cannot write: .",

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -301,29 +299,27 @@ class TestKilled:
     """Real processes and signals: to the whole group as a terminal sends them, or SIGKILL to the parent alone."""
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-    def test_ends_cleanly_and_goes_on(self, number, bench, tmp_path, never_stopped) -> None:
+    def test_ends_cleanly_and_goes_on(self, number, bench, forks, tmp_path, never_stopped) -> None:
         run = tmp_path / "run"
         config, weights = never_stopped
-        process = start(bench.arguments("--out", run, config=config))
-        try:
-            wait_until(lambda: len(recorded(run)) >= 6 or process.poll() is not None, "the first steps")
-            (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
-            out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-        assert "Traceback" not in out + err
+        log, errors = tmp_path / "log", tmp_path / "errors"
+        process = forks.start(bench.arguments("--out", run, config=config), log, errors=errors, alone=True)
+        wait_until(lambda: len(recorded(run)) >= 6, "the first steps")
+        (os.kill if number == signal.SIGKILL else os.killpg)(process.number, number)
+        code, err = process.wait(), errors.read_text()
+        assert "Traceback" not in log.read_text() + err
         if number == signal.SIGKILL:
-            assert process.returncode == -signal.SIGKILL
+            assert code == -signal.SIGKILL
             # What such a death may leave: a torn line, a file half written.
             with (run / "metrics.jsonl").open("a") as file:
                 file.write('{"position": 9999, "sta')
             (run / "checkpoints" / ".step-00000099.1.partial.pt").write_bytes(b"half")
         else:
-            assert process.returncode == 128 + number, err
+            assert code == 128 + number, err
             assert err.count("\n") == 1, err
             assert err.startswith("l0prune: interrupted, state saved: joint step "), err
             assert err.endswith(f"go on with --resume --out {run}\n")
-        wait_until(lambda: group_is_gone(process.pid), "the decoding process to end")
+        wait_until(lambda: group_is_gone(process.number), "the decoding process to end")
         bench.compress("--out", run, "--resume", config=config).succeeded()
         assert positions(run) == list(range(1, 40 + FURTHER_STEPS + 1))
         assert len(checkpoints(run)) == 2
@@ -360,12 +356,6 @@ class TestSpace:
         outcome = bench.compress("--out", tmp_path / "run")
         outcome.refused("too little disk for checkpoints", "free some space, choose another --out")
         assert not (tmp_path / "run").exists()
-
-
-def start(arguments: list[object]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "l0prune_cli", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
 def recorded(run: Path) -> list[str]:

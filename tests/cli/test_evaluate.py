@@ -12,6 +12,7 @@ Call = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("quick_probes")
 
 
+@pytest.mark.usefixtures("rendered")
 def test_a_run_beside_its_teacher_and_the_yardsticks(
     finished, bench, labelled_sound: Path, tmp_path: Path, l0prune_call: Call
 ) -> None:

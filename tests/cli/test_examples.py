@@ -16,6 +16,7 @@ def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, A
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("rendered")
 def test_digits_to_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run("digits_to_onnx.py", tmp_path, monkeypatch)
     assert (tmp_path / "digits.onnx").is_file()
@@ -24,6 +25,7 @@ def test_digits_to_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("rendered")
 def test_text_classifier_with_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run("text_classifier_with_trainer.py", tmp_path, monkeypatch)
     assert names["again"].config.intermediate_size < 128
@@ -31,6 +33,7 @@ def test_text_classifier_with_trainer(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("rendered")
 def test_speech_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run("speech_end_to_end.py", tmp_path, monkeypatch)
     assert names["report"].params_after <= 0.8 * names["report"].params_before

@@ -22,6 +22,7 @@ def runs(finished, tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_numbers_are_those_of_the_runs(runs: list[Path], finished, tmp_path: Path, l0prune_call: Call) -> None:
     done = l0prune_call("pareto", *runs, "--out", tmp_path / "out", "--json").succeeded()
     found, report = json.loads(done.out), finished.report

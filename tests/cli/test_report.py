@@ -54,6 +54,7 @@ class TestFinished:
         assert (loss["steps"], loss["values"]) == ([r["position"] for r in rows], [r["loss"] for r in rows])
         assert facts["curves"]["cut_at"] == 10
 
+    @pytest.mark.usefixtures("rendered")
     def test_the_page_stands_alone(self, run, finished, l0prune_call: Call) -> None:
         found = reported(l0prune_call, run)
         page = Path(found["page"])
@@ -95,6 +96,7 @@ class TestFinished:
         again = run.with_name("run-again")
         assert (again / "model.safetensors").read_bytes() == finished.model
 
+    @pytest.mark.usefixtures("loaded_here")
     def test_probes_and_latency_are_shown_where_they_were_measured(self, run, l0prune_call: Call) -> None:
         probes = [
             {"model": str(run), "task": "keywords", "metric": "accuracy", "mean": 0.875, "deviation": 0.0125},

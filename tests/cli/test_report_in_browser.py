@@ -54,6 +54,7 @@ def browse(page: Path, width: int, folder: Path, *flags: str) -> dict[str, Any]:
     return json.loads(unescape(found[1]))
 
 
+@pytest.mark.usefixtures("loaded_here")
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome is installed")
 @pytest.mark.parametrize(("width", "flags"), [(1280, ()), (390, ("--force-dark-mode",))], ids=["desk", "phone, dark"])
 def test_every_figure_is_seen(

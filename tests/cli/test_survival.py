@@ -4,83 +4,22 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked_runs import Forked, Forks
 
 CHANGES = (
     ("steps = 10", "steps = 30"),
     ("learning_rate = 0.3", "learning_rate = 0.5\n[compaction]\nevery_steps = 2\npatience = 1\nclosed_below = 0.4"),
     ("log_every = 1", "log_every = 1\ncheckpoint_minutes = 0.0"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Forked:
-    """A running process."""
-
-    number: int
-    log: Path
-    server: "Forks"
-
-    def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        os.kill(self.number, number)
-
-    def wait(self) -> int:
-        """Its exit status, or minus the signal that ended it."""
-        return int(self.server.ask(str(self.number)))
-
-
-class Forks:
-    """Starts processes; those that belong together meet at a port of its own."""
-
-    def __init__(self) -> None:
-        # Whoever asks for a free port is given another; torch, which reuses addresses, may listen at this one.
-        self._place = socket.socket()
-        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._place.bind(("127.0.0.1", 0))
-        self.port = self._place.getsockname()[1]
-        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("forking_server.py"))]
-        self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def start(self, arguments: list[object], log: Path, environ: Mapping[str, object] | None = None) -> Forked:
-        """Start `l0prune ARGUMENTS`; what it prints goes to `log`."""
-        order = {
-            "arguments": [*map(str, arguments)],
-            "log": str(log),
-            "environ": {name: str(value) for name, value in (environ or {}).items()},
-        }
-        return Forked(number=int(self.ask(json.dumps(order))), log=log, server=self)
-
-    def ask(self, line: str) -> str:
-        """What the server answers."""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(f"{line}\n")
-        self._server.stdin.flush()
-        return self._server.stdout.readline()
-
-    def close(self) -> None:
-        """End the server."""
-        self._server.kill()
-        self._server.communicate()
-        self._place.close()
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    server = Forks()
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -112,7 +51,7 @@ def finish(processes: list[Forked]) -> None:
     assert codes == [0] * len(processes), logs(processes)
 
 
-@pytest.mark.parametrize(("size", "least_kills"), [(1, 20), (2, 6)])
+@pytest.mark.parametrize(("size", "least_kills"), [(1, 8), (2, 4)])
 def test_killed_at_random_moments_and_resumed(
     size: int, least_kills: int, forks: Forks, bench, config: Path, tmp_path: Path
 ) -> None:
@@ -212,5 +151,8 @@ def test_a_decoding_process_that_dies_is_named(forks: Forks, bench, toml, finish
     (line,) = [line for line in logs([process]).splitlines() if "error" in line]
     assert line.startswith("l0prune: error: a process that ")
     assert " died" in line
-    assert line.endswith("let fewer processes read data, then go on with --resume")
+    # Two hear of it, the connection and torch's handler of signals; who is first says which processes should be fewer.
+    assert line.endswith(
+        ("let fewer processes read data, then go on with --resume", "lower speech.workers, then go on with --resume")
+    )
     assert "Traceback" not in logs([process])

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from l0prune.adapters.console import fitted, make_console
 
-pytestmark = pytest.mark.usefixtures("quick_probes")
+pytestmark = pytest.mark.usefixtures("quick_probes", "loaded_here")
 
 
 @pytest.fixture(params=[60, 80, 120])

@@ -80,7 +80,7 @@ def make_network() -> Callable[..., tuple[nn.Module, list[PruneGroup]]]:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+def drawn(rendered: None, monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that a test writes, all with room for their panels and nothing written beyond their edges."""
     figures: list[Figure] = []
     save = Figure.savefig

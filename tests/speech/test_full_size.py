@@ -1,6 +1,7 @@
 """Encoders at full size, with random weights."""
 
 import collections
+import itertools
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -39,6 +40,29 @@ CLIPS = (
     LENGTHS,
 )
 """Waveforms (2, samples), zero behind their ends, and their lengths."""
+
+
+@pytest.fixture(autouse=True)
+def _quickly_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights are a million numbers over and over, from another place on for each tensor.
+
+    To draw hundreds of millions anew for each network that is built, and most are given other weights next, takes
+    longer than all that is tested.
+    """
+    drawn = 0.05 * torch.randn(2**20 + 7, generator=torch.Generator().manual_seed(0))
+    places = itertools.count(1)
+
+    def fill(tensor: Tensor, *_arguments: object, **_settings: object) -> Tensor:
+        if not tensor.is_meta:
+            source, values = drawn.roll(104_729 * next(places) % len(drawn)), torch.empty(tensor.numel())
+            for part in values.split(len(drawn)):
+                part.copy_(source[: len(part)])
+            with torch.no_grad():
+                tensor.copy_(values.view(tensor.shape))
+        return tensor
+
+    for name in ("uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_"):
+        monkeypatch.setattr(torch.nn.init, name, fill)
 
 
 def make_torchaudios(name: str) -> Wav2Vec2Model:

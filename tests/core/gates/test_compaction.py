@@ -52,7 +52,7 @@ def close(gated: GatedModel, closed: list[int], far: float = -8.0) -> None:
         gated.gates.log_alpha[closed] = far
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_outputs_sizes_and_plans_are_those_of_before(data: st.DataObject, make_network: Make) -> None:
     gated = make_gated(make_network, target=data.draw(st.floats(0.1, 0.6)))

@@ -55,7 +55,7 @@ def defined(standing: Standing, tensor: Tensor, z: Tensor, units: list[int]) -> 
     return tensor
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(standings(), st.integers(0, 2**31))
 def test_any_layout_scales_each_tensor_by_its_gates(drawn: tuple[list[int], list[Standing]], seed: int) -> None:
     units, tensors = drawn

@@ -192,6 +192,7 @@ def test_every_variant_has_a_look_of_its_own() -> None:
         assert len(set(looks.values())) == len(looks)
 
 
+@pytest.mark.usefixtures("rendered")
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
     loads = [Load(name=f"{n} s", inputs=(X,), seconds=float(n)) for n in (1, 2)]
     found = measure({"wide": network(64), "narrow": network(16)}, loads, seconds=0.01)

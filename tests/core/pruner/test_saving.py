@@ -71,6 +71,7 @@ def test_the_files_say_what_the_pruner_says(tmp_path: Path) -> None:
     assert "Training loss" in page
 
 
+@pytest.mark.usefixtures("rendered")
 def test_several_targets_are_told_and_drawn(tmp_path: Path) -> None:
     pruner = trained(target={"disk": 0.6, "params": 0.9})
     pruner.finalize()

@@ -21,6 +21,11 @@ REPORT: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _rendered(rendered: None) -> None:
+    """These are tests of pictures."""
+
+
 @pytest.fixture
 def finished_report() -> dict[str, Any]:
     """A report.json with all that a page cannot do without."""

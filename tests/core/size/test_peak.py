@@ -33,7 +33,7 @@ def parts(size: PeakSize) -> tuple[SizeModel, list[SizeModel]]:
     return SizeModel(size.groups, size.always), [SizeModel(size.groups, moment) for moment in size.moments]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(sizes(), st.integers(0, 2**31))
 def test_it_is_the_largest_moment_and_what_is_always_there(size: PeakSize, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -53,7 +53,7 @@ def test_it_is_the_largest_moment_and_what_is_always_there(size: PeakSize, seed:
     assert float(size.expected(p)) == pytest.approx(expected, rel=1e-9)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(sizes(), st.integers(0, 2**31))
 def test_nothing_is_lost_where_units_or_moments_go(size: PeakSize, seed: int) -> None:
     random = np.random.default_rng(seed)

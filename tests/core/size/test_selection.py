@@ -42,7 +42,7 @@ def feasible_budget(size: SizeModel, share: float, round_to: int) -> int:
     return round(smallest + share * (size.total - smallest))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(problems(), st.floats(0, 1))
 def test_meets_the_budget_from_below_within_the_cheapest_unit(
     problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float
@@ -58,7 +58,7 @@ def test_meets_the_budget_from_below_within_the_cheapest_unit(
             assert size.exact(counts + np.eye(len(counts), dtype=int)[g]) > budget
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(problems(), st.floats(0, 1))
 def test_keeps_the_best_units_of_each_group(
     problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float
@@ -71,7 +71,7 @@ def test_keeps_the_best_units_of_each_group(
             assert p[mask].min() >= p[~mask].max()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(problems(), st.floats(0, 1), st.integers(2, 4))
 def test_rounds_each_group(
     problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float, round_to: int
@@ -196,7 +196,7 @@ def test_equal_units_keep_to_the_multiple() -> None:
     assert kept.tolist() == [True] * 6 + [False]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(problems(), st.floats(0, 1), st.integers(1, 4))
 def test_uniform_groups_keep_equally_many_of_their_best_units_and_meet_the_budget(
     problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float, round_to: int
@@ -217,7 +217,7 @@ def test_uniform_groups_keep_equally_many_of_their_best_units_and_meet_the_budge
         assert part.all() or size.exact(more) > feasible_budget(size, share, round_to)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(problems(), st.floats(0, 1))
 def test_without_two_groups_alike_uniform_changes_nothing(
     problem: tuple[list[PruneGroup], SizeModel, np.ndarray], share: float

@@ -57,7 +57,7 @@ def free(groups: list[PruneGroup]) -> Bounds:
     return bounds_of(groups, {})
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(problems(), st.booleans())
 def test_every_budget_is_met_and_nothing_more_fits(problem: Problem, search: bool) -> None:
     groups, budgets, scores = problem
@@ -79,7 +79,7 @@ def worth_of(scores: np.ndarray, budget: Budget, counts: np.ndarray) -> float:
     return float(np.array(sums) @ slopes / budget.size.total)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(problems(most_units=4))
 def test_no_choice_is_worth_more_than_the_bound(problem: Problem) -> None:
     groups, budgets, scores = problem
@@ -115,7 +115,7 @@ def test_many_small_units_come_near_the_bound() -> None:
     assert found.gap < 0.02
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(problems())
 def test_one_budget_chooses_as_before(problem: Problem) -> None:
     groups, (budget, *_), scores = problem
@@ -123,7 +123,7 @@ def test_one_budget_chooses_as_before(problem: Problem) -> None:
     assert (found.kept == select(scores, groups, budget.size, budget.most)).all()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(problems(), st.data())
 def test_limits_hold_exactly(problem: Problem, data: st.DataObject) -> None:
     groups, budgets, scores = problem

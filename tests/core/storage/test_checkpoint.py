@@ -31,7 +31,7 @@ def test_two_newest_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000100.pt", "step-00001000.pt"]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255))
 def test_a_changed_byte_is_found(where: float, flipped: int, tmp_path: Path) -> None:
     state = {"weights": torch.arange(40.0).view(5, 8), "numbers": [1, 2.5, None, True], "text": "é"}

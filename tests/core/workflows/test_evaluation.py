@@ -125,6 +125,7 @@ def test_a_name_too_long_for_a_file_reaches_the_plugin() -> None:
     assert list(evaluate([name], plugin="guesses").models) == [name]
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_picture_replaces_an_older_one_whole(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_text("older")

@@ -99,6 +99,7 @@ def test_the_selection_comes_from_the_importance(importance: str, repair: bool, 
     assert report.distill_loss_final == last
 
 
+@pytest.mark.usefixtures("rendered")
 def test_files_and_report_are_those_of_any_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     report = run(folder)

@@ -35,6 +35,7 @@ def test_a_projected_run_is_at_its_target_at_each_step_and_shrinks_meanwhile(tmp
     assert report.expected_sparsity_at_cut == pytest.approx(0.6, abs=2e-3)
 
 
+@pytest.mark.usefixtures("rendered")
 def test_whole_run(tmp_path: Path) -> None:
     task, watch = make_task(), Watch()
     report = l0prune.compress(task, settings=SETTINGS, out=tmp_path / "run", observer=watch)

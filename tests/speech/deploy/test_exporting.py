@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,11 +46,15 @@ STREAMING = ("onnx-streaming", "torch.export-streaming")
 EMPTIED = ("layers.0.attention", "layers.1.feed_forward", "layers.2.attention")
 
 
+Made = tuple[Path, Path, l0prune.Export]
+"""A run directory, the place of its export, and what was said of it."""
+
+
 @pytest.fixture
-def make_run(encoder_config: dict[str, Any], tmp_path: Path) -> Callable[[str], Path]:
+def make_run(encoder_config: dict[str, Any], tmp_path: Path) -> Callable[..., Path]:
     """Makes a run directory with a student at 0.75 sparsity, two attention blocks and an FFN emptied."""
 
-    def make(kind: str) -> Path:
+    def make(kind: str, home: Path = tmp_path) -> Path:
         torch.manual_seed(0)
         layout = {"extractor_conv_layer_config": SHAPES, "encoder_embed_dim": 16, "encoder_num_heads": 4}
         # Wide enough that three quarters of the parameters can go.
@@ -69,12 +74,34 @@ def make_run(encoder_config: dict[str, Any], tmp_path: Path) -> Callable[[str], 
         kept = sum(p.numel() for p in student.parameters())
         assert 0.2 < kept / gated.parameter_model.total <= 0.25
         assert sum(isinstance(module, l0prune.Bypassed) for module in student.modules()) >= 3
-        folder = tmp_path / kind
+        folder = home / kind
         l0prune.save(student, plan, folder, plugin="speech", architecture=config)
         (folder / "report.json").write_text(json.dumps({"teacher": "small", "params_after": kept, "sparsity": 0.75}))
         return folder
 
     return make
+
+
+@pytest.fixture(scope="module")
+def _exports(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, str], Made]]:
+    """Where `exported` keeps what it made."""
+    return tmp_path_factory.mktemp("exports"), {}
+
+
+@pytest.fixture
+def exported(
+    make_run: Callable[..., Path], _exports: tuple[Path, dict[tuple[str, str], Made]]
+) -> Callable[[str, str], Made]:
+    """The student of a kind, exported to a format once for all tests that leave it as it is."""
+    home, made = _exports
+
+    def get(kind: str, to: str) -> Made:
+        if (kind, to) not in made:
+            run = make_run(kind, home / to)
+            made[kind, to] = run, run / "exports" / f"{to}{FORMATS[to].suffix}", l0prune.export(run, to=to)
+        return made[kind, to]
+
+    return get
 
 
 @pytest.fixture
@@ -83,29 +110,12 @@ def clips() -> tuple[Tensor, Tensor]:
     return torch.randn(2, 24_000) * (torch.arange(24_000) < lengths[:, None]), lengths
 
 
-INT8 = [("hubert", "onnx-int8"), ("wavlm-large", "onnx-int8"), ("hubert-large", "onnx-int8-dynamic")]
-"""Rounding depends on layouts less than names and shapes do."""
+INT8 = [("wavlm-large", "onnx-int8"), ("hubert-large", "onnx-int8-dynamic"), ("wavlm", "torch.export-int8")]
+"""Rounding depends on layouts less than names and shapes do; hubert's onnx-int8 is below, calibrated on given clips."""
 
 
-@pytest.mark.parametrize(
-    ("kind", "to"),
-    [
-        *((kind, to) for to in FORMATS if "int8" not in to and to not in STREAMING for kind in KINDS),
-        *INT8,
-        ("wavlm", "torch.export-int8"),
-    ],
-)
-def test_a_student_goes_out_to_every_format(make_run: Callable[[str], Path], kind: str, to: str) -> None:
-    if to == "torch.export-int8":
-        pytest.importorskip("torchao")
-    run = make_run(kind)
-    if to == "diarizen" and kind.startswith("hubert"):
-        refusal = r"diarizen cannot hold this network: .*family hubert, where DiariZen builds WavLM alone.*dphubert"
-        with pytest.raises(ConfigError, match=refusal):
-            l0prune.export(run, to=to)
-        assert not (run / "exports").exists()
-        return
-    written = l0prune.export(run, to=to)
+def check_said(written: l0prune.Export, run: Path, to: str) -> None:
+    """Where an export was written, by whom it was opened again, and how near it is."""
     assert written.notes[-1] == f"opened again by {format_named(to).opened_by}"
     place = run / "exports" / f"{to}{FORMATS[to].suffix}"
     assert written.path == str(place)
@@ -118,6 +128,29 @@ def test_a_student_goes_out_to_every_format(make_run: Callable[[str], Path], kin
         assert written.signal_to_noise_db is None
         assert written.max_relative_difference <= (1e-4 if to == "onnx" else 1e-5)
     assert not list(run.rglob(".*.partial*"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "to"),
+    [
+        *((kind, to) for to in FORMATS if "int8" not in to and to not in STREAMING for kind in KINDS),
+        *INT8,
+    ],
+)
+def test_a_student_goes_out_to_every_format(
+    make_run: Callable[..., Path], exported: Callable[[str, str], Made], kind: str, to: str
+) -> None:
+    if to == "torch.export-int8":
+        pytest.importorskip("torchao")
+    if to == "diarizen" and kind.startswith("hubert"):
+        run = make_run(kind)
+        refusal = r"diarizen cannot hold this network: .*family hubert, where DiariZen builds WavLM alone.*dphubert"
+        with pytest.raises(ConfigError, match=refusal):
+            l0prune.export(run, to=to)
+        assert not (run / "exports").exists()
+        return
+    run, place, written = exported(kind, to)
+    check_said(written, run, to)
     if to in ("huggingface", "dphubert", "diarizen", "s3prl"):
         # What can be read again is the same network, whatever the way.
         student, back = (load_teacher(str(path)).encoder for path in (run, place))
@@ -127,13 +160,14 @@ def test_a_student_goes_out_to_every_format(make_run: Callable[[str], Path], kin
         assert relative_difference(*states) <= 1e-6
 
 
-def test_what_int8_says_of_sizes_and_calibration(make_run: Callable[[str], Path], tmp_path: Path) -> None:
+def test_what_int8_says_of_sizes_and_calibration(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run = make_run("hubert")
     report = json.loads((run / "report.json").read_text())
     (run / "report.json").write_text(json.dumps({**report, "params_before": 4 * report["params_after"]}))
     spoken = Path(l0prune_speech.__file__).parent / "assets" / "speech"
     clips = sorted(spoken.glob("*.ogg"))
     written = l0prune.export(run, to="onnx-int8", calibration=clips[:6])
+    check_said(written, run, "onnx-int8")
     assert written.dense_bytes == 4 * (written.float32_bytes or 0) == 16 * report["params_after"]
     assert written.file_bytes == (run / "exports" / "onnx-int8.onnx").stat().st_size
     (note,) = [note for note in written.notes if note.startswith("calibrated on")]
@@ -147,27 +181,26 @@ def test_what_int8_says_of_sizes_and_calibration(make_run: Callable[[str], Path]
 
 @pytest.mark.parametrize("kind", ["hubert-large", "wavlm"])
 def test_programs_run_without_this_package_at_any_length(
-    make_run: Callable[[str], Path], clips: tuple[Tensor, Tensor], tmp_path: Path, kind: str
+    exported: Callable[[str, str], Made], clips: tuple[Tensor, Tensor], tmp_path: Path, kind: str
 ) -> None:
-    run = make_run(kind)
-    student = l0prune.load(run)
+    made = {to: exported(kind, to) for to in ("torchscript", "torch.export", "onnx")}
+    student = l0prune.load(made["onnx"][0])
     assert isinstance(student, SpeechEncoder)
     torch.save(clips, tmp_path / "clips.pt")
     script = """
 import sys, torch
 clips, states = torch.load(sys.argv[1]), {}
-states["torchscript"] = torch.jit.load(sys.argv[2] + "/torchscript.pt")(*clips)[1]
-states["torch.export"] = torch.export.load(sys.argv[2] + "/torch.export.pt2").module()(*clips)[1]
+states["torchscript"] = torch.jit.load(sys.argv[2])(*clips)[1]
+states["torch.export"] = torch.export.load(sys.argv[3]).module()(*clips)[1]
 import onnxruntime
-session = onnxruntime.InferenceSession(sys.argv[2] + "/onnx.onnx", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession(sys.argv[4], providers=["CPUExecutionProvider"])
 feeds = {"waveforms": clips[0].numpy(), "lengths": clips[1].numpy()}
 states["onnx"] = torch.from_numpy(session.run(["hidden_states"], feeds)[0])
 assert not any(name.startswith(("l0prune", "torchaudio")) for name in sys.modules)
 torch.save(states, sys.argv[1] + ".states")
 """
-    for to in ("torchscript", "torch.export", "onnx"):
-        l0prune.export(run, to=to)
-    command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "clips.pt"), str(run / "exports")]
+    places = [str(place) for _run, place, _said in made.values()]
+    command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "clips.pt"), *places]
     subprocess.run(command, check=True, cwd=tmp_path)
     with torch.no_grad():
         expected = torch.stack(student.hidden_states(clips[0], None, clips[1]))
@@ -175,7 +208,7 @@ torch.save(states, sys.argv[1] + ".states")
         assert relative_difference(expected, states) <= (1e-4 if name == "onnx" else 1e-5), name
 
 
-def test_the_upstream_follows_s3prls_interface(make_run: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_upstream_follows_s3prls_interface(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run = make_run("wavlm-large")
     student = l0prune.load(run)
     assert isinstance(student, SpeechEncoder)
@@ -204,7 +237,7 @@ def test_the_upstream_follows_s3prls_interface(make_run: Callable[[str], Path], 
         sys.modules.pop(name, None)
 
 
-def test_two_upstreams_in_one_process_are_two_networks(make_run: Callable[[str], Path], tmp_path: Path) -> None:
+def test_two_upstreams_in_one_process_are_two_networks(make_run: Callable[..., Path], tmp_path: Path) -> None:
     wavs, last = [torch.randn(9_000)], []
     for kind in ("hubert", "hubert-large"):
         run = make_run(kind)
@@ -222,7 +255,7 @@ def test_two_upstreams_in_one_process_are_two_networks(make_run: Callable[[str],
 
 
 def test_a_network_too_large_for_its_format_is_refused_with_those_that_can_hold_it(
-    make_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run("hubert")
     monkeypatch.setattr(onnx_file, "LARGEST_ONNX", 2**24 + 10_000)
@@ -236,7 +269,7 @@ def test_a_network_too_large_for_its_format_is_refused_with_those_that_can_hold_
         assert (format_named("onnx").refuses(Checkpoint(config={}, tensors=tensors)) is None) is fits
 
 
-def test_the_model_card_holds_the_reports_figures(make_run: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_model_card_holds_the_reports_figures(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run = make_run("hubert")
     l0prune.export(run, to="huggingface", out=tmp_path / "hf")
     card = (tmp_path / "hf" / "README.md").read_text()
@@ -248,7 +281,7 @@ def test_the_model_card_holds_the_reports_figures(make_run: Callable[[str], Path
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
-def test_a_damaged_report_is_named(make_run: Callable[[str], Path], tmp_path: Path, content: str) -> None:
+def test_a_damaged_report_is_named(make_run: Callable[..., Path], tmp_path: Path, content: str) -> None:
     run = make_run("hubert")
     (run / "report.json").write_text(content)
     with pytest.raises(l0prune.RunError, match=r"report\.json"):
@@ -256,7 +289,7 @@ def test_a_damaged_report_is_named(make_run: Callable[[str], Path], tmp_path: Pa
     assert not (tmp_path / "student").exists()
 
 
-def test_an_export_that_behaves_otherwise_leaves_nothing(make_run: Callable[[str], Path], tmp_path: Path) -> None:
+def test_an_export_that_behaves_otherwise_leaves_nothing(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run, form = make_run("hubert"), format_named("dphubert")
 
     def spoiled(checkpoint: Any, path: Path, card: str) -> list[str]:
@@ -272,7 +305,7 @@ def test_an_export_that_behaves_otherwise_leaves_nothing(make_run: Callable[[str
 
 
 def test_a_failing_writer_leaves_nothing(
-    make_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_arguments: object, **_settings: object) -> None:
         raise OSError(28, "No space left on device")
@@ -284,7 +317,7 @@ def test_a_failing_writer_leaves_nothing(
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_what_is_there_already_is_unharmed(make_run: Callable[[str], Path], tmp_path: Path) -> None:
+def test_what_is_there_already_is_unharmed(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run, place = make_run("hubert"), tmp_path / "mine.pth"
     place.write_text("mine")
     with pytest.raises(RunError, match="already there"):
@@ -292,7 +325,7 @@ def test_what_is_there_already_is_unharmed(make_run: Callable[[str], Path], tmp_
     assert place.read_text() == "mine"
 
 
-def test_wrong_requests_are_one_line(make_run: Callable[[str], Path], tmp_path: Path) -> None:
+def test_wrong_requests_are_one_line(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run = make_run("hubert")
     with pytest.raises(ConfigError, match=r"no such format: onyx \(expected diarizen, .*; did you mean 'onnx'"):
         l0prune.export(run, to="onyx")
@@ -306,14 +339,14 @@ def test_wrong_requests_are_one_line(make_run: Callable[[str], Path], tmp_path: 
 
 @pytest.mark.parametrize(("to", "package"), [("onnx", "onnxruntime"), ("huggingface", "transformers")])
 def test_a_missing_package_is_named_with_its_extra(
-    make_run: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, to: str, package: str
+    make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, to: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"pip install 'l0prune\[{to}\]'"):
         l0prune.export(make_run("hubert"), to=to)
 
 
-def test_folding_weight_norm_leaves_the_network_alone(make_run: Callable[[str], Path]) -> None:
+def test_folding_weight_norm_leaves_the_network_alone(make_run: Callable[..., Path]) -> None:
     student = l0prune.load(make_run("hubert"))
     assert isinstance(student, SpeechEncoder)
     before = student.state_dict().keys()
@@ -342,10 +375,11 @@ SNIPPETS = {
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*", "ignore:The given buffer is not writable")
 @pytest.mark.parametrize("to", list(SNIPPETS))
 def test_the_snippets_of_the_docs_load_each_format(
-    make_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+    exported: Callable[[str, str], Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
-    run, audio = make_run("wavlm"), torch.randn(9_000)
-    l0prune.export(run, to=to, out=tmp_path / f"student{FORMATS[to].suffix}")
+    (run, place, _said), audio = exported("wavlm", to), torch.randn(9_000)
+    copy = shutil.copytree if place.is_dir() else shutil.copy
+    copy(place, tmp_path / f"student{FORMATS[to].suffix}")
     monkeypatch.chdir(tmp_path)
     names = {"torch": torch, "audio": audio}
     with torch.no_grad():

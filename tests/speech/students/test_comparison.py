@@ -193,6 +193,7 @@ TASKS = {
 }
 
 
+@pytest.mark.usefixtures("rendered")
 def test_who_is_ahead_and_how_it_looks(tmp_path: Path) -> None:
     full, rival = _row("full", "method", 0.75, 0.9, 0.3), _row("random", "random", 0.75, 0.8, 0.25)
     ahead = lead(full, rival, TASKS)

@@ -33,9 +33,10 @@ def serve() -> None:
             print(number, flush=True)
             continue
         os.environ.update(order["environ"])
-        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        if order["alone"]:
+            os.setsid()
+        for stream, place in ((1, order["log"]), (2, order["errors"])):
+            os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), stream)
         sys.argv = ["l0prune", *order["arguments"]]
         code = 1
         try:
