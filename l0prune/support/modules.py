@@ -197,6 +197,25 @@ def kept_values(model: nn.Module) -> dict[str, Tensor | float]:
     return found
 
 
+def forget_computed(module: nn.Module) -> dict[str, dict[Any, Any]]:
+    """Empty what a module calls a cache and keeps tensors in, biases of relative positions by device say.
+
+    Such tensors are computed of weights, once; with other weights they are wrong.
+
+    Returns:
+        What it kept, by the names of attributes.
+    """
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if "cache" in name.lower() and type(value) is dict and any(isinstance(x, Tensor) for x in value.values())
+    }
+    for name in found:
+        # Copies of a module may share theirs.
+        setattr(module, name, {})
+    return found
+
+
 def model_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter and buffer, by name."""
     return {name: tuple(tensor.shape) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}

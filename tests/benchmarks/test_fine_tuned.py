@@ -72,7 +72,8 @@ def test_rows_that_are_there_are_not_run_again_and_make_a_table(
     def run(wished: Wished, material: Path) -> dict[str, Any]:
         ran.append(wished)
         error = 0.1 + 0.01 * wished.seed + 0.1 * (wished.method == "distillation")
-        return wished.row() | {"error": error, "parameters": 100 - wished.size, "seconds_in_all": 1.0}
+        figures = {"error": error, "interval": [error - 0.02, error + 0.02]}
+        return wished.row() | figures | {"parameters": 1_000_000 * (100 - wished.size), "seconds_in_all": 1.0}
 
     monkeypatch.setattr(trials, "run", run)
     out = tmp_path / "rows.jsonl"
@@ -88,5 +89,6 @@ def test_rows_that_are_there_are_not_run_again_and_make_a_table(
     ]
     assert fine_tuned.main(["table", "--out", str(out)]) == 0
     table = (tmp_path / "rows.md").read_text()
-    assert "| 50 | task loss | 300 | 2 | 10.50 ± 0.71 | 0.00 |" in table
+    assert "| 0 | dense |  | 1 | 10.00 | 8.00 to 12.00 |  | 100.00 |" in table
+    assert "| 50 | task loss | 100 | 2 | 10.50 ± 0.71 | 8.00 to 12.00 | +0.5 deviations | 50.00 |" in table
     assert table.index("task loss") < table.index("distillation")
