@@ -1,6 +1,7 @@
 """Modules: their names, their modes, copies of them, and what they hold."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
@@ -105,11 +106,20 @@ def copied(module: M, *, sharing: Iterable[Tensor] = ()) -> M:
     memo: dict[int, object] = {id(tensor): tensor for tensor in sharing}
     for part in module.modules():
         computed = _computed(part)
-        kept = {key: value for key, value in vars(part).items() if key not in computed}
-        for leaf in tree_leaves(kept):
-            if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
-                memo[id(leaf)] = leaf.detach()
+        for key, value in vars(part).items():
+            if type(value) in _CONTAINERS and not value:
+                # Each module has ten of hooks. To find that out costs `deepcopy` most of its time.
+                memo[id(value)] = type(value)()
+            elif key not in computed and key != "_modules" and not isinstance(value, _WITHOUT_TENSORS):
+                for leaf in tree_leaves(value):
+                    if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
+                        memo[id(leaf)] = leaf.detach()
     return copy.deepcopy(module, memo)
+
+
+_CONTAINERS = (OrderedDict, dict, list, set)
+"""Of which an empty one is copied by making another."""
+_WITHOUT_TENSORS = (bool, int, float, str, type(None))
 
 
 def _computed(module: nn.Module) -> set[str]:

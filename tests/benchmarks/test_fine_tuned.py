@@ -33,7 +33,7 @@ def material(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_who_speaks_when_covers_each_clip_to_its_end(material: Path) -> None:
     for path in clips.lists("frames", material).values():
-        found = networks._labelled(path)
+        found = networks.labelled_clips(path)
         assert found
         for samples, label in found:
             spans = [part.rpartition(":") for part in label.split()]
@@ -43,7 +43,7 @@ def test_who_speaks_when_covers_each_clip_to_its_end(material: Path) -> None:
 
 
 def test_no_clip_is_in_both_lists(material: Path) -> None:
-    found = {name: networks._labelled(path) for name, path in clips.lists("speaker", material).items()}
+    found = {name: networks.labelled_clips(path) for name, path in clips.lists("speaker", material).items()}
     sounds = {name: {samples.numpy().tobytes() for samples, _ in part} for name, part in found.items()}
     assert not sounds["train"] & sounds["test"]
     assert {label for _, label in found["test"]} == {*LANGUAGES}

@@ -50,7 +50,7 @@ def _make(task: str, train: Path, folder: Path) -> None:
         untrained = Path(temporary)
         _put_head(task, untrained)
         found: Any = open_network(str(untrained), Wish(task=task))
-        _fine_tune(found, _some(_labelled(train)))
+        _fine_tune(found, _some(labelled_clips(train)))
         found.export(found.model, folder)
         for name in ("vocab.json", "preprocessor_config.json"):
             if (untrained / name).exists() and not (folder / name).exists():
@@ -105,7 +105,7 @@ def _keep_variance(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
-def _labelled(train: Path) -> list[tuple[Tensor, str]]:
+def labelled_clips(train: Path) -> list[tuple[Tensor, str]]:
     """Samples and labels."""
     clips = []
     for line in train.read_text(encoding="utf-8").splitlines()[1:]:

@@ -309,7 +309,7 @@ def test_what_does_not_fit_is_refused_in_a_line(
     with pytest.raises(ConfigError, match=r"onnx cannot hold this network: .*GB of weights"):
         l0prune.export(ctc.name, to="onnx", out=out)
     with monkeypatch.context() as patched:
-        patched.setattr("l0prune_speech.families.padding._spread", lambda tensor, room, _places: room * 0)
+        patched.setattr("l0prune_speech.families.padding.spread", lambda tensor, room, _places: room * 0)
         with pytest.raises(ProofError, match="the huggingface-padded export does not behave as the network"):
             l0prune.export(ctc.name, to="huggingface-padded", out=out)
     assert not out.exists()
