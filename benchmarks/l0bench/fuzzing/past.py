@@ -40,6 +40,12 @@ def _wide(tree: dict[str, Any]) -> None:
         place["index"] = {"offset": 0, "width": 10**6}
 
 
+def _as_folder(data: bytes) -> bytes:
+    """The last part's attributes in an archive's directory say that it is a folder."""
+    place = data.rindex(b"PK\1\2") + 38
+    return data[:place] + b"\x10" + data[place + 1 :]
+
+
 _DEEP_TUPLES = _archive(b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s.")
 
 PAST: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
@@ -77,6 +83,7 @@ PAST: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     ),
     "tuples 200,000 deep": ("pickle", lambda _data: _DEEP_TUPLES),
     "the same in a checkpoint": ("checkpoint", lambda _data: sealed(_DEEP_TUPLES)),
+    "a part of an archive that is marked as a folder": ("pickle", _as_folder),
     "a text of 2^60 bytes": ("pickle", lambda _data: b"\x80\x04\x8d" + struct.pack("<Q", 2**60) + b"x."),
     "a set with attributes": ("pickle", lambda _data: pickle.dumps({"state_dict": {1, 2}, "config": 3})),
 }
