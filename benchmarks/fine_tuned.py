@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--tasks", nargs="+", default=list(TASKS), choices=tuple(TASKS), metavar="TASK")
     run.add_argument("--methods", nargs="+", default=list(METHODS), choices=tuple(METHODS), metavar="METHOD")
     run.add_argument("--sizes", nargs="+", type=int, default=[50], help="per cent to remove")
-    run.add_argument("--steps", nargs="+", type=int, default=[300], help="of the optimizer, in all")
+    run.add_argument("--steps", nargs="+", type=int, default=[100], help="of the optimizer, in all")
     run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     run.add_argument("--material", type=Path, default=Path("runs/material"), help="where speech and networks are kept")
     commands.add_parser("table", help="make the table").set_defaults(command=_table)

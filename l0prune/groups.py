@@ -4,6 +4,7 @@ A group counts `units` (channels, heads, hidden units, blocks). Every place of a
 dimension of one tensor. Groups written by hand and groups found by tracing are the same thing.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from l0prune.errors import GroupError, PlanError
-from l0prune.support import conforms, is_inside, listed, size_name
+from l0prune.support import LEFT, PRODUCT, conforms, is_inside, listed, size_name
 
 
 class Role(StrEnum):
@@ -93,6 +94,9 @@ class Attribute:
     per_unit: int = 1
 
 
+_SIZE = re.compile(rf"\d+(\{PRODUCT}\d+)+|{LEFT}", re.ASCII)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SizedCall:
     """A call whose sizes a module's method derives, `x.reshape(B, N, C)` say: with a cut the module keeps them."""
@@ -103,18 +107,21 @@ class SizedCall:
     """Of the method's source, as `support.digest_of` gives it."""
     place: tuple[int, int]
     """Where the call ends, as `support.sized_call_of` gives it."""
-    sizes: tuple[int | None, ...]
-    """In the dense model; None where the method's own expression stays, -1 for what the other sizes leave."""
+    sizes: tuple[int | str | None, ...]
+    """In the dense model; None where the method's own expression stays, -1 for what the other sizes leave, "2*3" for
+    the product of the operand's dimensions 2 and 3, "left" for what the other parts of a split leave of its length."""
 
     @property
     def ways(self) -> tuple[str, ...]:
         """Where each size comes from, as `support.class_with_sizes` takes it."""
-        return tuple("own" if size is None else "rest" if size == -1 else "kept" for size in self.sizes)
+        named = {None: "own", -1: "rest"}
+        return tuple(size if isinstance(size, str) else named.get(size, "kept") for size in self.sizes)
 
     @property
     def attributes(self) -> dict[str, int]:
         """What the module keeps, by the names of attributes, in the dense model."""
-        return {size_name(self.place, dim): size for dim, size in enumerate(self.sizes) if size not in (None, -1)}
+        kept = [(dim, size) for dim, size in enumerate(self.sizes) if isinstance(size, int) and size != -1]
+        return {size_name(self.place, dim): size for dim, size in kept}
 
     def to_json(self) -> dict[str, Any]:
         """JSON."""
@@ -124,6 +131,8 @@ class SizedCall:
     def from_json(cls, data: Mapping[str, Any]) -> "SizedCall":
         """The inverse of `to_json`."""
         line, column = data["place"]
+        if odd := [size for size in data["sizes"] if isinstance(size, str) and not _SIZE.fullmatch(size)]:
+            raise ValueError(f"no size: {odd[0]}")
         return cls(**{**data, "place": (line, column), "sizes": tuple(data["sizes"])})
 
 
@@ -298,7 +307,7 @@ def _check_extent(place: Mapping[str, Any], group: Mapping[str, Any], shapes: Ma
 
 _INDEX_SCHEMA = ({"offset": int, "width": int}, [[int]])
 _PLACE_SCHEMA = {"tensor": str, "dim": (int, None), "role": str, "index": _INDEX_SCHEMA}
-_CALL_SCHEMA = {"module": str, "method": str, "digest": str, "place": [int], "sizes": [(int, None)]}
+_CALL_SCHEMA = {"module": str, "method": str, "digest": str, "place": [int], "sizes": [(int, str, None)]}
 _BYPASS_SCHEMA = {"module": str, "returns": RETURNS}
 _GROUP_SCHEMA = {
     "name": str,

@@ -61,6 +61,31 @@ def test_folders_are_used_through_their_faces() -> None:
     assert behind == []
 
 
+PRIVATE = re.compile(r"_[a-z]\w*")
+
+
+def private_names(file: Path) -> Iterator[tuple[int, str]]:
+    """Names of ours that begin with an underscore, where a file imports, replaces or reads them."""
+    tree, ours = ast.parse(file.read_text(encoding="utf-8")), set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("l0prune", "l0bench")):
+            ours.update(alias.asname or alias.name for alias in node.names)
+            yield from ((node.lineno, alias.name) for alias in node.names if PRIVATE.fullmatch(alias.name))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and re.fullmatch(r"l0(prune|bench)[\w.]*\._[a-z]\w*", str(node.value)):
+            yield node.lineno, str(node.value)
+        # A file, or a function or class of ours; what an object keeps is not seen.
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in ours and PRIVATE.fullmatch(node.attr):
+            yield node.lineno, ast.unparse(node)
+
+
+def test_tests_take_no_private_name_of_a_file() -> None:
+    here = Path(__file__)
+    files = [file for file in here.parent.rglob("*.py") if file != here]
+    assert len(files) > 200
+    assert [f"{file.relative_to(ROOT)}:{line} {name}" for file in files for line, name in private_names(file)] == []
+
+
 def faces() -> list[str]:
     found = []
     for name, folder in PACKAGES.items():

@@ -34,6 +34,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from l0bench.teacher.channels import recorded
 from l0bench.teacher.sentences import sentence
 from l0bench.teacher.voices import SAMPLE_RATE, Voice, make_voices, speak
 
@@ -46,9 +47,6 @@ PITCH, WORDS_PER_MINUTE = 30, 20
 """How far a clip may be from its speaker's."""
 SNR_DB, KEYWORD_SNR_DB = (20.0, 40.0), (10.0, 30.0)
 """Of sentences and of keywords, which are easier."""
-SPEED = (0.92, 1.08)
-CHANNEL_DB, BANDS = 10.0, 22
-"""How much a channel raises or lowers each third of an octave from 62.5 Hz to 8 kHz."""
 GAP_SECONDS = 0.05
 COMPRESSION = 0.97
 """Of libsndfile's Opus encoder, 0 to 1: 13.5 kbit/s."""
@@ -136,22 +134,6 @@ def phonemes(text: str, accent: str) -> str:
     return " ".join(part for part in re.split(r"[\s_]+", re.sub("[ˈˌ]", "", spoken)) if part)
 
 
-def coloured_noise(samples: int, generator: np.random.Generator) -> np.ndarray:
-    """Noise whose power falls by up to 9 dB an octave, of unit power."""
-    spectrum = np.fft.rfft(generator.standard_normal(samples))
-    octaves = np.log2(np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE), 50) / 50)
-    noise = np.fft.irfft(spectrum * 10 ** (-generator.uniform(0, 9) * octaves / 20), samples)
-    return noise / np.sqrt(np.mean(noise**2))
-
-
-def through_channel(waveform: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A waveform through a random channel: up to 10 dB more or less at every band, in between along a line."""
-    gains_db = generator.uniform(-CHANNEL_DB, CHANNEL_DB, BANDS)
-    thirds = 3 * np.log2(np.maximum(np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE), 62.5) / 62.5)
-    gain_db = np.interp(thirds, np.arange(BANDS), gains_db)
-    return np.fft.irfft(np.fft.rfft(waveform) * 10 ** (gain_db / 20), len(waveform))
-
-
 def make_clip(job: Job) -> np.ndarray:
     """Samples of a clip: float32 at 16 kHz, peak 0.5."""
     generator = np.random.default_rng(job.seed)
@@ -159,13 +141,8 @@ def make_clip(job: Job) -> np.ndarray:
     pitch = usual.pitch + int(generator.integers(-PITCH, PITCH, endpoint=True))
     pace = usual.words_per_minute + int(generator.integers(-WORDS_PER_MINUTE, WORDS_PER_MINUTE, endpoint=True))
     voice = replace(usual, pitch=min(max(pitch, 0), 99), words_per_minute=pace)
-    waveform = through_channel(speak(job.text, voice), generator)
-    stretched = np.arange(0, len(waveform) - 1, generator.uniform(*SPEED))
-    waveform = np.interp(stretched, np.arange(len(waveform)), waveform)
-    snr_db = generator.uniform(*(KEYWORD_SNR_DB if job.keyword else SNR_DB))
-    power = np.sqrt(np.mean(waveform**2)) * 10 ** (-snr_db / 20)
-    waveform = waveform + power * coloured_noise(len(waveform), generator)
-    return (0.5 * waveform / np.abs(waveform).max()).astype(np.float32)
+    snr_db = KEYWORD_SNR_DB if job.keyword else SNR_DB
+    return recorded(speak(job.text, voice), generator, snr_db=snr_db)
 
 
 def main() -> None:

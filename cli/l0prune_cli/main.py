@@ -128,7 +128,8 @@ def main() -> None:
         status = 128 + signal.SIGINT
     except _UsageError as error:
         message = error.format_message().strip().removesuffix(".")
-        shown = [error.ctx.command_path if error.ctx else "l0prune"]
+        known = {**_OF_PLUGINS, **_OTHERS}
+        shown = [error.ctx.command_path] if error.ctx else ["l0prune", *(a for a in arguments[:1] if a in known)]
         if arguments[0] in _OF_PLUGINS:
             plugin = plugin_flags.named(arguments[1:])
             # The flags of a plugin are known where it is named.

@@ -51,8 +51,9 @@ def _stacked(table: Table, width: int) -> Iterator[Text]:
 def _lines(text: str, width: int, indent: str = "") -> list[str]:
     """Text in lines of so many columns; words stay whole: a path can be copied."""
     more = f"{indent}  " if indent else ""
-    keep = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=more, **keep)
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=more, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _crowded(table: Table, width: int) -> bool:

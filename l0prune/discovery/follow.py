@@ -12,7 +12,7 @@ from l0prune.discovery.rules import apply_rule, enter_module, rule_of
 from l0prune.discovery.traced import Trace
 from l0prune.discovery.tracer import Tracer
 from l0prune.errors import TraceError
-from l0prune.support import compiled_from, copied, one_line, plain_attention, sharded_parts
+from l0prune.support import compiled_from, copied, forget_computed, one_line, plain_attention, sharded_parts
 
 
 # Under `torch.inference_mode` operators come in other parts, which rules do not know.
@@ -46,6 +46,7 @@ def trace(
             got=f"{type(error).__name__}: {one_line(error)}",
             hint="nn.utils.weight_norm keeps a computed tensor: use nn.utils.parametrizations.weight_norm",
         ) from error
+    _forget_computed(twin, observe)
     tracer = Tracer(twin, apply_rule, rule_of, enter_module, time_limit)
     if memory:
         tracer.lifetimes = Lifetimes([*twin.parameters(), *twin.buffers()])
@@ -74,6 +75,22 @@ def trace(
                 tracer.trace.notes.append(f"training mode was not looked at: the forward pass failed ({reason})")
             tracer.trace.costs = costs
     return tracer.trace
+
+
+def _forget_computed(model: nn.Module, observe: Callable[[nn.Module], Any]) -> None:
+    """Let a network compute anew what modules keep of their weights: kept tensors would be taken for constants."""
+    kept = {module: forget_computed(module) for module in model.modules()}
+    if not any(kept.values()):
+        return
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            observe(model.eval())
+        for module in kept:
+            forget_computed(module)
+    except Exception:
+        # It needs what it has kept.
+        for module, values in kept.items():
+            vars(module).update(values)
 
 
 def check_traceable(model: nn.Module) -> None:

@@ -265,8 +265,11 @@ def _finished(
 ) -> list[PruneGroup]:
     """Groups with the norms that mix their units and the attributes that count them."""
     norms: list[dict[Norm, None]] = [{} for _ in groups]
-    weighted = {name.rpartition(".")[0] for name in found.leaves}
-    bare = [call for call in found.norms if call.module not in weighted]
+    weights: dict[str, set[bytes]] = defaultdict(set)
+    for name, leaf in found.leaves.items():
+        weights[name.rpartition(".")[0]].update(classes[atoms].tobytes() for atoms in leaf)
+    # What a norm holds may be read by other code alone, and be of another length.
+    bare = [call for call in found.norms if classes[call.atoms].tobytes() not in weights[call.module]]
     alike = dict(zip(map(id, bare), _standing_alike(bare, found, classes), strict=True))
     # A router's weight has its units along its rows.
     routers = {r.along.rpartition(":")[0].rpartition(".")[0]: r.along for r in found.rankings}

@@ -7,9 +7,10 @@ import numpy as np
 
 from l0prune.discovery.traced import SizedDim, Trace, TracedCall
 from l0prune.groups import Attribute, PruneGroup, SizedCall
-from l0prune.support import can_write, digest_of, holders_of, size_name
+from l0prune.support import LEFT, PRODUCT, can_write, digest_of, holders_of, size_name
 
 _OWN, _REST = 0, -1
+Sizes = tuple[int | str | None, ...]
 
 
 class SizedModule:
@@ -85,7 +86,10 @@ class _Counting:
         owners = np.unique(self.owner[found]).tolist()
         if owners == [-1]:
             return length, None
-        if len(owners) > 1 or (found != found[:, :1]).any() or length % self.groups[owners[0]].units:
+        counts = np.unique(found[:, 0], return_counts=True)[1]
+        # A part of a dimension may hold some of the units alone, or some of them more often.
+        whole = len(owners) == 1 and len(counts) == self.groups[owners[0]].units and (counts == counts[0]).all()
+        if not whole or (found != found[:, :1]).any():
             return _OWN, None
         return length, (owners[0], length // self.groups[owners[0]].units)
 
@@ -116,10 +120,16 @@ def sized_modules(
         seen = {tuple(map(counted, call.dims)) for call in calls}
         if len(seen) != 1:
             # One call is given other sizes at other times.
-            continue
-        (dims,) = seen
-        rests = sum(length == _REST for length, _ in dims)
-        sizes = tuple(None if n == _OWN or (n == _REST and rests > 1) else n for n, _ in dims)
+            sizes = _where_they_differ(seen, LEFT if all(call.is_split for call in calls) else _REST)
+            dims = tuple((_OWN, None) for _ in sizes)
+        else:
+            (dims,) = seen
+            rests = sum(length == _REST for length, _ in dims)
+            wholes = [{call.dims[dim].whole for call in calls} for dim in range(len(dims))]
+            sizes = tuple(
+                None if n == _OWN else _product(whole) or (n if rests == 1 else None) if n == _REST else n
+                for (n, _), whole in zip(dims, wholes, strict=True)
+            )
         call = SizedCall(module=path, method=method, digest="", place=place, sizes=sizes)
         key = kind, method, place, call.ways
         if key not in digests:
@@ -134,6 +144,27 @@ def sized_modules(
                 attribute = Attribute(module=path, name=size_name(place, dim), per_unit=units[1])
                 module.attributes.setdefault(groups[units[0]].name, []).append(attribute)
     return modules
+
+
+def _product(wholes: set[tuple[int, ...]]) -> str | None:
+    """The product of the operand's dimensions that a size is at all times, as `SizedCall.sizes` has it."""
+    dims = next(iter(wholes))
+    return PRODUCT.join(map(str, dims)) if len(wholes) == 1 and len(dims) > 1 else None
+
+
+def _where_they_differ(seen: Iterable[tuple[tuple[int, tuple[int, int] | None], ...]], what: int | str) -> Sizes:
+    """Sizes of which one is another at other times: it is what the method's own sizes leave.
+
+    Args:
+        seen: What was counted each time.
+        what: How that one is called.
+    """
+    seen = list(seen)
+    if len(set(map(len, seen))) != 1:
+        return ()
+    differ = [len(set(sizes)) > 1 for sizes in zip(*seen, strict=True)]
+    fixed = all(units is None for dims in seen for (_, units), other in zip(dims, differ, strict=True) if not other)
+    return tuple(what if other else None for other in differ) if fixed and sum(differ) == 1 else ()
 
 
 def with_calls(groups: Iterable[PruneGroup], modules: Mapping[str, SizedModule]) -> tuple[PruneGroup, ...]:

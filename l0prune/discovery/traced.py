@@ -88,6 +88,8 @@ class SizedDim(NamedTuple):
     """(length, n) of the dimension that it makes, which may depend on n places of others too; None for a fixed one."""
     sources: tuple[Atoms | None, ...]
     """What the dimensions carry that it is a factor or a product of; none where that is not known."""
+    whole: tuple[int, ...] = ()
+    """The operand's dimensions that it is the product of, if it is one of whole dimensions."""
 
 
 class TracedCall(NamedTuple):
@@ -99,6 +101,8 @@ class TracedCall(NamedTuple):
     place: tuple[int, int]
     """As `sized_call_of` gives it."""
     dims: tuple[SizedDim, ...]
+    is_split: bool = False
+    """Whether the sizes are those of parts that follow each other."""
 
 
 @dataclass

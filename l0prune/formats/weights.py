@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model
 from torch import Tensor
 
 from l0prune.formats.example import Example
 from l0prune.formats.registry import ModuleFormat, Opened, register_module_format
 from l0prune.removal import RemovalPlan, remembered
 from l0prune.storage import WEIGHTS, save
-from l0prune.support import copied, model_shapes, tree_leaves
+from l0prune.support import copied, load_weights, model_shapes, tree_leaves
 
 
 def _write(module: Any, example: Example, folder: Path) -> list[str]:
@@ -32,7 +31,7 @@ def _open(folder: Path, module: Any) -> Opened:
         for name, buffer in module.named_buffers():
             if name not in module.state_dict():
                 blank.get_buffer(name).copy_(buffer)
-    load_model(blank, folder / WEIGHTS)
+    load_weights(blank, folder / WEIGHTS)
     return lambda example: example.run(blank)
 
 

@@ -88,9 +88,9 @@ class Controller(nn.Module):
         """Steps made."""
         # What is saved and copied; `made` spares reading it back from a GPU.
         self.register_buffer("steps", torch.tensor(0))
-        self._bad = torch.zeros((), dtype=torch.float64, device=gated.gates.log_alpha.device)
+        self.bad_steps = torch.zeros((), dtype=torch.float64, device=gated.gates.log_alpha.device)
         """Steps, since the last look, that made gates or multipliers non-finite."""
-        self._good = self.controlled_now()
+        self.last_good = self.controlled_now()
         """What gates and multipliers go back to when a step makes them non-finite."""
         self._known: list[weakref.ref[Optimizer]] = []
         """Optimizers that are known to train all weights."""
@@ -174,22 +174,23 @@ class Controller(nn.Module):
         Raises:
             TrainingError: As `check` says. A CPU is looked at each time, another device every ten steps.
         """
-        self._put_back()
-        if self.made % _LOOK_EVERY == 0 or not reading_waits(self._bad):
+        self.put_back()
+        if self.made % _LOOK_EVERY == 0 or not reading_waits(self.bad_steps):
             self.check()
         self.made += 1
         self.steps.fill_(self.made)
         self.controller.after_step(self.gates, self.made, skipped=skipped)
         self.gates.forget_sample()
 
-    def _put_back(self) -> None:
+    def put_back(self) -> None:
         """Undo, on the device, a step that has made gates or multipliers non-finite."""
         controlled = [tensor.detach() for tensor in self.controlled()]
         fine = torch.stack([torch.isfinite(tensor).all() for tensor in controlled]).all()
-        self._good = [torch.where(fine, tensor, good) for tensor, good in zip(controlled, self._good, strict=True)]
-        for tensor, good in zip(controlled, self._good, strict=True):
+        pairs = zip(controlled, self.last_good, strict=True)
+        self.last_good = [torch.where(fine, tensor, good) for tensor, good in pairs]
+        for tensor, good in zip(controlled, self.last_good, strict=True):
             tensor.copy_(good)
-        self._bad = self._bad + (~fine).double()
+        self.bad_steps = self.bad_steps + (~fine).double()
 
     def check(self) -> None:
         """Look whether all steps since the last look were finite; waits for the device.
@@ -198,8 +199,8 @@ class Controller(nn.Module):
             TrainingError: The optimizer has made gates or multipliers non-finite; they are as they were before. Or
                 gates have had no finite gradient for ten steps.
         """
-        if float(self._bad):
-            self._bad = torch.zeros_like(self._bad)
+        if float(self.bad_steps):
+            self.bad_steps = torch.zeros_like(self.bad_steps)
             raise TrainingError(
                 "the optimizer made the gates non-finite: the loss was NaN or infinite",
                 where=f"step {self.made}",
@@ -320,7 +321,7 @@ class Controller(nn.Module):
         self.controller.shrink(np.flatnonzero(left), [g for g, name in enumerate(names) if name in stay])
         if self.compactor is not None:
             self.compactor.shrink(left)
-        self._good = self.controlled_now()
+        self.last_good = self.controlled_now()
 
     def fit(self, state: MutableMapping[str, Any], prefix: str = "", optimizers: Sequence[Optimizer] = ()) -> None:
         """Cut to the size that a saved state has, so that it can be loaded; mend a state that was saved otherwise.
@@ -381,12 +382,12 @@ class Controller(nn.Module):
             new = fn(tensor)
             return new if new.dtype == tensor.dtype else tensor.to(new.device)
 
-        self._bad, self._good = moved(self._bad), [moved(tensor) for tensor in self._good]
+        self.bad_steps, self.last_good = moved(self.bad_steps), [moved(tensor) for tensor in self.last_good]
         return super()._apply(moved, recurse)
 
 
 def _read(controller: Controller, _: object) -> None:
-    controller.made, controller._good, controller._known = int(controller.steps), controller.controlled_now(), []
+    controller.made, controller.last_good, controller._known = int(controller.steps), controller.controlled_now(), []
     gates, size_controller = controller.gates, controller.controller
     gates.settled = False
     size_controller.settle(gates, controller.made)

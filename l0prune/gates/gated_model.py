@@ -17,7 +17,17 @@ from l0prune.gates.gates import Gates
 from l0prune.graphs import GraphForm
 from l0prune.groups import PruneGroup, check_groups
 from l0prune.removal import RemovalPlan, apply_plan, make_plan
-from l0prune.size import Budget, Facts, SizeModel, Subject, Target, budget_for, kept_indices, parameter_size
+from l0prune.size import (
+    Budget,
+    Facts,
+    SizeModel,
+    Subject,
+    Target,
+    budget_for,
+    checked_facts,
+    kept_indices,
+    parameter_size,
+)
 from l0prune.support import copied, model_shapes, owners
 
 # How far the expected size may be above the budget at the cut without a word, as a share of the budget.
@@ -118,9 +128,10 @@ class GatedModel(nn.Module):
         names = {budget.name: number for number, budget in enumerate(self.gates.more, start=1)}
         for one in (target, *target.more):
             if one is target and one.metric.measured_at_cut:
-                facts |= one.metric.meet(self, one, subject)
+                facts |= checked_facts(one.metric.name, one.metric.meet(self, one, subject))
             elif one.metric.measured_at_cut and one.metric.name in names:
-                facts |= one.metric.meet(_OneOfSeveral(self, names[one.metric.name]), one, subject)
+                cut = _OneOfSeveral(self, names[one.metric.name])
+                facts |= checked_facts(one.metric.name, one.metric.meet(cut, one, subject))
         return facts
 
     def budget_facts(self, target: Target) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from l0prune.errors import TraceError
 from l0prune.example import Observe
+from l0prune.graphs.modes import leaves, mapped
 from l0prune.support import copied, one_line, plain_attention, refuse_operator, sizes_of_one_vary, tree_leaves
 
 _TORCH, _OWN = (f"{Path(str(module.__file__)).parent}{os.sep}" for module in (torch, __import__("l0prune")))
@@ -79,7 +80,12 @@ def exported(model: nn.Module, given: Arguments, *, training: bool) -> Exported:
     Raises:
         TraceError: torch.export refuses the network; says at which line of whose source, where that is known.
     """
-    twin = copied(model).train(training)
+    found = _widest(copied(model).train(training), given, type(model).__name__)
+    return _with_dtypes_told(found, model, given, training=training)
+
+
+def _widest(twin: nn.Module, given: Arguments, where: str) -> Exported:
+    """The export of a network, which may be changed, with as many dimensions that may vary as it allows."""
     failure: Exception | None = None
     for varying in _widest_first(given):
         try:
@@ -92,10 +98,61 @@ def exported(model: nn.Module, given: Arguments, *, training: bool) -> Exported:
     assert failure is not None
     raise TraceError(
         "the model cannot be exported as a graph",
-        where=line_of(failure) or type(model).__name__,
+        where=line_of(failure) or where,
         got=f"{type(failure).__name__}: {_first_line(failure)}",
         hint='form="module" needs no graph',
     ) from failure
+
+
+DTYPE = "dtype of the weights"
+"""Stands in a graph for the dtype of the network's weights, wherever the source says `x.to(other.dtype)`."""
+_ANOTHER = torch.float64
+
+
+def _with_dtypes_told(found: Exported, model: nn.Module, given: Arguments, *, training: bool) -> Exported:
+    """Tell a dtype that follows the weights' from one that the source names: with other weights the first differs.
+
+    Where the graph of the other weights does not do the same, node by node, all dtypes stay as they are.
+    """
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    own = next(iter(dtypes), None)
+    if len(dtypes) != 1 or own is _ANOTHER or not any(own in leaves_of(node) for node in found.graph.nodes):
+        return found
+    args, kwargs = mapped((given.args, given.kwargs), lambda x: x.to(_ANOTHER) if _is_floating(x) else x)
+    try:
+        twin = copied(model).to(_ANOTHER).train(training)
+        other = _widest(twin, Arguments(args, kwargs), type(model).__name__)
+    except Exception:
+        # Operators that know no such numbers.
+        return found
+    pairs = list(zip(found.graph.nodes, other.graph.nodes, strict=False))
+    alike = len(found.graph.nodes) == len(other.graph.nodes) and all(_do_the_same(*pair, own) for pair in pairs)
+    for node, twin_node in pairs if alike else ():
+        told = iter(list(leaves_of(twin_node)))
+        node.args, node.kwargs = mapped(
+            (node.args, node.kwargs), lambda mine, told=told: DTYPE if next(told) is _ANOTHER and mine is own else mine
+        )
+    return found
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def leaves_of(node: fx.Node) -> list[Any]:
+    """A node's arguments, in the order in which `mapped` meets them."""
+    return list(leaves((node.args, node.kwargs)))
+
+
+def _do_the_same(node: fx.Node, other: fx.Node, own: Any) -> bool:
+    """Whether two nodes differ in nothing but the dtype of the weights, and in numbers that follow from it."""
+    mine, theirs = leaves_of(node), leaves_of(other)
+    if (node.op, str(node.target), len(mine)) != (other.op, str(other.target), len(theirs)):
+        return False
+    return all(
+        type(a) is type(b) and (a == b or isinstance(a, float | fx.Node) or (a is own and b is _ANOTHER))
+        for a, b in zip(mine, theirs, strict=True)
+    )
 
 
 def _widest_first(given: Arguments) -> Iterator[Callable[[Tensor], Sequence[int]]]:

@@ -30,8 +30,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 """What a graph may call that is no operator of torch."""
 _NAMES = {id(function): name for name, function in _FUNCTIONS.items()}
-_DEVICE_OF = "device of"
-"""A call that gives a tensor's device."""
+_READ_OFF = {"device of": "device", "dtype of": "dtype"}
+"""Calls that give a tensor's device or its dtype."""
 _FOREIGN = ("from_file", "save", "load")
 """Operators that read or write files."""
 _KINDS = (torch.dtype, torch.layout, torch.memory_format)
@@ -113,7 +113,7 @@ def graph_from_json(data: Any, shapes: Mapping[str, tuple[int, ...]], where: obj
             kwargs = {_word(key): _from_json(value, nodes) for key, value in one["kwargs"].items()}
             target = _target(one["op"], one["target"], known)
             if target is getattr:
-                args = (*args[:1], "device")
+                args = (*args[:1], _READ_OFF[one["target"]])
             nodes[one["name"]] = graph.create_node(one["op"], target, args, kwargs, one["name"])
         set_trees(graph, [_word(name) for name in data["names"]], data["inputs"], data["outputs"])
         forget_tracer(graph)
@@ -156,8 +156,8 @@ def _name_of(node: fx.Node) -> str:
     target = node.target
     if isinstance(target, str):
         return target
-    if target is getattr and node.args[1:] == ("device",):
-        return _DEVICE_OF
+    if target is getattr:
+        return next(name for name, what in _READ_OFF.items() if node.args[1:] == (what,))
     if id(target) in _NAMES:
         return _NAMES[id(target)]
     if isinstance(target, Operator):
@@ -173,7 +173,7 @@ def _target(op: str, name: str, known: set[str]) -> Any:
     if op == "call_module" and name == SWITCH:
         return name
     if op == "call_function":
-        if name == _DEVICE_OF:
+        if name in _READ_OFF:
             return getattr
         if name in _FUNCTIONS:
             return _FUNCTIONS[name]

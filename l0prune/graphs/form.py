@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from l0prune.errors import L0PruneError, TraceError
 from l0prune.example import Observe
-from l0prune.graphs.exporting import Arguments, Exported, arguments_of, exported
+from l0prune.graphs.exporting import DTYPE, Arguments, Exported, arguments_of, exported, leaves_of
 from l0prune.graphs.modes import SWITCH, mapped, merged
 from l0prune.graphs.sizes import write_sizes
 from l0prune.graphs.switch import ByMode
@@ -127,6 +127,8 @@ def _form_of(model: nn.Module, groups: Sequence[PruneGroup], observe: Observe, t
     given = arguments_of(copied(model).eval(), observe)
     evaluating = exported(model, given, training=False)
     graph, constants, notes = _both_modes(model, given, evaluating)
+    for one in {graph, evaluating.graph}:
+        _follow_dtype(one, model)
     if not notes and not _trains_alike(model, GraphForm(graph, constants), observe):
         graph, constants, notes = evaluating.graph, dict(evaluating.constants), [_ONE_MODE]
     dense = GraphForm(graph, constants).of(copied(model).eval())
@@ -152,6 +154,22 @@ def _trains_alike(model: nn.Module, form: GraphForm, observe: Observe) -> bool:
         a.shape == b.shape and torch.allclose(a, b, rtol=_ALIKE, atol=_ALIKE, equal_nan=True)
         for a, b in zip(*found, strict=True)
     )
+
+
+def _follow_dtype(graph: fx.Graph, model: nn.Module) -> None:
+    """Let what follows the weights' dtype read it off one of them."""
+    floating = {name for name, parameter in model.named_parameters() if parameter.is_floating_point()}
+    weight = next((node for node in graph.nodes if node.op == "get_attr" and node.target in floating), None)
+    users = [node for node in graph.nodes if DTYPE in leaves_of(node)]
+    if not users:
+        return
+    dtype: Any = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    if weight is not None:
+        first = next(node for node in graph.nodes if node.op not in ("placeholder", "get_attr"))
+        with graph.inserting_before(first):
+            dtype = graph.call_function(getattr, (weight, "dtype"))
+    for node in users:
+        node.args, node.kwargs = mapped((node.args, node.kwargs), lambda x: dtype if x is DTYPE else x)
 
 
 def _follow_weights(graph: fx.Graph, device: torch.device) -> None:

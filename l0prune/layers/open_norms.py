@@ -128,7 +128,8 @@ def open_norm(
         weight, bias = (p if p is None or p.dtype == x.dtype else p.to(x.dtype) for p in (weight, bias))
         if channels.known == len(channels.opened):
             return F.layer_norm(x, (channels.known,), weight, bias, eps)
-        return _FilledNorm.apply(x, channels, weight, bias, eps)  # type: ignore[return-value]
+        # Shaped outside: what a function of one's own gives as a view may not be changed in place.
+        return _FilledNorm.apply(x, channels, weight, bias, eps).view(x.shape)  # type: ignore[union-attr]
     view = [1] * x.ndim
     view[dim] = -1
     weight, bias = (None if p is None else p.to(x.dtype).view(view) for p in (weight, bias))
@@ -208,27 +209,29 @@ class _FilledNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, channels, weight, bias, eps):  # type: ignore[override]
-        """x: (..., C); channels: in its dtype."""
+        """x: (..., C); channels: in its dtype; gives (R, C)."""
         ctx.channels, ctx.eps = channels, eps
         rows, ratio = x.reshape(-1, len(channels.opened)), channels.known / len(channels.opened)
         scale = torch.full_like(channels.opened, ratio**0.5) if weight is None else weight * ratio**0.5
         filled = _filled(rows, rows.mv(channels.share), channels)
         y, mean, spread = torch.native_layer_norm(filled, channels.opened.shape, scale, bias, eps * ratio)
         ctx.save_for_backward(x, weight, scale, bias, mean, spread)
-        return y.view(x.shape)
+        return y
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[override]
         (x, weight, scale, bias, mean, spread), channels = ctx.saved_tensors, ctx.channels
         if torch.is_grad_enabled():
             of_x, of_weight, of_bias = _gradients_to_differentiate(
-                lambda x, weight, bias: _plain_filled_norm(x, weight, bias, channels, ctx.eps), (x, weight, bias), grad
+                lambda x, weight, bias: _plain_filled_norm(x, weight, bias, channels, ctx.eps),
+                (x, weight, bias),
+                grad.view(x.shape),
             )
             return of_x, None, of_weight, of_bias, None
         width, wanted = len(channels.opened), [True, weight is not None, bias is not None]
         filled = _filled(x.reshape(-1, width), mean.view(-1), channels)
         of_filled, of_weight, of_bias = torch.ops.aten.native_layer_norm_backward(
-            grad.reshape(-1, width), filled, [width], mean, spread, scale, bias, wanted
+            grad, filled, [width], mean, spread, scale, bias, wanted
         )
         if of_weight is not None:
             of_weight *= (channels.known / width) ** 0.5

@@ -37,10 +37,10 @@ class OpenVinoProcess:
 
     def __init__(self, path: Path, dtype: str, threads: int) -> None:
         command = python("-m", __name__, str(path), PRECISIONS[dtype], str(threads))
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
         )
-        weakref.finalize(self, _end, self._process)
+        weakref.finalize(self, _end, self.process)
         self._given = 0
         self.inputs: Sequence[str] = self._answer()["inputs"]
         """Names, in the file's order."""
@@ -66,16 +66,16 @@ class OpenVinoProcess:
         return self._given - 1
 
     def _ask(self, request: Mapping[str, Any]) -> Any:
-        assert self._process.stdin is not None
+        assert self.process.stdin is not None
         try:
-            print(json.dumps(request), file=self._process.stdin)
+            print(json.dumps(request), file=self.process.stdin)
         except BrokenPipeError as error:
             raise self._ended() from error
         return self._answer()
 
     def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
         if not line:
             raise self._ended()
         answer = json.loads(line)
@@ -84,7 +84,7 @@ class OpenVinoProcess:
         return answer
 
     def _ended(self) -> RuntimeError:
-        return RuntimeError(f"OpenVINO's process ended with status {self._process.wait()}")
+        return RuntimeError(f"OpenVINO's process ended with status {self.process.wait()}")
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -95,7 +95,7 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def _import_openvino() -> Any:
+def import_openvino() -> Any:
     """OpenVINO without its telemetry, which would report the import to its makers."""
     modules: dict[str, Any] = sys.modules
     # What is None cannot be imported; OpenVINO then goes without it.
@@ -117,7 +117,7 @@ def _serve(path: str, precision: str, threads: str, requests: TextIO, answers: T
         "INFERENCE_PRECISION_HINT": precision,
     }
     try:
-        compiled = _import_openvino().Core().compile_model(path, "CPU", settings)
+        compiled = import_openvino().Core().compile_model(path, "CPU", settings)
     except Exception as error:
         answer({"error": str(error)})
         return

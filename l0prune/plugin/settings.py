@@ -1,6 +1,7 @@
 """From recipe, TOML and flags to the settings of a run, and back."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,13 @@ STAGES: Mapping[str, str] = {
 """The stages of a run by name, the same in code, TOML, terminal and report; and what people read."""
 
 _OTHER_NAMES = {
-    f"{word}{joint}{number}": stage
+    "".join(words): stage
+    for numbers, stage in zip((("1", "one", "first"), ("2", "two", "second")), STAGES, strict=True)
+    for number in (*numbers, stage)
     for word in ("step", "stage")
-    for joint in ("", "_", "-")
-    for number, stage in enumerate(STAGES, start=1)
-} | {"joint_stage": "joint", "further_stage": "further"}
-"""What the tables of the stages are not called."""
+    for words in ((word, number), (number, word))
+}
+"""What the tables of the stages are not called, in small letters without signs between words."""
 
 
 def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = None) -> RunConfig:
@@ -35,17 +37,25 @@ def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = Non
     Args:
         plugin: The plugin; its own settings stand in the table of its name.
         layers: Nested tables, later ones win; a `recipe` key in one names the recipe, and a `steps` key says how many
-            steps both stages make together.
+            steps both stages make together. Where a stage gets fewer steps than the recipe warms it up for, its warm-up
+            keeps the share that it has in the recipe.
         recipe: A recipe of the plugin; by default what the layers say, else the plugin's first.
 
     Raises:
         ConfigError: The recipe or a setting does not exist or has a wrong value.
     """
+    for layer in layers:
+        if not isinstance(layer, Mapping):
+            raise ConfigError(
+                "settings are not a table", got=repr(layer), expected='a mapping: {"joint": {"steps": 5}}'
+            )
     given = merge(*layers)
     recipe = str(recipe or given.get("recipe") or next(iter(plugin.recipes)))
     if recipe not in plugin.recipes:
         raise ConfigError("no such recipe", where=recipe, hint=nearest(recipe, plugin.recipes))
-    values = merge(plugin.recipes[recipe], given, {"plugin": plugin.name, "recipe": recipe})
+    values = merge(
+        plugin.recipes[recipe], given, _warm_ups(plugin, recipe, given), {"plugin": plugin.name, "recipe": recipe}
+    )
     options = values.pop(plugin.name, {})
     if not isinstance(options, Mapping):
         raise ConfigError("setting is not a table", where=plugin.name, got=repr(options))
@@ -53,13 +63,8 @@ def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = Non
         raise ConfigError("no such setting", where="options", hint=f"the plugin's settings stand in [{plugin.name}]")
     steps = values.pop("steps", None)
     settings = {field.name for field in fields(RunConfig)} - {"options"}
-    if other := sorted(values.keys() & _OTHER_NAMES.keys() - settings):
-        hint = f"the table is called [{_OTHER_NAMES[other[0]]}]"
-        raise ConfigError("no such setting", where=other[0], hint=hint)
-    if unknown := sorted(values.keys() - settings):
-        raise ConfigError(
-            "no such setting", where=unknown[0], hint=nearest(unknown[0], {*settings, "steps", plugin.name})
-        )
+    for name in sorted(map(str, values.keys() - settings)):
+        raise ConfigError("no such setting", where=name, hint=_hint(name, {*settings, "steps"}, plugin))
     # Checked here, so that a wrong key is found before anything is loaded.
     values["options"] = to_mapping(build(plugin.options, options, where=plugin.name))
     config = build(RunConfig, values)
@@ -72,6 +77,30 @@ def resolve(plugin: Plugin, *layers: Mapping[str, Any], recipe: str | None = Non
         metric_named(config.metric).check(wish_of(config))
     config = config if steps is None else in_steps(config, steps)
     return config if config.elastic.ends is None else _elastic(config, given)
+
+
+def _hint(name: str, settings: set[str], plugin: Plugin) -> str:
+    """What to say of a setting that there is not: the name that a stage has, or the nearest one."""
+    plain = re.sub(r"[\W_]", "", name).lower()
+    if stage := _OTHER_NAMES.get(plain):
+        return f"the table is called [{stage}]"
+    own = {field.name for field in fields_of(plugin.options)}
+    if name in own:
+        return f"did you mean '{plugin.name}.{name}'?"
+    return nearest(name, {*settings, plugin.name})
+
+
+def _warm_ups(plugin: Plugin, recipe: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's warm-ups, where a caller gives a stage fewer steps than they have: they keep their share of it."""
+    found = {}
+    for stage in STAGES:
+        named, table = plugin.recipes[recipe].get(stage, {}), given.get(stage)
+        steps = table.get("steps") if isinstance(table, Mapping) and "warmup_steps" not in table else None
+        warmup = named.get("warmup_steps", 0)
+        if type(steps) is int and 0 <= steps < warmup:
+            planned = max(warmup, named.get("steps", getattr(RunConfig(plugin=plugin.name), stage).steps))
+            found[stage] = {"warmup_steps": warmup * steps // planned}
+    return found
 
 
 def _elastic(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:

@@ -108,8 +108,8 @@ class _Cuts:
 def _trials(cuts: _Cuts, observe: Observe, closing: Sequence[int], tolerance: float) -> tuple[float, str]:
     """The largest difference over trials that close units of some groups and empty blocks in turn; why it is wrong."""
     gated, worst = cuts.gated, 0.0
-    for trial, emptied in enumerate(_emptied(gated.groups, closing)):
-        values = _pattern(gated.groups, closing, emptied, trial)
+    for trial, emptied in enumerate(groups_to_empty(gated.groups, closing)):
+        values = trial_values(gated.groups, closing, emptied, trial)
         with gated.gates.fixed(values):
             difference, reason = _try(cuts, observe, tolerance)
         if reason:
@@ -118,7 +118,7 @@ def _trials(cuts: _Cuts, observe: Observe, closing: Sequence[int], tolerance: fl
     return worst, ""
 
 
-def _emptied(groups: Sequence[PruneGroup], closing: Sequence[int]) -> list[set[int]]:
+def groups_to_empty(groups: Sequence[PruneGroup], closing: Sequence[int]) -> list[set[int]]:
     """Groups to empty, trial by trial: none, twice, or then those around every other block and those around the rest.
 
     Several groups around one block (its units, and the block as a whole) take turns. Where none is closed, one trial
@@ -151,7 +151,7 @@ def _try(cuts: _Cuts, observe: Observe, tolerance: float) -> tuple[float, str]:
         return float("inf"), failure_of_cut(error)
 
 
-def _pattern(groups: Sequence[PruneGroup], closing: Sequence[int], emptied: set[int], trial: int) -> Tensor:
+def trial_values(groups: Sequence[PruneGroup], closing: Sequence[int], emptied: set[int], trial: int) -> Tensor:
     """Random gate values (N,): units of the groups in `closing` are closed, all of those in `emptied`.
 
     The first trial closes some units of each group and the later ones the rest, so that each unit is seen closed and

@@ -9,7 +9,6 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, Never
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,25 +16,22 @@ from torch.optim import Optimizer
 from l0prune.config import CompactionConfig, ControllerConfig, ElasticConfig, GateConfig
 from l0prune.discovery import Depth
 from l0prune.distributed import world
-from l0prune.errors import ConfigError, L0PruneError, ProofError, TrainingError, nearest
+from l0prune.errors import ConfigError, L0PruneError, ProofError, TrainingError
 from l0prune.example import Example, place_of
 from l0prune.gates import Controller, GatedModel, Sparsity
 from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
-from l0prune.measuring import parameters
 from l0prune.proof import compare, objection, tolerance_for
+from l0prune.pruner.arguments import checked_settings, loss_of, matrices_of, no_such_argument
 from l0prune.pruner.elastic import check_elastic, elastic_of, renewed
 from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Form
 from l0prune.pruner.preparing import prepared
-from l0prune.pruner.report import PruningReport
+from l0prune.pruner.report import PruningReport, report_of
 from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
-from l0prune.size import Limits, Metric, Targets, Wish, removing, width_facts
+from l0prune.size import Limits, Metric, Targets, Wish, removing
 from l0prune.support import copied, evaluating, one_line, sharded_parts, to_mapping, whole
-
-_TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
-"""Arguments of torch-pruning's pruners, and what they are called here."""
 
 
 class L0Pruner:
@@ -131,7 +127,7 @@ class L0Pruner:
         **unknown: Never,
     ) -> None:
         for name in unknown:
-            raise _no_such_argument(name)
+            raise no_such_argument(name, {*signature(L0Pruner).parameters} - {"unknown"})
         controller = controller_for(total_steps, controller)
         ends = elastic_of(elastic)
         if ends is not None:
@@ -141,23 +137,11 @@ class L0Pruner:
         wish = Wish.of(
             target_sparsity=target_sparsity, target_ms=target_ms, target_speedup=target_speedup, target=target
         )
-        gates = gates or GateConfig(round_to=round_to, uniform=uniform, limits=limits or {})
+        gates, compaction = checked_settings(
+            gates, controller, compaction, round_to=round_to, uniform=uniform, limits=limits
+        )
         if start is not None:
             check_importance(start, batches=batches, loss=loss)
-        compaction = CompactionConfig(enabled=bool(compaction)) if isinstance(compaction, bool | None) else compaction
-        for name, given, kind in (
-            ("gates", gates, GateConfig),
-            ("controller", controller, ControllerConfig),
-            ("compaction", compaction, CompactionConfig),
-        ):
-            if not isinstance(given, kind):
-                raise ConfigError(f"{name} has the wrong type", got=repr(given), expected=f"{kind.__name__}(...)")
-        if round_to not in (None, gates.round_to):
-            raise ConfigError("round_to is given twice", got=f"{round_to} and gates.round_to {gates.round_to}")
-        if uniform and not gates.uniform:
-            raise ConfigError("uniform is given twice", got="uniform=True and gates.uniform False")
-        if limits not in (None, gates.limits):
-            raise ConfigError("limits are given twice", got="limits and gates.limits", expected="one of them")
         if form == "graph" and (compaction.enabled or ends is not None):
             got = f'{"compaction" if compaction.enabled else "elastic"} and form="graph"'
             raise ConfigError("a graph is cut once, in the end", got=got, expected="one of them")
@@ -242,7 +226,7 @@ class L0Pruner:
             raise ConfigError("no such part of the parameters", where=only, expected='"matrices" or "others"')
         chosen: Iterable[nn.Parameter] = self.model.parameters()
         if only is not None:
-            matrices = {id(parameter) for parameter in _matrices(self.model)}
+            matrices = {id(parameter) for parameter in matrices_of(self.model)}
             chosen = [parameter for parameter in chosen if (id(parameter) in matrices) == (only == "matrices")]
         groups = self._controller.parameter_groups(chosen, adaptive=adaptive, **options)
         return groups[:1] if only == "matrices" else groups
@@ -356,7 +340,8 @@ class L0Pruner:
 
         Raises:
             TrainingError: No step has been made.
-            ConfigError: A size that is not trained, or batch norms of an elastic run without batches.
+            ConfigError: A size that is not trained, batch norms of an elastic run without batches, or no number from
+                `evaluate`.
             ProofError: The copy is not exact: it does not run on the example inputs, or its outputs or size differ from
                 what the gates promise.
         """
@@ -381,7 +366,7 @@ class L0Pruner:
         before = None
         if evaluate is not None:
             with torch.no_grad(), evaluating(self.model), self._gated.gates.as_trained():
-                before = float(evaluate(self.model))
+                before = loss_of(evaluate(self.model))
         # A model that is made under `torch.inference_mode` could not be trained on.
         facts = dict(self.target.facts)
         if self._to_measure:
@@ -393,36 +378,20 @@ class L0Pruner:
         after = None
         if evaluate is not None:
             with torch.no_grad():
-                after = float(evaluate(pruned.eval()))
-        kept = np.array([len(plan.kept[group.name]) for group in plan.groups])
-        macs = self.inspection.mac_model
-        sparsity = 1 - self.target.metric.left(self.target, kept, facts)
-        # At one size of an elastic run gates are 0 or 1.
-        now = self.sparsity if left is None else Sparsity(sparsity, 1 - left)
-        self._report = PruningReport(
-            metric=self.target.metric.name,
-            target_sparsity=self.target.asked if left is None else 1 - left,
-            sparsity=sparsity,
-            params_before=self.inspection.parameter_model.total,
-            params_after=parameters(pruned),
-            macs_before=macs.total if macs else None,
-            macs_after=macs.exact(kept) if macs else None,
-            expected_sparsity=now.expected,
-            target_at_cut=now.target,
-            forced_units=self._gated.gates.forced() if left is None else 0,
+                after = loss_of(evaluate(pruned.eval()))
+        self._report = report_of(
+            self.inspection,
+            self.target,
+            self._gated,
+            plan,
+            pruned,
+            facts,
+            left=left,
+            now=None if left is not None else self.sparsity,
             max_relative_difference=difference,
             steps=self._controller.made,
-            kept_units={
-                group.name: {"kept": count, "units": group.units}
-                for group, count in zip(plan.groups, kept.tolist(), strict=True)
-            },
-            left_alone=self.inspection.refused,
             loss_before_cut=before,
             loss_after_cut=after,
-            measured=facts,
-            round_to=self.target.round_to,
-            widths=width_facts(plan.groups, plan.kept_counts),
-            **self._gated.budget_facts(self.target),
         )
         return pruned
 
@@ -529,18 +498,3 @@ class L0Pruner:
     def _composed(self, plan: RemovalPlan) -> RemovalPlan:
         whole = plan if self._earlier is None else self._earlier.then(plan)
         return whole if self.inspection.graph is None else self.inspection.graph.plan(whole)
-
-
-def _matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Parameters with two dimensions that no embedding holds."""
-    embeddings = [part for part in model.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)]
-    looked_up = {id(parameter) for part in embeddings for parameter in part.parameters()}
-    return [parameter for parameter in model.parameters() if parameter.ndim == 2 and id(parameter) not in looked_up]
-
-
-def _no_such_argument(name: str) -> ConfigError:
-    if name in _TORCH_PRUNING:
-        hint = "torch-pruning's names are those of l0prune.adapters.torch_pruning.Pruner"
-        return ConfigError("no such argument", where=name, expected=_TORCH_PRUNING[name], hint=hint)
-    known = {*signature(L0Pruner).parameters} - {"unknown"}
-    return ConfigError("no such argument", where=name, hint=nearest(name, known))

@@ -1,7 +1,17 @@
 """What pruning in one's own training loop achieved."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
+from torch import nn
+
+from l0prune.gates import GatedModel, Sparsity
+from l0prune.measuring import parameters
+from l0prune.pruner.inspection import Inspection
+from l0prune.removal import RemovalPlan
+from l0prune.size import Target, width_facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +63,62 @@ class PruningReport:
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         return asdict(self)
+
+
+def report_of(
+    inspection: Inspection,
+    target: Target,
+    gated: GatedModel,
+    plan: RemovalPlan,
+    pruned: nn.Module,
+    facts: Mapping[str, Any],
+    *,
+    left: float | None,
+    now: Sparsity | None,
+    **told: Any,
+) -> PruningReport:
+    """What a cut achieved.
+
+    Args:
+        inspection: Of the model before its gates.
+        target: What was asked for.
+        gated: The gated model, with its gates as they were at the cut.
+        plan: What the cut has removed of it.
+        pruned: The cut network.
+        facts: What the metric has measured.
+        left: Of an elastic run the share of the size that stays.
+        now: What the gates were at; None at one size of an elastic run.
+        told: Further fields, as they are.
+
+    Raises:
+        ConfigError: The metric gives no number.
+    """
+    kept = np.array([len(plan.kept[group.name]) for group in plan.groups])
+    macs = inspection.mac_model
+    sparsity = 1 - target.left(kept, facts)
+    asked = target.asked if left is None else 1 - left
+    if now is None:
+        # At one size of an elastic run gates are 0 or 1.
+        now = Sparsity(sparsity, asked)
+    return PruningReport(
+        metric=target.metric.name,
+        target_sparsity=asked,
+        sparsity=sparsity,
+        params_before=inspection.parameter_model.total,
+        params_after=parameters(pruned),
+        macs_before=macs.total if macs else None,
+        macs_after=macs.exact(kept) if macs else None,
+        expected_sparsity=now.expected,
+        target_at_cut=now.target,
+        forced_units=gated.gates.forced() if left is None else 0,
+        kept_units={
+            group.name: {"kept": count, "units": group.units}
+            for group, count in zip(plan.groups, kept.tolist(), strict=True)
+        },
+        left_alone=inspection.refused,
+        measured=dict(facts),
+        round_to=target.round_to,
+        widths=width_facts(plan.groups, plan.kept_counts),
+        **gated.budget_facts(target),
+        **told,
+    )

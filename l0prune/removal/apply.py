@@ -12,7 +12,7 @@ from l0prune.removal.bypassed import Bypassed, Skipped
 from l0prune.removal.plan import RemovalPlan
 from l0prune.removal.sizes import check_calls, keep_sizes
 from l0prune.removal.skipping import skip
-from l0prune.support import carry_source, holders_of, is_inside, model_shapes, own_parameters, owners
+from l0prune.support import carry_source, forget_computed, holders_of, is_inside, model_shapes, own_parameters, owners
 
 
 @torch.no_grad()
@@ -56,6 +56,9 @@ def apply_plan(model: nn.Module, plan: RemovalPlan, values: Mapping[str, Tensor]
             _cut(held[tensor], dim, torch.from_numpy(stays))
     cut = {id(module) for module in _holders(held, {tensor for tensor, _ in survivors if tensor in live})}
     _mend(model, plan, users, cut, survivors)
+    for module in model.modules():
+        if id(module) in cut:
+            forget_computed(module)
     return model
 
 

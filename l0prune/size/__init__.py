@@ -1,12 +1,13 @@
 """What a network's size is for any choice of units: parameters, multiply-accumulates, time, or what one registers."""
 
 from l0prune.size.active import ActiveParameters
+from l0prune.size.answers import checked_facts
 from l0prune.size.disk import Disk
 from l0prune.size.latency import Latency
 from l0prune.size.limits import Bounds, Limits, bounds_of
 from l0prune.size.macs import mac_size
 from l0prune.size.memory import Memory, memory_size
-from l0prune.size.metric import Cut, Facts, Metric, Subject, Target, Wish, metric_named, noun_of, register_metric
+from l0prune.size.metric import Cut, Facts, Metric, Subject, Target, metric_named, noun_of, register_metric
 from l0prune.size.parameters import parameter_size
 from l0prune.size.peak import PeakSize
 from l0prune.size.polynomial import SizeModel, unit_sizes
@@ -24,6 +25,7 @@ from l0prune.size.targets import (
     read_targets,
     removing,
 )
+from l0prune.size.wish import Wish
 
 __all__ = [
     "ActiveParameters",
@@ -48,6 +50,7 @@ __all__ = [
     "budget_for",
     "budgets_of",
     "check_within",
+    "checked_facts",
     "choose",
     "classes_of",
     "explained",

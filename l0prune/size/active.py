@@ -10,9 +10,11 @@ from torch import nn
 from l0prune.discovery import record
 from l0prune.errors import ConfigError
 from l0prune.groups import PruneGroup
-from l0prune.size.metric import COUNTS, Metric, Subject, Wish, register_metric
+from l0prune.size.counted import COUNTS
+from l0prune.size.metric import Metric, Subject, register_metric
 from l0prune.size.parameters import parameter_size, tensor_monomials
 from l0prune.size.polynomial import SizeModel
+from l0prune.size.wish import Wish
 from l0prune.support import copied, one_line
 
 _STACKED = 3

@@ -44,7 +44,7 @@ class Disk(Metric):
 
     def size(self, subject: Subject) -> SizeModel:
         """In bytes, shown in MB."""
-        tensors = _saved(subject.model)
+        tensors = saved_tensors(subject.model)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         bytes_of = {name: self._bytes(tensor) for name, tensor in tensors.items()}
         terms = tensor_monomials(shapes, subject.groups, factors_of=bytes_of)
@@ -54,7 +54,7 @@ class Disk(Metric):
             terms.update(tensor_monomials(scaled, subject.groups, factors_of=each))
             shapes |= {f"{name}_scale": shape for name, shape in scaled.items()}
             bytes_of |= {f"{name}_scale": each[name] for name in scaled}
-        terms[()] += _header(shapes, bytes_of)
+        terms[()] += header_bytes(shapes, bytes_of)
         form = self.name.removeprefix("disk").removeprefix("-")
         counts = f"MB on disk in {form}" if form else "MB on disk"
         return SizeModel(subject.groups, terms, counts=counts, unit=MB)
@@ -80,7 +80,7 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _saved(model: nn.Module) -> dict[str, Tensor]:
+def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of the state dict, each by its first name."""
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -91,7 +91,7 @@ def _saved(model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def _header(shapes: Mapping[str, tuple[int, ...]], bytes_of: Mapping[str, int]) -> int:
+def header_bytes(shapes: Mapping[str, tuple[int, ...]], bytes_of: Mapping[str, int]) -> int:
     """Bytes before the first tensor: the length in eight bytes, and JSON that is padded to a multiple of eight.
 
     Source: https://github.com/huggingface/safetensors#format

@@ -1,4 +1,4 @@
-"""What a target counts, behind one interface: parameters, multiply-accumulates, time, or a metric of one's own.
+"""What a target counts, behind one interface: the class of all metrics, their names, and the target itself.
 
 Legend: G groups.
 """
@@ -14,14 +14,14 @@ import numpy as np
 from torch import nn
 
 from l0prune.discovery import Trace, trace
-from l0prune.errors import ConfigError, GroupError, L0PruneError, TargetError, TraceError
+from l0prune.errors import ConfigError, L0PruneError, TargetError
 from l0prune.example import Observe
 from l0prune.groups import PruneGroup
-from l0prune.size.macs import mac_size
-from l0prune.size.parameters import parameter_size
+from l0prune.size.answers import checked_number, checked_size
 from l0prune.size.polynomial import SizeModel
 from l0prune.size.rounding import RoundTo, rounding_for
 from l0prune.size.selection import budget_for
+from l0prune.size.wish import Wish
 from l0prune.support import Registry, say
 
 Facts = dict[str, Any]
@@ -58,46 +58,6 @@ class Subject:
     def trace(self) -> Trace:
         """One forward pass, operator by operator."""
         return trace(self.model, self.observe, training=False, time_limit=self.time_limit)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a caller asks for: one of the first four."""
-
-    sparsity: float | None = None
-    """Share to remove, in (0, 1)."""
-    speedup: float | None = None
-    """How many times faster."""
-    ms: float | None = None
-    """Milliseconds on the subject's input."""
-    most: float | None = None
-    """The largest size, as the metric counts it."""
-    alone: bool = True
-    """Whether this is the only target: one of several may be met by the dense network already."""
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        target_sparsity: float | None,
-        target_ms: float | None = None,
-        target_speedup: float | None = None,
-        target: object = None,
-    ) -> "Wish | None":
-        """The one that is given; None where it is `target`, which is of several metrics.
-
-        Raises:
-            ConfigError: None is, or several are.
-        """
-        asked = {"target_sparsity": target_sparsity, "target_ms": target_ms, "target_speedup": target_speedup}
-        given = [name for name, value in (asked | {"target": target}).items() if value is not None]
-        if len(given) != 1:
-            got = " and ".join(given) or "none"
-            expected = "target_sparsity, or with the metric latency target_ms or target_speedup, or target={...}"
-            raise ConfigError("give one target", got=got, expected=expected)
-        if target is not None:
-            return None
-        return cls(sparsity=target_sparsity, ms=target_ms, speedup=target_speedup)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +101,15 @@ class Target:
             # The dense network meets this one.
             return int(self.size.total * (1 - self.sparsity))
         return budget_for(self.size, self.sparsity, round_to=round_to)
+
+    def left(self, kept: np.ndarray, facts: Mapping[str, Any]) -> float:
+        """Share of what the metric counts that is left after the cut, for kept counts (G,).
+
+        Raises:
+            ConfigError: The metric gives no number.
+        """
+        share = self.metric.left(self, kept, facts)
+        return checked_number("the metric gives no share that is left", self.metric.name, share)
 
     @property
     def measured_at_cut(self) -> bool:
@@ -251,14 +220,7 @@ class Metric:
             raise
         except Exception as error:
             raise ConfigError("the metric failed", where=self.name, got=f"{type(error).__name__}: {error}") from error
-        if not isinstance(size, SizeModel):
-            got = type(size).__name__
-            raise ConfigError("the metric gives no size", where=self.name, got=got, expected="a SizeModel")
-        if not all(float(value).is_integer() for value in size.coefficients.values()):
-            raise ConfigError("the metric's coefficients are no whole numbers", where=self.name)
-        if size.total <= 0:
-            raise ConfigError("the metric counts nothing", where=self.name, got=f"a dense size of {size.total}")
-        return size
+        return checked_size(self.name, size)
 
 
 def below_reach(name: str, size: SizeModel, most: int, round_to: int) -> TargetError:
@@ -283,55 +245,6 @@ def below_reach(name: str, size: SizeModel, most: int, round_to: int) -> TargetE
     )
 
 
-COUNTS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
-"""Units of what is counted one by one."""
-
-
-class _Parameters(Metric):
-    name, noun, units = "params", "parameters", COUNTS
-
-    def size(self, subject: Subject) -> SizeModel:
-        return subject.parameters or parameter_size(subject.model, subject.groups)
-
-
-class _LayerParameters(Metric):
-    """For networks whose parameters are mostly out of reach, a table of tokens for example."""
-
-    name, noun, units = "layer-params", "parameters of layers that hold units", COUNTS
-
-    def size(self, subject: Subject) -> SizeModel:
-        return parameter_size(subject.model, subject.groups, within_reach=True)
-
-
-class _Blocks(Metric):
-    """For depth alone: residual blocks, or branches of them, each of which counts 1."""
-
-    name, noun = "blocks", "residual blocks"
-
-    def size(self, subject: Subject) -> SizeModel:
-        counted = {((g, 1),): 1 for g, group in enumerate(subject.groups) if group.owns_tensors}
-        if not counted:
-            hint = 'ask for depth, `depth="blocks"`, or choose another metric'
-            raise ConfigError("there are no blocks to count", where=self.name, hint=hint)
-        return SizeModel(subject.groups, counted, counts=self.noun)
-
-
-class _MultiplyAccumulates(Metric):
-    name, noun, units = "macs", "multiply-accumulates", COUNTS
-
-    def size(self, subject: Subject) -> SizeModel:
-        try:
-            return subject.macs or mac_size(subject.model, subject.groups, subject.trace)
-        except (TraceError, GroupError) as error:
-            raise ConfigError("metric cannot be counted", got=repr(self.name), hint=str(error)) from error
-
-    def left(self, target: Target, kept: np.ndarray, facts: Mapping[str, Any]) -> float:
-        if "macs_after" in facts:
-            # A report quotes them for another length, as whole numbers: its figures must agree with each other.
-            return facts["macs_after"] / facts["macs_before"]
-        return super().left(target, kept, facts)
-
-
 _METRICS: Registry[str, Metric] = Registry("metric")
 
 
@@ -347,8 +260,9 @@ def register_metric(metric: Metric, *, replace: bool = False) -> Metric:
     """
     if not isinstance(metric, Metric):
         raise ConfigError("not a metric", got=repr(metric), expected="an instance of l0prune.size.Metric")
-    if not metric.name:
-        raise ConfigError("the metric has no name", where=type(metric).__name__, hint="set `name` on its class")
+    if not isinstance(metric.name, str) or not metric.name:
+        got, hint = repr(metric.name) if metric.name else None, "set `name` on its class"
+        raise ConfigError("the metric has no name", where=type(metric).__name__, got=got, hint=hint)
     return _METRICS.register(metric.name, metric, replace=replace)
 
 
@@ -369,9 +283,3 @@ def metric_names() -> tuple[str, ...]:
 def noun_of(name: str) -> str:
     """What a metric counts, in sentences; its name where this process does not know it."""
     return _METRICS[name].noun if name in _METRICS else name
-
-
-register_metric(_Parameters())
-register_metric(_LayerParameters())
-register_metric(_MultiplyAccumulates())
-register_metric(_Blocks())

@@ -117,7 +117,7 @@ class PeakSize(SizeModel):
     def where_others_stay(self, numbers: Sequence[int]) -> "PeakSize":
         """The same size for some groups alone, while all others keep all of their units."""
         always, *moments = (with_others_whole(part, numbers, self.units) for part in (self.always, *self.moments))
-        return PeakSize([self._groups[g] for g in numbers], always, moments, self.counts, self.total, self.unit)
+        return PeakSize([self.groups[g] for g in numbers], always, moments, self.counts, self.total, self.unit)
 
 
 def undominated(moments: Sequence[Mapping[Monomial, int]]) -> list[dict[Monomial, int]]:

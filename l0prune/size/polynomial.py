@@ -48,7 +48,7 @@ class SizeModel:
         self.counts, self.unit, self.coefficients = counts, unit, dict(coefficients)
         self.units = np.array([group.units for group in groups], dtype=np.int64)
         self.least = np.array([group.least_units for group in groups], dtype=np.int64)
-        self._groups = tuple(groups)
+        self.groups = tuple(groups)
         width = 1 + MAX_POWER
         # One entry past the table is the constant 1 that pads short monomials.
         pad = len(groups) * width
@@ -100,7 +100,7 @@ class SizeModel:
 
     def floor_for(self, round_to: int) -> int:
         """The smallest size that removal can reach with widths that are multiples of `round_to`."""
-        steps = np.array([group.step(round_to) for group in self._groups], dtype=np.int64)
+        steps = np.array([group.step(round_to) for group in self.groups], dtype=np.int64)
         return self.exact(np.where(self.least > 0, np.maximum(steps, self.least), 0))
 
     def priced(self, keep_probabilities: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class SizeModel:
             numbers: Which of this model's groups those are.
         """
         left = with_others_whole(self.coefficients, numbers, self.units)
-        return SizeModel([self._groups[g] for g in numbers], left, self.counts, self.total, self.unit)
+        return SizeModel([self.groups[g] for g in numbers], left, self.counts, self.total, self.unit)
 
     def expected(self, keep_probabilities: Tensor) -> Tensor:
         """The expected size when unit i is kept independently with probability p_i; differentiable.

@@ -12,8 +12,9 @@ from numbers import Real
 from l0prune.errors import ConfigError, TargetError, nearest
 from l0prune.size.latency import Latency
 from l0prune.size.limits import Bounds
-from l0prune.size.metric import Metric, Subject, Target, Wish, below_reach, metric_named, metric_names
+from l0prune.size.metric import Metric, Subject, Target, below_reach, metric_named, metric_names
 from l0prune.size.several import Budget
+from l0prune.size.wish import Wish
 from l0prune.support import plain
 
 Targets = Mapping[str | Metric, float | str]

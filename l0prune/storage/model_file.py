@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 from torch import Tensor, fx, nn
 
 from l0prune.errors import ConfigError, L0PruneError, PlanError, RunError
@@ -36,6 +36,7 @@ from l0prune.support import (
     check_kinds,
     file_digest,
     json_digest,
+    load_weights,
     model_shapes,
     named_weights,
     one_line,
@@ -153,7 +154,7 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
     try:
         checked.result()
         check_kinds(_mapped(weights), pruned.state_dict(), weights)
-        load_model(pruned, weights)
+        load_weights(pruned, weights)
     except (OSError, safetensors.SafetensorError) as error:
         raise RunError("damaged or missing weights", where=weights, got=error) from error
     except RuntimeError as error:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         called,
         copied,
         evaluating,
+        forget_computed,
         holders_of,
         is_inside,
         kept_values,
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from l0prune.support.processes import python, safe_children
     from l0prune.support.registry import ClassRegistry, Registry, spelled
     from l0prune.support.rewriting import (
+        LEFT,
+        PRODUCT,
         can_write,
         class_with_sizes,
         class_without_sizes,
@@ -132,12 +135,14 @@ if TYPE_CHECKING:
         version_of,
     )
     from l0prune.support.typed import build
-    from l0prune.support.weights import check_finite, check_kinds, named_weights
+    from l0prune.support.weights import check_finite, check_kinds, load_weights, named_weights
 
     __all__ = [
         "DDP_IGNORES",
+        "LEFT",
         "NUMBER",
         "NUMBER_OR_NOTHING",
+        "PRODUCT",
         "STAMP",
         "SUMS",
         "BatchNorm",
@@ -190,6 +195,7 @@ if TYPE_CHECKING:
         "file_digest",
         "flat_weight_names",
         "flattened",
+        "forget_computed",
         "forget_load_hooks",
         "forget_tracer",
         "free_bytes",
@@ -202,6 +208,7 @@ if TYPE_CHECKING:
         "kept_sizes",
         "kept_values",
         "listed",
+        "load_weights",
         "locked",
         "merge",
         "model_shapes",
@@ -314,6 +321,7 @@ _HOMES = {
         "called",
         "copied",
         "evaluating",
+        "forget_computed",
         "holders_of",
         "is_inside",
         "kept_values",
@@ -332,6 +340,8 @@ _HOMES = {
     "parsing": ("parse_json",),
     "pickles": ("pickled_names",),
     "rewriting": (
+        "LEFT",
+        "PRODUCT",
         "can_write",
         "class_with_sizes",
         "class_without_sizes",
@@ -414,7 +424,7 @@ _HOMES = {
         "version_of",
     ),
     "typed": ("build",),
-    "weights": ("check_finite", "check_kinds", "named_weights"),
+    "weights": ("check_finite", "check_kinds", "load_weights", "named_weights"),
 }
 
 if not TYPE_CHECKING:

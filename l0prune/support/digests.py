@@ -22,6 +22,8 @@ STAMP = "l0prune_sha256"
 SUMS = "SHA256SUMS"
 """The file in a folder with the digests of the others."""
 _SUM = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>[^/].*)")
+_FOLDER = 0x10
+"""The attribute of a folder in an archive's directory (MS-DOS)."""
 _DIGITS = 64
 _BLANK = b"0" * _DIGITS
 _MARK = STAMP.encode() + b"\x12" + bytes([_DIGITS])
@@ -99,11 +101,16 @@ def check_archive(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip() if any(part.CRC for part in archive.infolist()) else None
+            parts = archive.infolist()
+            damaged = archive.testzip() if any(part.CRC for part in parts) else None
+            # torch takes such a part for a folder, and what it has of it are bytes that nobody wrote.
+            folder = next((part.filename for part in parts if part.external_attr & _FOLDER and part.file_size), None)
     except (EOFError, LookupError, lzma.LZMAError, struct.error, zlib.error) as error:
         raise zipfile.BadZipFile(f"damaged archive: {error}") from error
     if damaged is not None:
         raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+    if folder is not None:
+        raise zipfile.BadZipFile(f"{folder} has content and is marked as a folder")
 
 
 def stamp(path: Path) -> None:

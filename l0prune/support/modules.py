@@ -1,6 +1,7 @@
 """Modules: their names, their modes, copies of them, and what they hold."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
@@ -105,11 +106,20 @@ def copied(module: M, *, sharing: Iterable[Tensor] = ()) -> M:
     memo: dict[int, object] = {id(tensor): tensor for tensor in sharing}
     for part in module.modules():
         computed = _computed(part)
-        kept = {key: value for key, value in vars(part).items() if key not in computed}
-        for leaf in tree_leaves(kept):
-            if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
-                memo[id(leaf)] = leaf.detach()
+        for key, value in vars(part).items():
+            if type(value) in _CONTAINERS and not value:
+                # Each module has ten of hooks. To find that out costs `deepcopy` most of its time.
+                memo[id(value)] = type(value)()
+            elif key not in computed and key != "_modules" and not isinstance(value, _WITHOUT_TENSORS):
+                for leaf in tree_leaves(value):
+                    if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
+                        memo[id(leaf)] = leaf.detach()
     return copy.deepcopy(module, memo)
+
+
+_CONTAINERS = (OrderedDict, dict, list, set)
+"""Of which an empty one is copied by making another."""
+_WITHOUT_TENSORS = (bool, int, float, str, type(None))
 
 
 def _computed(module: nn.Module) -> set[str]:
@@ -184,6 +194,25 @@ def kept_values(model: nn.Module) -> dict[str, Tensor | float]:
                 if type(leaf) is float or (isinstance(leaf, Tensor) and leaf.is_floating_point()):
                     where = name if leaf is value else f"{name}[{number}]"
                     found[f"{path}.{where}" if path else where] = leaf
+    return found
+
+
+def forget_computed(module: nn.Module) -> dict[str, dict[Any, Any]]:
+    """Empty what a module calls a cache and keeps tensors in, biases of relative positions by device say.
+
+    Such tensors are computed of weights, once; with other weights they are wrong.
+
+    Returns:
+        What it kept, by the names of attributes.
+    """
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if "cache" in name.lower() and type(value) is dict and any(isinstance(x, Tensor) for x in value.values())
+    }
+    for name in found:
+        # Copies of a module may share theirs.
+        setattr(module, name, {})
     return found
 
 

@@ -14,14 +14,16 @@ import linecache
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CellType, FrameType, FunctionType
 from typing import Any
 
 Place = tuple[int, int]
 """Where a call ends in a function's source: lines after the function's first, and bytes from the left."""
 Ways = tuple[str, ...]
-"""Where each size of a call comes from: "own", the method's own expression; "kept", the module; "rest", -1."""
+"""Where each size of a call comes from: "own", the method's own expression; "kept", the module; "rest", -1; "2*3",
+dimensions of what is reshaped, multiplied, where -1 stands already; "left", what other parts of a split leave."""
+PRODUCT, LEFT = "*", "left"
 Sizes = Mapping[str, Mapping[Place, Ways]]
 """By the name of a method, the calls in it that take sizes; "method/function" is a function that it calls."""
 
@@ -290,6 +292,58 @@ class _Writer(ast.NodeTransformer):
                 self.found.add(at)
         return node
 
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        at = node.end_lineno - 1, node.end_col_offset
+        self.generic_visit(node)
+        if at in self.calls:
+            ways, place = self.calls[at]
+            if _with_bounds(node, self.this, place, ways):
+                self.found.add(at)
+        return node
+
+
+def _with_bounds(node: ast.Subscript, this: str, place: Place, ways: Ways) -> bool:
+    """Let the one slice of a subscript begin and end where the module says."""
+    parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    slices = [part for part in parts if isinstance(part, ast.Slice) and (part.lower or part.upper or part.step)]
+    if len(slices) != 1 or len(ways) != _BOUNDS:
+        return False
+    for dim, name in enumerate(("lower", "upper")):
+        if ways[dim] == "kept":
+            if getattr(slices[0], name) is None:
+                return False
+            setattr(slices[0], name, _kept(this, place, dim))
+    return True
+
+
+_BOUNDS = 2
+
+
+def _is_open(way: str) -> bool:
+    """Whether a size may be what the others leave."""
+    return way == "rest" or PRODUCT in way
+
+
+def _resolved(ways: Ways, left_over: Sequence[bool]) -> Ways:
+    """Ways by which -1 stands once: where the method itself has it, or else for the one size that others leave.
+
+    Args:
+        ways: As they were found.
+        left_over: Whether the method itself has -1 there.
+    """
+    found = [dim for dim, way in enumerate(ways) if _is_open(way)]
+    alone = len(found) == 1 and not any(left_over)
+    return tuple(
+        way if dim not in found else "rest" if alone else "own" if left_over[dim] or PRODUCT not in way else way
+        for dim, way in enumerate(ways)
+    )
+
+
+def _kept(this: str, place: Place, dim: int) -> ast.expr:
+    return ast.Attribute(ast.Name(this, ast.Load()), size_name(place, dim), ast.Load())
+
 
 def _with_sizes(node: Any, this: str, place: Place, ways: Ways, derived: dict[str, ast.expr]) -> bool:
     """Let a call take its sizes where they are to come from; False where its form is none that is known.
@@ -297,49 +351,95 @@ def _with_sizes(node: Any, this: str, place: Place, ways: Ways, derived: dict[st
     What it would have derived those from that the module keeps is added to `derived`.
     """
     function = node.func
-    if not (isinstance(function, ast.Attribute) and function.attr in _METHODS):
+    known = isinstance(function, ast.Attribute) and function.attr in _METHODS
+    first = 1 if known and _is_of_torch(node) else 0
+    if not known or len(node.args) <= first or any(isinstance(given, ast.Starred) for given in node.args[:first]):
         return False
-    is_torch = isinstance(function.value, ast.Name) and function.value.id == "torch"
-    first = 1 if is_torch else 0
-    if len(node.args) <= first or any(isinstance(argument, ast.Starred) for argument in node.args[:first]):
-        return False
-
-    def taken(dim: int) -> ast.expr:
-        if ways[dim] != "kept":
-            return ast.Constant(-1 if ways[dim] == "rest" else None)
-        return ast.Attribute(ast.Name(this, ast.Load()), size_name(place, dim), ast.Load())
-
     given = node.args[first:]
+    if LEFT in ways:
+        return function.attr == "split" and _with_part_left(node, given, place, ways)
     if function.attr == "split":
         # The size of every part, or of each; then the dimension.
         given = given[:1]
         if len(ways) == 1:
-            node.args[first] = taken(0)
+            node.args[first] = _taken(this, place, ways, 0)
             return True
     inner = given[0].elts if len(given) == 1 and isinstance(given[0], ast.Tuple | ast.List) else given
     plain = not any(isinstance(argument, ast.Starred) for argument in inner)
     if plain and len(inner) == len(ways):
-        given_ways = zip(inner, ways, strict=True)
-        if any(ast.unparse(size) == "-1" for size, way in given_ways if way == "own"):
-            # The method knows what the others leave.
-            ways = tuple("own" if way == "rest" else way for way in ways)
-        for dim, way in enumerate(ways):
-            if way == "kept":
-                derived[ast.dump(inner[dim])] = taken(dim)
-            if way != "own":
-                inner[dim] = taken(dim)
+        ways = _resolved(ways, [ast.unparse(size) == "-1" for size in inner])
+        _put_sizes(node, inner, this, place, ways, derived)
         if inner is given:
             node.args[first : first + len(given)] = inner
         return True
     if plain and len(given) != 1:
         return False
+    alone = sum(map(_is_open, ways)) == 1
+    ways = tuple(("rest" if alone else "own") if _is_open(way) else way for way in ways)
     whole = given[0] if len(given) == 1 and plain else ast.Tuple(list(inner), ast.Load())
-    names = ast.Tuple([taken(dim) for dim in range(len(ways))], ast.Load())
+    names = ast.Tuple([_taken(this, place, ways, dim) for dim in range(len(ways))], ast.Load())
     listed = ast.parse("[given if kept is None else kept for given, kept in zip(0, 1)]", mode="eval").body
     assert isinstance(listed, ast.ListComp)
     listed.generators[0].iter.args = [whole, names]  # type: ignore[attr-defined]
     node.args[first : first + len(given)] = [listed]
     return True
+
+
+def _taken(this: str, place: Place, ways: Ways, dim: int) -> ast.expr:
+    """A size that the module keeps, -1, or None for the method's own."""
+    return _kept(this, place, dim) if ways[dim] == "kept" else ast.Constant(-1 if ways[dim] == "rest" else None)
+
+
+def _put_sizes(
+    node: ast.Call, sizes: list[ast.expr], this: str, place: Place, ways: Ways, derived: dict[str, ast.expr]
+) -> None:
+    """Put sizes, one for each way, in the place of those that a call is given."""
+    for dim, way in enumerate(ways):
+        if way == "kept":
+            derived[ast.dump(sizes[dim])] = _kept(this, place, dim)
+        if way in ("kept", "rest"):
+            sizes[dim] = _taken(this, place, ways, dim)
+        elif PRODUCT in way:
+            lengths = [_length_of_operand(place, ast.Constant(int(factor))) for factor in way.split(PRODUCT)]
+            sizes[dim] = functools.reduce(lambda one, other: ast.BinOp(one, ast.Mult(), other), lengths)
+    if any(PRODUCT in way for way in ways):
+        _hold_operand(node, place)
+
+
+def _with_part_left(node: ast.Call, given: Sequence[ast.expr], place: Place, ways: Ways) -> bool:
+    """Let one part of a split be what the other parts leave."""
+    parts = given[0].elts if isinstance(given[0], ast.List | ast.Tuple) else []
+    if len(parts) != len(ways) or {*ways} != {"own", LEFT} or any(isinstance(part, ast.Starred) for part in parts):
+        return False
+    dims = [*given[1:], *(word.value for word in node.keywords if word.arg == "dim"), ast.Constant(0)]
+    others = [part for part, way in zip(parts, ways, strict=True) if way != LEFT]
+    length = _length_of_operand(place, dims[0])
+    parts[ways.index(LEFT)] = functools.reduce(lambda one, other: ast.BinOp(one, ast.Sub(), other), others, length)
+    _hold_operand(node, place)
+    return True
+
+
+def _is_of_torch(node: Any) -> bool:
+    """Whether a call is `torch.reshape(x, ...)`, not `x.reshape(...)`."""
+    return isinstance(node.func.value, ast.Name) and node.func.value.id == "torch"
+
+
+def _operand(place: Place) -> str:
+    return f"operand_{place[0]}_{place[1]}"
+
+
+def _length_of_operand(place: Place, dim: ast.expr) -> ast.expr:
+    shape = ast.Attribute(ast.Name(_operand(place), ast.Load()), "shape", ast.Load())
+    return ast.Subscript(shape, dim, ast.Load())
+
+
+def _hold_operand(node: Any, place: Place) -> None:
+    """Give what a call works on a name: it comes before the sizes."""
+    name = ast.Name(_operand(place), ast.Store())
+    if _is_of_torch(node):
+        node.args[0] = ast.NamedExpr(name, node.args[0])
+    else:
+        node.func.value = ast.NamedExpr(name, node.func.value)
 
 
 def _compiled(original: Any, text: str) -> Callable[..., Any]:

@@ -1,8 +1,12 @@
 """Weights that a network can compute with: finite, and no integers in the place of fractions."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Any
 
 import torch
+from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from l0prune.errors import L0PruneError, RunError
@@ -13,6 +17,34 @@ _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 def named_weights(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name."""
     return dict([*model.named_parameters(), *model.named_buffers()])
+
+
+def load_weights(model: nn.Module, file: str | PathLike[str]) -> None:
+    """Read a safetensors file into a network of its shapes, as `safetensors.torch.load_model` does.
+
+    Classes whose state has versions are told their own: files hold tensors alone, and `_load_from_state_dict` of a
+    class may refuse a state without one.
+
+    Raises:
+        OSError, safetensors.SafetensorError: The file cannot be read.
+        RuntimeError: The file has other tensors.
+    """
+    load_model(_Versioned(model), file)  # type: ignore[arg-type]
+
+
+class _Versioned:
+    """What `load_model` asks of a network."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._model.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> Any:
+        versioned = OrderedDict(state)
+        versioned._metadata = getattr(self._model.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
+        return self._model.load_state_dict(versioned, strict=strict)
 
 
 def check_kinds(

@@ -20,7 +20,7 @@ def stated_inputs(on: Any, device: str) -> Sequence[Tensor]:
     try:
         shapes = [(row["shape"], getattr(torch, row["dtype"])) for row in on["inputs"]]
         return [torch.zeros(shape, dtype=dtype, device=device) for shape, dtype in shapes]
-    except (AttributeError, LookupError, TypeError, RuntimeError):
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError):
         return []
 
 
@@ -30,6 +30,6 @@ def macs_on(on: Any, network: nn.Module) -> int | None:
         inputs = stated_inputs(on, "meta")
         bare = copied(network).eval().to("meta")
         return round(macs(lambda: bare(*inputs)) * on["scale"]) if inputs else None
-    except (AttributeError, LookupError, TypeError, RuntimeError):
-        # None are stated, or a forward pass that computes nothing cannot be made.
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError):
+        # None are stated, a forward pass that computes nothing cannot be made, or the scale is no number.
         return None

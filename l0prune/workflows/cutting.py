@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,29 +17,19 @@ from torch import Tensor, nn
 
 from l0prune.calibration import has_statistics, renew_statistics
 from l0prune.config import RunConfig
-from l0prune.errors import ConfigError, ProofError, RunError
-from l0prune.gates import GatedModel, check_between
+from l0prune.errors import ConfigError, ProofError
+from l0prune.gates import GatedModel
 from l0prune.measuring import parameters
 from l0prune.plugin import OwnTask, Task, UnitKind, get_plugin, resolve
 from l0prune.proof import RUN_TOLERANCE, compare, objection
 from l0prune.removal import RemovalPlan
 from l0prune.report.figures import draw_kept_units
 from l0prune.size import (
-    Bounds,
-    Subject,
-    Target,
     Targets,
-    bounds_of,
-    budget_for,
-    budgets_of,
-    explained,
-    joint_target,
-    kept_indices,
     parameter_size,
     read_targets,
-    select,
 )
-from l0prune.storage import Order, RunDirectory, build_dense, read_description, read_order, read_plan, read_report, save
+from l0prune.storage import RunDirectory, save
 from l0prune.support import (
     assembled,
     build,
@@ -47,7 +37,6 @@ from l0prune.support import (
     evaluating,
     merge,
     random_state_kept,
-    read_toml,
     versions,
     write_atomic,
     write_json,
@@ -56,7 +45,8 @@ from l0prune.support import (
 )
 from l0prune.training import evaluate
 from l0prune.workflows.calibrating import first_batches, loss_with
-from l0prune.workflows.counting import macs_on, stated_inputs
+from l0prune.workflows.choosing import Choice, ElasticRun, choose_units
+from l0prune.workflows.counting import macs_on
 from l0prune.workflows.observer import Observer, watched
 from l0prune.workflows.opening import example_missing, open_run
 from l0prune.workflows.results import CompressionReport, RunResults
@@ -106,7 +96,7 @@ def cut(
     asked = read_targets(target)
     if polish is not None and (type(polish) is not int or polish < 0):
         raise ConfigError("polish out of range", got=repr(polish), expected="a number of steps from 0 on")
-    whole = _Whole.read(source)
+    whole = ElasticRun.read(source)
     with ExitStack() as stack:
         watcher = stack.enter_context(watched(observer, progress, speaks=True))
         stack.enter_context(random_state_kept())
@@ -114,7 +104,7 @@ def cut(
         made = RunDirectory(stack.enter_context(assembled(folder.path)))
         made.path.mkdir()
         made.metrics.touch()
-        choice = _choose(whole, asked, build)
+        choice = choose_units(whole, asked, build)
         network, inputs = open_run(source, build)
         if not inputs:
             raise example_missing(source)
@@ -139,100 +129,8 @@ def cut(
     return report
 
 
-class _Whole(NamedTuple):
-    """An elastic run as it is read."""
-
-    order: Order
-    scores: np.ndarray
-    """(N,)"""
-    description: Mapping[str, Any]
-    plan: RemovalPlan
-    """What the largest network lacks of the dense one."""
-    report: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    folder: Path
-
-    @classmethod
-    def read(cls, source: Path) -> "_Whole":
-        folder = RunDirectory(source)
-        if not folder.settings.is_file():
-            raise RunError("no run here", where=source, expected="the folder of an elastic run")
-        settings = read_toml(folder.settings)
-        report = read_report(source)
-        if report is None:
-            raise RunError("the run is not finished", where=source, hint="finish it with --resume")
-        order, description = read_order(folder.order), read_description(source)
-        plan = read_plan(description, source)
-        return cls(order, order.flat(plan.groups, folder.order), description, plan, report, settings, source)
-
-
-class _Choice(NamedTuple):
-    """Units that stay."""
-
-    target: Target
-    kept: Mapping[str, tuple[int, ...]]
-    """By group of the dense network."""
-    rows: list[dict[str, Any]]
-    """Where there are several targets, what each says of the choice."""
-
-
-def _choose(whole: _Whole, asked: list[Any], made: Callable[[], nn.Module] | None) -> _Choice:
-    """The units of the dense network that the order keeps within all targets."""
-    order, plan = whole.order, whole.plan
-    ends = order.smallest, order.largest
-    for one in asked:
-        if one.metric.measured_at_cut:
-            raise ConfigError(
-                "a cut goes by a size that is counted", where=one.metric.name, hint="cut to params or macs"
-            )
-        if one.metric.name == order.metric and one.wish.sparsity is not None:
-            check_between(1 - one.wish.sparsity, ends)
-    dense = (made() if made else build_dense(whole.description, whole.folder)).eval()
-    plan.check(dense)
-    inputs = stated_inputs(whole.description.get("counted_on"), "cpu")
-    subject = Subject(model=dense, groups=plan.groups, observe=lambda model: model(*inputs), round_to=order.round_to)
-    target = joint_target(subject, asked)
-    budgets = budgets_of(target)
-    for budget in budgets:
-        if budget.name == order.metric:
-            check_between(1 - budget.sparsity, ends)
-    low, high = bounds_of(plan.groups, {name: (row[0], row[1]) for name, row in order.limits.items()}, order.round_to)
-    most = np.minimum(high, [plan.kept_counts[group.name] for group in plan.groups])
-    settings: dict[str, Any] = {
-        "bounds": Bounds(np.minimum(low, most), most),
-        "round_to": order.round_to,
-        "uniform": order.uniform,
-    }
-    limits = [(budget.size, budget.most) for budget in budgets]
-    kept = select(whole.scores, plan.groups, *limits[0], **settings, more=limits[1:])
-    size = next((b.size for b in budgets if b.name == order.metric), None) or _size_of(order.metric, subject)
-    least = select(
-        whole.scores, plan.groups, size, budget_for(size, 1 - order.smallest, round_to=order.round_to), **settings
-    )
-    found, smallest = (size.exact(_counts(units, plan)) for units in (kept, least))
-    if found < smallest:
-        what = "outside the range that was trained"
-        expected = f"{order.smallest:g} to {order.largest:g} of the {order.metric}"
-        raise ConfigError(what, got=f"{found / size.total:.4f} of the {order.metric}", expected=expected)
-    rows: list[dict[str, Any]] = []
-    if len(budgets) > 1:
-        rows = explained(whole.scores, plan.groups, budgets, _counts(kept, plan), **settings)
-    return _Choice(target, kept_indices(kept, plan.groups), rows)
-
-
-def _size_of(metric: str, subject: Subject) -> Any:
-    from l0prune.size import metric_named
-
-    return metric_named(metric).size(subject)
-
-
-def _counts(kept: np.ndarray, plan: RemovalPlan) -> np.ndarray:
-    """(G,) kept units."""
-    return np.array([len(units) for units in kept_indices(kept, plan.groups).values()])
-
-
 def _cut(
-    network: nn.Module, whole: _Whole, choice: _Choice, inputs: tuple[Tensor, ...]
+    network: nn.Module, whole: ElasticRun, choice: Choice, inputs: tuple[Tensor, ...]
 ) -> tuple[nn.Module, RemovalPlan, float]:
     """Cut the largest network, and prove the cut.
 
@@ -257,7 +155,7 @@ def _cut(
     return pruned, whole.plan.then(second), difference
 
 
-def _task(whole: _Whole, source: Path, task: Task | None, steps: int) -> tuple[Task, RunConfig]:
+def _task(whole: ElasticRun, source: Path, task: Task | None, steps: int) -> tuple[Task, RunConfig]:
     """The data that the run was trained on, and its settings with another number of further steps."""
     name = whole.description.get("plugin")
     if task is None and not name:
@@ -305,7 +203,12 @@ def _fitted(
 
 
 def _report(
-    whole: _Whole, choice: _Choice, pruned: nn.Module, plan: RemovalPlan, results: RunResults, more: Mapping[str, Any]
+    whole: ElasticRun,
+    choice: Choice,
+    pruned: nn.Module,
+    plan: RemovalPlan,
+    results: RunResults,
+    more: Mapping[str, Any],
 ) -> CompressionReport:
     """What report.json says: of the run what goes for the cut too, and what is the cut's own."""
     target, before = choice.target, whole.report
@@ -319,7 +222,7 @@ def _report(
         params_after=parameters(pruned),
         metric=target.metric.name,
         target_sparsity=target.asked,
-        sparsity=1 - target.metric.left(target, counts, facts),
+        sparsity=1 - target.left(counts, facts),
         macs_after=macs,
         kept_units={g.name: {"units": g.units, "kept": plan.kept_counts[g.name]} for g in plan.groups},
         distill_loss_before_removal=None,
@@ -338,7 +241,7 @@ def _report(
 
 def _write(
     folder: RunDirectory,
-    whole: _Whole,
+    whole: ElasticRun,
     source: Path,
     pruned: nn.Module,
     plan: RemovalPlan,

@@ -115,7 +115,7 @@ def _report(
         metric=target.metric.name,
         # What is left here of an elastic run is its largest network.
         target_sparsity=target.asked if config.elastic.ends is None else 1 - config.elastic.largest,
-        sparsity=1 - target.metric.left(target, counts, results.facts() | {"macs_after": macs_after}),
+        sparsity=1 - target.left(counts, results.facts() | {"macs_after": macs_after}),
         macs_before=results.macs_before,
         macs_after=macs_after,
         macs_per=task.macs_per,

@@ -33,7 +33,7 @@ def material(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_who_speaks_when_covers_each_clip_to_its_end(material: Path) -> None:
     for path in clips.lists("frames", material).values():
-        found = networks._labelled(path)
+        found = networks.labelled_clips(path)
         assert found
         for samples, label in found:
             spans = [part.rpartition(":") for part in label.split()]
@@ -43,7 +43,7 @@ def test_who_speaks_when_covers_each_clip_to_its_end(material: Path) -> None:
 
 
 def test_no_clip_is_in_both_lists(material: Path) -> None:
-    found = {name: networks._labelled(path) for name, path in clips.lists("speaker", material).items()}
+    found = {name: networks.labelled_clips(path) for name, path in clips.lists("speaker", material).items()}
     sounds = {name: {samples.numpy().tobytes() for samples, _ in part} for name, part in found.items()}
     assert not sounds["train"] & sounds["test"]
     assert {label for _, label in found["test"]} == {*LANGUAGES}
@@ -72,7 +72,8 @@ def test_rows_that_are_there_are_not_run_again_and_make_a_table(
     def run(wished: Wished, material: Path) -> dict[str, Any]:
         ran.append(wished)
         error = 0.1 + 0.01 * wished.seed + 0.1 * (wished.method == "distillation")
-        return wished.row() | {"error": error, "parameters": 100 - wished.size, "seconds_in_all": 1.0}
+        figures = {"error": error, "interval": [error - 0.02, error + 0.02]}
+        return wished.row() | figures | {"parameters": 1_000_000 * (100 - wished.size), "seconds_in_all": 1.0}
 
     monkeypatch.setattr(trials, "run", run)
     out = tmp_path / "rows.jsonl"
@@ -88,5 +89,6 @@ def test_rows_that_are_there_are_not_run_again_and_make_a_table(
     ]
     assert fine_tuned.main(["table", "--out", str(out)]) == 0
     table = (tmp_path / "rows.md").read_text()
-    assert "| 50 | task loss | 300 | 2 | 10.50 ± 0.71 | 0.00 |" in table
+    assert "| 0 | dense |  | 1 | 10.00 | 8.00 to 12.00 |  | 100.00 |" in table
+    assert "| 50 | task loss | 100 | 2 | 10.50 ± 0.71 | 8.00 to 12.00 | +0.5 deviations | 50.00 |" in table
     assert table.index("task loss") < table.index("distillation")

@@ -105,7 +105,7 @@ def test_batches_hear_every_window_before_any_again_and_repeat(sets: Sets) -> No
 
 def test_states_are_computed_once(recogniser: Recogniser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tiny_sets(recogniser, tmp_path)
-    monkeypatch.setattr("l0bench.recognition.kept_states._keep", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("l0bench.recognition.kept_states.keep_states", lambda *_: pytest.fail("computed again"))
     second = tiny_sets(recogniser, tmp_path)
     np.testing.assert_array_equal(first.pool.features([1]), second.pool.features([1]))
     with pytest.raises(BaseException, match="computed again"):

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 import transformers
-from tiny_networks import save_network
+from tiny_networks import save_network, skip_where_missing
 
 import l0prune
 
@@ -95,6 +95,28 @@ def test_recognisers_keep_their_heads_from_end_to_end(
     again = compress("--teacher", run, "--data", data, "--out", tmp_path / "again", "--json").succeeded()
     assert json.loads(again.out)["params_after"] < 0.71 * report["params_after"]
     assert l0prune.load(tmp_path / "again") is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "opener"),
+    [("conformer", "AutoModelForCTC"), ("parakeet", "AutoModelForCTC"), ("moonshine", "AutoModelForSpeechSeq2Seq")],
+)
+def test_conformers_and_moonshine_keep_their_heads(
+    compress: Any, l0prune_call: Any, material: Path, tmp_path: Path, name: str, opener: str
+) -> None:
+    skip_where_missing(name)
+    teacher, run, data = save_network(name, tmp_path / "teacher"), tmp_path / "run", material / "list.tsv"
+    sparsity = ("--target-sparsity", "0.15")
+    report = json.loads(compress("--teacher", teacher, "--data", data, *sparsity, "--out", run, "--json").out)
+    assert report["sparsity"] >= 0.15
+    assert "task" in report["losses_final"]
+    student: Any = l0prune.load(run)
+    l0prune_call("export", run, "--to", "huggingface", "--out", tmp_path / "hf").succeeded()
+    exported = getattr(transformers, opener).from_pretrained(tmp_path / "hf", trust_remote_code=True)
+    assert all(torch.equal(exported.state_dict()[key], tensor) for key, tensor in student.state_dict().items())
+    asked = ("--task", "asr", "--data", data, "--device", "cpu", "--json")
+    found = json.loads(l0prune_call("evaluate", run, *asked).succeeded().out)
+    assert list(found["models"]) == [str(teacher), str(run)]
 
 
 @pytest.mark.parametrize("name", ["classes", "x-vector", "frames", "whisper-classes"])

@@ -99,6 +99,8 @@ def test_set_reaches_every_setting_and_wins_over_the_file(shown, tmp_path: Path)
     ("flags", "words"),
     [
         (["--set", "joint.stpes=3"], ["no such setting: joint.stpes", "did you mean 'steps'?"]),
+        (["--set"], ["option '--set' requires an argument", "see l0prune compress --plugin forms --help"]),
+        (["--set", "width=3"], ["no such setting: width", "did you mean 'forms.width'?"]),
         (["--set", "jiont.steps=3"], ["no such setting: jiont", "did you mean 'joint'?"]),
         (["--set", "forms.wdith=3"], ["no such setting: forms.wdith", "did you mean 'width'?"]),
         (["--set", "joint.steps=1.5"], ["wrong type: joint.steps", "got 1.5", "expected a whole number"]),

@@ -141,7 +141,7 @@ def test_a_teacher_goes_out_and_comes_back_the_same(tmp_path: Path, name: str) -
     assert relative_difference(expected[1:-1], list(outputs.hidden_states[1:-1])) <= 1e-5
 
 
-BUNDLES = sorted(teachers._bundles())
+BUNDLES = sorted(teachers.bundles_by_name())
 
 
 @pytest.mark.parametrize("name", BUNDLES)

@@ -103,3 +103,24 @@ def test_without_logits_to_match_the_teachers_decoder_is_silent(prepare: Any) ->
             again = task.objective(batch)
         assert len(spoken) == calls
         torch.testing.assert_close(again.total, losses.total.detach())
+
+
+def test_long_clips_are_left_out_or_split_and_strange_characters_are_named(prepare: Any, tmp_path: Path) -> None:
+    rows = ["path\ttext"]
+    for number, seconds in enumerate((1, 1, 9, 1)):
+        soundfile.write(tmp_path / f"{number}.wav", np.zeros(16_000 * seconds), 16_000)
+        rows.append(f"{number}.wav\ta ? b")
+    (tmp_path / "list.tsv").write_text("\n".join(rows) + "\n")
+    # With their transcripts they cannot be cut.
+    facts = prepare(data=[str(tmp_path / "list.tsv")], join_clips=False).facts
+    assert "1 longer than 4 s left out: 2.wav first" in facts["data"]
+    assert facts["teacher"].endswith("left out of transcripts, 3 characters outside the vocabulary: '?' (3)")
+    (tmp_path / "list.tsv").unlink()
+    task = prepare(data=[str(tmp_path)], join_clips=False, task_weight=0.0)
+    assert "1 longer than 4 s split" in task.facts["data"]
+    assert isinstance(task.batches, PieceBatches)
+    pieces = task.batches.pieces
+    heard = sum(piece.seconds for piece in pieces) + sum(batch.seconds for batch in task.evaluation)
+    # All twelve seconds, no more than four at once.
+    assert heard == pytest.approx(12, abs=1)
+    assert max(piece.seconds for piece in pieces) <= 4

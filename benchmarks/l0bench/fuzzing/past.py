@@ -40,6 +40,12 @@ def _wide(tree: dict[str, Any]) -> None:
         place["index"] = {"offset": 0, "width": 10**6}
 
 
+def _as_folder(data: bytes) -> bytes:
+    """The last part's attributes in an archive's directory say that it is a folder."""
+    place = data.rindex(b"PK\1\2") + 38
+    return data[:place] + b"\x10" + data[place + 1 :]
+
+
 _DEEP_TUPLES = _archive(b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s.")
 
 PAST: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
@@ -68,6 +74,8 @@ PAST: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "10,000,000 layers, verified": ("model.json, verified", _architecture(encoder_num_layers=10**7)),
     "100,000,000 buckets": ("model.json", _architecture(encoder_num_buckets=10**8, encoder_max_distance=10**9)),
     "a million indices a unit": ("model.json", _edited(_wide)),
+    "heads of fewer layers than there are": ("model.json", _architecture(encoder_remaining_heads=[[0]])),
+    "widths of fewer layers than there are": ("model.json", _architecture(encoder_ff_interm_features=[3])),
     "a stride of 500,000": ("model.json", _architecture(extractor_conv_layer_config=[[4, 10, 5], [4, 3, 500_000]])),
     "an archive that inflates": (
         "pickle",
@@ -75,6 +83,7 @@ PAST: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     ),
     "tuples 200,000 deep": ("pickle", lambda _data: _DEEP_TUPLES),
     "the same in a checkpoint": ("checkpoint", lambda _data: sealed(_DEEP_TUPLES)),
+    "a part of an archive that is marked as a folder": ("pickle", _as_folder),
     "a text of 2^60 bytes": ("pickle", lambda _data: b"\x80\x04\x8d" + struct.pack("<Q", 2**60) + b"x."),
     "a set with attributes": ("pickle", lambda _data: pickle.dumps({"state_dict": {1, 2}, "config": 3})),
 }

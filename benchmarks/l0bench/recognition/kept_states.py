@@ -80,12 +80,13 @@ def kept(name: str, windows: Sequence[Window], recogniser: Recogniser, material:
     if not folder.exists():
         with assembled(folder) as made:
             made.mkdir()
-            _keep(windows, recogniser, made)
+            keep_states(windows, recogniser, made)
     return Windows(folder)
 
 
 @torch.no_grad()
-def _keep(windows: Sequence[Window], recogniser: Recogniser, folder: Path) -> None:
+def keep_states(windows: Sequence[Window], recogniser: Recogniser, folder: Path) -> None:
+    """Compute the states of some windows and write them to a folder."""
     features = [recogniser.features([w.samples for w in windows[i : i + 64]]) for i in range(0, len(windows), 64)]
     spectra = torch.cat(features)
     states: list[list[np.ndarray]] = []

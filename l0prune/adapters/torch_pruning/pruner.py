@@ -104,7 +104,7 @@ class Pruner:
         *,
         pruning_ratio: float = 0.5,
         iterative_steps: int = 1,
-        iterative_pruning_ratio_scheduler: Callable[[float, int], Sequence[float]] = linear_scheduler,
+        iterative_pruning_ratio_scheduler: Callable[[float, int], Sequence[float]] | None = linear_scheduler,
         ignored_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
         round_to: int | None = None,
         num_heads: dict[nn.Module, int] | None = None,
@@ -150,7 +150,8 @@ class Pruner:
                 model, example_inputs, target_sparsity=pruning_ratio, **self._groups(), **self._settings
             )
             return
-        self._ratios = list(iterative_pruning_ratio_scheduler(pruning_ratio, iterative_steps))
+        scheduler = iterative_pruning_ratio_scheduler or linear_scheduler
+        self._ratios = list(scheduler(pruning_ratio, iterative_steps))
         if len(self._ratios) != iterative_steps + 1:
             got, expected = f"{len(self._ratios)} ratios", f"{iterative_steps + 1}: one before and one after each step"
             raise ConfigError("iterative_pruning_ratio_scheduler", got=got, expected=expected)

@@ -27,6 +27,14 @@ def _blank(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
         tracer.make_blank(out)
 
 
+@rule("eye")
+def _eye(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
+    """Rows and columns of a unit matrix are the same units, those of what it is multiplied with."""
+    if out.ndim == 2 and out.shape[0] == out.shape[1] > 1:
+        atoms = tracer.new_atoms(out.shape[0])
+        tracer.set(out, [Block((dim,), atoms) for dim in range(2)], constant=True)
+
+
 @rule("copy")
 def _copy(tracer: Tracer, args: Sequence[Any], out: Tensor) -> None:
     """Writing into a part of a blank tensor: the rest of it is as long as what is written."""
@@ -55,14 +63,43 @@ def pointwise(tracer: Tracer, operands: Sequence[Tensor], out: Any) -> None:
         tracer.set(result, unified(tracer, operands, result.ndim))
 
 
+def is_made(tracer: Tracer, x: Tensor) -> bool:
+    """Whether a tensor was made on the way, dropout's noise say, and has met nothing yet.
+
+    It is as long as what it meets first, and as that alone from then on.
+    """
+    return not tracer.facts(x).blocks and tracer.blank_under(x) is not None
+
+
 def unified(tracer: Tracer, operands: Sequence[Tensor], ndim: int) -> list[Block]:
     """Atoms of a broadcast combination; what stands on one dimension of several operands is unified."""
     operands = [operand for operand in operands if operand.ndim and operand.numel() > 1]
-    # A tensor made on the way (dropout's noise, say) is as long as what it meets.
-    operands = [o for o in operands if tracer.facts(o).blocks or tracer.blank_under(o) is None] or operands
+    made = [operand for operand in operands if is_made(tracer, operand)]
+    operands = [o for o in operands if not any(o is one for one in made)] or operands
     if len(operands) > 1 and all(tracer.facts(operand).constant for operand in operands):
         # Of weights that are multiplied one is gated: a scale rather than what may be normalised by its own length.
         operands = sorted(operands, key=Tensor.numel)
+    blocks = _unified_joint(tracer, operands, ndim)
+    taken = {d for block in blocks for d in block.dims}
+    for dim in range(ndim):
+        if dim in taken:
+            continue
+        present = [o for o in operands if dim >= ndim - o.ndim and o.shape[dim - ndim] > 1]
+        found = [tracer.along(operand, dim - ndim) for operand in present]
+        first = next((atoms for atoms in found if atoms is not None), None)
+        if first is None:
+            blocks += [] if present else _length_of_later(tracer, made, dim - ndim, dim)
+            continue
+        for atoms in found:
+            tracer.unify(first, atoms)
+        if goes_on(tracer, first, found):
+            blocks.append(Block((dim,), first))
+    _lend(tracer, made, blocks, ndim)
+    return blocks
+
+
+def _unified_joint(tracer: Tracer, operands: Sequence[Tensor], ndim: int) -> list[Block]:
+    """The same for blocks of several dimensions, where all operands have them in one form; else they are settled."""
     joint = [b for operand in operands for b in _aligned(tracer, operand, ndim) if len(b.dims) > 1]
     if joint and not all(_same_or_absent(tracer, operand, ndim, joint) for operand in operands):
         for operand in operands:
@@ -78,20 +115,21 @@ def unified(tracer: Tracer, operands: Sequence[Tensor], ndim: int) -> list[Block
             if other.dims == block.dims:
                 tracer.unify(block.atoms, other.atoms)
         blocks.append(block)
-    taken = {d for block in blocks for d in block.dims}
-    for dim in range(ndim):
-        if dim in taken:
-            continue
-        present = [o for o in operands if dim >= ndim - o.ndim and o.shape[dim - ndim] > 1]
-        found = [tracer.along(operand, dim - ndim) for operand in present]
-        first = next((atoms for atoms in found if atoms is not None), None)
-        if first is None:
-            continue
-        for atoms in found:
-            tracer.unify(first, atoms)
-        if goes_on(tracer, first, found):
-            blocks.append(Block((dim,), first))
     return blocks
+
+
+def _lend(tracer: Tracer, made: Sequence[Tensor], blocks: Sequence[Block], ndim: int) -> None:
+    """Let tensors made on the way carry from now on what they have met."""
+    for one in made:
+        before = ndim - one.ndim
+        mine = [b for b in blocks if all(d >= before and one.shape[d - before] > 1 for d in b.dims)]
+        tracer.set(one, [Block(tuple(d - before for d in block.dims), block.atoms) for block in mine])
+
+
+def _length_of_later(tracer: Tracer, made: Sequence[Tensor], place: int, dim: int) -> list[Block]:
+    """A dimension of tensors made on the way alone: what it meets later decides how long it is."""
+    lengths = [o.shape[place] for o in made if -place <= o.ndim and o.shape[place] > 1]
+    return [Block((dim,), tracer.new_atoms(lengths[0]))] if lengths else []
 
 
 def goes_on(tracer: Tracer, first: Atoms, found: Sequence[Atoms | None]) -> bool:

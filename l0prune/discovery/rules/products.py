@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from l0prune.discovery.rules.elementwise import unified
+from l0prune.discovery.rules.elementwise import is_made, unified
 from l0prune.discovery.rules.registry import across, rule, tensors
 from l0prune.discovery.traced import Atoms, Block
 from l0prune.discovery.tracer import Tracer
@@ -238,7 +238,10 @@ def _attention(tracer: Tracer, args: Sequence[Any], out: Any) -> None:
         tracer.unify(heads, theirs if theirs is None else np.repeat(theirs, share))
     for mask in tensors(args[3:]):
         if mask.ndim >= 3 and mask.shape[-3] > 1:
-            tracer.unify(heads, tracer.along(mask, -3))
+            if heads is not None and is_made(tracer, mask):
+                tracer.set(mask, [Block((mask.ndim - 3,), heads)])
+            else:
+                tracer.unify(heads, tracer.along(mask, -3))
     result = out if isinstance(out, Tensor) else out[0]
     features = tracer.along(value, -1)
     found = ((0, tracer.along(query, 0)), (result.ndim - 3, heads), (result.ndim - 1, features))

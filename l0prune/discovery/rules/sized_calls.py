@@ -1,4 +1,4 @@
-"""Calls that take sizes, `x.reshape(B, N, C)` say: where they stand in the source, and what their sizes count."""
+"""Calls that take sizes, `x.reshape(B, N, C)` say, and slices: where they stand in the source, and what they count."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ from l0prune.support import sized_call_of
 
 _TORCH, _OWN = (f"{Path(str(module.__file__)).parent}{os.sep}" for module in (torch, sys.modules["l0prune"]))
 _RESHAPES = {"view", "_unsafe_view", "reshape", "_reshape_alias"}
-SIZED = {*_RESHAPES, "expand", "split", "split_with_sizes"}
+SIZED = {*_RESHAPES, "expand", "split", "split_with_sizes", "slice"}
 """Operators that sizes are given to."""
 
 
@@ -29,13 +29,23 @@ def note_sizes(tracer: Tracer, name: str, args: Sequence[Any], out: Any) -> None
     x = args[0]
     if module is None or not any(block.atoms.any() for block in tracer.carried_by(x)):
         return
+    bounds = _sliced(tracer, x, args) if name == "slice" else []
+    if bounds is None:
+        return
     frame = _caller(sys._getframe())
     if frame is None or (found := sized_call_of(module, frame)) is None:
         return
     method, place = found
-    dims = _reshaped(tracer, x, out) if name in _RESHAPES else _expanded(tracer, x, out) if name == "expand" else None
-    dims = dims or _split(tracer, x, out, args[1], (args[2] if len(args) > 2 else 0) % x.ndim)
-    tracer.trace.calls.append(TracedCall(tracer.here, type(module), method, place, tuple(dims)))
+    if name in _RESHAPES:
+        dims = _reshaped(tracer, x, out)
+    elif name == "expand":
+        dims = _expanded(tracer, x, out)
+    elif name == "slice":
+        dims = bounds
+    else:
+        dims = _split(tracer, x, out, args[1], (args[2] if len(args) > 2 else 0) % x.ndim)
+    is_split = name == "split_with_sizes" or (name == "split" and not isinstance(args[1], int))
+    tracer.trace.calls.append(TracedCall(tracer.here, type(module), method, place, tuple(dims), is_split))
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:
@@ -70,8 +80,15 @@ def _reshaped(tracer: Tracer, x: Tensor, out: Tensor) -> list[SizedDim]:
         return [SizedDim(length, None, ()) for length in out.shape]
     _, inner, outer = factors
     owner = {k: d for d, ks in enumerate(inner) for k in ks}
+
+    def whole(ks: Sequence[int]) -> tuple[int, ...]:
+        """The operand's dimensions that factors are the whole of, if they are."""
+        dims = tuple(dict.fromkeys(owner[k] for k in ks))
+        return dims if {k for dim in dims for k in inner[dim]} == set(ks) else ()
+
     return [
-        SizedDim(length, results[d], tuple(sources[owner[k]] for k in outer[d])) for d, length in enumerate(out.shape)
+        SizedDim(length, results[d], tuple(sources[owner[k]] for k in outer[d]), whole(outer[d]))
+        for d, length in enumerate(out.shape)
     ]
 
 
@@ -84,3 +101,14 @@ def _split(tracer: Tracer, x: Tensor, out: Any, sizes: Any, dim: int) -> list[Si
     parts = tensors(out)[:1] if isinstance(sizes, int) else tensors(out)
     found = [(_sources(tracer, part)[dim], _results(tracer, part)[dim]) for part in parts]
     return [SizedDim(part.shape[dim], atoms, (source,)) for part, (source, atoms) in zip(parts, found, strict=True)]
+
+
+def _sliced(tracer: Tracer, x: Tensor, args: Sequence[Any]) -> list[SizedDim] | None:
+    """Where a part of a dimension with units begins, and where it ends; None where nothing counts units."""
+    dim, step = args[1] if len(args) > 1 else 0, args[4] if len(args) > 4 else 1
+    atoms, source, length = _results(tracer, x)[dim], _sources(tracer, x)[dim], x.shape[dim]
+    places = [args[place] if len(args) > place else None for place in (2, 3)]
+    bounds = [at if type(at) is int and 0 < at < length else None for at in places]
+    if atoms is None or step != 1 or bounds == [None, None]:
+        return None
+    return [SizedDim(0, None, ()) if at is None else SizedDim(at, atoms[:at], (source,)) for at in bounds]

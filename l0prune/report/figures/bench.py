@@ -98,6 +98,8 @@ def _speedup(
     alt = f"{title}: {'; '.join(found)}."
 
     def paint(axes: Any) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         largest = max(sizes[row["model"]] for row in rows)
         for label, row in zip(figure_labels(variants, _LETTERS), rows, strict=True):
             own = [other for other in rows if other["model"] == row["model"]]
@@ -107,6 +109,9 @@ def _speedup(
             look = _look(row, short) | {"linestyle": ""}
             axes.errorbar([place], [ratio["median"]], error, capsize=2, label=label, **look)
         axes.set_xlim(0, 1.1 * largest / 1e6)
+        # Long numbers near the edge would stand beyond it.
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("million parameters")
         axes.set_ylabel("times faster")
 

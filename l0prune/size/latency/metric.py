@@ -12,8 +12,9 @@ from l0prune.measuring import linear_layers_in_int8
 from l0prune.size.latency.meet import meet_target
 from l0prune.size.latency.model import POOR, LatencyModel, measure_latency
 from l0prune.size.latency.target import sparsity_for
-from l0prune.size.metric import Cut, Facts, Metric, Subject, Target, Wish, register_metric
+from l0prune.size.metric import Cut, Facts, Metric, Subject, Target, register_metric
 from l0prune.size.polynomial import SizeModel
+from l0prune.size.wish import Wish
 
 
 class Latency(Metric):

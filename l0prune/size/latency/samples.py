@@ -44,7 +44,7 @@ class Samples:
         seed: int,
     ) -> None:
         self.groups, self.observe, self.device = groups, observe, next(model.parameters()).device
-        self.blocks = _blocks(model, groups)
+        self.blocks = blocks_of(model, groups)
         """B modules that are timed."""
         self._deploy, self._dense = deploy, deploy(copied(model).eval()).eval()
         self._model, self._shapes = copied(model).eval(), model_shapes(model)
@@ -150,7 +150,7 @@ def clocks(
             handle.remove()
 
 
-def _blocks(model: nn.Module, groups: Sequence[PruneGroup]) -> list[str]:
+def blocks_of(model: nn.Module, groups: Sequence[PruneGroup]) -> list[str]:
     """The modules that are timed: what a group bypasses, and the parents of other layers that it stands on.
 
     A list of modules is never called itself: of its layers each is a block.

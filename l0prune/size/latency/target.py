@@ -3,7 +3,7 @@
 from l0prune.errors import ConfigError, TargetError
 from l0prune.size.latency.fit import MS
 from l0prune.size.latency.model import LatencyModel
-from l0prune.size.metric import Wish
+from l0prune.size.wish import Wish
 from l0prune.support import plain
 
 _LEAST = 0.01

@@ -204,8 +204,8 @@ def _pieces(options: SpeechOptions, teacher: SpeechNetwork, seed: int) -> tuple[
     pieces, facts = _found(options, teacher, seed)
     own = teacher.longest_seconds or math.inf
     if options.window_seconds > own:
-        expected = f"at most {own:g}"
-        raise ConfigError("the network has no such window", where="speech.window_seconds", expected=expected)
+        got, expected = f"{options.window_seconds:g}", f"at most {own:g}"
+        raise ConfigError("the network has no such window", where="speech.window_seconds", got=got, expected=expected)
     longest = min(own, options.window_seconds or math.inf, math.inf if teacher.window_seconds else options.max_seconds)
     whole = [one for one in pieces if one.seconds <= longest]
     too_long = [one for one in pieces if one.seconds > longest]

@@ -67,7 +67,7 @@ def make_task(options: SpeechOptions, run: RunConfig) -> Task:
     kinds = _check_terms(options, run, weights, layers, streams=streams)
     _check_lengths(options, teacher.config["extractor_conv_layer_config"])
     data = _find(options, run.seed)
-    held_out, train = _split(data.sounds, options.evaluation_seconds)
+    held_out, train = held_out_and_train(data.sounds, options.evaluation_seconds)
     batches = AudioBatches(
         clips=train,
         batch_seconds=options.batch_seconds,
@@ -309,7 +309,7 @@ def _find(options: SpeechOptions, seed: int) -> Sounds:
         return find_sounds(paths, min_seconds=options.min_seconds, short_clips=options.short_clips, seed=seed)
 
 
-def _split(clips: tuple[Sound, ...], evaluation_seconds: float) -> tuple[list[Sound], list[Sound]]:
+def held_out_and_train(clips: tuple[Sound, ...], evaluation_seconds: float) -> tuple[list[Sound], list[Sound]]:
     """Evenly spaced clips for evaluation, at most a fifth of the audio, and the others for training."""
     total = sum(clip.duration_seconds for clip in clips)
     wanted = min(evaluation_seconds, total / 5)

@@ -90,6 +90,9 @@ def test_a_scheduler_gives_the_ratios() -> None:
     pruner.step()
     expected = prune(settled(Residual), X, target_sparsity=0.5)
     assert parameters(model) == parameters(expected) <= 0.5 * before
+    # None is torch-pruning's own, which is linear.
+    other = Pruner(model, X, "magnitude", iterative_steps=2, iterative_pruning_ratio_scheduler=None)
+    assert other.iterative_steps == 2
 
 
 def test_ignored_layers_keep_their_outputs_and_round_to_holds() -> None:

@@ -76,8 +76,8 @@ def test_what_a_bad_step_goes_back_to_moves_with_the_model() -> None:
     pruner = make(controller=PUBLISHED)
     pruner.model.to("meta")
     controller = controller_of(pruner)
-    controller._put_back()
-    assert {tensor.device.type for tensor in [*controller._good, controller._bad]} == {"meta"}
+    controller.put_back()
+    assert {tensor.device.type for tensor in [*controller.last_good, controller.bad_steps]} == {"meta"}
 
 
 COMPACTION = CompactionConfig(every_steps=2, patience=1, least_share=0.0)

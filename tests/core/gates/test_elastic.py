@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_training import controller_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -82,7 +83,7 @@ def test_a_network_has_the_units_of_smaller_ones(pruner: l0prune.L0Pruner) -> No
 
 
 def elastic_of(pruner: l0prune.L0Pruner) -> ElasticController:
-    return pruner._controller.elastic
+    return controller_of(pruner).elastic
 
 
 def split(pruner: l0prune.L0Pruner, kept: Any, order: Any) -> Any:

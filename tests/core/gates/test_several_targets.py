@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_training import controller_of
 from torch import nn
 from torch.nn import functional as F
 
@@ -76,7 +77,7 @@ def test_multipliers_bring_every_size_to_its_target(kind: Any) -> None:
     assert found[1] > 0.6 - 0.05
     assert min(found[0] - 0.5, found[1] - 0.6) < 0.1
     # A pair for each target, or an integral for each and their factor.
-    assert len(pruner._controller.controller.multiplier_values()) == (4 if kind == "lagrangian" else 3)
+    assert len(controller_of(pruner).controller.multiplier_values()) == (4 if kind == "lagrangian" else 3)
     pruner.finalize()
     assert all(row["size"] <= row["budget"] for row in pruner.report.targets)
 

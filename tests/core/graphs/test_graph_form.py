@@ -361,3 +361,32 @@ def test_lengths_that_the_network_fixes_are_checked() -> None:
     smaller = l0prune.prune(Fixed(), X, target_sparsity=0.5, form="graph", round_to=1)
     with pytest.raises(RuntimeError, match=r"has to be|is invalid for input"):
         smaller(sequences(1, 2 * BATCH * LENGTH))
+
+
+class Cast(nn.Module):
+    """A norm in float32, whatever the weights are, whose outputs have the dtype of its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(3, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(x)
+        y = x.to(torch.float32)
+        return self.head((y * y.abs().mean(1, keepdim=True).rsqrt()).to(x.dtype).relu())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_follows_the_weights_dtype_does_so_in_the_graph(dtype: torch.dtype, tmp_path: Path) -> None:
+    x = sequences()
+    torch.manual_seed(0)
+    wide = l0prune.prune(Cast(), x, target_sparsity=0.5, form="graph").eval()
+    half = copied(wide).to(dtype)
+    assert half(x.to(dtype)).dtype is dtype
+    assert relative_difference(wide(x), half(x.to(dtype)).float()) < 2e-2
+    l0prune.save(half, plan_of(half), tmp_path / "half")
+    assert torch.equal(l0prune.load(tmp_path / "half")(x.to(dtype)), half(x.to(dtype)))
+    # A network in half precision is proved in float32.
+    made = l0prune.prune(Cast().to(dtype), x.to(dtype), target_sparsity=0.5, form="graph")
+    assert parameters(made) < parameters(Cast())
+    assert made(x.to(dtype)).dtype is dtype

@@ -208,3 +208,14 @@ def test_autocast_gives_the_dtype_that_an_rms_norm_of_another_class_gives(is_wid
     assert got.dtype == expected.dtype
     torch.testing.assert_close(got, expected, atol=0.02, rtol=0.02)
     assert gated.bfloat16()(x).dtype == torch.bfloat16
+
+
+def test_what_a_gated_norm_gives_may_be_changed_in_place() -> None:
+    norm, x = randomised(nn.LayerNorm(8)), torch.randn(3, 5, 8, dtype=torch.float64, requires_grad=True)
+    gated = gate(norm, -1)
+    found = []
+    for activate in (nn.Hardswish(), nn.Hardswish(inplace=True)):
+        activate(gated(x))[..., OPEN].square().sum().backward()
+        found.append(x.grad)
+        x.grad = None
+    torch.testing.assert_close(found[1], found[0], atol=0, rtol=0)

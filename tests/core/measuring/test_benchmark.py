@@ -160,11 +160,11 @@ def test_what_a_backend_cannot_take_is_said(tmp_path: Path, backend: str) -> Non
 @needs_openvino
 def test_openvino_ends_with_its_last_user(path: Path) -> None:
     process = OpenVinoProcess(path, "float32", 1)
-    child = process._process
+    child = process.process
     del process
     assert child.wait(timeout=30) == 0
     process = OpenVinoProcess(path, "float32", 1)
-    process._process.kill()
+    process.process.kill()
     with pytest.raises(RuntimeError, match="OpenVINO's process ended with status -9"):
         process.prepare({"x": X.numpy()})
 
@@ -172,7 +172,7 @@ def test_openvino_ends_with_its_last_user(path: Path) -> None:
 @needs_openvino
 def test_openvino_reports_nothing_to_its_makers() -> None:
     program = (
-        "import sys; from l0prune.measuring.openvino_process import _import_openvino; _import_openvino();"
+        "import sys; from l0prune.measuring.openvino_process import import_openvino; import_openvino();"
         "assert 'openvino' in sys.modules and sys.modules['openvino_telemetry'] is None"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

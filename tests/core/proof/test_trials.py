@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from l0prune import Bypass, DataError, GatedModel, Norm, Place, ProofError, PruneGroup, Role, consecutive
 from l0prune.proof.exactness import compare
-from l0prune.proof.trials import _emptied, _pattern, find_faults, prove_groups
+from l0prune.proof.trials import find_faults, groups_to_empty, prove_groups, trial_values
 
 Make = Callable[..., tuple[nn.Module, list[PruneGroup]]]
 
@@ -37,8 +37,8 @@ def group_lists(draw: st.DrawFn) -> list[PruneGroup]:
 def test_trials_see_every_unit_closed_and_open_and_every_block_empty_and_open(groups: list[PruneGroup]) -> None:
     blocks = {group.bypass.module for group in groups if group.bypass}
     everything, trials = range(len(groups)), []
-    for trial, emptied in enumerate(_emptied(groups, everything)):
-        trials.append(_pattern(groups, everything, emptied, trial).split([group.units for group in groups]))
+    for trial, emptied in enumerate(groups_to_empty(groups, everything)):
+        trials.append(trial_values(groups, everything, emptied, trial).split([group.units for group in groups]))
     assert len(trials) >= (3 if blocks else 2)
     empty = [{g for g, values in enumerate(trial) if not values.any()} for trial in trials]
     assert {g for trial in empty for g in trial} == {g for g, group in enumerate(groups) if group.bypass}
@@ -62,14 +62,14 @@ def test_most_groups_of_a_size_shrink_differently() -> None:
     place = Place(tensor="t", dim=0, role=Role.CONSUMES, index=consecutive(24))
     groups = [PruneGroup(name=str(g), kind="unit", units=24, places=(place,)) for g in range(12)]
     for trial in range(2):
-        closed = {int((values == 0).sum()) for values in _pattern(groups, range(12), set(), trial).split(24)}
+        closed = {int((values == 0).sum()) for values in trial_values(groups, range(12), set(), trial).split(24)}
         assert len(closed) > 6
 
 
 def test_units_out_of_the_closing_groups_stay_open() -> None:
     place = Place(tensor="t", dim=0, role=Role.CONSUMES, index=consecutive(4))
     groups = [PruneGroup(name=name, kind="unit", units=4, places=(place,)) for name in "ab"]
-    first, second = _pattern(groups, [1], set(), 0).split(4)
+    first, second = trial_values(groups, [1], set(), 0).split(4)
     assert first.tolist() == [1.0] * 4
     assert 1 <= (second == 0).sum() <= 3
 

@@ -48,6 +48,8 @@ def rows() -> list[dict[str, Any]]:
 
 def test_the_files_say_what_the_pruner_says(tmp_path: Path) -> None:
     pruner = trained()
+    with pytest.raises(l0prune.ConfigError, match=r"evaluate gives no number \(got str, expected a number"):
+        pruner.finalize(evaluate=lambda model: "low")  # pyright: ignore[reportArgumentType]
     smaller = pruner.finalize(evaluate=lambda model: float(model(*inputs()).square().mean()))
     folder = pruner.save_run(tmp_path / "run", metrics=rows(), final_loss=0.25, seed=3)
     assert folder == tmp_path / "run"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import l0prune
 from l0prune.size import Disk, Subject, metric_named
-from l0prune.size.disk import _header, _saved
+from l0prune.size.disk import header_bytes, saved_tensors
 
 NETWORKS = ["mlp", "cnn", "transformer"]
 
@@ -45,7 +45,7 @@ def network(name: str) -> tuple[nn.Module, Tensor]:
 
 def saved_bytes(model: nn.Module, dtype: torch.dtype | None, path: Path) -> tuple[int, int]:
     """Bytes of the tensors, and of the whole file."""
-    tensors = {name: tensor.detach() for name, tensor in _saved(model).items()}
+    tensors = {name: tensor.detach() for name, tensor in saved_tensors(model).items()}
     if dtype:
         tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -59,11 +59,12 @@ def test_it_is_what_a_file_takes(name: str, dtype: torch.dtype | None, tmp_path:
     model, x = network(name)
     groups = l0prune.inspect(model, x).groups
     size = Disk(dtype).size(Subject(model=model, groups=tuple(groups), observe=lambda net: net(x)))
-    shapes = {key: tuple(tensor.shape) for key, tensor in _saved(model).items()}
+    shapes = {key: tuple(tensor.shape) for key, tensor in saved_tensors(model).items()}
     each = {
-        key: t.element_size() if dtype is None or not t.is_floating_point() else 2 for key, t in _saved(model).items()
+        key: t.element_size() if dtype is None or not t.is_floating_point() else 2
+        for key, t in saved_tensors(model).items()
     }
-    header = _header(shapes, each)
+    header = header_bytes(shapes, each)
     tensors, whole = saved_bytes(model, dtype, tmp_path / "dense")
     assert size.total == tensors + header
     # Shorter names of dtypes, and another order.
@@ -87,7 +88,7 @@ def test_a_budget_in_bytes_is_met_from_below(name: str, tmp_path: Path) -> None:
     assert whole <= most
     half = l0prune.prune(model, x, metric="disk-float16", target_sparsity=0.3, round_to=1)
     _, whole = saved_bytes(half, torch.float16, tmp_path / "half")
-    assert whole <= 0.7 * saved_bytes(model, torch.float16, tmp_path / "dense")[1] + 8 * len(_saved(model))
+    assert whole <= 0.7 * saved_bytes(model, torch.float16, tmp_path / "dense")[1] + 8 * len(saved_tensors(model))
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "tied"])
@@ -95,7 +96,7 @@ def test_quantised_matrices_come_with_their_scales(name: str, tmp_path: Path) ->
     def file_of(model: nn.Module) -> tuple[int, int]:
         """Bytes of the tensors, and of the whole file."""
         tensors: dict[str, Tensor] = {}
-        for key, tensor in _saved(model).items():
+        for key, tensor in saved_tensors(model).items():
             if isinstance(tensor, nn.Parameter) and tensor.ndim > 1:
                 scale = tensor.detach().flatten(1).abs().amax(1).clamp_min(1e-9) / 127
                 rows = scale.view(-1, *[1] * (tensor.ndim - 1))
@@ -113,7 +114,7 @@ def test_quantised_matrices_come_with_their_scales(name: str, tmp_path: Path) ->
     tensors, whole = file_of(model)
     header = size.total - tensors
     assert header > 0
-    assert 0 <= size.total - whole <= 16 * len(_saved(model))
+    assert 0 <= size.total - whole <= 16 * len(saved_tensors(model))
     for target in (0.2, 0.4):
         smaller = l0prune.prune(model, x, target_sparsity=target, metric="disk-int8", round_to=1)
         kept = l0prune.plan_of(smaller).kept_counts

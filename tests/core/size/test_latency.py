@@ -17,13 +17,13 @@ from l0prune import Bypass, GatedModel, Place, PruneGroup, Role, TargetError, co
 from l0prune.discovery.follow import trace
 from l0prune.measuring import parameters
 from l0prune.pruner.inspection import inspect
+from l0prune.size import Wish
 from l0prune.size.latency import meet
 from l0prune.size.latency import model as latency_model
 from l0prune.size.latency.fit import MS, TICKS, fit_robustly, least_squares
 from l0prune.size.latency.model import LatencyModel, measure_latency
-from l0prune.size.latency.samples import _blocks
+from l0prune.size.latency.samples import blocks_of
 from l0prune.size.latency.target import sparsity_for
-from l0prune.size.metric import Wish
 from l0prune.size.polynomial import SizeModel
 from l0prune.size.selection import budget_for
 
@@ -285,7 +285,7 @@ def test_no_module_is_timed_within_another() -> None:
     model = Scaled()
     groups = inspect(model, torch.randn(3, 4)).groups
     assert any(place.tensor == "scale" for group in groups for place in group.places)
-    assert _blocks(model, groups) == [""]
+    assert blocks_of(model, groups) == [""]
 
 
 @pytest.mark.parametrize(("ms", "params", "binding"), [(15.0, 0.95, "latency"), (21.0, 0.3, "params")])

@@ -52,12 +52,58 @@ class Strange(Metric):
         return self.made(subject)
 
 
+class Fixed(SizeModel):
+    """A size of one's own that says something else than what it counts."""
+
+    def __init__(self, said: Any, groups: Any) -> None:
+        super().__init__(groups, {((0, 1),): 1}, total=said)
+
+
+class Says(HiddenWidth):
+    """Gives what it is told for the share that is left, and for what it measures at the cut."""
+
+    name, measured_at_cut = "says", True
+
+    def __init__(self, *, left: Any = 0.5, found: Any = None) -> None:
+        self.share, self.found = left, {} if found is None else found
+
+    def meet(self, *_: Any) -> Any:
+        return self.found
+
+    def left(self, *_: Any) -> Any:
+        return self.share
+
+
+@pytest.mark.filterwarnings("ignore:the gates are at an expected sparsity")
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"left": "half"}, "the metric gives no share that is left: says .got 'half', expected a finite number"),
+        ({"left": float("nan")}, "the metric gives no share that is left: says .got nan"),
+        ({"found": "fast"}, "the metric gives no facts: says .got 'fast', expected a mapping by name"),
+    ],
+)
+def test_a_metric_that_answers_nonsense_at_the_cut_is_named(answers: Any, message: str) -> None:
+    pruner = l0prune.wrap(Net(), batch()[0], target_sparsity=0.5, metric=Says(**answers), controller=FAST)
+    train(pruner, adam(pruner), 2)
+    with pytest.raises(ConfigError, match=message):
+        pruner.finalize()
+    # Nothing is lost: a metric that is mended serves the same training.
+    for name, value in vars(Says()).items():
+        setattr(pruner.target.metric, name, value)
+    pruner.finalize()
+
+
 @pytest.mark.parametrize(
     ("size", "message"),
     [
         (lambda subject: 12.0, "the metric gives no size: strange .got float, expected a SizeModel"),
         (lambda subject: SizeModel(subject.groups, {}), "the metric counts nothing: strange"),
         (lambda subject: SizeModel(subject.groups, {((0, 1),): float("nan")}), "the metric failed: strange.*NaN"),
+        (lambda subject: SizeModel(subject.groups, {((0, 1),): "many"}), "the metric failed: strange.*'many'"),
+        (lambda subject: SizeModel(subject.groups, {((0, 1),): torch.ones(2)}), "strange.*(tensor|only one element)"),
+        (lambda subject: Fixed("big", subject.groups), "the metric's dense size is no number: strange .got 'big'"),
+        (lambda subject: Fixed(float("nan"), subject.groups), "the metric's dense size is no number: strange .got nan"),
         (lambda subject: SizeModel(subject.groups, {((0, 1),): 0.5}), "coefficients are no whole numbers"),
         (lambda subject: 1 / 0, "the metric failed: strange .got ZeroDivisionError"),
     ],
@@ -74,6 +120,11 @@ def test_names_are_taken_once() -> None:
     with pytest.raises(ConfigError, match=r"name of the metric is taken \(got width"):
         register_metric(HiddenWidth())
     second = register_metric(HiddenWidth(), replace=True)
+    for name in ("", 3):
+        other = HiddenWidth()
+        other.name = name  # pyright: ignore[reportAttributeAccessIssue]
+        with pytest.raises(ConfigError, match="the metric has no name: HiddenWidth"):
+            register_metric(other)
     assert metric_named("width") is second
     with pytest.raises(
         ConfigError,

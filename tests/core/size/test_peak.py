@@ -30,7 +30,7 @@ def sizes(draw: st.DrawFn) -> PeakSize:
 
 
 def parts(size: PeakSize) -> tuple[SizeModel, list[SizeModel]]:
-    return SizeModel(size._groups, size.always), [SizeModel(size._groups, moment) for moment in size.moments]
+    return SizeModel(size.groups, size.always), [SizeModel(size.groups, moment) for moment in size.moments]
 
 
 @settings(deadline=None, max_examples=25)
@@ -58,13 +58,13 @@ def test_it_is_the_largest_moment_and_what_is_always_there(size: PeakSize, seed:
 def test_nothing_is_lost_where_units_or_moments_go(size: PeakSize, seed: int) -> None:
     random = np.random.default_rng(seed)
     kept = random.integers(0, size.units + 1)
-    fewer = PeakSize(size._groups, size.always, undominated(size.moments), counts="bytes")
+    fewer = PeakSize(size.groups, size.always, undominated(size.moments), counts="bytes")
     assert fewer.exact(kept) == size.exact(kept)
     numbers = np.flatnonzero(random.uniform(size=len(size.units)) < 0.7).tolist()
     others_whole = np.where(np.isin(np.arange(len(kept)), numbers), kept, size.units)
     assert size.where_others_stay(numbers).exact(kept[numbers]) == size.exact(others_whole)
     others_gone = np.where(np.isin(np.arange(len(kept)), numbers), kept, 0)
-    left = size.restricted([size._groups[g] for g in numbers], numbers)
+    left = size.restricted([size.groups[g] for g in numbers], numbers)
     assert left.exact(kept[numbers]) == size.exact(others_gone)
     assert left.total == size.total
 

@@ -249,3 +249,24 @@ def test_tied_weights_come_back_by_whichever_name_they_are_stored(tmp_path: Path
     loaded = l0prune.load(tmp_path, Tied)
     assert loaded.head.weight is loaded.wte.weight  # pyright: ignore[reportAttributeAccessIssue]
     assert torch.equal(loaded(tokens), pruned(tokens))
+
+
+class Versioned(nn.Sequential):
+    """As torchvision's MNASNet: a state without a version is refused."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: dict, prefix: str, metadata: dict, *others: object) -> None:
+        if metadata.get("version") != 2:
+            raise ValueError("version should be 2")
+        super()._load_from_state_dict(state, prefix, metadata, *others)  # type: ignore[arg-type]
+
+
+def test_a_class_with_versions_of_its_state_is_told_its_own(tmp_path: Path) -> None:
+    def make() -> nn.Module:
+        return Versioned(nn.Linear(4, 8), nn.ReLU(), Versioned(nn.Linear(8, 2)))
+
+    smaller = l0prune.prune(make(), torch.randn(3, 4), target_sparsity=0.5)
+    l0prune.save(smaller, l0prune.plan_of(smaller), tmp_path / "cut")
+    again = l0prune.load(tmp_path / "cut", make)
+    assert torch.equal(again(torch.ones(1, 4)), smaller(torch.ones(1, 4)))

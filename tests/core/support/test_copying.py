@@ -37,6 +37,25 @@ def test_what_a_module_keeps_is_copied_without_its_graph() -> None:
     assert twin.up.weight is not model.up.weight
 
 
+def test_a_copy_shares_no_container_with_its_original_whether_empty_or_not() -> None:
+    model = Keeping()
+    model.seen, model.named, model.picked, model.told = [], {}, set(), [1]
+    # One container under two names stays one.
+    model.also = model.seen
+    twin = copied(model)
+    for part, other in zip(model.modules(), twin.modules(), strict=True):
+        ours, theirs = vars(part), vars(other)
+        assert [*ours] == [*theirs]
+        for name, value in ours.items():
+            assert type(value) is type(theirs[name])
+            if isinstance(value, dict | list | set):
+                assert value is not theirs[name], name
+    assert twin.also is twin.seen
+    assert twin.told == [1]
+    twin.register_forward_hook(lambda *_: pytest.fail("of the copy alone"))
+    model(torch.randn(4, 3))
+
+
 def test_a_tensor_that_a_hook_computes_is_not_frozen_into_a_copy() -> None:
     with pytest.warns(FutureWarning):
         model = nn.utils.weight_norm(nn.Linear(3, 2))

@@ -1,11 +1,12 @@
 """Well-known architectures with random weights: what makes them, and what they are run on."""
 
+from zoo_networks.building import built
 from zoo_networks.images import IMAGE_NETWORKS
-from zoo_networks.inputs import Inputs, Network, others
+from zoo_networks.inputs import Network
 from zoo_networks.sound import SOUND_NETWORKS
 from zoo_networks.text import TEXT_NETWORKS
 
-__all__ = ["ZOO", "Inputs", "Network", "others"]
+__all__ = ["ZOO", "Network", "built"]
 
 _WIDTHS: dict[str, Network] = {**IMAGE_NETWORKS, **TEXT_NETWORKS, **SOUND_NETWORKS}
 ZOO: dict[str, Network] = {

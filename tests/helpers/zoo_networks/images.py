@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor, nn
 from torchvision.models import segmentation
 
-from zoo_networks.inputs import CROPS, IMAGES, Network
+from zoo_networks.inputs import CROPS, IMAGES, Network, noise
 
 
 class UNet(nn.Module):
@@ -68,6 +68,13 @@ def segformer() -> nn.Module:
         depths=[1, 1, 1, 1], hidden_sizes=[16, 32, 32, 64], num_attention_heads=[1, 2, 2, 4], decoder_hidden_size=32
     )
     return transformers.SegformerForSemanticSegmentation(config)
+
+
+def levit() -> nn.Module:
+    config = transformers.LevitConfig(
+        image_size=64, hidden_sizes=[32, 48, 64], num_attention_heads=[2, 3, 4], depths=[1, 1, 1], key_dim=[8, 8, 8]
+    )
+    return transformers.LevitForImageClassification(config)
 
 
 IMAGE_NETWORKS: dict[str, Network] = {
@@ -128,5 +135,15 @@ IMAGE_NETWORKS: dict[str, Network] = {
     "EdgeNeXt": Network(small("edgenext_xx_small", depths=ONES, dims=DIMS), (IMAGES,)),
     "MobileViT": Network(small("mobilevit_xxs"), (IMAGES,)),
     "MobileViTv2": Network(small("mobilevitv2_050"), (IMAGES,)),
+    "EfficientViT": Network(small("efficientvit_b0"), (IMAGES,)),
+    "EfficientViT-M": Network(
+        small("efficientvit_m0", img_size=128, depth=ONES[:3], embed_dim=DIMS[1:], num_heads=(2, 2, 2)),
+        (noise(2, 3, 128, 128),),
+    ),
+    "LeViT": Network(
+        small("levit_128s", img_size=64, embed_dim=DIMS[1:], num_heads=(2, 3, 4), depth=(1, 1, 1)), (IMAGES,)
+    ),
+    "LeViT (transformers)": Network(levit, (IMAGES,)),
+    "MNASNet": Network(lambda: torchvision.models.mnasnet0_5(num_classes=10), (IMAGES,)),
     "RepViT": Network(small("repvit_m0_9", depth=ONES, embed_dim=DIMS), (IMAGES,)),
 }  # fmt: skip

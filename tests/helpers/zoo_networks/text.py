@@ -1,8 +1,10 @@
 """Networks of text of the zoo, in small configurations with random weights."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import torch
 import transformers
 from torch import Tensor, nn
 
@@ -17,6 +19,10 @@ OLD: dict[str, Any] = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_inner": 128}
 SIDES: dict[str, Any] = {
     "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
     "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "max_position_embeddings": 32, "vocab_size": 100, "pad_token_id": 0,
+}  # fmt: skip
+RELATIVE: dict[str, Any] = {
+    "vocab_size": 100, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "pad_token_id": 0,
+    "decoder_start_token_id": 0,
 }  # fmt: skip
 EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 
@@ -45,6 +51,80 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.encoder(self.embed(x)).mean(1))
+
+
+class Expert(nn.Module):
+    """Two layers and a gate, as experts of language models are."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate, self.up, self.down = nn.Linear(width, inner), nn.Linear(width, inner), nn.Linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+
+
+class ListedExperts(nn.Module):
+    """Experts in a list, each of which is given the tokens that a router picks it for."""
+
+    def __init__(self, width: int = 32, inner: int = 48, count: int = 4) -> None:
+        super().__init__()
+        self.embed, self.norm, self.classify = nn.Embedding(100, width), nn.LayerNorm(width), nn.Linear(width, 10)
+        self.router, self.experts = nn.Linear(width, count), nn.ModuleList(Expert(width, inner) for _ in range(count))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens)
+        rows = self.norm(x).flatten(0, 1)
+        weights, picked = self.router(rows).softmax(-1).topk(2, -1)
+        mixed = torch.zeros_like(rows)
+        for number, expert in enumerate(self.experts):
+            row, place = torch.where(picked == number)
+            mixed.index_add_(0, row, expert(rows[row]) * weights[row, place, None])
+        return self.classify(x + mixed.view_as(x))
+
+
+class LowRank(nn.Module):
+    """A linear layer with an update of low rank beside it, or in its weight."""
+
+    def __init__(self, layer: nn.Linear, rank: int = 4, *, merged: bool) -> None:
+        super().__init__()
+        self.base_layer, self.merged = layer, merged
+        self.lora_A = nn.Linear(layer.in_features, rank, bias=False)
+        self.lora_B = nn.Linear(rank, layer.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.merged:
+            weight = self.base_layer.weight + 2.0 * self.lora_B.weight @ self.lora_A.weight
+            return nn.functional.linear(x, weight, self.base_layer.bias)
+        return self.base_layer(x) + 2.0 * self.lora_B(self.lora_A(x))
+
+
+class WeightNormed(LowRank):
+    """The same with the length of each row of the sum in a parameter of its own (DoRA)."""
+
+    def __init__(self, layer: nn.Linear, rank: int = 4) -> None:
+        super().__init__(layer, rank, merged=False)
+        self.magnitude = nn.Parameter(layer.weight.detach().norm(dim=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        update = self.lora_B(self.lora_A(torch.eye(self.lora_A.weight.shape[1]))).T
+        length = torch.linalg.norm(self.base_layer.weight + 2.0 * update, dim=1)
+        scale = self.magnitude / length
+        return scale * self.base_layer(x) + scale * 2.0 * self.lora_B(self.lora_A(x))
+
+
+def with_low_rank(make: Callable[[nn.Linear], nn.Module]) -> Callable[[], nn.Module]:
+    """A language model, each of whose linear layers in a block has an update."""
+
+    def made() -> nn.Module:
+        model = language("Llama", num_key_value_heads=2)()
+        for path, layer in [*model.named_modules()]:
+            if isinstance(layer, nn.Linear) and ".layers." in path:
+                holder, _, name = path.rpartition(".")
+                setattr(model.get_submodule(holder), name, make(layer))
+        return model
+
+    return made
 
 
 def read(name: str, suffix: str = "ForCausalLM", **sizes: Any) -> Callable[[], nn.Module]:
@@ -106,6 +186,17 @@ TEXT_NETWORKS: dict[str, Network] = {
     "GPT-OSS": Network(language("GptOss", **FEW, num_local_experts=4, num_experts_per_tok=2), TEXT),
     "DeepSeek-V3": Network(deepseek, TEXT),
     "Mamba": Network(language("Mamba", state_size=8), TEXT),
+    "FalconMamba": Network(language("FalconMamba", state_size=8), TEXT),
+    "GPT-Neo": Network(
+        read("GPTNeo", vocab_size=100, hidden_size=64, num_layers=2, num_heads=4, intermediate_size=128, window_size=8,
+             attention_types=[[["global", "local"], 1]], max_position_embeddings=64), TEXT
+    ),
+    "T5": Network(read("T5", "ForConditionalGeneration", **RELATIVE), BOTH),
+    "UMT5": Network(read("UMT5", "ForConditionalGeneration", **RELATIVE), BOTH),
+    "Experts in a list": Network(ListedExperts, (TOKENS,)),
+    "Low-rank updates, beside": Network(with_low_rank(partial(LowRank, merged=False)), TEXT),
+    "Low-rank updates, merged": Network(with_low_rank(partial(LowRank, merged=True)), TEXT),
+    "Low-rank updates, weight-normed": Network(with_low_rank(WeightNormed), TEXT),
     "nn.TransformerEncoder": Network(Encoder, (noise(2, 9, 8),)),
     "LSTM classifier": Network(Recurrent, (TOKENS % 50,)),
     "RoBERTa": Network(encoder("Roberta"), IDS),

@@ -79,8 +79,8 @@ class TestPlanLaws:
     def test_processes_share_out_every_batch_of_the_parts(self, batches: AudioBatches, size: int, split: int) -> None:
         whole = replace(batches, batch_seconds=batches.batch_seconds / split)
         shares = [batches.share(rank=rank, world_size=size, split=split) for rank in range(size)]
-        taken = [list(itertools.islice(share._schedule(0), 6)) for share in shares]
-        expected = list(itertools.islice(whole._schedule(0), 6 * size))
+        taken = [list(itertools.islice(share.schedule(0), 6)) for share in shares]
+        expected = list(itertools.islice(whole.schedule(0), 6 * size))
         assert [batch for turn in zip(*taken, strict=True) for batch in turn] == expected
 
     @laws
@@ -93,8 +93,8 @@ class TestPlanLaws:
     @laws
     @given(plans(), st.integers(0, 60))
     def test_skipping_batches_equals_starting_after_them(self, batches: AudioBatches, position: int) -> None:
-        passed = itertools.islice(batches._schedule(0), position, position + 20)
-        assert list(itertools.islice(batches._schedule(position), 20)) == list(passed)
+        passed = itertools.islice(batches.schedule(0), position, position + 20)
+        assert list(itertools.islice(batches.schedule(position), 20)) == list(passed)
 
     @laws
     @given(plans(), st.integers(1, 7), st.integers(0, 9))
@@ -102,10 +102,10 @@ class TestPlanLaws:
         self, batches: AudioBatches, world_size: int, position: int
     ) -> None:
         ranks = [replace(batches, rank=rank, world_size=world_size) for rank in range(world_size)]
-        shares = [list(itertools.islice(rank._schedule(position), 12)) for rank in ranks]
+        shares = [list(itertools.islice(rank.schedule(position), 12)) for rank in ranks]
         dealt = [batch for step in zip(*shares, strict=True) for batch in step]
         start = position * world_size
-        assert dealt == list(itertools.islice(batches._schedule(start), 12 * world_size))
+        assert dealt == list(itertools.islice(batches.schedule(start), 12 * world_size))
 
     def test_batches_are_full_and_of_similar_lengths(self) -> None:
         durations = np.random.default_rng(0).lognormal(2.3, 0.5, 2_000).clip(1, 35).tolist()

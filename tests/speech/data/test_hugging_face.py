@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 from l0prune_speech.data import find_clips, find_labelled, read
-from l0prune_speech.data.hugging_face import _in_place
+from l0prune_speech.data.hugging_face import files_in_place
 
 from l0prune.errors import DataError
 
@@ -114,7 +114,7 @@ def test_files_that_a_dataset_names_are_read_where_they_are(rows: Any, tmp_path:
         out.write_table(rows.data.table.slice(3, 1))
         out.write_table(rows.data.table.slice(1, 2))
     opened = SimpleNamespace(cache_files=[{"filename": str(tmp_path / "rows.arrow")}], features=rows.features)
-    first, *others = _in_place(opened, {"audio": "speech", "text": "sentence"}, None) or []
+    first, *others = files_in_place(opened, {"audio": "speech", "text": "sentence"}, None) or []
     assert (first.path, first.offset, dict(first.labels)) == (tmp_path / "3.wav", None, {"text": "word 3"})
     assert [dict(one.labels)["text"] for one in others] == ["word 1", "word 2"]
     content = (tmp_path / "rows.arrow").read_bytes()

@@ -35,7 +35,7 @@ def test_the_spectral_convolution_is_the_convolution(kernel: int, groups: int, b
     plain = convolution(8, kernel, groups)
     x = torch.randn(batch, frames, 8)
     spectral = SpectralConvolution(plain)
-    for way in (spectral._spectral, spectral._plain):
+    for way in (spectral.by_spectrum, spectral.by_convolution):
         assert relative_difference(plain(x), nn.functional.gelu(way(x))) < 1e-5
 
 

@@ -57,7 +57,7 @@ def test_relations_are_those_of_the_weights(layout: str, which: str, make_encode
         for clip in range(2):
             bias = None
             if isinstance(layer.attention, WavLMAttention):
-                gate = layer.attention._gate(seen["x"])[clip].numpy()
+                gate = layer.attention.gate(seen["x"])[clip].numpy()
                 bias = gate * seen["position_bias"][0].numpy()
             expected = plain(layer.attention, seen["x"][clip].numpy(), bias, which)
             np.testing.assert_allclose(getattr(heard, which)[2][clip].numpy(), expected, rtol=1e-9, atol=1e-9)

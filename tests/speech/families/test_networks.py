@@ -15,7 +15,7 @@ from l0prune_speech.families import (
     open_network,
 )
 from tiny_networks import LAYERED as LAYOUT
-from tiny_networks import NETWORKS, WAVEFORM, save_network
+from tiny_networks import NETWORKS, WAVEFORM, save_network, skip_where_missing
 
 import l0prune
 from l0prune import ConfigError, DataError
@@ -23,7 +23,7 @@ from l0prune import ConfigError, DataError
 UNITS = ("conv", "head", "ffn")
 LAYERED = ("hubert-layered", "wav2vec2-layered", "wav2vec2-adapter", "w2v-bert", "parakeet", "whisper")
 """Networks to which padding makes no difference."""
-NO_HEADS = ("conformer", "parakeet", "moonshine")
+NO_HEADS = ("conformer", "conformer-x-vector", "parakeet", "moonshine")
 """Networks whose attention is left as it is."""
 
 
@@ -33,8 +33,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made: dict[str, SpeechNetwork] = {}
 
     def get(name: str) -> SpeechNetwork:
-        if name == "parakeet":
-            pytest.importorskip("librosa")
+        skip_where_missing(name)
         if name not in made:
             made[name] = open_network(str(save_network(name, tmp_path_factory.mktemp(name))))
         return made[name]

@@ -11,7 +11,8 @@ import torch
 import transformers
 from l0prune_speech.encoder.modules import SpeechEncoder, normalized
 from l0prune_speech.formats.checkpoint import from_encoder, to_encoder
-from l0prune_speech.formats.huggingface import DEFAULTS, WAVLM_DEFAULTS, from_huggingface, to_huggingface
+from l0prune_speech.formats.huggingface import from_huggingface, to_huggingface
+from l0prune_speech.formats.huggingface_settings import DEFAULTS, WAVLM_DEFAULTS
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 

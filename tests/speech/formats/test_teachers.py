@@ -56,7 +56,7 @@ def test_a_wavlm_bundle_gives_torchaudios_own_features(
 ) -> None:
     config = {**encoder_config, "encoder_num_buckets": 16, "encoder_max_distance": 30}
     bundle = RelativeBundle("", config, 16_000.0, False, "WavLM")
-    monkeypatch.setattr(teachers, "_bundles", lambda: {"SMALL": bundle})
+    monkeypatch.setattr(teachers, "bundles_by_name", lambda: {"SMALL": bundle})
     teacher = load_teacher("SMALL")
     waveforms = torch.randn(2, 1_600)
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_a_bundle_gives_torchaudios_own_features(
     monkeypatch: pytest.MonkeyPatch, encoder_config: dict[str, Any], normalize: bool
 ) -> None:
     bundle = Bundle("", encoder_config, 16_000.0, normalize, "Wav2Vec2")
-    monkeypatch.setattr(teachers, "_bundles", lambda: {"SMALL": bundle})
+    monkeypatch.setattr(teachers, "bundles_by_name", lambda: {"SMALL": bundle})
     teacher = load_teacher("SMALL")
     waveforms = 3 * torch.randn(1, 1_600) + 1
     with torch.no_grad():
@@ -86,14 +86,14 @@ def test_a_bundle_gives_torchaudios_own_features(
 
 def test_a_transcription_head_is_dropped(monkeypatch: pytest.MonkeyPatch, encoder_config: dict[str, Any]) -> None:
     bundle = Bundle("", {**encoder_config, "aux_num_out": 7}, 16_000.0, False, "Wav2Vec2")
-    monkeypatch.setattr(teachers, "_bundles", lambda: {"SMALL": bundle})
+    monkeypatch.setattr(teachers, "bundles_by_name", lambda: {"SMALL": bundle})
     teacher = load_teacher("SMALL")
     assert teacher.encoder.aux is None
     assert teacher.config["aux_num_out"] is None
 
 
 def test_every_bundle_of_the_families_is_offered() -> None:
-    bundles = teachers._bundles()
+    bundles = teachers.bundles_by_name()
     assert {"HUBERT_BASE", "HUBERT_LARGE", "HUBERT_XLARGE", "WAV2VEC2_BASE", "WAV2VEC2_XLSR_300M"} <= set(bundles)
     assert {"WAVLM_BASE", "WAVLM_BASE_PLUS", "WAVLM_LARGE"} <= set(bundles)
     assert all(isinstance(bundle, Wav2Vec2Bundle | Wav2Vec2ASRBundle) for bundle in bundles.values())
@@ -106,7 +106,7 @@ def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch, encoder_
 
     monkeypatch.setattr(Bundle, "_get_state_dict", fail)
     bundle = Bundle("", encoder_config, 16_000.0, False, "Wav2Vec2")
-    monkeypatch.setattr(teachers, "_bundles", lambda: {"SMALL": bundle})
+    monkeypatch.setattr(teachers, "bundles_by_name", lambda: {"SMALL": bundle})
     with pytest.raises(DataError, match="cannot download the teacher: SMALL"):
         load_teacher("SMALL")
 

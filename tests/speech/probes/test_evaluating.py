@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import soundfile
 import torch
-from l0prune_speech.data.audio import Framing, find_clips
+from l0prune_speech.data import Framing, find_clips
 from l0prune_speech.encoder.modules import SpeechEncoder
 from l0prune_speech.probes import clips, evaluating, phones
 from l0prune_speech.probes.corpora.find import open_sets

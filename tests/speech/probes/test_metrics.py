@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from l0prune_speech.probes.metrics import accuracy, edit_distance, equal_error_rate, error_rate
+from l0prune_speech.probes.metrics import accuracy, edit_distance, equal_error_interval, equal_error_rate, error_rate
 
 WORDS = st.text("abc", max_size=6)
 
@@ -93,3 +93,35 @@ def test_equal_error_rate_depends_on_the_order_alone(pairs, scale: float, shift:
     assert equal_error_rate(-scores, ~same) == pytest.approx(found)
     order = np.random.default_rng(0).permutation(len(same))
     assert equal_error_rate(scores[order], same[order]) == pytest.approx(found)
+
+
+def verified(clips: int, apart: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Scores, same and pairs of clips of four speakers, whose vectors are noise around their speaker's."""
+    generator = np.random.default_rng(seed)
+    speakers = np.arange(clips) % 4
+    vectors = apart * np.eye(4)[speakers] + generator.standard_normal((clips, 4))
+    first, second = np.triu_indices(clips, 1)
+    scores = -np.square(vectors[first] - vectors[second]).sum(1)
+    return scores, speakers[first] == speakers[second], (first, second)
+
+
+def test_equal_error_interval_is_around_the_rate_and_narrows_with_clips() -> None:
+    widths = []
+    for clips in (16, 64):
+        scores, same, pairs = verified(clips, apart=1.5)
+        low, high = equal_error_interval(scores, same, pairs)
+        assert low < equal_error_rate(scores, same) < high
+        assert equal_error_interval(3 * scores - 1, same, pairs) == pytest.approx((low, high))
+        widths.append(high - low)
+    assert widths[1] < 0.75 * widths[0]
+    assert equal_error_interval(*verified(16, apart=99)) == (0, 0)
+
+
+def test_equal_error_interval_covers_the_rate_of_many_clips() -> None:
+    scores, same, _ = verified(600, apart=1.5, seed=99)
+    rate = equal_error_rate(scores, same)
+    inside = [
+        low <= rate <= high for low, high in (equal_error_interval(*verified(40, 1.5, seed)) for seed in range(20))
+    ]
+    # 95 % are wanted; of twenty at least 15 with a probability of 0.9997.
+    assert sum(inside) >= 15

@@ -87,6 +87,8 @@ def test_classes_frames_and_speakers(tmp_path: Path, listed: Callable[..., Path]
     (score,) = evaluated(save_network("x-vector", tmp_path / "speakers"), data)["scores"]
     assert 0 <= score["mean"] <= 1
     assert score["facts"]["pairs"] == 6
+    low, high = score["facts"]["interval"]
+    assert 0 <= low <= score["mean"] <= high <= 1
 
 
 def test_what_cannot_be_scored_is_refused(tmp_path: Path, listed: Callable[..., Path]) -> None:

@@ -1,7 +1,8 @@
 """Audio in: clips, and batches of them."""
 
-from l0prune_speech.data.audio import SAMPLE_RATE, Clip, ClipSet, Framing, find_clips, read
+from l0prune_speech.data.audio import find_clips, read
 from l0prune_speech.data.batching import AudioBatches, clips_digest, fixed_batches
+from l0prune_speech.data.clips import SAMPLE_RATE, Clip, ClipSet, Framing
 from l0prune_speech.data.labels import LabelledClip, LabelledClips, find_labelled, is_list
 from l0prune_speech.data.pieces import Part, Piece, PieceBatch, PieceBatches, joined, piece, split
 from l0prune_speech.data.sources import SUFFIXES

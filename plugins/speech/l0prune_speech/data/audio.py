@@ -1,11 +1,10 @@
-"""Clips: looked at, and decoded. Frames count at a file's own rate, samples at 16 kHz."""
+"""Clips: found under paths, looked at, and decoded. Frames count at a file's own rate, samples at 16 kHz."""
 
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ import torch
 from torch import Tensor
 
 from l0prune.errors import DataError
-from l0prune_speech.data.columns import Labels
+from l0prune_speech.data.clips import SAMPLE_RATE, Clip, ClipSet, Skipped, counted, reasons, shortened, too_short
 from l0prune_speech.data.containers import Slice, Source
 from l0prune_speech.data.sources import SUFFIXES, UNREAD, sources_under
-
-SAMPLE_RATE = 16_000
 
 # torchaudio's defaults, spelled out because the margin around a partial decode depends on them.
 _FILTER_WIDTH, _ROLLOFF = 6, 0.99
@@ -30,131 +27,7 @@ _MAX_RATIO = 1000
 _LOSSY, _LEAD_SECONDS = ("OGG", "MP3"), 10
 _DECODE_ERRORS = (soundfile.SoundFileError, OSError, UnicodeError)
 _BLOCK_FRAMES = 2**20
-_SHOWN = 5
-_LOUD = 0.2
-"""Share of the files from which on it is said in capitals that they are skipped."""
-_SHORTER = "shorter than"
 _REMOVE = "replace the file, or begin anew without it"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Framing:
-    """How a model cuts audio at 16 kHz into frames; two that do so alike hear the same frames in every clip."""
-
-    shortest_samples: int
-    """Of a clip that gives a frame."""
-    step_samples: int
-    """From a frame to the next."""
-
-    @classmethod
-    def of_convolutions(cls, convolutions: Sequence[Sequence[int]]) -> "Framing":
-        """That of convolutions upon each other: (channels, kernel, stride) of each."""
-        shortest, step = 1, 1
-        for _channels, kernel, stride in convolutions:
-            shortest, step = shortest + (kernel - 1) * step, step * stride
-        return cls(shortest_samples=shortest, step_samples=step)
-
-    @property
-    def per_second(self) -> float:
-        """Frames."""
-        return SAMPLE_RATE / self.step_samples
-
-    def frames(self, samples: int) -> int:
-        """How many a clip gives."""
-        return max(0, 1 + (samples - self.shortest_samples) // self.step_samples)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clip:
-    """An audio file that can be read, with the length its header gives."""
-
-    path: Path
-    sample_rate: int
-    """The file's own rate in Hz."""
-    frames: int
-    """Length at the file's own rate."""
-    member: str = ""
-    """Its name within the file, where it is a part of one."""
-    offset: int | None = None
-    """Of its first byte, where it is a file within this file; None for a file of its own."""
-    size: int = 0
-    """In bytes, of a file within this file."""
-    first_frame: int = 0
-    """Of the sound in the file, where the clip begins."""
-    channel: int | None = None
-    """None for the mean of all."""
-    labels: Labels = ()
-    """Those that stand beside it in a shard, a manifest or a dataset."""
-
-    @property
-    def name(self) -> str:
-        """What it is called: its own name, or that within a larger file."""
-        return self.member or self.path.name
-
-    @property
-    def where(self) -> str:
-        """Its place, for messages."""
-        return f"{self.path}: {self.member}" if self.member else str(self.path)
-
-    @property
-    def duration_seconds(self) -> float:
-        """Length in seconds."""
-        return self.frames / self.sample_rate
-
-    @property
-    def samples(self) -> int:
-        """Length at 16 kHz: what a whole `read` returns."""
-        return -(-self.frames * SAMPLE_RATE // self.sample_rate)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """A file that was found and left out."""
-
-    path: Path
-    reason: str
-    member: str = ""
-
-    @property
-    def name(self) -> str:
-        """Of the file, or within a larger file."""
-        return self.member or self.path.name
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipSet:
-    """What `find_clips` found, in order, and what it left out."""
-
-    clips: tuple[Clip, ...]
-    skipped: tuple[Skipped, ...] = ()
-    short: tuple[Clip, ...] = ()
-    """Those that are too short alone, where they are kept."""
-
-    @property
-    def seconds(self) -> float:
-        """Total duration of the clips."""
-        return sum(clip.duration_seconds for clip in self.clips)
-
-    def skip(self, clips: Sequence[Clip], min_seconds: float) -> "ClipSet":
-        """The same set, where of the short clips these are skipped and the others are used."""
-        return replace(self, skipped=(*self.skipped, *(_too_short(clip, min_seconds) for clip in clips)), short=())
-
-    def describe(self, joined: int = 0) -> str:
-        """One line: how many clips and minutes, what was skipped for which reason, and the setting that skipped it.
-
-        Args:
-            joined: How many other clips are used, which the share of the skipped ones counts too.
-        """
-        text = f"{_count(len(self.clips), 'clip')}, {self.seconds / 60:.1f} minutes"
-        if not self.skipped:
-            return text
-        names = _shorten([f"{file.name} ({file.reason})" for file in self.skipped])
-        counts = f" ({_reasons(self.skipped)})" if len(self.skipped) > _SHOWN else ""
-        share = len(self.skipped) / (len(self.skipped) + len(self.clips) + joined)
-        skipped = f"{len(self.skipped)} skipped" + (f", {share:.0%} OF ALL FILES" if share >= _LOUD else "")
-        short = any(file.reason.startswith(_SHORTER) for file in self.skipped)
-        hint = "; a lower --min-seconds (speech.min_seconds) takes shorter ones" if short else ""
-        return f"{text}; {skipped}{counts}: {names}{hint}"
 
 
 def find_clips(paths: Sequence[Path], *, min_seconds: float, keep_short: bool = False) -> ClipSet:
@@ -209,8 +82,8 @@ def check_some(found: ClipSet, paths: Sequence[Path], min_seconds: float, longes
     too_short = f"the longest is {math.floor(longest * 100) / 100:g} s: lower --min-seconds (speech.min_seconds)"
     raise DataError(
         "no usable clips",
-        where=_shorten([str(path) for path in paths]) or None,
-        got=f"{_count(len(found.skipped), 'file')}{': ' if found.skipped else ''}{_reasons(found.skipped)}",
+        where=shortened([str(path) for path in paths]) or None,
+        got=f"{counted(len(found.skipped), 'file')}{': ' if found.skipped else ''}{reasons(found.skipped)}",
         expected=f"at least one clip of {float(min_seconds)} s or more",
         hint=too_short if longest else f"check the files; what is read ends in {', '.join(SUFFIXES)}",
     )
@@ -351,11 +224,7 @@ def _why_unread(path: Path) -> str:
 
 
 def _long_enough(clip: Clip, min_seconds: float) -> Clip | Skipped:
-    return clip if clip.duration_seconds >= min_seconds else _too_short(clip, min_seconds)
-
-
-def _too_short(clip: Clip, min_seconds: float) -> Skipped:
-    return Skipped(path=clip.path, reason=f"{_SHORTER} {float(min_seconds)} s", member=clip.member)
+    return clip if clip.duration_seconds >= min_seconds else too_short(clip, min_seconds)
 
 
 def _why_unreadable(path: Path) -> str:
@@ -367,18 +236,3 @@ def _why_unreadable(path: Path) -> str:
         return "missing"
     except OSError as error:
         return (error.strerror or "cannot be opened").lower()
-
-
-def _reasons(skipped: Sequence[Skipped]) -> str:
-    """How many files were skipped for each reason, the most frequent first."""
-    return ", ".join(f"{count} {reason}" for reason, count in Counter(file.reason for file in skipped).most_common())
-
-
-def _shorten(names: Sequence[str]) -> str:
-    """The first few names and how many more there are."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from l0prune.errors import ConfigError, DataError
-from l0prune_speech.data.audio import SAMPLE_RATE
+from l0prune_speech.data.clips import SAMPLE_RATE
 from l0prune_speech.data.windows import Sound, read_samples
 
 # Lengths are blurred by this much before each epoch's sort: clips meet new neighbours, and cropping to the shortest of
@@ -111,7 +111,7 @@ class AudioBatches:
     def _lengths(self) -> list[int]:
         return _capped_lengths(self.clips, batch_seconds=self.batch_seconds, max_seconds=self.max_seconds)
 
-    def _schedule(self, position: int) -> Iterator[list[Crop]]:
+    def schedule(self, position: int) -> Iterator[list[Crop]]:
         """This rank's batches from a position on. Passing over an epoch costs its plan and no decoding."""
         skip = self.rank + position * self.world_size
         for epoch in itertools.count():
@@ -123,7 +123,7 @@ class AudioBatches:
     def _stream(self, position: int) -> Iterator[Tensor]:
         loader = DataLoader(
             _Crops(self.clips, seed=self.seed),
-            batch_sampler=self._schedule(position),
+            batch_sampler=self.schedule(position),
             num_workers=self.workers,
             collate_fn=_stack,
             pin_memory=self.pin_memory,

@@ -37,7 +37,7 @@ def in_dataset(path: Path, suffixes: tuple[str, ...]) -> list[Source]:
     with _library(path) as library:
         opened = _opened(library, wanted, path)
         columns = _columns(opened.features or {}, wanted, path)
-        if not wanted.streaming and (found := _in_place(opened, columns, wanted.rows)) is not None:
+        if not wanted.streaming and (found := files_in_place(opened, columns, wanted.rows)) is not None:
             return found
         rows = opened.select_columns([*columns.values()]).cast_column(columns["audio"], library.Audio(decode=False))
         return in_shard(_copied(rows, columns, wanted, path, suffixes), suffixes)
@@ -107,7 +107,7 @@ def _is_audio(feature: Any) -> bool:
     return type(feature).__name__ == "Audio" or (isinstance(feature, dict) and {*feature} == {"bytes", "path"})
 
 
-def _in_place(opened: Any, columns: Mapping[str, str], most: int | None) -> list[Source] | None:
+def files_in_place(opened: Any, columns: Mapping[str, str], most: int | None) -> list[Source] | None:
     """Clips as parts of the files of Arrow; None where they have no place there."""
     import pyarrow  # type: ignore[import-not-found]
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from l0prune.errors import DataError
-from l0prune_speech.data.audio import Clip, ClipSet, find_clips
+from l0prune_speech.data.audio import find_clips
+from l0prune_speech.data.clips import Clip, ClipSet
 from l0prune_speech.data.columns import COLUMNS
 
 PATHS = ("path", "file", "audio", "file_name", "filename")

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from l0prune.errors import DataError
-from l0prune_speech.data.audio import SAMPLE_RATE, Clip, read
+from l0prune_speech.data.audio import read
 from l0prune_speech.data.batching import leave_signals_to_parent
+from l0prune_speech.data.clips import SAMPLE_RATE, Clip
 from l0prune_speech.data.windows import GAP_SECONDS, Sound, Window
 
 _PREFETCHED = 2

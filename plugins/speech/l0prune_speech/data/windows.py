@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l0prune_speech.data.audio import SAMPLE_RATE, Clip, ClipSet, check_some, find_clips, read
+from l0prune_speech.data.audio import check_some, find_clips, read
+from l0prune_speech.data.clips import SAMPLE_RATE, Clip, ClipSet
 
 GAP_SECONDS = 0.3
 """Of silence between two clips that are joined."""

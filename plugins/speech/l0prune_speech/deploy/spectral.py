@@ -34,12 +34,14 @@ class SpectralConvolution(nn.Module):
         """x: (B, T, D) -> (B, T, D)."""
         many = x.shape[0] * x.shape[1] >= self.kernel
         spectral = many and x.device.type == "cpu" and not torch.compiler.is_compiling()
-        return nn.functional.gelu(self._spectral(x) if spectral else self._plain(x))
+        return nn.functional.gelu(self.by_spectrum(x) if spectral else self.by_convolution(x))
 
-    def _plain(self, x: Tensor) -> Tensor:
+    def by_convolution(self, x: Tensor) -> Tensor:
+        """The convolution as torch computes it; (B, T, D) -> (B, T, D)."""
         return self.conv(x.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
 
-    def _spectral(self, x: Tensor) -> Tensor:
+    def by_spectrum(self, x: Tensor) -> Tensor:
+        """The same as a product of spectra, block by block."""
         batch, frames, width = x.shape
         block, given = 2 * self.kernel, self.kernel + 1
         blocks = -(-frames // given)

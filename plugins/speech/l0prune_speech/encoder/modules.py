@@ -253,14 +253,14 @@ class WavLMAttention(SelfAttention):
             project(x).view(shape).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         if position_bias is not None:
-            bias = self._gate(x) * position_bias[:, self.head_index]
+            bias = self.gate(x) * position_bias[:, self.head_index]
             attention_mask = bias if attention_mask is None else bias + attention_mask
         output = nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, dropout_p=self.dropout if self.training else 0.0
         )
         return self.out_proj(output.transpose(1, 2).flatten(2)), None
 
-    def _gate(self, x: Tensor) -> Tensor:
+    def gate(self, x: Tensor) -> Tensor:
         """x: (B, T, D) -> the factor (B, h, T, 1) of each query's position bias, read off its slice of the input."""
         # Of every head: what this costs is nothing, and does not depend on which are left.
         slices = x.unflatten(-1, (-1, self.head_dim))
@@ -371,7 +371,11 @@ def _stream(encoder: SpeechEncoder, streaming: Mapping[str, Any]) -> None:
 
 def _narrow(encoder: SpeechEncoder, heads: Sequence[Sequence[int]] | None, widths: Sequence[int] | None) -> None:
     """Give each layer the heads and the feed-forward width that are its own."""
-    for i, layer in enumerate(encoder.encoder.transformer.layers):  # type: ignore[union-attr, arg-type]
+    layers = encoder.encoder.transformer.layers  # type: ignore[union-attr]
+    for name, own in (("heads", heads), ("feed-forward widths", widths)):
+        if own is not None and len(own) != len(layers):  # type: ignore[arg-type]
+            raise ValueError(f"{name} of {len(own)} layers, where there are {len(layers)}")  # type: ignore[arg-type]
+    for i, layer in enumerate(layers):  # type: ignore[arg-type]
         if heads is not None:
             layer.attention = _with_heads(layer.attention, heads[i]) if heads[i] else Emptied(pair=True)
         if widths is not None:

@@ -132,7 +132,7 @@ def _heads(attention: nn.Module, projected: Tensor) -> Tensor:
 def _attention_map(attention: nn.Module, said: Mapping[str, Any]) -> Tensor:
     scores = _scores(attention, said["q"], said["k"])
     if said["position_bias"] is not None and isinstance(attention, WavLMAttention):
-        scores = scores + attention._gate(said["x"]) * said["position_bias"][:, attention.head_index]
+        scores = scores + attention.gate(said["x"]) * said["position_bias"][:, attention.head_index]
     return _averaged(attention, scores, said["attention_mask"])
 
 

@@ -19,7 +19,7 @@ from l0prune_speech.families.registry import (
     family_named,
     family_that_recognises,
 )
-from l0prune_speech.families.transformers_network import class_of, read_config, task_of_class
+from l0prune_speech.families.transformers_checkpoint import class_of, read_config, task_of_class
 
 FAMILY = "network"
 """The key of a run's architecture that names the family; the encoders of torchaudio's layout have none."""

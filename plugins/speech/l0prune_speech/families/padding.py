@@ -64,7 +64,7 @@ def padded(network: SpeechNetwork, model: nn.Module) -> nn.Module:
         hint = "--to huggingface brings code along that can"
         raise ConfigError("the stock class has no room for a missing layer", where=missing[0], hint=hint)
     for name, tensor in before.items():
-        state[name] = _spread(tensor, state[name], [survivors.get((name, dim)) for dim in range(tensor.ndim)])
+        state[name] = spread(tensor, state[name], [survivors.get((name, dim)) for dim in range(tensor.ndim)])
     target.load_state_dict(state)
     if getattr(model, "generation_config", None) is not None:
         target.generation_config = model.generation_config
@@ -135,7 +135,7 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-def _spread(tensor: Tensor, room: Tensor, survivors: list[np.ndarray | None]) -> Tensor:
+def spread(tensor: Tensor, room: Tensor, survivors: list[np.ndarray | None]) -> Tensor:
     """A tensor among zeros: in its dense places where the room is dense, else in front."""
     if tensor.shape == room.shape:
         return tensor

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from l0prune_speech.families.position_tables import position_tables
 from l0prune_speech.families.registry import register_family
 from l0prune_speech.families.transformers_network import transformers_family
 
@@ -25,4 +26,8 @@ def _frames(model: nn.Module, lengths: Tensor) -> Tensor:
 
 
 for _name, _about in (("parakeet_ctc", "Parakeet: CTC"), ("parakeet_encoder", "Parakeet: the FastConformer encoder")):
-    register_family(transformers_family(_name, _about, encoder="encoder", extractor=_extractor, frames=_frames))
+    register_family(
+        transformers_family(
+            _name, _about, encoder="encoder", extractor=_extractor, frames=_frames, fixed=position_tables
+        )
+    )

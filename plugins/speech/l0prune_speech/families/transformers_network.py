@@ -15,23 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from l0prune import ConfigError, DataError, PruneGroup, listed
-from l0prune.formats import quiet
+from l0prune import ConfigError, PruneGroup
 from l0prune_speech.data import SAMPLE_RATE
 from l0prune_speech.families.heads import Head, head_for
 from l0prune_speech.families.network import BESIDE, Answer, Heard, Inputs, SpeechNetwork
 from l0prune_speech.families.registry import Family, Wish
+from l0prune_speech.families.transformers_checkpoint import (
+    class_of,
+    feature_extractor,
+    load_model,
+    read_config,
+    task_of_class,
+)
 
-SUFFIXES = {
-    "ForCTC": "ctc",
-    "ForConditionalGeneration": "seq2seq",
-    "ForSpeechSeq2Seq": "seq2seq",
-    "ForSequenceClassification": "classify",
-    "ForAudioClassification": "classify",
-    "ForXVector": "speaker",
-    "ForAudioFrameClassification": "frames",
-}
-"""What the name of a class says of its head."""
 _MODULES = "transformers.models."
 _KEPT = (
     "preprocessor_config.json",
@@ -46,8 +42,6 @@ _KEPT = (
     "special_tokens_map.json",
 )
 """Files of a checkpoint's folder that a run keeps: they are small, and its network cannot be used without them."""
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", *_PICKLES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,42 +82,6 @@ def transformers_family(name: str, description: str, **ways: Any) -> Family:
     )
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The content of a folder's config.json.
-
-    Raises:
-        DataError: It is damaged.
-    """
-    try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError("cannot read the settings", where=folder / "config.json", got=error) from error
-    if not isinstance(content, dict):
-        raise DataError("not the settings of a model", where=folder / "config.json", got=type(content).__name__)
-    return content
-
-
-def class_of(folder: Path, stated: Mapping[str, Any]) -> str:
-    """The name of a checkpoint's class.
-
-    Raises:
-        DataError: None is stated, or it is a decoder alone.
-    """
-    names = stated.get("architectures")
-    if not isinstance(names, list) or not names or not isinstance(names[0], str):
-        hint = "config.json says it under `architectures`, as save_pretrained writes it"
-        raise DataError("the checkpoint does not say which class it is of", where=folder / "config.json", hint=hint)
-    if names[0].endswith("ForCausalLM"):
-        hint = "give the whole model, encoder and decoder"
-        raise DataError("a decoder without an encoder hears nothing", where=folder, got=names[0], hint=hint)
-    return names[0]
-
-
-def task_of_class(name: str) -> str:
-    """The task of a class's head; "distill" where it has none."""
-    return next((task for suffix, task in SUFFIXES.items() if name.endswith(suffix)), "distill")
-
-
 def _open(family: str, ways: Ways, folder: Path, wish: Wish) -> SpeechNetwork:
     stated = read_config(folder)
     name = class_of(folder, stated)
@@ -131,14 +89,14 @@ def _open(family: str, ways: Ways, folder: Path, wish: Wish) -> SpeechNetwork:
     if task not in ("distill", has):
         hint = f"--task {has}, or --task distill for its encoder alone" if has != "distill" else "--task distill"
         raise ConfigError("the checkpoint has no head for the task", where=folder, got=f"{name} for {task}", hint=hint)
-    model, notes = _load(folder, name)
+    model, notes = load_model(folder, name)
     if task == "distill":
         model = _encoder(model, ways)
         if has != "distill":
             notes += (f"the head of {name} was left out",)
     if ways.prepare is not None:
         ways.prepare(model)
-    extractor, remarks = _extractor(folder, stated, ways)
+    extractor, remarks = feature_extractor(folder, stated, ways.extractor)
     window = ways.window(model, extractor, 0.0) if ways.window else None
     architecture = {
         "class": type(model).__name__,
@@ -199,29 +157,6 @@ def _plain_config(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def _load(folder: Path, name: str) -> tuple[Any, tuple[str, ...]]:
-    """The model by its own class, and what was missing."""
-    import transformers
-
-    cls = getattr(transformers, name, None)
-    if cls is None:
-        hint = "upgrade transformers, or register a family for it"
-        raise DataError("transformers has no such class", where=folder / "config.json", got=name, hint=hint)
-    if not any((folder / file).is_file() for file in _WEIGHTS):
-        raise DataError("no weights", where=folder, expected=" or ".join(_WEIGHTS))
-    settings: dict[str, Any] = {"local_files_only": True, "output_loading_info": True, "dtype": torch.float32}
-    try:
-        with quiet():
-            model, found = cls.from_pretrained(str(folder), **settings)
-    except Exception as error:
-        got = " ".join(str(error).split())[:200]
-        raise DataError("cannot load the checkpoint", where=folder, got=f"{type(error).__name__}: {got}") from error
-    missing = [key for key in sorted(found["missing_keys"]) if "masked_spec_embed" not in key]
-    if missing:
-        raise DataError("weights are missing", where=folder, got=listed(missing[:4]), expected=f"those of {name}")
-    return model, ()
-
-
 def _encoder(model: Any, ways: Ways) -> nn.Module:
     if not ways.encoder:
         return model.base_model
@@ -231,36 +166,6 @@ def _encoder(model: Any, ways: Ways) -> nn.Module:
         except AttributeError:
             continue
     return model
-
-
-def _extractor(folder: Path, stated: Mapping[str, Any], ways: Ways) -> tuple[Any, tuple[str, ...]]:
-    """The feature extractor of a checkpoint, and what was assumed."""
-    from transformers import AutoFeatureExtractor
-
-    there = [name for name in ("preprocessor_config.json", "processor_config.json") if (folder / name).is_file()]
-    notes: tuple[str, ...] = ()
-    try:
-        if there:
-            extractor = AutoFeatureExtractor.from_pretrained(str(folder), local_files_only=True)
-        else:
-            extractor = (ways.extractor or waveform_extractor)(stated)
-            notes = (f"no settings of a feature extractor: {type(extractor).__name__} with its defaults is assumed",)
-    except Exception as error:
-        got = " ".join(str(error).split())[:200]
-        raise DataError("cannot make the feature extractor", where=folder, got=got) from error
-    rate = getattr(extractor, "sampling_rate", SAMPLE_RATE)
-    if rate != SAMPLE_RATE:
-        where = folder / (there[0] if there else "config.json")
-        raise DataError("feature extractor of another sample rate", where=where, got=f"{rate} Hz", expected="16000 Hz")
-    return extractor, notes
-
-
-def waveform_extractor(stated: Mapping[str, Any]) -> Any:
-    """That of a network which hears waveforms: layer norms in its convolutions want clips normalised and masked."""
-    from transformers import Wav2Vec2FeatureExtractor
-
-    layered = stated.get("feat_extract_norm") == "layer"
-    return Wav2Vec2FeatureExtractor(do_normalize=layered, return_attention_mask=layered)
 
 
 def _build(ways: Ways, architecture: Mapping[str, Any]) -> nn.Module:
@@ -279,7 +184,7 @@ def _build(ways: Ways, architecture: Mapping[str, Any]) -> nn.Module:
 def _around(family: str, ways: Ways, model: nn.Module, architecture: Mapping[str, Any], folder: Path) -> SpeechNetwork:
     # An export keeps such files beside its programs.
     beside = folder / BESIDE if (folder / BESIDE).is_dir() else folder
-    extractor, _ = _extractor(beside, architecture["config"], ways)
+    extractor, _ = feature_extractor(beside, architecture["config"], ways.extractor)
     if hasattr(model, "generation_config") and (beside / "generation_config.json").is_file():
         from transformers import GenerationConfig
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from l0prune_speech.families.position_tables import position_tables
 from l0prune_speech.families.registry import register_family
 from l0prune_speech.families.transformers_network import transformers_family
 
@@ -15,5 +16,10 @@ def _extractor(stated: Mapping[str, Any]) -> Any:
 
 
 register_family(
-    transformers_family("wav2vec2-bert", "w2v-BERT 2.0: encoder, CTC, classes, x-vectors, frames", extractor=_extractor)
+    transformers_family(
+        "wav2vec2-bert",
+        "w2v-BERT 2.0: encoder, CTC, classes, x-vectors, frames",
+        extractor=_extractor,
+        fixed=position_tables,
+    )
 )

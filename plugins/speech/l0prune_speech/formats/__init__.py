@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from l0prune_speech.formats.card import model_card
     from l0prune_speech.formats.checkpoint import Checkpoint, folded, from_encoder, to_encoder
     from l0prune_speech.formats.dphubert import to_dphubert
-    from l0prune_speech.formats.huggingface import folder_checksum, to_huggingface
+    from l0prune_speech.formats.huggingface import to_huggingface
+    from l0prune_speech.formats.huggingface_reading import folder_checksum
     from l0prune_speech.formats.onnx_model import to_onnx
     from l0prune_speech.formats.registry import (
         FORMATS,
@@ -55,7 +56,8 @@ _HOMES = {
         "to_encoder",
     ),
     "dphubert": ("to_dphubert",),
-    "huggingface": ("folder_checksum", "to_huggingface"),
+    "huggingface": ("to_huggingface",),
+    "huggingface_reading": ("folder_checksum",),
     "onnx_model": ("to_onnx",),
     "registry": (
         "FORMATS",

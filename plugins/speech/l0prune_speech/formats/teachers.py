@@ -65,7 +65,7 @@ def load_teacher(name: str, *, also: Iterable[str] = ()) -> Teacher:
     if _exists(path):
         run = _run_of(path)
         return _from_run(run, name) if run else _made(name, read_checkpoint(path), path)
-    bundles = _bundles()
+    bundles = bundles_by_name()
     if name in bundles:
         return _made(name, _from_bundle(name, bundles[name]), name)
     if _HUB_ID.fullmatch(name):
@@ -146,7 +146,7 @@ def _made(name: str, checkpoint: Checkpoint, where: object) -> Teacher:
     return Teacher(name=name, encoder=encoder, config=encoder.config, notes=checkpoint.notes)
 
 
-def _bundles() -> dict[str, Any]:
+def bundles_by_name() -> dict[str, Any]:
     """torchaudio's bundles of the three families, by name."""
     import torchaudio.pipelines
 

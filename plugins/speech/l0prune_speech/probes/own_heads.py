@@ -19,7 +19,7 @@ from l0prune_speech.deploy import is_export, opened_network
 from l0prune_speech.families import Answer, SpeechNetwork, task_of_head
 from l0prune_speech.options import PACKAGES
 from l0prune_speech.probes.catalogue import HEAD_TASKS
-from l0prune_speech.probes.metrics import equal_error_rate
+from l0prune_speech.probes.metrics import equal_error_interval, equal_error_rate
 
 NORMALISATION = "NFKC, lower case, no punctuation but apostrophes within words, one space between words"
 _CHARACTERS = "asr characters"
@@ -218,7 +218,9 @@ def _verified(network: SpeechNetwork, clips: Sequence[LabelledClip], device: tor
     if same.all() or not same.any():
         expected = "two clips of one speaker, and clips of two speakers"
         raise DataError("no pairs to verify", where=clips[0].where, expected=expected)
-    return [("x-vector", equal_error_rate(near[first, second], same), {"pairs": len(same)})]
+    scores = near[first, second]
+    facts = {"pairs": len(same), "interval": equal_error_interval(scores, same, (first, second))}
+    return [("x-vector", equal_error_rate(scores, same), facts)]
 
 
 def _encoded(network: SpeechNetwork, clips: Sequence[LabelledClip]) -> list[Answer]:

@@ -53,7 +53,7 @@ class CachedAttention(nn.Module):
             key, value = torch.cat([kept[0], key], 2), torch.cat([kept[1], value], 2)
             kept = tuple(one[:, :, self.chunk : self.chunk + self.left] for one in (key, value))
         if bias is not None and isinstance(of, WavLMAttention):
-            mask = of._gate(x) * bias[:, of.head_index] + mask
+            mask = of.gate(x) * bias[:, of.head_index] + mask
         output = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return of.out_proj(output.transpose(1, 2).flatten(2)), kept
 
