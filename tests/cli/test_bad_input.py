@@ -76,7 +76,7 @@ class TestSettings:
             ("joint = 3", ["not a table: joint", "got 3"]),
             ("speech = 3", ["not a table: speech", "got 3"]),
             ("[joint]\nsteps = -1\nwarmup_steps = 0", ["steps out of range: joint", "got -1"]),
-            ("[joint]\nsteps = 10", ["warmup_steps out of range: joint", "got 40", "0 to steps"]),
+            ("[joint]\nsteps = 10\nwarmup_steps = 40", ["warmup_steps out of range: joint", "got 40", "0 to steps"]),
             ("[joint]\nlearning_rate = nan", ["learning_rate out of range: joint", "got nan"]),
             ("checkpoint_minutes = -1", ["checkpoint_minutes out of range", "got -1"]),
             ("[gates]\ntemperature = 0", ["temperature out of range: gates", "got 0"]),
