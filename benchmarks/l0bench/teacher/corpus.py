@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
@@ -64,7 +65,7 @@ def load_clips(file: Path) -> tuple[list[Clip], dict[str, object]]:
         with safe_open(file, "pt") as opened:
             text = opened.metadata()
         speakers, about = json.loads(text["speakers"]), json.loads(text["about"])
-    except Exception as error:
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
         raise DataError(
             "cannot read the clips", where=file, got=error, hint="make them by benchmarks/teacher/make_units.py"
         ) from error

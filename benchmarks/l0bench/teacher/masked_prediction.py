@@ -4,13 +4,14 @@ Legend: B crops, T frames, D width, S samples, K units of a source.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ENCODER = {
+ENCODER: dict[str, Any] = {
     "extractor_mode": "group_norm",
     "extractor_conv_layer_config": [[128, 10, 5]] + [[128, 3, 2]] * 4 + [[128, 2, 2]] * 2,
     "extractor_conv_bias": False,
@@ -43,7 +44,7 @@ class MaskedPredictor(nn.Module):
     def __init__(self, classes: Mapping[str, int]) -> None:
         super().__init__()
         self.encoder = torchaudio.models.wav2vec2_model(**ENCODER, aux_num_out=None)
-        self.mask = nn.Parameter(torch.empty(int(str(ENCODER["encoder_embed_dim"]))).uniform_())
+        self.mask = nn.Parameter(torch.empty(ENCODER["encoder_embed_dim"]).uniform_())
         self.sources = list(classes)
         self.heads = nn.ModuleList(nn.Linear(len(self.mask), count) for count in classes.values())
 
