@@ -34,7 +34,7 @@ _TITLE, _LEGEND_LINE = 0.25, 0.15
 """Inches that a panel's title and a line of a sheet's legend take."""
 _LETTERS_PER_INCH, _LEGEND_LETTERS = 17, 56
 """That a legend has room for: of a sheet, and of a figure of its own."""
-_TITLE_LETTERS = 28
+_TITLE_LETTERS = 32
 """Of a line: beside the names of rows a panel is narrow."""
 _DPI = 150
 _STYLE: dict[Any, Any] = {
