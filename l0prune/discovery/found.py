@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from l0prune.discovery.sizes import SizedModule
+from l0prune.discovery.sizes import SizedModules
 from l0prune.discovery.traced import Trace
 from l0prune.groups import PruneGroup
 
@@ -35,7 +35,7 @@ class Discovery:
     layers: Mapping[tuple[str, int], str] = field(default_factory=dict, repr=False)
     """The dimensions (tensor, dim) on which layers make units, with the kind of unit."""
 
-    sized: Mapping[str, SizedModule] = field(default_factory=dict, repr=False)
+    sized: SizedModules = field(default_factory=SizedModules, repr=False)
     """By path, modules that derive sizes from which units are counted, and could keep them instead."""
 
     @property

@@ -1,13 +1,15 @@
 """Which sizes of a method's calls a cut makes wrong, and which units they count."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from l0prune.discovery.traced import SizedDim, Trace, TracedCall
 from l0prune.groups import Attribute, PruneGroup, SizedCall
-from l0prune.support import LEFT, PRODUCT, can_write, digest_of, holders_of, size_name
+from l0prune.support import LEFT, PRODUCT, can_write, digest_of, holders_of, names_sizes, size_name
 
 _OWN, _REST = 0, -1
 Sizes = tuple[int | str | None, ...]
@@ -21,6 +23,64 @@ class SizedModule:
         self.calls: list[SizedCall] = []
         self.attributes: dict[str, list[Attribute]] = {}
         """By group."""
+
+
+class SizedModules(Mapping[str, SizedModule]):
+    """By path, modules whose methods are given sizes that units of groups stand behind.
+
+    Whether a method can take its sizes from the module shows in its source. The source is read when somebody looks
+    inside: most networks are cut without.
+
+    Args:
+        counted: Calls without their digests, with the class of their module, and for each size that counts units the
+            group and what a unit counts.
+    """
+
+    def __init__(self, counted: "Iterable[_CountedCall]" = ()) -> None:
+        self._counted = tuple(counted)
+
+    @property
+    def may_hold_any(self) -> bool:
+        """Whether there may be modules inside, as far as that shows without a look at sources."""
+        return bool(self._counted)
+
+    @functools.cached_property
+    def _modules(self) -> dict[str, SizedModule]:
+        modules: dict[str, SizedModule] = {}
+        digests: dict[tuple[type, str, tuple[int, int], tuple[str, ...]], str | None] = {}
+        for kind, call, units in self._counted:
+            key = kind, call.method, call.place, call.ways
+            if key not in digests:
+                writable = can_write(kind, call.method, call.place, call.ways)
+                digests[key] = digest_of(kind, call.method) if writable else None
+            if (digest := digests[key]) is None:
+                continue
+            module = modules.setdefault(call.module, SizedModule(kind))
+            module.calls.append(replace(call, digest=digest))
+            for dim, (group, per_unit) in units.items():
+                attribute = Attribute(module=call.module, name=size_name(call.place, dim), per_unit=per_unit)
+                module.attributes.setdefault(group, []).append(attribute)
+        return modules
+
+    def __getitem__(self, path: str) -> SizedModule:
+        return self._modules[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+class _CountedCall(NamedTuple):
+    """A call with sizes, and what they count."""
+
+    kind: type
+    """Of the module."""
+    call: SizedCall
+    """Without its digest."""
+    units: dict[int, tuple[str, int]]
+    """By the number of a size, the group whose units it counts and what a unit counts."""
 
 
 def tie_split(found: Trace) -> None:
@@ -100,7 +160,7 @@ def _distinct(atoms: np.ndarray | None) -> bool:
 
 def sized_modules(
     groups: Sequence[PruneGroup], found: Trace, classes: np.ndarray, owner: np.ndarray, features: np.ndarray
-) -> dict[str, SizedModule]:
+) -> SizedModules:
     """By path, modules whose methods are given sizes that units of groups stand behind.
 
     Args:
@@ -112,11 +172,10 @@ def sized_modules(
     """
     at: dict[tuple[str, str, tuple[int, int]], list[TracedCall]] = {}
     for call in found.calls:
-        at.setdefault((call.module, call.method, call.place), []).append(call)
-    counted, modules = _Counting(groups, classes, owner, features), dict[str, SizedModule]()
-    digests: dict[tuple[type, str, tuple[int, int], tuple[str, ...]], str | None] = {}
+        if call.is_slice or names_sizes(call.kind, call.method):
+            at.setdefault((call.module, call.method, call.place), []).append(call)
+    counted, result = _Counting(groups, classes, owner, features), list[_CountedCall]()
     for (path, method, place), calls in at.items():
-        kind = calls[0].kind
         seen = {tuple(map(counted, call.dims)) for call in calls}
         if len(seen) != 1:
             # One call is given other sizes at other times.
@@ -131,19 +190,10 @@ def sized_modules(
                 for (n, _), whole in zip(dims, wholes, strict=True)
             )
         call = SizedCall(module=path, method=method, digest="", place=place, sizes=sizes)
-        key = kind, method, place, call.ways
-        if key not in digests:
-            writable = {*call.ways} != {"own"} and can_write(kind, method, place, call.ways)
-            digests[key] = digest_of(kind, method) if writable else None
-        if (digest := digests[key]) is None:
-            continue
-        module = modules.setdefault(path, SizedModule(kind))
-        module.calls.append(replace(call, digest=digest))
-        for dim, (_, units) in enumerate(dims):
-            if units is not None:
-                attribute = Attribute(module=path, name=size_name(place, dim), per_unit=units[1])
-                module.attributes.setdefault(groups[units[0]].name, []).append(attribute)
-    return modules
+        if {*call.ways} != {"own"}:
+            units = {dim: (groups[u[0]].name, u[1]) for dim, (_, u) in enumerate(dims) if u is not None}
+            result.append(_CountedCall(calls[0].kind, call, units))
+    return SizedModules(result)
 
 
 def _product(wholes: set[tuple[int, ...]]) -> str | None:

@@ -103,6 +103,8 @@ class TracedCall(NamedTuple):
     dims: tuple[SizedDim, ...]
     is_split: bool = False
     """Whether the sizes are those of parts that follow each other."""
+    is_slice: bool = False
+    """Whether they are the bounds of a slice."""
 
 
 @dataclass

@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
+from l0prune.discovery.by_tensor import ByTensor
 from l0prune.discovery.lifetimes import Lifetimes
 from l0prune.discovery.scratch import scratch
 from l0prune.discovery.traced import OUTPUT, Atoms, Block, Cost, Facts, NormCall, Ranking, Reading, Trace
 from l0prune.errors import TraceError
 from l0prune.support import Convolution, TorchDispatchMode, kept_values, output_tensors, tree_leaves
+
+_NOTHING = Facts()
 
 
 class Tracer(TorchDispatchMode):
@@ -48,11 +50,11 @@ class Tracer(TorchDispatchMode):
     ) -> None:
         super().__init__()
         self._operator_rule, self._module_rule, self._enter_module = operator_rule, module_rule, enter_module
-        self._facts: Any = WeakIdKeyDictionary()
-        self._names: Any = WeakIdKeyDictionary()
-        self._debts: Any = WeakIdKeyDictionary()
-        self._single: Any = WeakIdKeyDictionary()
-        self._numbers: Any = WeakIdKeyDictionary()
+        self._facts: ByTensor[Facts] = ByTensor()
+        self._names: ByTensor[str] = ByTensor()
+        self._debts: ByTensor[list[tuple[Atoms, str, str]]] = ByTensor()
+        self._single: ByTensor[frozenset[int]] = ByTensor()
+        self._numbers: ByTensor[Atoms] = ByTensor()
         self._unless_ranked: list[tuple[Atoms, str]] = []
         self.experts: set[int] = set()
         """First atoms of the dimensions along which modules pick experts by numbers that they are given."""
@@ -64,7 +66,7 @@ class Tracer(TorchDispatchMode):
         self._paths: list[str] = []
         self._inputs: list[Any] = []
         self._suspended = False
-        self._inside: Any = WeakIdKeyDictionary()
+        self._inside: ByTensor[tuple[Block, ...]] = ByTensor()
         self.lifetimes: Lifetimes | None = None
         """Notes what is in memory, where somebody wants to know."""
         self._first_of_buffers: int | None = None
@@ -132,7 +134,7 @@ class Tracer(TorchDispatchMode):
         for leaf in output_tensors(outputs):
             for block in self.facts(leaf).blocks:
                 self.pin(block.atoms, OUTPUT)
-            self.pin(np.array(sorted(self._single.get(leaf, ())), dtype=np.int64), OUTPUT)
+            self.pin(np.array(sorted(self._single.get(leaf) or ()), dtype=np.int64), OUTPUT)
         # A number that a module keeps may be a loss: whatever it sums up is read.
         for value in kept_values(self._model).values():
             if isinstance(value, Tensor) and value.numel() == 1:
@@ -174,9 +176,11 @@ class Tracer(TorchDispatchMode):
 
     def _carry_single(self, arguments: object, out: object) -> None:
         """Follow the unit of layers that have but one, up to the next layer: it is never cut, but may be the output."""
+        if not self._single:
+            return
         operands = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
-        weights = [x for x in operands if x.ndim > 1 and self._facts.get(x, Facts()).constant]
-        carried = frozenset().union(*(self._single.get(x, ()) for x in weights or operands))
+        weights = [x for x in operands if x.ndim > 1 and (self._facts.get(x) or _NOTHING).constant]
+        carried = frozenset[int]().union(*(self._single.get(x) or () for x in weights or operands))
         for result in output_tensors(out) if carried else ():
             self._single[result] = carried
 
@@ -188,11 +192,11 @@ class Tracer(TorchDispatchMode):
 
     def facts(self, tensor: Tensor) -> Facts:
         """What is known of a tensor; nothing of one that appears from outside."""
-        if tensor in self._names:
-            self.trace.used.add(self._names[tensor])
-        for atoms, reason, where in self._debts.pop(tensor, ()):
+        if (name := self._names.get(tensor)) is not None:
+            self.trace.used.add(name)
+        for atoms, reason, where in self._debts.pop(tensor) or ():
             self.trace.pins.append((atoms, f"{reason}{where}"))
-        return self._facts.get(tensor) or Facts()
+        return self._facts.get(tensor) or _NOTHING
 
     def carried_by(self, tensor: Tensor) -> tuple[Block, ...]:
         """What a tensor carries as far as has been said; unlike `facts`, this is no reading of it."""
@@ -297,7 +301,7 @@ class Tracer(TorchDispatchMode):
         """Pin indices once any of the results that mix them is read; nobody may want it."""
         for result in results:
             debt = (atoms[atoms != 0].ravel(), reason, self._where)
-            self._debts.setdefault(result, []).append(debt)
+            self._debts[result] = [*(self._debts.get(result) or ()), debt]
 
     def pin_unless_ranked(self, atoms: np.ndarray, reason: str) -> None:
         """Pin indices, unless a router picks the highest of them: then closed ones are the lowest already."""
@@ -393,6 +397,9 @@ class Tracer(TorchDispatchMode):
             self._suspended = False
 
     def _follow(self, path: str, module: nn.Module) -> None:
+        # Before there are hooks: a module without is tried once for all that are alike.
+        rule = self._module_rule(module)
+
         def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
             self._paths.append(path)
             self._inputs.append(next(iter([*args, *kwargs.values()]), None))
@@ -408,7 +415,6 @@ class Tracer(TorchDispatchMode):
 
         module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
         module.register_forward_hook(leave, always_call=True)
-        rule = self._module_rule(module)
         if rule is not None:
             forward = module.forward
 

@@ -17,6 +17,7 @@ from l0prune.layers.linear import shape_of
 from l0prune.layers.open_norms import OpenChannels, open_group_norm, open_norm
 from l0prune.layers.over_open import OverOpen, as_torch_gives_it, default_epsilon
 from l0prune.layers.registry import Layer, register, registration_of, same_forward
+from l0prune.layers.tried import tried_once
 from l0prune.support import NormWithStatistics, own_parameters, share_contents, share_hooks
 
 
@@ -131,6 +132,7 @@ def _open_rms_norm(norm: Any, x: Tensor, opened: Any, weight: Any, bias: Any, di
     return open_norm(x, opened, weight, bias, dim=dim, eps=eps, centred=False)
 
 
+@tried_once
 @torch.no_grad()
 def _promotes(norm: nn.Module) -> bool:
     """Whether an RMS norm of another class than torch's gives the wider dtype of its input's and its weight's."""
@@ -164,16 +166,17 @@ def is_rms_norm(module: nn.Module) -> bool:
     if type(module) is nn.RMSNorm and "forward" not in vars(module):
         return len(module.normalized_shape) == 1
     try:
-        return _computes_rms_norm(copy.deepcopy(module).float(), eps)
+        return _computes_rms_norm(module)
     except Exception:
         # Whatever it is, it is no RMS norm.
         return False
 
 
+@tried_once
 @torch.no_grad()
-def _computes_rms_norm(norm: Any, eps: float | None) -> bool:
-    """Tried with a norm whose weight may be changed."""
-    width = len(norm.weight)
+def _computes_rms_norm(module: nn.Module) -> bool:
+    norm: Any = copy.deepcopy(module).float()
+    width, eps = len(norm.weight), getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
     x = torch.randn(4, 3, width, generator=torch.Generator().manual_seed(0))
     x *= torch.tensor([1.0, 1e-3, 1e3, 1.0])[:, None, None]
     x[3, :, 0] = 1e3

@@ -6,13 +6,13 @@ from types import TracebackType
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from l0prune.discovery import Discovery, with_calls
 from l0prune.example import Observe
 from l0prune.groups import PruneGroup
 from l0prune.proof import run_seeded
-from l0prune.removal import apply_plan, make_plan
+from l0prune.removal import RemovalPlan, apply_plan, make_plan
 from l0prune.support import class_without_sizes, copied, model_shapes
 
 
@@ -31,10 +31,12 @@ def sized_where_needed(
         kinds: Classes whose modules keep sizes in any case.
     """
     kinds = set(kinds)
-    offered = {module.kind for module in found.sized.values()}
     groups = _keeping(found, kinds) if kinds else found.groups
+    if not groups or not found.sized.may_hold_any:
+        return replace(found, groups=groups)
     for seed in (0, 1):
-        while offered and (guilty := _failing(model, groups, observe, seed)) is not None:
+        while (guilty := _failing(model, groups, observe, seed)) is not None:
+            offered = {module.kind for module in found.sized.values()}
             more = (guilty & offered) - kinds or offered - kinds
             if not more:
                 break
@@ -60,11 +62,18 @@ def _failing(model: nn.Module, groups: Sequence[PruneGroup], observe: Observe, s
         for group, most in pairs
     }
     try:
-        pruned = apply_plan(copied(model), make_plan(groups, kept, model_shapes(model))).eval()
+        plan = make_plan(groups, kept, model_shapes(model))
+        pruned = apply_plan(copied(model, sharing=_cut_by(plan, model)), plan).eval()
         run_seeded(observe, pruned)
     except Exception as error:
         return _classes(error.__traceback__)
     return None
+
+
+def _cut_by(plan: RemovalPlan, model: nn.Module) -> list[Tensor]:
+    """The tensors in whose place a cut puts smaller ones: they need not be copied for it."""
+    cut = {tensor for tensor, _ in plan.survivors()}
+    return [tensor for name, tensor in [*model.named_parameters(), *model.named_buffers()] if name in cut]
 
 
 def _classes(trace: TracebackType | None) -> set[type]:

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         class_without_sizes,
         digest_of,
         kept_sizes,
+        names_sizes,
         size_name,
         sized_call_of,
     )
@@ -213,6 +214,7 @@ if TYPE_CHECKING:
         "merge",
         "model_shapes",
         "named_weights",
+        "names_sizes",
         "one_line",
         "operator_name",
         "operators_are_plain",
@@ -347,6 +349,7 @@ _HOMES = {
         "class_without_sizes",
         "digest_of",
         "kept_sizes",
+        "names_sizes",
         "size_name",
         "sized_call_of",
     ),

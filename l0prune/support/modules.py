@@ -1,6 +1,7 @@
 """Modules: their names, their modes, copies of them, and what they hold."""
 
 import copy
+import copyreg
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,12 +66,14 @@ def path_of(model: nn.Module, module: nn.Module | str) -> str:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode meanwhile; each module gets its own mode back."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    if any(modes.values()):
+        model.eval()
     try:
         yield
     finally:
         for module, training in modes.items():
-            module.training = training
+            if module.training is not training:
+                module.training = training
 
 
 @contextmanager
@@ -103,23 +106,66 @@ def copied(module: M, *, sharing: Iterable[Tensor] = ()) -> M:
     Raises:
         RuntimeError: A tensor is computed from parameters before each forward pass, by `nn.utils.weight_norm` say.
     """
-    memo: dict[int, object] = {id(tensor): tensor for tensor in sharing}
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in sharing}
     for part in module.modules():
         computed = _computed(part)
         for key, value in vars(part).items():
             if type(value) in _CONTAINERS and not value:
                 # Each module has ten of hooks. To find that out costs `deepcopy` most of its time.
                 memo[id(value)] = type(value)()
-            elif key not in computed and key != "_modules" and not isinstance(value, _WITHOUT_TENSORS):
+            elif type(value) not in _CONSTANTS and key not in computed and key != "_modules":
                 for leaf in tree_leaves(value):
                     if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
                         memo[id(leaf)] = leaf.detach()
-    return copy.deepcopy(module, memo)
+    return _copy_of(module, memo, {})
 
 
 _CONTAINERS = (OrderedDict, dict, list, set)
 """Of which an empty one is copied by making another."""
-_WITHOUT_TENSORS = (bool, int, float, str, type(None))
+_CONSTANTS = frozenset((bool, int, float, str, type(None)))
+"""What is its own copy."""
+
+
+def _copy_of(module: Any, memo: dict[int, Any], plain: dict[type, bool]) -> Any:
+    """What `deepcopy` gives, without its detours for modules and their attributes.
+
+    Args:
+        module: The module.
+        memo: Copies by the ids of what they are copies of, as `deepcopy` keeps them.
+        plain: Classes that are known to be copied attribute by attribute, or in another way.
+    """
+    kind = type(module)
+    if kind not in plain:
+        plain[kind] = _is_copied_by_attributes(kind)
+    if not plain[kind] or id(module) in memo:
+        return copy.deepcopy(module, memo)
+    made: Any = object.__new__(kind)
+    memo[id(module)] = made
+    state: dict[str, Any] = {}
+    for key, value in module.__getstate__().items():
+        if type(value) in _CONSTANTS:
+            state[key] = value
+        elif (known := memo.get(id(value))) is not None:
+            state[key] = known
+        elif key == "_modules" and type(value) is dict and value:
+            state[key] = memo[id(value)] = inner = {}
+            for name, part in value.items():
+                inner[name] = None if part is None else _copy_of(part, memo, plain)
+        else:
+            state[key] = copy.deepcopy(value, memo)
+    made.__setstate__(state)
+    return made
+
+
+_OF_ITS_OWN = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__slots__")
+_AS_EVERY_MODULE = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__", "__getattr__", "__getattribute__")
+
+
+def _is_copied_by_attributes(kind: type) -> bool:
+    """Whether copies of a class of modules have copies of its attributes, and there is no more to them."""
+    plain = all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in _AS_EVERY_MODULE)
+    special = kind in copyreg.dispatch_table or issubclass(kind, dict | list)
+    return plain and not special and not any(hasattr(kind, name) for name in _OF_ITS_OWN)
 
 
 def _computed(module: nn.Module) -> set[str]:

@@ -10,12 +10,13 @@ import copyreg
 import functools
 import hashlib
 import inspect
+import itertools
 import linecache
 import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import CellType, FrameType, FunctionType
+from types import CellType, CodeType, FrameType, FunctionType
 from typing import Any
 
 Place = tuple[int, int]
@@ -47,7 +48,7 @@ def sized_call_of(module: Any, frame: FrameType) -> tuple[str, Place] | None:
         The name of the method, with that of the function after a slash where there is one, and where the call ends;
         None for any other frame, and where Python does not say.
     """
-    *_, end_line, _, end_column = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+    _, end_line, _, end_column = next(itertools.islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
     called = _outside_comprehension(frame)
     name = _method_of(module, called)
     if name is None and called.f_back is not None:
@@ -82,12 +83,40 @@ def _source_of(kind: type, name: str) -> Any:
     return plain.__globals__[function] if function else plain
 
 
+def _text_of(function: Any) -> str:
+    """A function's source."""
+    code = function.__code__
+    return _text_of_code(code, code.co_filename)
+
+
+@functools.lru_cache(maxsize=512)
+def _text_of_code(code: CodeType, _: str) -> str:
+    """The same, read once for each file: equal code may stand in several."""
+    return inspect.getsource(code)
+
+
 def digest_of(kind: type, name: str) -> str | None:
     """Of a method's source: another version of it may have its calls elsewhere. None where there is no source."""
     try:
-        return hashlib.sha256(inspect.getsource(_source_of(kind, name)).encode()).hexdigest()[:16]
+        return hashlib.sha256(_text_of(_source_of(kind, name)).encode()).hexdigest()[:16]
     except (OSError, TypeError, ValueError, AttributeError, KeyError, SyntaxError):
         return None
+
+
+def names_sizes(kind: type, name: str) -> bool:
+    """Whether the code of a method, or a function that stands inside, names a call that takes sizes.
+
+    It costs next to nothing; `can_write` reads the source.
+    """
+    try:
+        return _names_sizes(_source_of(kind, name).__code__)
+    except (AttributeError, KeyError, ValueError):
+        return False
+
+
+def _names_sizes(code: CodeType) -> bool:
+    inside = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return not _METHODS.isdisjoint(code.co_names) or any(map(_names_sizes, inside))
 
 
 def can_write(kind: type, name: str, place: Place, ways: Ways) -> bool:
@@ -204,7 +233,7 @@ def _reduced(instance: Any) -> tuple[Any, ...]:
 
 def _parsed(function: Any) -> tuple[ast.Module, int]:
     """A function's syntax, and how far its source is indented."""
-    source = inspect.getsource(function)
+    source = _text_of(function)
     plain = textwrap.dedent(source)
     return ast.parse(plain), len(source.splitlines()[0]) - len(plain.splitlines()[0])
 

@@ -45,7 +45,8 @@ def note_sizes(tracer: Tracer, name: str, args: Sequence[Any], out: Any) -> None
     else:
         dims = _split(tracer, x, out, args[1], (args[2] if len(args) > 2 else 0) % x.ndim)
     is_split = name == "split_with_sizes" or (name == "split" and not isinstance(args[1], int))
-    tracer.trace.calls.append(TracedCall(tracer.here, type(module), method, place, tuple(dims), is_split))
+    call = TracedCall(tracer.here, type(module), method, place, tuple(dims), is_split, is_slice=name == "slice")
+    tracer.trace.calls.append(call)
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:

@@ -1,11 +1,13 @@
 """Widths that a forward pass derives or fixes: modules keep them after a cut, in methods that are written anew."""
 
+import ast
 import copy
 import functools
 import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -182,6 +184,40 @@ def test_a_module_that_needs_nothing_is_left_as_it_is() -> None:
     found = inspect(Own(), X)
     assert [(row.proved, row.written) for row in found.rows] == [(True, ())] * 2
     assert not any(group.calls for group in found.groups)
+
+
+def test_sources_are_read_only_where_a_cut_fails() -> None:
+    class Open(Attention):
+        """Its sizes follow from the weights."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.enter(x)
+            q, k, v = self.qkv(x).view(*x.shape[:-1], 3, -1, 6).permute(2, 0, 3, 1, 4)
+            return self.leave(x + self.out(self.attend(q, k, v).reshape(*x.shape[:-1], -1)))
+
+    with mock.patch("ast.parse", wraps=ast.parse) as parsed:
+        found = inspect(Open(), X)
+        assert [(row.proved, row.written) for row in found.rows] == [(True, ())] * 2
+        assert not parsed.called
+        assert all(row.proved and row.written for row in inspect(Derived(), X).rows)
+        assert parsed.called
+
+
+def test_a_random_cut_leaves_the_model_as_it_is() -> None:
+    """Tensors that a cut replaces are shared with it, and others may be written to in its forward pass."""
+
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.table = Derived(), nn.Embedding(7, 5, max_norm=1e-3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) + self.table(torch.arange(7))
+
+    model = Writing()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert inspect(model, X).groups
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_plan_is_refused_by_another_version_of_a_method() -> None:

@@ -6,10 +6,12 @@ import pickle
 import subprocess
 import sys
 import warnings
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -182,6 +184,31 @@ def test_trees_are_walked_in_order() -> None:
     tree = {"a": [1, (2, 3)], "b": 4}
     assert support.tree_leaves(tree) == [1, 2, 3, 4]
     assert support.tree_map(lambda leaf: -leaf, tree) == {"a": [-1, (-2, -3)], "b": -4}
+
+
+class Point(NamedTuple):
+    x: Any
+    y: Any
+
+
+def test_leaves_of_trees_are_those_that_torch_finds() -> None:
+    random, tensor = np.random.default_rng(0), torch.ones(2)
+    leaves = [tensor, nn.Parameter(tensor), None, 1, True, 2.5, "text", torch.float32, {1, 2}, np.ones(1), slice(3)]
+
+    def tree(depth: int) -> Any:
+        kind = int(random.integers(9)) if depth else 0
+        if kind < 2:
+            return leaves[random.integers(len(leaves))]
+        inner = [tree(depth - 1) for _ in range(2 if kind == 7 else random.integers(4))]
+        named = {str(number): value for number, value in enumerate(inner)}
+        made = [inner, tuple(inner), named, OrderedDict(named), deque(inner), Point(*inner[:2]) if kind == 7 else inner]
+        return [*made, defaultdict(list, named)][kind - 2]
+
+    for _ in range(300):
+        grown = tree(4)
+        found, expected = support.tree_leaves(grown), torch.utils._pytree.tree_leaves(grown)
+        assert len(found) == len(expected)
+        assert all(one is other for one, other in zip(found, expected, strict=True))
 
 
 def test_tensors_are_flattened_and_come_back() -> None:
