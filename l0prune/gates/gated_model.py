@@ -4,7 +4,6 @@ Legend: N units of all groups, one after the other.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from l0prune.groups import PruneGroup, check_groups
 from l0prune.removal import RemovalPlan, apply_plan, make_plan
 from l0prune.size import (
     Budget,
+    BudgetRow,
     Facts,
     SizeModel,
     Subject,
@@ -134,23 +134,33 @@ class GatedModel(nn.Module):
                 facts |= checked_facts(one.metric.name, one.metric.meet(cut, one, subject))
         return facts
 
-    def budget_facts(self, target: Target) -> dict[str, Any]:
-        """For the report: what each of several budgets says of the selection; nothing where there is one."""
+    def budget_facts(self, target: Target) -> tuple[list[BudgetRow], float | None]:
+        """For the report: what each of several budgets says of the selection, and how far that may be from the best.
+
+        Nothing, and None, where there is one budget.
+        """
         if not target.more:
-            return {}
+            return [], None
         rows, gap = self.gates.explained([target.metric.name, *(budget.name for budget in self.gates.more)])
-        known, free = {row["metric"] for row in rows}, [one for one in target.more if one.sparsity <= 0]
+        known, free = {row.metric for row in rows}, [one for one in target.more if one.sparsity <= 0]
         kept = kept_indices(self.gates.select(), self.groups)
         counts = np.array([len(kept[group.name]) for group in self.groups])
         for one in free:
             # Never exceeded, whatever is removed.
             assert one.metric.name not in known
-            facts = {"metric": one.metric.name, "counts": one.size.counts, "unit": one.size.unit}
-            sizes = {"dense": int(one.size.total), "budget": one.most_for(1), "size": one.size.exact(counts)}
-            rows.append(
-                {**facts, **sizes, "binds": False, "alone": {one.metric.name: int(one.size.total)}, "alone_units": 1.0}
+            row = BudgetRow(
+                metric=one.metric.name,
+                counts=one.size.counts,
+                unit=one.size.unit,
+                dense=int(one.size.total),
+                budget=one.most_for(1),
+                size=one.size.exact(counts),
+                binds=False,
+                alone={one.metric.name: int(one.size.total)},
+                alone_units=1.0,
             )
-        return {"targets": rows, "selection_gap": gap}
+            rows.append(row)
+        return rows, gap
 
     @torch.no_grad()
     def behind(self) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from l0prune.config import GateConfig
 from l0prune.gates.hard_concrete import HardConcrete
 from l0prune.groups import PruneGroup
-from l0prune.size import Bounds, Budget, SizeModel, bounds_of, budget_for, choose, explained, select
+from l0prune.size import Bounds, Budget, BudgetRow, SizeModel, bounds_of, budget_for, choose, explained, select
 from l0prune.support import in_backward, in_checkpoint
 
 _F = TypeVar("_F", bound=Callable)
@@ -200,7 +200,7 @@ class Gates(nn.Module):
         """How units are chosen, beside scores and budgets."""
         return {"bounds": self.bounds, "round_to": self.config.multiple, "uniform": self.config.uniform}
 
-    def explained(self, names: Sequence[str]) -> tuple[list[dict[str, Any]], float]:
+    def explained(self, names: Sequence[str]) -> tuple[list[BudgetRow], float]:
         """What each budget says of the selection, and how far the selection may be from the best one.
 
         Args:

@@ -11,7 +11,7 @@ from l0prune.gates import GatedModel, Sparsity
 from l0prune.measuring import parameters
 from l0prune.pruner.inspection import Inspection
 from l0prune.removal import RemovalPlan
-from l0prune.size import Target, width_facts
+from l0prune.size import BudgetRow, Target, width_facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +51,8 @@ class PruningReport:
     """What widths are multiples of, where a group has more channels than that."""
     widths: dict[str, int] = field(default_factory=dict)
     """How many `widths` the pruned groups have, and how many are `multiples_of_8` and `multiples_of_16`."""
-    targets: list[dict[str, Any]] = field(default_factory=list)
-    """Where there are several targets, a row for each: `metric`, `counts` and `unit`, the `dense` size, the `budget`,
-    the `size` of the selection, whether it `binds`, and what it `alone` would allow: the size in each metric, and
-    `alone_units`, the share of units that would stay."""
+    targets: list[BudgetRow] = field(default_factory=list)
+    """Where there are several targets, a row for each."""
     selection_gap: float | None = None
     """How much more the best choice under several budgets may be worth at most, as a share."""
     measured: dict[str, Any] = field(default_factory=dict)
@@ -100,6 +98,7 @@ def report_of(
     if now is None:
         # At one size of an elastic run gates are 0 or 1.
         now = Sparsity(sparsity, asked)
+    targets, gap = gated.budget_facts(target)
     return PruningReport(
         metric=target.metric.name,
         target_sparsity=asked,
@@ -119,6 +118,7 @@ def report_of(
         measured=dict(facts),
         round_to=target.round_to,
         widths=width_facts(plan.groups, plan.kept_counts),
-        **gated.budget_facts(target),
+        targets=targets,
+        selection_gap=gap,
         **told,
     )

@@ -116,7 +116,7 @@ def _facts(module: nn.Module, found: PruningReport, observe: Callable[[nn.Module
         "steps": found.steps,
         "left_alone": found.left_alone,
         "widths": found.widths,
-        "targets": found.targets,
+        "targets": [dict(row) for row in found.targets],
         "selection_gap": found.selection_gap,
         **found.measured,
         "round_to": found.round_to,

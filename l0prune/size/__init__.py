@@ -14,7 +14,7 @@ from l0prune.size.polynomial import SizeModel, unit_sizes
 from l0prune.size.ranking import classes_of
 from l0prune.size.rounding import RoundTo, width_facts
 from l0prune.size.selection import budget_for, kept_indices, select, split_by_group
-from l0prune.size.several import Budget, choose, explained
+from l0prune.size.several import Budget, BudgetRow, choose, explained
 from l0prune.size.targets import (
     Asked,
     Targets,
@@ -32,6 +32,7 @@ __all__ = [
     "Asked",
     "Bounds",
     "Budget",
+    "BudgetRow",
     "Cut",
     "Disk",
     "Facts",

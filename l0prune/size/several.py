@@ -19,6 +19,7 @@ from l0prune.size.limits import Bounds
 from l0prune.size.polynomial import SizeModel
 from l0prune.size.ranking import Fits, Ranking, classes_of
 from l0prune.size.selection import unmet, within
+from l0prune.support import ReadByName
 
 _ROUNDS = 10
 """Weights that are tried."""
@@ -40,6 +41,29 @@ class Budget(NamedTuple):
     """Share of the size to remove."""
     most: int
     """The largest size allowed."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BudgetRow(ReadByName):
+    """What one of several budgets says of a choice."""
+
+    metric: str
+    counts: str
+    """What it counts, in words."""
+    unit: float
+    """How much of `size` makes one of these."""
+    dense: int
+    """The size of the dense network."""
+    budget: int
+    """The largest size allowed."""
+    size: int
+    """Of what was chosen."""
+    binds: bool
+    """Whether one more step of any group would exceed it."""
+    alone: dict[str, int]
+    """The size in each metric if this were the only budget."""
+    alone_units: float
+    """The share of units that would stay then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +149,7 @@ def explained(
     budgets: Sequence[Budget],
     counts: np.ndarray,
     **settings: Any,
-) -> list[dict[str, Any]]:
+) -> list[BudgetRow]:
     """For each budget its size and room, whether it binds, and what it alone would allow.
 
     Args:
@@ -134,10 +158,6 @@ def explained(
         budgets: All that hold together.
         counts: (G,) units that were kept.
         settings: Of `choose`.
-
-    Returns:
-        Rows of metric, dense, budget, size, unit, binds, `alone`: the size in each metric if this were the only budget,
-        and `alone_units`: the share of units that would stay.
     """
     bounds, round_to = settings["bounds"], settings.get("round_to", 1)
     steps = np.array([group.step(round_to) for group in groups])
@@ -151,17 +171,17 @@ def explained(
             more = np.where(mine, np.minimum(counts + steps, bounds.high), counts)
             binds = binds or ((more > counts).any() and budget.size.exact(more) > budget.most)
         rows.append(
-            {
-                "metric": budget.name,
-                "counts": budget.size.counts,
-                "unit": budget.size.unit,
-                "dense": int(budget.size.total),
-                "budget": int(budget.most),
-                "size": budget.size.exact(counts),
-                "binds": bool(binds),
-                "alone": {other.name: other.size.exact(alone) for other in budgets},
-                "alone_units": float(alone.sum() / total),
-            }
+            BudgetRow(
+                metric=budget.name,
+                counts=budget.size.counts,
+                unit=budget.size.unit,
+                dense=int(budget.size.total),
+                budget=int(budget.most),
+                size=budget.size.exact(counts),
+                binds=bool(binds),
+                alone={other.name: other.size.exact(alone) for other in budgets},
+                alone_units=float(alone.sum() / total),
+            )
         )
     return rows
 

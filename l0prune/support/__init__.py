@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from l0prune.support.parsing import parse_json
     from l0prune.support.pickles import pickled_names
     from l0prune.support.processes import python, safe_children
+    from l0prune.support.read_by_name import ReadByName
     from l0prune.support.registry import ClassRegistry, Registry, spelled
     from l0prune.support.rewriting import (
         LEFT,
@@ -153,6 +154,7 @@ if TYPE_CHECKING:
         "Field",
         "NormWithStatistics",
         "Operator",
+        "ReadByName",
         "Registry",
         "Setting",
         "StorageReference",
@@ -354,6 +356,7 @@ _HOMES = {
         "sized_call_of",
     ),
     "sharding": ("is_sharded", "sharded_parts", "whole"),
+    "read_by_name": ("ReadByName",),
     "registry": ("ClassRegistry", "Registry", "spelled"),
     "signals": ("catch_signals",),
     "tables": (

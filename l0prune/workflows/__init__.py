@@ -8,13 +8,17 @@ from l0prune.workflows.opening import example_missing, is_own_run, open_run
 from l0prune.workflows.overview import inspect_groups, summarise_kinds
 from l0prune.workflows.pipeline import compress
 from l0prune.workflows.rehearsing import rehearse
-from l0prune.workflows.results import CompressionReport
+from l0prune.workflows.results import Compaction, CompressionReport, CutFacts, ElasticFacts, ElasticPoint
 from l0prune.workflows.training_free import prune
 from l0prune.workflows.verification import Check, Verification, verify
 
 __all__ = [
     "Check",
+    "Compaction",
     "CompressionReport",
+    "CutFacts",
+    "ElasticFacts",
+    "ElasticPoint",
     "LoggingObserver",
     "Observer",
     "Verification",

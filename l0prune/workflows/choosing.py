@@ -15,6 +15,7 @@ from l0prune.gates import check_between
 from l0prune.removal import RemovalPlan
 from l0prune.size import (
     Bounds,
+    BudgetRow,
     Subject,
     Target,
     bounds_of,
@@ -70,7 +71,7 @@ class Choice(NamedTuple):
     target: Target
     kept: Mapping[str, tuple[int, ...]]
     """By group of the dense network."""
-    rows: list[dict[str, Any]]
+    rows: list[BudgetRow]
     """Where there are several targets, what each says of the choice."""
 
 
@@ -122,7 +123,7 @@ def choose_units(whole: ElasticRun, asked: list[Any], made: Callable[[], nn.Modu
         what = "outside the range that was trained"
         expected = f"{order.smallest:g} to {order.largest:g} of the {order.metric}"
         raise ConfigError(what, got=f"{found / size.total:.4f} of the {order.metric}", expected=expected)
-    rows: list[dict[str, Any]] = []
+    rows: list[BudgetRow] = []
     if len(budgets) > 1:
         rows = explained(whole.scores, plan.groups, budgets, _counts(kept, plan), **settings)
     return Choice(target, kept_indices(kept, plan.groups), rows)

@@ -49,7 +49,7 @@ from l0prune.workflows.choosing import Choice, ElasticRun, choose_units
 from l0prune.workflows.counting import macs_on
 from l0prune.workflows.observer import Observer, watched
 from l0prune.workflows.opening import example_missing, open_run
-from l0prune.workflows.results import CompressionReport, RunResults
+from l0prune.workflows.results import CompressionReport, CutFacts, RunResults
 from l0prune.workflows.trainer import Trainer
 
 
@@ -116,14 +116,14 @@ def cut(
             task, config = _task(whole, source, task, polish or 0)
             pruned, loss, parts = _fitted(pruned, task, config, made, watcher, results, polish)
         facts: dict[str, Any] = {
-            "cut": {"of": str(run), "target": {one.metric.name: one.text for one in asked}, "polish": polish},
             "distill_loss_final": loss,
             "losses_final": parts,
             "max_relative_difference": difference,
             "run_directory": str(folder.path),
         }
         report = _report(whole, choice, pruned, plan, results, facts)
-        report.cut["seconds"] = round(time.perf_counter() - began, 3)  # pyright: ignore[reportOptionalSubscript]
+        wishes, seconds = {one.metric.name: one.text for one in asked}, round(time.perf_counter() - began, 3)
+        report = replace(report, cut=CutFacts(of=str(run), target=wishes, polish=polish, seconds=seconds))
         _write(made, whole, source, pruned, plan, inputs, report)
     watcher.finished(report)
     return report
@@ -250,7 +250,7 @@ def _write(
 ) -> None:
     """Write the run directory of the cut."""
     told = {key: whole.description[key] for key in ("plugin", "architecture", "counted_on") if key in whole.description}
-    steps = (report.cut or {}).get("polish") or 0
+    steps = (report.cut and report.cut.polish) or 0
     changed = {"metric": report.metric, "target_sparsity": report.target_sparsity}
     settings = merge(whole.settings, changed, {"further": {"steps": steps}})
     # What was cut has one size.

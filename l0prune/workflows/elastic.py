@@ -19,6 +19,7 @@ from l0prune.storage import Order
 from l0prune.support import evaluating
 from l0prune.training import evaluate
 from l0prune.workflows.calibrating import loss_with
+from l0prune.workflows.results import ElasticFacts, ElasticPoint
 
 _POINTS = 5
 """Of the curve, at equal distances."""
@@ -31,8 +32,8 @@ class TrainedSizes:
     largest: tuple[nn.Module, RemovalPlan]
     """The network of the largest size, and what it lacks of the dense one."""
     order: Order
-    facts: dict[str, Any]
-    """For the report: both ends, and the curve."""
+    facts: ElasticFacts
+    """For the report."""
     difference: float
     """The largest relative difference between gated and cut outputs at any point of the curve."""
 
@@ -55,7 +56,7 @@ def trained_sizes(
     """
     elastic = controller.elastic
     low, high = elastic.ends
-    curve, worst, size = [], 0.0, gated.size_model
+    curve, worst, size = list[ElasticPoint](), 0.0, gated.size_model
     held_out, dense = list(task.evaluation), gated.model
     largest: tuple[nn.Module, RemovalPlan] | None = None
     for left in np.linspace(low, high, _POINTS).tolist():
@@ -73,7 +74,7 @@ def trained_sizes(
             task.objective.student = dense
         counts = np.array([plan.kept_counts[group.name] for group in plan.groups])
         share = size.exact(counts) / size.total
-        curve.append({"asked": left, "left": share, "parameters": parameters(pruned), "loss": loss})
+        curve.append(ElasticPoint(asked=left, left=share, parameters=parameters(pruned), loss=loss))
         said = "" if loss is None else f", loss {loss:.4f}"
         note(f"size {share:.4f}: {parameters(pruned):,} parameters{said}; outputs changed by {difference:.1e}")
         worst, largest = max(worst, difference), (pruned, plan)
@@ -89,5 +90,5 @@ def trained_sizes(
         scores={n: row.tolist() for n, row in split_by_group(elastic.scores(gated.gates), gated.groups).items()},
         files=list(task.files),
     )
-    facts = {"smallest": low, "largest": high, "metric": metric, "curve": curve}
+    facts = ElasticFacts(smallest=low, largest=high, metric=metric, curve=curve)
     return TrainedSizes(largest=largest, order=order, facts=facts, difference=worst)

@@ -5,8 +5,66 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from l0prune.size import BudgetRow, Facts
+from l0prune.support import ReadByName
+
 _MEASURED = ("latency_before_ms", "latency_after_ms", "speedup", "round_to", "latency_model_error")
 """Fields that a metric fills."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Compaction(ReadByName):
+    """A cut during the joint stage."""
+
+    step: int
+    parameters: int
+    """That are left."""
+    kept: dict[str, int]
+    """Units by group."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ElasticPoint(ReadByName):
+    """One size of an elastic run."""
+
+    asked: float
+    """The share of the size that it was cut to."""
+    left: float
+    """The share that it has."""
+    parameters: int
+    loss: float | None
+    """On the held-out batches; None where nothing is held out."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ElasticFacts(ReadByName):
+    """What an elastic run has trained."""
+
+    smallest: float
+    """Share of the size."""
+    largest: float
+    metric: str
+    """What the shares are of."""
+    curve: list[ElasticPoint]
+    """Some of its sizes, ascending."""
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """From a JSON object."""
+        return super().from_json({**found, "curve": [ElasticPoint.from_json(point) for point in found["curve"]]})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CutFacts(ReadByName):
+    """How a network was cut out of an elastic run."""
+
+    of: str
+    """The run."""
+    target: dict[str, str]
+    """By metric."""
+    polish: int | None
+    """Steps of training after the cut."""
+    seconds: float
 
 
 @dataclass(kw_only=True)
@@ -24,16 +82,16 @@ class RunResults:
     distill_loss_before_removal: float | None = None
     distill_loss_after_removal: float | None = None
     distill_loss_after_repair: float | None = None
-    compactions: list[dict[str, Any]] = field(default_factory=list)
+    compactions: list[Compaction] = field(default_factory=list)
     latency_before_ms: float | None = None
     latency_after_ms: float | None = None
     speedup: float | None = None
     round_to: int | None = None
     latency_model_error: float | None = None
-    targets: list[dict[str, Any]] = field(default_factory=list)
+    targets: list[BudgetRow] = field(default_factory=list)
     selection_gap: float | None = None
-    elastic: dict[str, Any] | None = None
-    metric_facts: dict[str, Any] = field(default_factory=dict)
+    elastic: ElasticFacts | None = None
+    metric_facts: Facts = field(default_factory=dict)
 
     def learn(self, facts: Mapping[str, Any]) -> None:
         """Add what a metric has measured."""
@@ -54,6 +112,10 @@ class RunResults:
         names = {one.name for one in fields(cls)} - {"metric_facts"}
         facts = copy.deepcopy(dict(facts))
         own = {name: value for name, value in facts.items() if name in names}
+        for name, kind in (("compactions", Compaction), ("targets", BudgetRow)):
+            own[name] = [kind.from_json(row) for row in own.get(name, [])]
+        if own.get("elastic") is not None:
+            own["elastic"] = ElasticFacts.from_json(own["elastic"])
         return cls(**own, metric_facts={name: value for name, value in facts.items() if name not in names})
 
 
@@ -111,8 +173,8 @@ class CompressionReport:
     """On the held-out batches, with gates as in training, just before the cut."""
     expected_sparsity_at_cut: float | None = None
     """Under the gates, just before the cut: far from the target, it removed what training still used."""
-    compactions: list[dict[str, Any]] = field(default_factory=list)
-    """Cuts during the joint stage: `step`, `parameters` left, units `kept` by group."""
+    compactions: list[Compaction] = field(default_factory=list)
+    """Cuts during the joint stage."""
     latency_before_ms: float | None = None
     """With the metric "latency": measured at the cut, of the dense and the pruned network in turns."""
     latency_after_ms: float | None = None
@@ -121,18 +183,16 @@ class CompressionReport:
     """What widths are multiples of: with the metric "latency" by default what pays on the device."""
     latency_model_error: float | None = None
     """Median relative error of the latency model on whole networks that it was not fitted to."""
-    targets: list[dict[str, Any]] = field(default_factory=list)
-    """Where there are several targets, a row for each: `metric`, `counts` and `unit`, the `dense` size, the `budget`,
-    the `size` of the selection, whether it `binds`, and what it `alone` would allow."""
+    targets: list[BudgetRow] = field(default_factory=list)
+    """Where there are several targets, a row for each."""
     selection_gap: float | None = None
     """How much more the best choice under several budgets may be worth at most, as a share."""
-    metric_facts: dict[str, Any] = field(default_factory=dict)
-    """What a metric of one's own has measured."""
-    elastic: dict[str, Any] | None = None
-    """Of an elastic run: `smallest` and `largest` share of the size, and a `curve` with a row for each of some sizes:
-    what it was asked for and is (`left`), `parameters`, and `loss` on the held-out batches."""
-    cut: dict[str, Any] | None = None
-    """Of a network that was cut out of an elastic run: `of` which one, `target`, steps of its `polish`, `seconds`."""
+    metric_facts: Facts = field(default_factory=dict)
+    """What a metric of one's own has measured, by the names that it gives."""
+    elastic: ElasticFacts | None = None
+    """Of an elastic run."""
+    cut: CutFacts | None = None
+    """Of a network that was cut out of an elastic run."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""

@@ -330,8 +330,7 @@ class CompressionRun:
                 with gated.gates.as_trained():
                     self.results.distill_loss_gated = evaluate(objective, batches)[0]
             self.results.distill_loss_before_removal = evaluate(objective, batches)[0]
-        for name, value in gated.budget_facts(self.target).items():
-            setattr(self.results, name, value)
+        self.results.targets, self.results.selection_gap = gated.budget_facts(self.target)
         difference = compare(gated, self.task.observe)
         if reason := objection(gated, self.task.observe, difference, RUN_TOLERANCE):
             raise ProofError("the cut changed the outputs", got=reason)

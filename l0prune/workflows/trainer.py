@@ -17,7 +17,7 @@ from l0prune.removal import RemovalPlan
 from l0prune.storage import RunDirectory, save_checkpoint
 from l0prune.training import Record, Stage, shared, split_for
 from l0prune.workflows.observer import Observer
-from l0prune.workflows.results import RunResults
+from l0prune.workflows.results import Compaction, RunResults
 
 _DEAD_WORKER = "DataLoader worker"
 
@@ -82,7 +82,7 @@ class Trainer:
 
         def on_cut(plan: RemovalPlan) -> None:
             size = parameters(stage.objective.student)
-            self.results.compactions.append({"step": stage.step, "parameters": size, "kept": plan.kept_counts})
+            self.results.compactions.append(Compaction(step=stage.step, parameters=size, kept=plan.kept_counts))
             self.observer.compacted(stage.step, size)
 
         def after_step(signal_number: int) -> None:
