@@ -36,7 +36,15 @@ from l0prune.calibration.consumers import (
 from l0prune.errors import ConfigError
 from l0prune.layers import is_transposed
 from l0prune.removal import RemovalPlan, check_shapes
-from l0prune.support import BatchNorm, NormWithStatistics, evaluating, model_shapes, owners, plain_attention
+from l0prune.support import (
+    BatchNorm,
+    NormWithStatistics,
+    evaluating,
+    known_arguments,
+    model_shapes,
+    owners,
+    plain_attention,
+)
 
 RIDGE = 1e-6
 """Relative to the mean diagonal of the inputs' second moments. Up to 1e-4 the digits networks come out alike, with two
@@ -57,6 +65,7 @@ class Repaired:
     error_after: float
 
 
+@known_arguments
 @torch.no_grad()
 def repair(
     dense: nn.Module,

@@ -12,9 +12,10 @@ from l0prune.discovery.found import Discovery
 from l0prune.discovery.grouping import grouped
 from l0prune.discovery.traced import Trace
 from l0prune.errors import GroupError
-from l0prune.support import called, is_inside, path_of, several
+from l0prune.support import called, is_inside, known_arguments, path_of, several
 
 
+@known_arguments
 def discover(
     model: nn.Module,
     observe: Callable[[nn.Module], Any],

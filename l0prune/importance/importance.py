@@ -28,7 +28,7 @@ from l0prune.groups import PruneGroup
 from l0prune.importance.contributions import contributions
 from l0prune.importance.gate_gradients import gate_gradients, of_weight
 from l0prune.size import SizeModel, parameter_size, split_by_group, unit_sizes
-from l0prune.support import evaluating, plain_attention
+from l0prune.support import evaluating, known_arguments, plain_attention
 
 Importance = str | Callable[[nn.Module, Sequence[PruneGroup]], Any]
 """A name, or a function of model and groups that returns N numbers, or those of each group by its name."""
@@ -41,6 +41,7 @@ _NO_GRADIENT = 1e-5
 """Of the loss: the sum of all units' first-order terms where there is nothing but rounding."""
 
 
+@known_arguments
 def importances(
     model: nn.Module,
     groups: Sequence[PruneGroup],

@@ -19,7 +19,7 @@ from l0prune.measuring.onnx_files import EXTRAS
 from l0prune.measuring.timing import Ratio, Timing, interleave, speedup
 from l0prune.measuring.variants import Contender, Inputs, Load, Variant, check_variants, make_variants
 from l0prune.quantisation import int8_words
-from l0prune.support import copied, counted, safe_children, say, versions
+from l0prune.support import copied, counted, known_arguments, safe_children, say, versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,7 @@ class Measurement:
 
 
 @safe_children()
+@known_arguments
 def measure(
     models: Mapping[str, nn.Module | Contender],
     example_inputs: Inputs | Tensor | Sequence[Load],

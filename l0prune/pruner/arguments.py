@@ -1,16 +1,12 @@
 """What a caller gives to `wrap` and to what it returns, checked."""
 
-from collections.abc import Iterable
 from typing import Any, Literal
 
 from torch import nn
 
 from l0prune.config import CompactionConfig, ControllerConfig, GateConfig
-from l0prune.errors import ConfigError, nearest
+from l0prune.errors import ConfigError
 from l0prune.size import Limits
-
-_TORCH_PRUNING = {"pruning_ratio": "target_sparsity", "ignored_layers": "ignored"}
-"""Arguments of torch-pruning's pruners, and what they are called here."""
 
 
 def matrices_of(model: nn.Module) -> list[nn.Parameter]:
@@ -27,19 +23,6 @@ def loss_of(found: Any) -> float:
     except (TypeError, ValueError, RuntimeError) as error:
         got, expected = type(found).__name__, "a number: your loss on held-out data"
         raise ConfigError("evaluate gives no number", got=got, expected=expected) from error
-
-
-def no_such_argument(name: str, known: Iterable[str]) -> ConfigError:
-    """The error for an argument that there is not.
-
-    Args:
-        name: As it was given.
-        known: The names of those that there are.
-    """
-    if name in _TORCH_PRUNING:
-        hint = "torch-pruning's names are those of l0prune.adapters.torch_pruning.Pruner"
-        return ConfigError("no such argument", where=name, expected=_TORCH_PRUNING[name], hint=hint)
-    return ConfigError("no such argument", where=name, hint=nearest(name, known))
 
 
 def checked_settings(

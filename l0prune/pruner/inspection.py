@@ -28,7 +28,7 @@ from l0prune.pruner.attributes import proved_with_attributes
 from l0prune.pruner.shares import Share, shares_of
 from l0prune.removal import GRAPH, MODULE
 from l0prune.size import SizeModel, mac_size, parameter_size, unit_sizes
-from l0prune.support import called, is_inside, listed, model_shapes, path_of, several
+from l0prune.support import called, is_inside, known_arguments, listed, model_shapes, path_of, several
 
 Form = Literal["module", "graph"]
 ANY_MODEL_TOLERANCE = 1e-4
@@ -168,6 +168,7 @@ class Inspection:
 
 
 # Gates cannot be tried on a copy that is made under `torch.inference_mode`.
+@known_arguments
 @torch.inference_mode(False)
 def inspect(
     model: nn.Module,

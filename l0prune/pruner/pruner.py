@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, Never
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from l0prune.gates import Controller, GatedModel, Sparsity
 from l0prune.groups import PruneGroup
 from l0prune.importance import Importance, check_importance, importances
 from l0prune.proof import compare, objection, tolerance_for
-from l0prune.pruner.arguments import checked_settings, loss_of, matrices_of, no_such_argument
+from l0prune.pruner.arguments import checked_settings, loss_of, matrices_of
 from l0prune.pruner.elastic import check_elastic, elastic_of, renewed
 from l0prune.pruner.inspection import ANY_MODEL_TOLERANCE, Form
 from l0prune.pruner.preparing import prepared
@@ -31,7 +30,7 @@ from l0prune.pruner.schedule import controller_for
 from l0prune.pruner.state import SelfDrawingModel
 from l0prune.removal import RemovalPlan, remember
 from l0prune.size import Limits, Metric, Targets, Wish, removing
-from l0prune.support import copied, evaluating, one_line, sharded_parts, to_mapping, whole
+from l0prune.support import copied, evaluating, known_arguments, one_line, sharded_parts, to_mapping, whole
 
 
 class L0Pruner:
@@ -94,6 +93,7 @@ class L0Pruner:
         PlanError: The model was pruned before, in units that these groups cut through.
     """
 
+    @known_arguments
     def __init__(
         self,
         model: nn.Module,
@@ -124,10 +124,7 @@ class L0Pruner:
         compaction: CompactionConfig | bool | None = None,
         time_limit: float = 60.0,
         tolerance: float = ANY_MODEL_TOLERANCE,
-        **unknown: Never,
     ) -> None:
-        for name in unknown:
-            raise no_such_argument(name, {*signature(L0Pruner).parameters} - {"unknown"})
         controller = controller_for(total_steps, controller)
         ends = elastic_of(elastic)
         if ends is not None:
@@ -162,7 +159,7 @@ class L0Pruner:
             form=form,
             time_limit=time_limit,
             tolerance=tolerance,
-            stacklevel=4,  # Past `wrap`.
+            stacklevel=5,  # Past `known_arguments` and `wrap`.
         )
         self.tolerance, self.controller, self.total_steps = tolerance, controller, total_steps
         self._elastic = ends

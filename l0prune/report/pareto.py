@@ -12,7 +12,7 @@ from l0prune.errors import ConfigError, RunError, nearest
 from l0prune.report.figures import Drawing, ParetoPoint, pareto_figure
 from l0prune.report.numbers import Number, numbers
 from l0prune.report.read import Run, read_run
-from l0prune.support import assembled, listed, printable, shortest_endings
+from l0prune.support import assembled, known_arguments, listed, printable, shortest_endings
 
 _MOST_LETTERS = 60
 """Of a setting in a warning."""
@@ -52,6 +52,7 @@ class Pareto:
         return asdict(self)
 
 
+@known_arguments
 def write_pareto(runs: Sequence[str | Path], out: str | Path, *, x: str = "params", y: str = "loss") -> Pareto:
     """Draw the quality of finished runs against their size, and mark those that another run dominates.
 
@@ -101,7 +102,7 @@ def write_pareto(runs: Sequence[str | Path], out: str | Path, *, x: str = "param
     )
     said = tuple(line for axis, column in columns.items() for line in _differences(axis, labels, column))
     for line in said:
-        warnings.warn(line, stacklevel=2)
+        warnings.warn(line, stacklevel=3)  # Past `known_arguments`.
     drawn = _drawing(points, columns[x][0], columns[y][0], more_across=more[x])
     folder = Path(out)
     with assembled(folder) as place:

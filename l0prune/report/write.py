@@ -9,7 +9,7 @@ from l0prune.errors import RunError
 from l0prune.report.facts import RunFacts, run_facts
 from l0prune.report.figures import MARK
 from l0prune.report.page import make_page
-from l0prune.support import check_inside, shortest_endings, write_atomic, write_text
+from l0prune.support import check_inside, known_arguments, shortest_endings, write_atomic, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class Report:
         return asdict(self)
 
 
+@known_arguments
 def write_report(runs: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Report:
     """Write a page about runs, finished or not; one that is there already is replaced.
 

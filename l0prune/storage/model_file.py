@@ -36,6 +36,7 @@ from l0prune.support import (
     check_kinds,
     file_digest,
     json_digest,
+    known_arguments,
     load_weights,
     model_shapes,
     named_weights,
@@ -113,6 +114,7 @@ def save(
     write_json(folder / DESCRIPTION, content)
 
 
+@known_arguments
 def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.Module:
     """Load a pruned network in evaluation mode.
 
@@ -161,7 +163,7 @@ def load(path: str | Path, build: Callable[[], nn.Module] | None = None) -> nn.M
         raise PlanError("weights do not fit the plan", where=weights, got=" ".join(str(error).split())) from error
     if not check_description(description, folder):
         said = f"{folder}: saved before there were checksums, so that damage cannot be seen; save it again to have them"
-        warnings.warn(said, stacklevel=2)
+        warnings.warn(said, stacklevel=3)  # Past `known_arguments`.
     return pruned.eval()
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from l0prune.support.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from l0prune.support.arguments import check_arguments, known_arguments
     from l0prune.support.assignments import read_assignments, read_value
     from l0prune.support.carrying import carry_source
     from l0prune.support.digests import (
@@ -172,6 +173,7 @@ if TYPE_CHECKING:
         "carry_source",
         "catch_signals",
         "check_archive",
+        "check_arguments",
         "check_fields",
         "check_finite",
         "check_inside",
@@ -210,6 +212,7 @@ if TYPE_CHECKING:
         "json_digest",
         "kept_sizes",
         "kept_values",
+        "known_arguments",
         "listed",
         "load_weights",
         "locked",
@@ -287,6 +290,7 @@ if TYPE_CHECKING:
     ]
 
 _HOMES = {
+    "arguments": ("check_arguments", "known_arguments"),
     "assignments": ("read_assignments", "read_value"),
     "digests": (
         "STAMP",

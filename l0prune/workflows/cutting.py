@@ -35,6 +35,7 @@ from l0prune.support import (
     build,
     check_inside,
     evaluating,
+    known_arguments,
     merge,
     random_state_kept,
     versions,
@@ -53,6 +54,7 @@ from l0prune.workflows.results import CompressionReport, CutFacts, RunResults
 from l0prune.workflows.trainer import Trainer
 
 
+@known_arguments
 def cut(
     run: str | Path,
     target: Targets | Mapping[str, float | str],

@@ -7,10 +7,11 @@ from pathlib import Path
 from l0prune.errors import ConfigError, nearest
 from l0prune.plugin import Evaluation, EvaluationSettings, Evaluator, get_plugin
 from l0prune.storage import read_report
-from l0prune.support import say
+from l0prune.support import known_arguments, say
 from l0prune.workflows.opening import check_scored
 
 
+@known_arguments
 def evaluate(
     models: Sequence[str | Path],
     *,

@@ -12,10 +12,11 @@ from l0prune.errors import ConfigError, RunError
 from l0prune.formats import MODULE_FORMATS, ModuleFormat, export_module, module_format, no_such_format
 from l0prune.plugin import CalibratedExporter, Export, Exporter, ExportFormat, FormatsBySource, get_plugin
 from l0prune.storage import DESCRIPTION, read_description
-from l0prune.support import check_inside
+from l0prune.support import check_inside, known_arguments
 from l0prune.workflows.opening import example_missing, open_run
 
 
+@known_arguments
 def export(
     source: nn.Module | str | Path,
     example_inputs: Any = None,

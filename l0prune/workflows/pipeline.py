@@ -11,12 +11,13 @@ from l0prune.distributed import joined, together
 from l0prune.errors import ConfigError, PluginError
 from l0prune.plugin import OwnTask, Plugin, Task, as_before, came_later, describe, get_plugin, may_change, resolve
 from l0prune.storage import RunDirectory, claim_free
-from l0prune.support import build, random_state_kept, read_toml, safe_children
+from l0prune.support import build, known_arguments, random_state_kept, read_toml, safe_children
 from l0prune.workflows.observer import Observer, watched
 from l0prune.workflows.results import CompressionReport
 from l0prune.workflows.run import CompressionRun
 
 
+@known_arguments
 def compress(
     plugin: str | Plugin | Task,
     *,

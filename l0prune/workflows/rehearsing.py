@@ -8,8 +8,10 @@ from torch import nn
 
 from l0prune.pruner import L0Pruner
 from l0prune.storage import rehearse_saving
+from l0prune.support import known_arguments
 
 
+@known_arguments
 def rehearse(pruner: L0Pruner, export: Callable[[nn.Module], Any] | None = None) -> float:
     """Try what the end of a training loop will do: the cut, its proof, `save`, `load`, and an export of your own.
 

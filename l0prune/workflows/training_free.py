@@ -19,10 +19,11 @@ from l0prune.proof import compare, objection, tolerance_for
 from l0prune.pruner import ANY_MODEL_TOLERANCE, Form, prepared
 from l0prune.removal import remember
 from l0prune.size import Limits, Metric, Targets, Wish, removing
-from l0prune.support import copied, counted
+from l0prune.support import copied, counted, known_arguments
 from l0prune.workflows.observer import Counted, watched
 
 
+@known_arguments
 def prune(
     model: nn.Module,
     example_inputs: Any,
@@ -140,6 +141,7 @@ def prune(
             form=form,
             time_limit=time_limit,
             tolerance=tolerance,
+            stacklevel=4,  # Past `known_arguments`.
         )
         size = found.size
         ranked_by = importance if isinstance(importance, str) else "a function of your own"

@@ -21,13 +21,13 @@ from torch_pruning.pruner.importance import Importance
 
 from l0prune.adapters.dependency_graphs import groups_in, groups_of_graph, owners_of, places_of
 from l0prune.discovery import discover
-from l0prune.errors import ConfigError, GroupError, TargetError, nearest
+from l0prune.errors import ConfigError, GroupError, TargetError
 from l0prune.example import Example
 from l0prune.groups import PruneGroup, Role
 from l0prune.measuring import macs, parameters
 from l0prune.pruner import L0Pruner, wrap
 from l0prune.removal import RemovalPlan, plan_of
-from l0prune.support import evaluating, is_inside, own_modules, path_of, several
+from l0prune.support import check_arguments, evaluating, is_inside, own_modules, path_of, several
 from l0prune.workflows import prune
 
 _NO_COUNTERPART = {
@@ -156,10 +156,7 @@ class Pruner:
             got, expected = f"{len(self._ratios)} ratios", f"{iterative_steps + 1}: one before and one after each step"
             raise ConfigError("iterative_pruning_ratio_scheduler", got=got, expected=expected)
         self._dense_size = self._size()
-        known = {*signature(prune).parameters}
-        for name in others:
-            if name not in known:
-                raise ConfigError("no such argument", where=name, hint=nearest(name, {*known, *_OWN}))
+        check_arguments(others, {*signature(prune).parameters, *_OWN})
 
     def regularize(self, model: nn.Module, loss: Tensor | None = None) -> None:
         """Let the gates learn from a backward pass: call it between `backward()` and the optimizer's step.

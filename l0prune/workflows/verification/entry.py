@@ -10,6 +10,7 @@ from torch import nn
 
 from l0prune.errors import ConfigError, L0PruneError
 from l0prune.storage import DESCRIPTION
+from l0prune.support import known_arguments
 from l0prune.workflows.verification.common import Unknown
 from l0prune.workflows.verification.exports import export_checks
 from l0prune.workflows.verification.saved import Saved
@@ -43,6 +44,7 @@ class Verification:
         return {**asdict(self), "holds": self.broken is None}
 
 
+@known_arguments
 def verify(
     source: str | Path,
     *,
