@@ -7,6 +7,7 @@ from l0prune.support.lazy import lazy_names
 if TYPE_CHECKING:
     from l0prune.support.arguments import check_arguments, known_arguments
     from l0prune.support.assignments import read_assignments, read_value
+    from l0prune.support.calls_in_source import sized_call_of
     from l0prune.support.carrying import carry_source
     from l0prune.support.digests import (
         STAMP,
@@ -63,15 +64,13 @@ if TYPE_CHECKING:
         PRODUCT,
         can_write,
         class_with_sizes,
-        class_without_sizes,
         digest_of,
-        kept_sizes,
         names_sizes,
         size_name,
-        sized_call_of,
     )
     from l0prune.support.sharding import is_sharded, sharded_parts, whole
     from l0prune.support.signals import catch_signals
+    from l0prune.support.sized_classes import class_without_sizes, kept_sizes
     from l0prune.support.tables import merge, read_toml, to_mapping, write_toml
     from l0prune.support.text import (
         counted,
@@ -352,13 +351,12 @@ _HOMES = {
         "PRODUCT",
         "can_write",
         "class_with_sizes",
-        "class_without_sizes",
         "digest_of",
-        "kept_sizes",
         "names_sizes",
         "size_name",
-        "sized_call_of",
     ),
+    "calls_in_source": ("sized_call_of",),
+    "sized_classes": ("class_without_sizes", "kept_sizes"),
     "sharding": ("is_sharded", "sharded_parts", "whole"),
     "read_by_name": ("ReadByName",),
     "registry": ("ClassRegistry", "Registry", "spelled"),

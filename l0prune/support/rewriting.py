@@ -1,86 +1,22 @@
-"""Methods written anew: sizes that they derive, `x.reshape(B, N, C)` say, become numbers that the module keeps.
-
-The file goes along where an instance of such a class is pickled, so that it needs nothing but Python.
-"""
-
-import __future__
+"""Texts of methods in which sizes that they derive, `x.reshape(B, N, C)` say, are numbers that the module keeps."""
 
 import ast
-import copyreg
 import functools
 import hashlib
 import inspect
-import itertools
-import linecache
-import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import CellType, CodeType, FrameType, FunctionType
+from collections.abc import Iterable, Mapping, Sequence
+from types import CodeType
 from typing import Any
 
-Place = tuple[int, int]
-"""Where a call ends in a function's source: lines after the function's first, and bytes from the left."""
-Ways = tuple[str, ...]
-"""Where each size of a call comes from: "own", the method's own expression; "kept", the module; "rest", -1; "2*3",
-dimensions of what is reshaped, multiplied, where -1 stands already; "left", what other parts of a split leave."""
-PRODUCT, LEFT = "*", "left"
-Sizes = Mapping[str, Mapping[Place, Ways]]
-"""By the name of a method, the calls in it that take sizes; "method/function" is a function that it calls."""
+from l0prune.support.sized_classes import HELPER, KEPT, Place, Sizes, Ways, class_of, methods_of, source_of
 
-_THIS, _HELPER = "sized_module", "_with_sizes_"
+PRODUCT, LEFT = "*", "left"
+_THIS = "sized_module"
 _METHODS = {"reshape", "view", "expand", "split"}
-_KEPT = "_l0prune_sizes"
-"""The attribute of such a class: the class it stands for, the texts of its methods, and the sizes that it keeps."""
 _made: dict[Any, type] = {}
 _making = threading.RLock()
-_helper: list[str] = []
-
-
-def sized_call_of(module: Any, frame: FrameType) -> tuple[str, Place] | None:
-    """The call that a frame is at, in a method of a module or in a function of its file that the method calls.
-
-    Args:
-        module: The module.
-        frame: Of the method, the function, or a comprehension in one of these.
-
-    Returns:
-        The name of the method, with that of the function after a slash where there is one, and where the call ends;
-        None for any other frame, and where Python does not say.
-    """
-    _, end_line, _, end_column = next(itertools.islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
-    called = _outside_comprehension(frame)
-    name = _method_of(module, called)
-    if name is None and called.f_back is not None:
-        caller, function = _outside_comprehension(called.f_back), called.f_code.co_name
-        method = _method_of(module, caller)
-        is_global = getattr(caller.f_globals.get(function), "__code__", None) is called.f_code
-        name = f"{method}/{function}" if method is not None and is_global else None
-    if name is None or end_line is None or end_column is None:
-        return None
-    return name, (end_line - called.f_code.co_firstlineno, end_column)
-
-
-def _outside_comprehension(frame: FrameType) -> FrameType:
-    while frame.f_code.co_name in ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>") and frame.f_back is not None:
-        frame = frame.f_back
-    return frame
-
-
-def _method_of(module: Any, frame: FrameType) -> str | None:
-    """The name of the method of a module that a frame runs, for it."""
-    code = frame.f_code
-    if not code.co_argcount or frame.f_locals.get(code.co_varnames[0]) is not module:
-        return None
-    method = getattr(type(module), code.co_name, None)
-    return code.co_name if getattr(inspect.unwrap(method) if method else None, "__code__", None) is code else None
-
-
-def _source_of(kind: type, name: str) -> Any:
-    """The function of a `sized_call_of` name: a method, without its decorators, or what it calls."""
-    method, _, function = name.partition("/")
-    plain = inspect.unwrap(getattr(kind, method))
-    return plain.__globals__[function] if function else plain
 
 
 def _text_of(function: Any) -> str:
@@ -98,7 +34,7 @@ def _text_of_code(code: CodeType, _: str) -> str:
 def digest_of(kind: type, name: str) -> str | None:
     """Of a method's source: another version of it may have its calls elsewhere. None where there is no source."""
     try:
-        return hashlib.sha256(_text_of(_source_of(kind, name)).encode()).hexdigest()[:16]
+        return hashlib.sha256(_text_of(source_of(kind, name)).encode()).hexdigest()[:16]
     except (OSError, TypeError, ValueError, AttributeError, KeyError, SyntaxError):
         return None
 
@@ -109,7 +45,7 @@ def names_sizes(kind: type, name: str) -> bool:
     It costs next to nothing; `can_write` reads the source.
     """
     try:
-        return _names_sizes(_source_of(kind, name).__code__)
+        return _names_sizes(source_of(kind, name).__code__)
     except (AttributeError, KeyError, ValueError):
         return False
 
@@ -123,7 +59,7 @@ def can_write(kind: type, name: str, place: Place, ways: Ways) -> bool:
     """Whether the call that ends at a place of a method takes sizes that can be written anew."""
     sizes = {name: {place: ways}}
     try:
-        if hasattr(kind, _KEPT) or not _methods(kind, _texts(kind, sizes)):
+        if hasattr(kind, KEPT) or not methods_of(kind, _texts(kind, sizes)):
             return False
         # Only a class that is told of those that derive from it can refuse one: others need not be made for a trial.
         return not hasattr(kind.__init_subclass__, "__func__") or bool(class_with_sizes(kind, sizes))
@@ -146,20 +82,10 @@ def class_with_sizes(kind: type, sizes: Sizes) -> type:
     key = (kind, tuple((name, tuple(sorted(calls.items()))) for name, calls in sorted(sizes.items())))
     with _making:
         if key not in _made:
-            if hasattr(kind, _KEPT):
+            if hasattr(kind, KEPT):
                 raise ValueError("its methods are written anew already")
-            _made[key] = _class_of(kind, _texts(kind, sizes), {name: dict(calls) for name, calls in sizes.items()})
+            _made[key] = class_of(kind, _texts(kind, sizes), {name: dict(calls) for name, calls in sizes.items()})
         return _made[key]
-
-
-def kept_sizes(kind: type) -> Sizes:
-    """The calls whose sizes instances of a class keep: none, unless `class_with_sizes` made it."""
-    return getattr(kind, _KEPT, (kind, {}, {}))[2]
-
-
-def class_without_sizes(kind: type) -> type:
-    """The class that `class_with_sizes` was given; any other class itself."""
-    return getattr(kind, _KEPT, (kind,))[0]
 
 
 def _texts(kind: type, sizes: Sizes) -> dict[str, str]:
@@ -167,68 +93,11 @@ def _texts(kind: type, sizes: Sizes) -> dict[str, str]:
     texts: dict[str, str] = {}
     for method in {name.partition("/")[0] for name in sizes}:
         helpers = {name.partition("/")[2] for name in sizes if name.startswith(f"{method}/")}
-        texts[method] = _text(_source_of(kind, method), sizes.get(method, {}), helpers)
+        texts[method] = _text(source_of(kind, method), sizes.get(method, {}), helpers)
     for name in sizes:
         if "/" in name:
-            texts[name] = _text(_source_of(kind, name), sizes[name], is_helper=True)
+            texts[name] = _text(source_of(kind, name), sizes[name], is_helper=True)
     return texts
-
-
-def _methods(kind: type, texts: Mapping[str, str]) -> dict[str, Any]:
-    """The methods that such texts make."""
-    methods: dict[str, Any] = {}
-    for name, text in texts.items():
-        plain = _source_of(kind, name)
-        method, _, function = name.partition("/")
-        written = _compiled(plain, text)
-        methods[_HELPER + function if function else method] = (
-            written if function else _decorated(getattr(kind, method), plain, written)
-        )
-    return methods
-
-
-def _class_of(kind: type, texts: Mapping[str, str], sizes: Sizes) -> type:
-    """A class that derives from `kind`, with methods by the text of the functions that make them.
-
-    It is one and the same for all instances of a process, copies and those from files included.
-    """
-    kept = (kind, dict(texts), sizes)
-    for known in list(copyreg.dispatch_table):
-        if getattr(known, "__dict__", {}).get(_KEPT) == kept:
-            return known
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, _KEPT: kept}
-    made = type(kind.__name__, (kind,), {**_methods(kind, texts), **names})
-    copyreg.pickle(made, _reduced)  # type: ignore[arg-type]
-    return made
-
-
-def _decorated(method: Any, plain: Any, written: Any) -> Any:
-    """A method whose decorators, which keep the function in their closures, hold another in its place."""
-    if method is plain:
-        return written
-    cells = getattr(method, "__closure__", None) or ()
-    for number, cell in enumerate(cells):
-        if isinstance(cell.cell_contents, FunctionType) and inspect.unwrap(cell.cell_contents) is plain:
-            closure: list[CellType] = list(cells)
-            closure[number] = CellType(_decorated(cell.cell_contents, plain, written))
-            made = FunctionType(
-                method.__code__, method.__globals__, method.__name__, method.__defaults__, tuple(closure)
-            )
-            made.__kwdefaults__ = method.__kwdefaults__
-            functools.update_wrapper(made, method)
-            made.__wrapped__ = closure[number].cell_contents  # type: ignore[attr-defined]
-            return made
-    raise ValueError("a decorator that keeps its function elsewhere than in its closure")
-
-
-def _reduced(instance: Any) -> tuple[Any, ...]:
-    made = type(instance)
-    if not _helper:
-        _helper.append(globals().get("helper") or inspect.getsource(sys.modules[__name__]))
-    kind, texts, sizes = getattr(made, _KEPT)
-    known = {"helper": _helper[0], "kind": kind, "texts": texts, "sizes": sizes, "__name__": "l0prune_rewriting"}
-    state = instance.__getstate__() if hasattr(instance, "__getstate__") else vars(instance)
-    return eval, ("exec(helper) or object.__new__(_class_of(kind, texts, sizes))", known), state
 
 
 def _parsed(function: Any) -> tuple[ast.Module, int]:
@@ -254,7 +123,7 @@ def _text(function: Any, calls: Mapping[Place, Ways], helpers: Iterable[str] = (
     moved = {(line, column - indent): (ways, (line, column)) for (line, column), ways in calls.items()}
     if is_helper:
         (definition.args.posonlyargs or definition.args.args).insert(0, ast.arg(_THIS))
-        definition.name = _HELPER + definition.name
+        definition.name = HELPER + definition.name
     writer = _Writer([*definition.args.posonlyargs, *definition.args.args][0].arg, moved, helpers)
     definition = writer.visit(definition)
     if len(writer.found) != len(calls):
@@ -314,7 +183,7 @@ class _Writer(ast.NodeTransformer):
         at = node.end_lineno - 1, node.end_col_offset
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id in self.helpers:
-            node.func = ast.Attribute(ast.Name(self.this, ast.Load()), _HELPER + node.func.id, ast.Load())
+            node.func = ast.Attribute(ast.Name(self.this, ast.Load()), HELPER + node.func.id, ast.Load())
         if at in self.calls:
             ways, place = self.calls[at]
             if _with_sizes(node, self.this, place, ways, self.derived):
@@ -469,24 +338,3 @@ def _hold_operand(node: Any, place: Place) -> None:
         node.args[0] = ast.NamedExpr(name, node.args[0])
     else:
         node.func.value = ast.NamedExpr(name, node.func.value)
-
-
-def _compiled(original: Any, text: str) -> Callable[..., Any]:
-    """The function that a text defines, with the globals, defaults and enclosing variables of another."""
-    free = original.__code__.co_freevars
-    name = text.partition("(")[0].removeprefix("def ")
-    outer = f"def _outer({', '.join(free)}):\n{textwrap.indent(text, '    ')}\n    return {name}\n"
-    place = f"<{original.__qualname__} with sizes, {hashlib.sha256(outer.encode()).hexdigest()[:8]}>"
-    # Tracebacks and compilers read it.
-    linecache.cache[place] = (len(outer), None, outer.splitlines(keepends=True), place)
-    scope: dict[str, Any] = {}
-    flags = original.__code__.co_flags & __future__.annotations.compiler_flag
-    exec(compile(outer, place, "exec", flags=flags, dont_inherit=True), original.__globals__, scope)
-    code = scope["_outer"](*(None for _ in free)).__code__
-    # The very variables, not their values of now.
-    cells = dict(zip(free, original.__closure__ or (), strict=True))
-    closure = tuple(cells[variable] for variable in code.co_freevars)
-    made = FunctionType(code, original.__globals__, original.__name__, original.__defaults__, closure)
-    made.__kwdefaults__ = original.__kwdefaults__
-    made.__qualname__, made.__module__ = original.__qualname__, original.__module__
-    return made
