@@ -15,7 +15,7 @@ _COLUMNS = (
     ("nats a token", "nats", 1, 3),
     ("distance, last layer", "distance_last", 1, 3),
     ("loss after the cut", "loss_after_cut", 1, 2),
-    ("minutes", "seconds", 1 / 60, 1),
+    ("minutes of a core", "processor_seconds", 1 / 60, 1),
 )
 
 
@@ -74,7 +74,8 @@ def _markdown(rows: Sequence[Row], dense: Row | None) -> str:
             f"Dense: {100 * dense['errors_capped']:.1f} % capped word errors ({100 * low:.1f} to {100 * high:.1f}), "
             f"{100 * dense['errors_plain']:.0f} % plain, {dense['nats']:.3f} nats a token, "
             f"{dense['parameters']:,} parameters. ± is the deviation between seeds; the interval is the bootstrap's of "
-            "95 % over prompts, averaged over seeds.",
+            "95 % over prompts, averaged over seeds. Rows without minutes were measured before the processor's time "
+            "was noted.",
             "",
         ]
     for objective, steps, norm in sorted(
