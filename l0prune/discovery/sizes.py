@@ -25,6 +25,17 @@ class SizedModule:
         """By group."""
 
 
+class _CountedCall(NamedTuple):
+    """A call with sizes, and what they count."""
+
+    kind: type
+    """Of the module."""
+    call: SizedCall
+    """Without its digest."""
+    units: dict[int, tuple[str, int]]
+    """By the number of a size, the group whose units it counts and what a unit counts."""
+
+
 class SizedModules(Mapping[str, SizedModule]):
     """By path, modules whose methods are given sizes that units of groups stand behind.
 
@@ -32,11 +43,10 @@ class SizedModules(Mapping[str, SizedModule]):
     inside: most networks are cut without.
 
     Args:
-        counted: Calls without their digests, with the class of their module, and for each size that counts units the
-            group and what a unit counts.
+        counted: Calls with sizes, some of which could come from the module.
     """
 
-    def __init__(self, counted: "Iterable[_CountedCall]" = ()) -> None:
+    def __init__(self, counted: Iterable[_CountedCall] = ()) -> None:
         self._counted = tuple(counted)
 
     @property
@@ -70,17 +80,6 @@ class SizedModules(Mapping[str, SizedModule]):
 
     def __len__(self) -> int:
         return len(self._modules)
-
-
-class _CountedCall(NamedTuple):
-    """A call with sizes, and what they count."""
-
-    kind: type
-    """Of the module."""
-    call: SizedCall
-    """Without its digest."""
-    units: dict[int, tuple[str, int]]
-    """By the number of a size, the group whose units it counts and what a unit counts."""
 
 
 def tie_split(found: Trace) -> None:
