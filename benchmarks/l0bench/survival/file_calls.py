@@ -124,7 +124,8 @@ class FileCalls:
         if self._looking or (name := self._name(place)) is None:
             return
         number = len(self.made)
-        self.made.append(f"{what} {name}")
+        # Names of files that are being written hold the number of the process.
+        self.made.append(f"{what} {name}".replace(f".{os.getpid()}.", "."))
         if self.at is None or number < self.at:
             return
         self._looking = True

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import sleep  # Networks of the short runs replace the one of the module.
 from typing import Any
 
 from l0bench.survival.file_calls import FileCalls
@@ -145,7 +146,7 @@ class Sweep:
                 for child in children:
                     if child not in codes:
                         os.kill(child, signal.SIGKILL if late else signal.SIGTERM)
-            time.sleep(0.005)
+            sleep(0.005)
         return [codes[child] for child in children], logs[0].read_text()
 
 
