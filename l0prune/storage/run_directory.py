@@ -129,7 +129,7 @@ class RunDirectory:
             # Last: a folder with settings holds a run.
             write_text(self.settings, write_toml(settings))
         except (RunError, OSError) as error:
-            # They may stand there, where the disk fails after the file got its name: no run without an identity is left.
+            # They stand there where the disk failed after the file got its name; without an identity they are no run.
             self.settings.unlink(missing_ok=True)
             self.identity.unlink(missing_ok=True)
             _remove_empty([self.checkpoints])

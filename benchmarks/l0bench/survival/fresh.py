@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import torch
+
 from l0bench.survival.file_calls import FileCalls
 from l0bench.survival.scenarios import Materials
 

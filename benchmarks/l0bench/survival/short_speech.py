@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from l0bench.fuzzing.samples import TEACHER
 from l0prune_speech.encoder import build_encoder
 from safetensors.torch import save_file
 
 import l0prune
+from l0bench.fuzzing.samples import TEACHER
 
 _RATE, _CLIP_SAMPLES = 16_000, 8_000
 _CONVOLUTIONS = [[4, 10, 5], *[[4, 3, 2]] * 4, *[[4, 2, 2]] * 2]
