@@ -3,12 +3,13 @@
     python benchmarks/survival.py                      # every call of every scenario
     python benchmarks/survival.py run resumed --every 10
 
-A scenario is played once undisturbed, then once for each of its calls with a fault there: the process is killed in the
-middle of the call, or the disk is full from then on. Each is a process forked from one that has imported everything; its
+A scenario is played once undisturbed, then once for each of its calls with a fault there: the process is killed in
+the middle of the call, or the disk is full from then on. Each is a process forked from one that has imported all; its
 calls are first compared with those of a process that is started. After each fault, no file under a final name may be
-half-written, what ended by itself must have ended with one line and left nothing over, and going on must give the same
-weights, plan, records and report. A live run is read at each of its calls too, by a process of its own: by `report`,
-`verify`, `load`, `evaluate` and `export`. It then goes on ("look"), is killed, or finds the disk full, and is read again.
+half-written, what ended by itself must have ended with one line and left nothing over, and going on must give the
+same weights, plan, records and report. A live run is read at each of its calls too, by a process of its own: by
+`report`, `verify`, `load`, `evaluate` and `export`. It then goes on ("look"), is killed, or finds the disk full, and
+is read again.
 """
 
 import argparse
