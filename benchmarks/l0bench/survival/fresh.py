@@ -8,6 +8,8 @@ import sys
 import warnings
 from pathlib import Path
 
+# Here, before a scenario takes its cache elsewhere: it writes a list of fonts to the first cache that it finds.
+import matplotlib.font_manager  # noqa: F401
 import torch
 
 from l0bench.survival.file_calls import FileCalls

@@ -120,7 +120,8 @@ class Sweep:
         if codes[0] == _REFUSED and said.count("\n") != 1:
             wrong.append(f"no single line: {said}")
         wrong += [f"read at that moment: {told}" for told in self._readings]
-        wrong += [f"read afterwards: {told}" for told in self._read(scenario, place)]
+        if fault != "look":
+            wrong += [f"read afterwards: {told}" for told in self._read(scenario, place)]
         wrong += broken(place, ("partial", "lock") if fault == "kill" else ())
         again, said = self._played(scenario, scenario.go_on, place)
         if any(again):
