@@ -129,6 +129,8 @@ class RunDirectory:
             # Last: a folder with settings holds a run.
             write_text(self.settings, write_toml(settings))
         except (RunError, OSError) as error:
+            # They stand there where the disk failed after the file got its name; without an identity they are no run.
+            self.settings.unlink(missing_ok=True)
             self.identity.unlink(missing_ok=True)
             _remove_empty([self.checkpoints])
             if not existed:

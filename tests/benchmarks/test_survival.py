@@ -18,9 +18,9 @@ from l0prune.support import write_text
 @pytest.fixture(scope="module", autouse=True)
 def _clock() -> Iterator[None]:
     """Networks of the short runs stop the clock of the process that makes them: here, too."""
-    kept = time.perf_counter
+    kept = time.perf_counter, time.sleep
     yield
-    time.perf_counter = kept
+    time.perf_counter, time.sleep = kept
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,14 @@ def test_a_live_run_can_be_read_at_any_call(materials: Materials, tmp_path: Path
     calls, end = sweep.undisturbed(scenario)
     outcome = sweep.swept(scenario, "look", calls, end, range(20, len(calls), 70))
     assert (outcome.wrong, outcome.tried) == ([], 3)
+
+
+@pytest.mark.usefixtures("rendered")
+def test_a_forked_process_makes_the_calls_of_one_that_was_started(materials: Materials, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    scenario = materials.scenarios()["resumed"]
+    calls, _end = sweep.undisturbed(scenario)
+    assert sweep.fresh_calls(scenario, "resumed", materials.folder) == calls
 
 
 def test_the_sweep_finds_what_is_wrong(tmp_path: Path) -> None:
@@ -127,3 +135,13 @@ def test_a_beginning_that_was_killed_is_no_run(tmp_path: Path) -> None:
     (other.checkpoints / "step-00000001.pt").touch()
     with pytest.raises(l0prune.RunError, match="folder is not empty"):
         other.check_free()
+
+
+def test_a_disk_that_fails_after_the_settings_got_their_name_leaves_no_run_without_an_identity(
+    materials: Materials, tmp_path: Path
+) -> None:
+    sweep, scenario = Sweep(tmp_path), materials.scenarios()["run"]
+    calls, end = sweep.undisturbed(scenario)
+    at = calls.index("rename run/.config.partial.toml") + 1
+    assert calls[at] == "fsync run"
+    assert sweep.swept(scenario, "full", calls, end, [at]).wrong == []

@@ -8,6 +8,7 @@ import builtins
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -26,8 +27,8 @@ class FileCalls:
         root: The folder.
         at: The number of the call at which the fault comes; None for none.
         fault: "kill": the process is killed in the middle of the call. "full": this and all later calls that need
-            space fail. "look": `look` is called before it.
-        look: Sees the files as they are then.
+            space fail. "look": nothing goes wrong.
+        look: Sees the files as they are before that call.
     """
 
     def __init__(self, root: Path, at: int | None = None, fault: str = "", look: Callable[[], None] = lambda: None):
@@ -124,14 +125,16 @@ class FileCalls:
         if self._looking or (name := self._name(place)) is None:
             return
         number = len(self.made)
+        # Names of what is being written hold the number of the process, or random letters.
+        name = re.sub(r"\.partial\w{8}", ".partial", name.replace(f".{os.getpid()}.", "."))
         self.made.append(f"{what} {name}")
         if self.at is None or number < self.at:
             return
         self._looking = True
         try:
+            if number == self.at:
+                self.look()
             if self.fault == "look":
-                if number == self.at:
-                    self.look()
                 return
             if self.fault == "kill":
                 half()

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 import l0prune
 from l0bench.fuzzing.samples import make_samples
-from l0bench.survival import short_runs
+from l0bench.survival import short_runs, short_speech
 from l0prune.report import run_facts
 
 _EXPORTED = "run/exports/dphubert.pth"
@@ -30,7 +31,7 @@ class Scenario:
     prepare: Callable[[Path], None] = lambda folder: folder.mkdir()
     """Makes the folder."""
     look: Callable[[Path], None] | None = None
-    """Reads what is there while `act` is running; with one, nothing else disturbs it."""
+    """Reads what is there, in a process of its own: before the call at which `act` is disturbed, and after that."""
     processes: int = 1
 
 
@@ -53,6 +54,22 @@ def _look(folder: Path) -> None:
         lambda: l0prune.write_report([run], out=elsewhere),
         lambda: l0prune.verify(run, build=short_runs.build),
         lambda: l0prune.load(run, short_runs.build),
+        lambda: l0prune.export(run, to="safetensors", out=elsewhere.with_name("export"), build=short_runs.build),
+    ):
+        _refused_at_most(reading)
+
+
+def _look_at_speech(folder: Path, clips: Path) -> None:
+    """The same for a run whose plugin scores encoders, and has formats of its own."""
+    run, elsewhere = folder / "run", folder.with_name(f"{folder.name}-page")
+    asked = l0prune.EvaluationSettings(
+        tasks=("keyword",), data=(str(clips),), device="cpu", seeds=(0,), max_minutes=0.1
+    )
+    for reading in (
+        lambda: l0prune.write_report([run], out=elsewhere / "report.html"),
+        lambda: l0prune.verify(run),
+        lambda: l0prune.evaluate([run], plugin="speech", settings=asked, note=lambda _: None),
+        lambda: l0prune.export(run, to="dphubert", out=elsewhere / "export.pth"),
     ):
         _refused_at_most(reading)
 
@@ -104,17 +121,22 @@ class Materials:
     """Runs that scenarios begin with.
 
     Args:
-        folder: Where they are made.
+        folder: Where they are made, unless they are there.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.interrupted, self.finished = folder / "interrupted", folder / "finished"
-        short_runs.interrupt(self.interrupted)
-        short_runs.begin(self.finished)
-        samples = folder / "samples"
-        samples.mkdir()
-        make_samples(samples)
-        self.speech = samples / "whole"
+        self.samples = folder / "samples"
+        self.speech = self.samples / "whole"
+        if not self.samples.exists():
+            clock = time.perf_counter, time.sleep
+            short_runs.interrupt(self.interrupted)
+            short_runs.begin(self.finished)
+            time.perf_counter, time.sleep = clock
+            self.samples.mkdir()
+            make_samples(self.samples)
+            short_speech.make(folder / "speech")
 
     def scenarios(self) -> dict[str, Scenario]:
         """By name."""
@@ -137,7 +159,19 @@ class Materials:
                 end=_exported,
             ),
             "live run, read": Scenario(**_run(), look=_look),
+            "live speech run, read": self._read_speech(),
         }
+
+    def _read_speech(self) -> Scenario:
+        """A run of the speech plugin, read by `report`, `verify`, `evaluate` and `export`."""
+        teacher, clips = str(self.folder / "speech" / "teacher.safetensors"), self.folder / "speech" / "clips"
+        settings = short_speech.settings(teacher, clips)
+        return Scenario(
+            act=lambda folder: short_speech.begin(folder / "run", settings),
+            go_on=lambda folder: short_speech.go_on(folder / "run", settings),
+            end=lambda folder: short_runs.facts(folder / "run"),
+            look=lambda folder: _look_at_speech(folder, clips),
+        )
 
     def _report(self, run: Path) -> Scenario:
         def act(folder: Path) -> None:
