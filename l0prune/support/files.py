@@ -21,7 +21,7 @@ _REFUSALS = ("No space left", "write failed", "unexpected pos", "cannot be opene
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Create `path` in one step.
+    """Create `path` in one step, and remove what a process that was killed in the middle of this has left.
 
     Args:
         path: The file to make or replace.
@@ -30,6 +30,11 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         RunError: The disk is full or not writable; what stood at `path` is unharmed.
     """
+    for other, process in _left_over(path):
+        if not _runs(process):
+            # Whoever may write here but not remove: the file itself still counts.
+            with suppress(OSError):
+                remove(other)
     with _beside(path) as temporary:
         write(temporary)
 
@@ -80,10 +85,8 @@ def assembled(path: Path) -> Iterator[Path]:
             stack.enter_context(locked(path.with_name(f".{path.name}.lock"), path))
             if os.path.lexists(path):
                 raise RunError("already there", where=path, hint="choose another place or remove it")
-            leftover = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.partial{re.escape(path.suffix)}")
-            for other in path.parent.iterdir():
-                if leftover.fullmatch(other.name):
-                    remove(other)
+            for other, _ in _left_over(path):
+                remove(other)
         except OSError as error:
             raise _refused(path, error) from error
         yield stack.enter_context(_beside(path))
@@ -144,6 +147,31 @@ def check_inside(path: Path, folder: Path) -> None:
 def _temporary(path: Path) -> Path:
     """Where a file or folder is made; the suffix stays, for some writers go by it."""
     return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
+def _left_over(path: Path) -> list[tuple[Path, int]]:
+    """What has been made in this way for a path and is not there yet, with the number of the process that makes it."""
+    leftover = re.compile(rf"\.{re.escape(path.stem)}\.(\d{{1,9}})\.partial{re.escape(path.suffix)}")
+    try:
+        found = [(other, leftover.fullmatch(other.name)) for other in path.parent.iterdir()]
+    except OSError:
+        # No folder yet, or one that cannot be listed: writing will tell.
+        return []
+    return [(other, int(match[1])) for other, match in found if match]
+
+
+def _runs(process: int) -> bool:
+    """Whether there is such a process on this machine, or that cannot be told."""
+    if os.name == "nt":
+        # There, this signal would end it.
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _synchronise(path: Path) -> None:

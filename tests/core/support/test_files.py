@@ -1,5 +1,7 @@
 """Files that are to be written: places where none can be are known beforehand, and looking leaves no trace."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,18 @@ def test_one_process_assembles_and_removes_what_a_killed_one_left(tmp_path: Path
     assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "model.onnx", tmp_path / "folder"])
     with pytest.raises(RunError, match="already there"), assembled(tmp_path / "model.onnx"):
         pass
+
+
+def test_a_file_written_again_takes_away_what_killed_processes_left_of_it(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-I", "-c", ""])
+    ended.wait()
+    kept = [".report.1.partial.html", f".other.{ended.pid}.partial.html", f".report.{ended.pid}.partial.json"]
+    for name in (*kept, f".report.{ended.pid}.partial.html"):
+        (tmp_path / name).write_text("half")
+    write_text(tmp_path / "report.html", "whole")
+    # Process 1 runs; the others are of other files.
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*kept, "report.html"])
+    assert (tmp_path / "report.html").read_text() == "whole"
 
 
 def test_a_link_out_of_a_folder(tmp_path: Path) -> None:
